@@ -1,0 +1,145 @@
+"""Accuracy and its relatives: running sums on the device, and figures of finished predictions.
+
+Odd: `Running` lives in torch and never synchronises (no `.item()` per step); everything else is
+plain numpy over whole arrays, so that it can be checked against any other tool. Averages are sums
+divided once, never means of means. Letters: N rows (clips or videos), K classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+
+class Running:
+    """Sums of loss, correct clips and clips of an epoch, kept on the device in float64.
+
+    float64 because a float32 sum stops counting clips one by one at 2**24.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        import torch
+
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def update(self, loss_sum: torch.Tensor, correct: torch.Tensor, count: torch.Tensor) -> None:
+        """Add one batch: three scalars (any dtype, on the device), each a sum over its clips."""
+        import torch
+
+        self._sums += torch.stack([loss_sum.detach().double(), correct.double(), count.double()])
+
+    def state(self) -> torch.Tensor:
+        """The sums themselves, float64 [3] (loss, correct, count): ranks add these in place."""
+        return self._sums
+
+    def compute(self) -> dict[str, float]:
+        """{"loss", "acc", "count"}, divided once; this is the only place that waits for the device.
+
+        Without a single clip loss and acc are nan.
+        """
+        loss, correct, count = self._sums.tolist()
+        if count == 0:
+            return {"loss": float("nan"), "acc": float("nan"), "count": 0.0}
+        return {"loss": loss / count, "acc": correct / count, "count": count}
+
+
+def topk_accuracy(probabilities: Floats, labels: Ints, k: int = 1) -> float:
+    """Share of rows [N,K] whose label is among the k most probable classes; nan for no row.
+
+    k above K counts as K. Ties go to the lower class number, as argmax does.
+    """
+    if len(labels) == 0:
+        return float("nan")
+    k = min(k, probabilities.shape[1])
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]  # [N,k]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
+def confusion(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
+    """int64 [K,K], row = true class, column = predicted class, entry = number of rows."""
+    flat = labels.astype(np.int64) * classes + predicted.astype(np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(matrix: NDArray[np.int64]) -> dict[str, NDArray]:
+    """Confusion [K,K] -> precision, recall, f1 (float64 [K]) and support (int64 [K]).
+
+    A quotient with an empty denominator (class never predicted, never present) is 0, the
+    convention of scikit-learn's zero_division=0.
+    """
+    hits = np.diagonal(matrix).astype(np.float64)
+    support, chosen = matrix.sum(axis=1), matrix.sum(axis=0)
+    return {
+        "precision": _divide(hits, chosen),
+        "recall": _divide(hits, support),
+        "f1": _divide(2 * hits, support + chosen),
+        "support": support,
+    }
+
+
+def _divide(above: NDArray, below: NDArray) -> NDArray[np.float64]:
+    result = np.zeros(len(above), np.float64)
+    np.divide(above, below, out=result, where=below > 0)
+    return result
+
+
+def mean_class_accuracy(matrix: NDArray[np.int64]) -> float:
+    """Mean recall over the classes that occur; nan when none does."""
+    present = matrix.sum(axis=1) > 0
+    return float(per_class(matrix)["recall"][present].mean()) if present.any() else float("nan")
+
+
+def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
+    """Expected calibration error of the top class over equally wide bins (Guo et al. 2017, eq. 3).
+
+    Sum over bins of (rows in the bin / N) * |accuracy - mean confidence|, in [0,1]; nan for N=0.
+    """
+    if len(labels) == 0:
+        return float("nan")
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    which = np.digitize(confidence, edges, right=True)  # [N], bins are (low, high]
+    gap = np.bincount(which, right - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def bootstrap_interval(
+    right: NDArray[np.bool_], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `right` (bool [N]); (nan, nan) for N=0.
+
+    Drawing N rows with replacement from zeros and ones and counting the ones *is* a binomial draw,
+    so the resamples are drawn as such: the same law, no [resamples, N] index array. Videos count
+    as independent here; clips of one group are not quite, so the interval is a little narrow.
+    """
+    if len(right) == 0:
+        return float("nan"), float("nan")
+    random = np.random.default_rng(seed)
+    means = random.binomial(len(right), right.mean(), size=resamples) / len(right)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def average_views(
+    probabilities: Floats, labels: Ints, videos: Ints
+) -> tuple[NDArray[np.float64], Ints, Ints]:
+    """Average the softmax of all clips of a video, equally weighted.
+
+    probabilities [N,K], labels [N], videos [N] (any video numbers) -> probabilities float64 [V,K],
+    labels [V], videos [V] in rising order. Raises ValueError when one video has two labels.
+    """
+    unique, first, which = np.unique(videos, return_index=True, return_inverse=True)
+    if (labels[first][which] != labels).any():
+        raise ValueError("the views of one video carry different labels: the index is damaged.")
+    sums = np.zeros((len(unique), probabilities.shape[1]))
+    np.add.at(sums, which, probabilities)
+    return sums / np.bincount(which)[:, None], labels[first], unique
