@@ -1,0 +1,169 @@
+"""The commands har-train, har-eval, har-predict, har-report and har-bench-train: thin.
+
+Odd: the options of har-train are made from the fields of `training.config.Config`, so that no
+default stands twice. torch is imported inside the command bodies only: --help answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+
+from training.config import CHOICES, Config, ConfigError
+
+Command = Callable[..., Any]
+_OURS = ("training", "shards", "models", "pipeline")
+
+
+class UserError(click.ClickException):
+    """A mistake the user can mend: one sentence, exit code 2."""
+
+    exit_code = 2
+
+
+def one_sentence(command: Command) -> Command:
+    """Turn the project's own errors into one sentence on standard error and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except ValueError as error:
+            if type(error).__module__.split(".")[0] not in _OURS:
+                raise
+            raise UserError(str(error)) from error
+
+    return wrapped
+
+
+def config_options(command: Command) -> Command:
+    """One click option for each field of Config, in the order of the dataclass."""
+    hints = get_type_hints(Config)
+    for field in reversed(fields(Config)):
+        kinds = get_args(hints[field.name]) or (hints[field.name],)
+        kind: Any = kinds[0]
+        if field.name in CHOICES:
+            kind = click.Choice(CHOICES[field.name])
+        name = field.name.replace("_", "-")
+        declaration = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+        command = click.option(
+            declaration,
+            type=kind,
+            default=field.default,
+            show_default=field.default is not None and field.default != "",
+            help=field.metadata["help"],
+        )(command)
+    return command
+
+
+@click.command()
+@config_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [runs/MODEL, -2, -3 ...]")
+@one_sentence
+def train_main(out: Path | None, **settings: Any) -> None:
+    """Train one of the four models on a shard set.
+
+    Example: har-train --model convlstm --frames 16
+    """
+    config = Config(**settings)
+    from training import loop, run
+
+    folder = run.choose_folder(out, config.model)
+    log = run.Log(folder)
+    try:
+        summary = loop.fit(config, folder, log)
+    except KeyboardInterrupt:
+        saved = folder / "last.pt"
+        kept = f"the last whole epoch is in {saved}" if saved.exists() else "nothing was saved yet"
+        click.echo(f"\nstopped by Ctrl-C: {kept}.", err=True)
+        sys.exit(130)
+    log(f"stopped: {summary['stop_reason']}")
+    log(f"best epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.4f}")
+    log(f"next: har-eval {folder}")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--shards", type=click.Path(path_type=Path), help="Shard set. [the run's]")
+@click.option("--split", help="Split to evaluate on. [the run's]")
+@click.option(
+    "--on", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
+)
+@click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
+@click.option("--batch-size", type=int, help="Clips per step. [the run's]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
+@one_sentence
+def eval_main(run: Path, **options: Any) -> None:
+    """Evaluate the best checkpoint of the run folder RUN."""
+    from training import evaluate
+
+    click.echo(evaluate.describe(evaluate.run(run, **options)))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("videos", nargs=-1, required=True)
+@click.option("--top", default=5, show_default=True, help="How many classes to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@one_sentence
+def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
+    """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN."""
+    from training import predict
+
+    sys.exit(predict.run(run, videos, **options))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/latest"),
+    show_default=True,
+    help="Folder for the report.",
+)
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path),
+    help="A picture of clips to show, as 'har-shards preview' draws it.",
+)
+@click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
+@one_sentence
+def report_main(runs: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write the report of evaluated run folders: Table 1, curves and the rest."""
+    from training import report
+
+    click.echo(f"report: {report.write(list(runs), out, **options)}")
+
+
+@click.command()
+@click.option("--model", "names", multiple=True, help="Model to time; repeatable. [all four]")
+@click.option("--frames", default=16, show_default=True)
+@click.option("--size", default=112, show_default=True, help="Height and width.")
+@click.option("--batch-size", default=8, show_default=True)
+@click.option("--steps", default=5, show_default=True, help="Timed steps a round.")
+@click.option("--rounds", default=3, show_default=True, help="Rounds, interleaved over the models.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="auto", show_default=True, help="auto, bf16 or fp32.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object a model.")
+@one_sentence
+def bench_train_main(names: tuple[str, ...], **options: Any) -> None:
+    """Time a training step of each model against a plain reference loop, in one run."""
+    from training import bench
+
+    unknown = [name for name in names if name not in (*CHOICES["model"], "all")]
+    if unknown:
+        raise ConfigError(
+            f"--model {unknown[0]!r} is unknown: choose one of {', '.join(CHOICES['model'])}, all."
+        )
+    chosen = CHOICES["model"] if not names or "all" in names else names
+    click.echo(bench.run(chosen, **options))

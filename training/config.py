@@ -1,0 +1,174 @@
+"""One frozen dataclass holds every default of a training run; the command line is derived from it.
+
+Each field's `help` is the option's help. The paper names its hyper-parameters and gives a value
+for none (section 4), so the values here are ours, except where a comment names the paper.
+
+Odd: `lr`, `augment` and `weights` are None by default, which means "what suits the model":
+`resolve` fills them in once, and the resolved config is what a run and its checkpoints keep.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from dataclasses import replace as _replace
+from pathlib import Path
+from typing import Any
+
+import models
+from shards.splits import NAMES as SPLITS
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model": models.NAMES,
+    "split": SPLITS,
+    "optimizer": ("adam", "adamw", "sgd"),
+    "class_weights": ("balanced", "none"),
+    "monitor": ("val_loss", "val_acc"),
+    "precision": ("auto", "bf16", "fp32"),
+}
+
+
+class ConfigError(ValueError):
+    """A setting outside what is allowed; the text is one sentence."""
+
+
+def _opt(default: Any, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run. Raises ConfigError at construction for any value out of range."""
+
+    model: str = _opt("resnet3d", "Which of the four models.")
+    model_options: str = _opt("", "Options of the model, e.g. 'width=32,dropout=0.2'.")
+    weights: str | None = _opt(
+        None, "kinetics400, none, or a file of weights. [r3d: kinetics400; others: none]"
+    )
+    shards: str = _opt("data/shards", "The shard set, as 'make shards' makes it.")
+    split: str = _opt("grouped", "Which rule splits the set.")
+    split_seed: int = _opt(0, "Seed of the 'paper' split.")
+    frames: int = _opt(16, "Frames per clip, at most what the shards hold.")
+    size: int | None = _opt(None, "Height and width the model sees. [the model's own: 112]")
+    batch_size: int = _opt(32, "Clips per step, over all devices.")
+    epochs: int = _opt(50, "At most this many epochs.")
+    max_minutes: float = _opt(0.0, "Stop after this many minutes; 0 = no limit.")
+    optimizer: str = _opt("adam", "adam is the paper's (section 5).")
+    lr: float | None = _opt(None, "Learning rate. [1e-3; fine-tuning from weights: 1e-4]")
+    weight_decay: float = _opt(0.0, "The paper names it and does not use it (section 7).")
+    plateau_factor: float = _opt(0.1, "lr x this where validation loss stops falling (section 5).")
+    plateau_patience: int = _opt(3, "Epochs without a lower validation loss before that.")
+    class_weights: str = _opt("balanced", "balanced: rare classes weigh more (section 3.4).")
+    patience: int = _opt(10, "Epochs without improvement before training stops (section 4).")
+    epsilon_increment: float = _opt(0.1, "Least relative improvement, in percent (section 4).")
+    monitor: str = _opt("val_loss", "What patience watches (section 4).")
+    augment: bool | None = _opt(None, "Random crop, rotation, flip. [r3d: off (3.2); others: on]")
+    crop_scale: float = _opt(0.08, "Smallest share of the frame's area a random crop may have.")
+    degrees: float = _opt(15.0, "Random rotation within +- this (section 3.1).")
+    flip: float = _opt(0.0, "Probability of a left-right flip; section 3 names it, 3.1 does not.")
+    per_frame: bool = _opt(False, "Another crop and rotation for each frame, as the paper does.")
+    jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
+    precision: str = _opt("auto", "auto: bf16 where this device gains by it, else fp32.")
+    device: str = _opt("auto", "auto, cpu, cuda or cuda:N.")
+    workers: int = _opt(2, "Reading threads; 0 reads in the training thread.")
+    seed: int = _opt(0, "Seed of weights, order and augmentation.")
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)!r} is unknown: "
+                    f"choose one of {', '.join(allowed)}."
+                )
+        for name, least in (("frames", 1), ("batch_size", 1), ("epochs", 1), ("patience", 1)):
+            self._check(name, getattr(self, name) >= least, f"{least} or more")
+        for name in ("workers", "seed", "split_seed", "plateau_patience", "max_minutes"):
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("epsilon_increment", "degrees", "weight_decay"):
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        self._check("size", self.size is None or self.size >= 16, "16 or more")
+        self._check("lr", self.lr is None or self.lr > 0, "more than 0")
+        self._check("plateau_factor", 0 < self.plateau_factor < 1, "between 0 and 1")
+        self._check("crop_scale", 0 < self.crop_scale <= 1, "above 0, at most 1")
+        self._check("flip", 0 <= self.flip <= 1, "between 0 and 1")
+        self.options  # noqa: B018  (parses, so that a malformed string fails here)
+
+    def _check(self, name: str, good: bool, allowed: str) -> None:
+        if not good:
+            value = getattr(self, name)
+            raise ConfigError(f"--{name.replace('_', '-')} {value} does not work: give {allowed}.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """`model_options` as a dict: numbers, true/false and lists become what they look like."""
+        return _parse_options(self.model_options)
+
+    def resolve(self) -> Config:
+        """Fill in what depends on the model (paper, section 3.2: r3d trains unaugmented)."""
+        weights = self.weights or ("kinetics400" if self.model == "r3d" else "none")
+        lr = self.lr or (1e-3 if weights == "none" else 1e-4)
+        augment = self.model != "r3d" if self.augment is None else self.augment
+        return _replace(self, weights=weights, lr=lr, augment=augment)
+
+    def to_toml(self) -> str:
+        """The config as flat TOML; fields that are None are left out."""
+        lines = [
+            f"{name} = {_toml(value)}" for name, value in asdict(self).items() if value is not None
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def from_mapping(values: Mapping[str, Any]) -> Config:
+    """A dict (of a TOML file or a checkpoint) -> Config; an unknown name is a ConfigError."""
+    known = {f.name for f in fields(Config)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(
+            f"unknown setting {unknown[0]!r}: the settings are {', '.join(sorted(known))}."
+        )
+    return Config(**values)
+
+
+def from_toml(path: Path) -> Config:
+    """Read `config.toml` of a run."""
+    try:
+        return from_mapping(tomllib.loads(path.read_text()))
+    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+        raise ConfigError(f"{path} is not a readable config ({error}).") from error
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _parse_options(text: str) -> dict[str, Any]:
+    """'width=32,hidden=[32;64],peephole=true' -> a dict; a list is split at semicolons."""
+    options: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ConfigError(
+                f"--model-options {text!r} does not read as name=value,name=value: "
+                "give e.g. 'width=32,dropout=0.2'."
+            )
+        options[name.strip()] = _parse_value(value.strip())
+    return options
+
+
+def _parse_value(text: str) -> Any:
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(_parse_value(item.strip()) for item in text[1:-1].split(";"))
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

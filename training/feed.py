@@ -1,0 +1,179 @@
+"""From the shard set to tensors a model takes: loader -> device -> augmentation, one batch ahead.
+
+Everything that trains, evaluates or benchmarks gets its batches here, so that there is one way
+for the data.
+
+Odd: on CUDA the uint8 batch crosses on a stream of its own while the step before it computes, and
+its slot goes back to the ring when the copy's event has happened; augmentation runs on the device.
+On the CPU the batch is augmented where it lies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shards import augment
+from shards.loader import Batch, Loader
+from shards.manifest import Manifest
+from shards.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What turns stored clips into a model's input; kept in every checkpoint.
+
+    frames: T the model sees. size: (H, W) it sees. resize: (H, W) the frame is brought to before
+    the centre crop of evaluation. mean, std: per channel, of values in 0..1.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    resize: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """Of a checkpoint's `preprocessing`; entries about the shards are left aside."""
+        return cls(
+            int(values["frames"]),
+            tuple(values["size"]),
+            tuple(values["resize"]),
+            tuple(values["mean"]),
+            tuple(values["std"]),
+        )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """One batch on the device. clips: [b,C,T,h,w]. labels, ids: int64 [b]. valid: bool [b].
+
+    counted: valid clips of the global batch. waited: seconds spent waiting for the loader.
+    """
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    ids: torch.Tensor
+    valid: torch.Tensor
+    counted: int
+    waited: float
+    keys: list[str]
+    step: int
+
+
+class Feed:
+    """Batches of one side of a split, ready for the model.
+
+    rule: how to augment, None for the evaluation transform (resize, centre crop).
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        plan: Plan,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        *,
+        rule: augment.Augmentation | None = None,
+        jitter: bool = False,
+        workers: int = 2,
+    ) -> None:
+        import torch
+
+        self.loader = Loader(
+            manifest,
+            plan,
+            frames=preprocessing.frames,
+            jitter=jitter,
+            workers=workers,
+            pinned=device.type == "cuda",
+        )
+        self.preprocessing, self.device, self.rule = preprocessing, device, rule
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return self.loader.steps
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Ready]:
+        """The batches of an epoch from step `start` on; the next is under way while one is used."""
+        batches = self.loader.epoch(epoch, start)
+        ahead = self._next(batches, epoch)
+        while ahead is not None:
+            ready, arrived = ahead
+            ahead = self._next(batches, epoch)
+            if arrived is not None:
+                import torch
+
+                stream = torch.cuda.current_stream(self.device)
+                stream.wait_event(arrived)
+                for tensor in (ready.clips, ready.labels, ready.ids, ready.valid):
+                    tensor.record_stream(stream)
+            yield ready
+
+    def close(self) -> None:
+        self.loader.close()
+
+    def _next(self, batches: Iterator[Batch], epoch: int) -> tuple[Ready, Any] | None:
+        start = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        waited = time.perf_counter() - start
+        if self._copies is None:
+            ready = self._prepare(batch, batch.pixels, epoch, waited)
+            batch.release()
+            return ready, None
+        import torch
+
+        with torch.cuda.stream(self._copies):
+            pixels = batch.pixels.to(self.device, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record(self._copies)
+            ready = self._prepare(batch, pixels, epoch, waited)
+            arrived = torch.cuda.Event()
+            arrived.record(self._copies)
+        batch.release(copied)
+        return ready, arrived
+
+    def _prepare(self, batch: Batch, pixels: torch.Tensor, epoch: int, waited: float) -> Ready:
+        import torch
+
+        wanted = self.preprocessing
+        clips = augment.apply(
+            pixels,
+            torch.from_numpy(self._maps(batch, epoch)),
+            size=wanted.size,
+            mean=wanted.mean,
+            std=wanted.std,
+        )  # [b,C,T,h,w]
+        labels, ids, valid = (
+            torch.from_numpy(values).to(self.device, non_blocking=True)
+            for values in (batch.labels, batch.ids, batch.valid)
+        )
+        return Ready(clips, labels, ids, valid, batch.counted, waited, batch.keys, batch.step)
+
+    def _maps(self, batch: Batch, epoch: int) -> np.ndarray:
+        """The affine maps of the batch, float32 [b,F,2,3]."""
+        source = self.loader.manifest.clip_shape[1:3]
+        size, resize = self.preprocessing.size, self.preprocessing.resize
+        if self.rule is None:
+            return augment.eval_maps(len(batch.ids), source=source, resize=resize, size=size)
+        return augment.train_maps(
+            self.rule,
+            seed=self.loader.plan.seed,
+            epoch=epoch,
+            keys=batch.keys,
+            frames=self.preprocessing.frames,
+            source=source,
+            size=size,
+        )

@@ -1,0 +1,130 @@
+"""A run's folder: where it is, what is written at its start and end. It never writes over another.
+
+config.toml (resolved), environment.json, metrics.jsonl (one line an epoch), best.pt, last.pt,
+log.txt, the curves as PNG, summary.json at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shards.manifest import write_atomically
+from training.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.loop import Trainer
+
+PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
+
+
+def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Path:
+    """--out, or the first free of runs/MODEL, runs/MODEL-2, ...; a folder in use is refused."""
+    if out is None:
+        names = (f"{model}-{n}" if n > 1 else model for n in range(1, 10_000))
+        return next(root / name for name in names if not (root / name).exists())
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            f"the run folder {out} already exists: choose another --out; nothing was written."
+        )
+    return out
+
+
+class Log:
+    """Says a line on the terminal; once the run folder exists, writes it to log.txt too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "log.txt"
+        self._waiting: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+        self._waiting.append(text)
+        if self._path.parent.is_dir():
+            with open(self._path, "a") as file:
+                file.writelines(line + "\n" for line in self._waiting)
+            self._waiting.clear()
+
+
+def start(folder: Path, config: Config, device: torch.device, precision: torch.dtype) -> None:
+    """Make the folder and write config.toml and environment.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(config.to_toml())
+    environment = {
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": _device_name(device),
+        "precision": str(precision).removeprefix("torch."),
+        "commit": _commit(),
+        "command": sys.argv,
+    }
+    write_atomically(folder / "environment.json", _json(environment))
+
+
+def finish(trainer: Trainer, reason: str, epochs: int, seconds: float) -> dict[str, Any]:
+    """Write summary.json and -> what it holds."""
+    summary = {
+        "model": trainer.config.model,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "stop_reason": reason,
+        "epochs": epochs,
+        "best_epoch": trainer.best.epoch,
+        "best_val_acc": trainer.best.val_acc,
+        "seconds": seconds,
+        "split": trainer.split.describe(),
+        "manifest_digest": trainer.manifest.digest,
+        "classes": list(trainer.manifest.classes),
+    }
+    write_atomically(trainer.folder / "summary.json", _json(summary))
+    return summary
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory used so far: of the device's allocator, or of this process on the CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _commit() -> str | None:
+    """The commit of this project's checkout; None where it was installed from elsewhere."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
