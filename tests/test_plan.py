@@ -1,0 +1,66 @@
+"""The plan is a pure function: same batches for any ranks, every clip once, any step at once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.plan import Plan, PlanError
+
+sizes = st.integers(1, 60)
+batches = st.sampled_from([1, 2, 3, 4, 6, 12, 24])
+
+
+def epoch_ids(plan, epoch):
+    rows = [plan.rows(epoch, step) for step in range(plan.steps)]
+    return np.concatenate([row.ids[row.valid] for row in rows])
+
+
+@given(sizes, batches, st.booleans(), st.integers(0, 5))
+@settings(deadline=None)
+def test_each_clip_counts_once_in_every_epoch(n, batch, shuffle, epoch):
+    ids = np.arange(100, 100 + n)
+    seen = epoch_ids(Plan(ids, batch, seed=3, shuffle=shuffle), epoch)
+    assert sorted(seen.tolist()) == ids.tolist()
+
+
+@given(sizes, st.sampled_from([1, 2, 3]), st.integers(0, 3))
+@settings(deadline=None)
+def test_ranks_together_have_the_batch_of_one_process(n, ranks, epoch):
+    ids = np.arange(n)
+    whole = Plan(ids, 12, seed=1, shuffle=True)
+    parts = [Plan(ids, 12, seed=1, shuffle=True, rank=r, ranks=ranks) for r in range(ranks)]
+    assert {part.steps for part in parts} == {whole.steps}
+    for step in range(whole.steps):
+        together = [part.rows(epoch, step) for part in parts]
+        expected = whole.rows(epoch, step)
+        assert np.concatenate([row.ids for row in together]).tolist() == expected.ids.tolist()
+        assert np.concatenate([row.valid for row in together]).tolist() == expected.valid.tolist()
+        assert {row.counted for row in together} == {int(expected.valid.sum())}
+
+
+def test_train_order_changes_with_epoch_and_seed_and_repeats_itself():
+    ids = np.arange(50)
+    first = epoch_ids(Plan(ids, 8, seed=0, shuffle=True), 1).tolist()
+    assert first == epoch_ids(Plan(ids, 8, seed=0, shuffle=True), 1).tolist()
+    assert first != epoch_ids(Plan(ids, 8, seed=0, shuffle=True), 2).tolist()
+    assert first != epoch_ids(Plan(ids, 8, seed=1, shuffle=True), 1).tolist()
+
+
+def test_every_batch_has_full_size():
+    plan = Plan(np.arange(3), 8, shuffle=True)
+    rows = plan.rows(0, 0)
+    assert len(rows.ids) == 8
+    assert rows.valid.tolist() == [True] * 3 + [False] * 5
+
+
+def test_batch_size_that_does_not_divide_among_ranks_is_refused():
+    with pytest.raises(PlanError, match="10 does not divide among 3 ranks"):
+        Plan(np.arange(20), 10, ranks=3)
+
+
+def test_no_clip_and_step_outside_are_refused():
+    with pytest.raises(PlanError, match="no clip"):
+        Plan(np.arange(0), 4)
+    with pytest.raises(PlanError, match="step 3 is outside"):
+        Plan(np.arange(12), 4).rows(0, 3)
