@@ -1,14 +1,14 @@
-"""Pictures with a row for each class: the confusion matrix and the accuracy by class.
+"""Pictures of answers: confusion matrix, accuracy by class, and examples as strips of frames.
 
-Odd: both grow with the number of classes instead of shrinking their text, so that they are read
-as well at 101 classes as at 3; a page that shows them lets the large ones scroll.
+Odd: the first two grow with the number of classes instead of shrinking their text, so that they
+are read as well at 101 classes as at 3; a page that shows them lets the large ones scroll.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from training.figures import look, write_picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_FRAMES = 6  # of a clip in a strip
 
 
 def confusion(path: Path, matrix: NDArray, classes: Sequence[str], title: str) -> Path:
@@ -106,3 +109,36 @@ def per_class(
 
     height = max(0.2, 0.07 * len(recalls)) if len(classes) <= 30 else 0.17
     return write_picture(path, (4.8, 1.4 + height * len(classes)), draw)
+
+
+def choose_examples(predictions: Sequence[Mapping[str, Any]], each: int = 3) -> list[dict]:
+    """Of eval.json's predictions: the surest right ones, of different classes, then the surest
+    wrong ones; up to `each` of both."""
+    surest = sorted(predictions, key=lambda one: (-one["probability"], one["key"]))
+    right: dict[str, dict] = {}
+    for one in surest:
+        if one["true"] == one["predicted"]:
+            right.setdefault(one["true"], dict(one))
+    wrong = [dict(one) for one in surest if one["true"] != one["predicted"]]
+    return list(right.values())[:each] + wrong[:each]
+
+
+def examples(
+    path: Path, predictions: Sequence[Mapping[str, Any]], pixels: Sequence[NDArray[np.uint8]]
+) -> Path:
+    """One strip of frames a prediction (clips uint8 [T,H,W,C]), its answer above it."""
+
+    def draw(figure: Figure) -> None:
+        rows = np.ravel(figure.subplots(len(predictions), 1))
+        for axes, one, clip in zip(rows, predictions, pixels, strict=True):
+            chosen = np.linspace(0, len(clip) - 1, min(_FRAMES, len(clip))).round().astype(int)
+            axes.imshow(np.concatenate(list(clip[chosen]), axis=1), aspect="equal")
+            axes.set_axis_off()
+            good = one["true"] == one["predicted"]
+            said = f"{one['predicted']} ({one['probability']:.0%})"
+            text = f"right: {said}" if good else f"wrong: {said}, is {one['true']}"
+            axes.set_title(text, fontsize=9, color="#1b6e3c" if good else "#a8321f")
+
+    clip = pixels[0]
+    strip = 6.4 * clip.shape[1] / (clip.shape[2] * min(_FRAMES, len(clip)))
+    return write_picture(path, (6.4, len(predictions) * (strip + 0.28)), draw)

@@ -1,0 +1,262 @@
+"""`har-eval`: a run's best checkpoint on one side of a split -> eval.json, CSV and pictures.
+
+Odd:
+- Always in float32, whatever the run trained in: figures then do not depend on whether a machine
+  has bf16 units, and a prediction from the video file equals the one from the shard.
+- A shard set that the run was not trained for (other classes, frame size, frame rule) is refused,
+  and so is another split, unless asked for: the model may have been trained on those test clips.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shards import manifest as shard_set
+from shards import splits
+from shards.manifest import Manifest, write_atomically
+from shards.plan import Plan
+from shards.reader import ClipReader
+from training import checkpoint, class_figures, device, progress, scores
+from training.feed import Feed, Preprocessing, Ready
+from training.figures import NAMES
+from training.loop import forward
+from training.scores import Predictions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SIDES = ("test", "val", "train")
+
+
+class EvaluationError(ValueError):
+    """A run, shard set and split that do not belong together; one sentence with the way out."""
+
+
+def run(
+    run: Path,
+    *,
+    shards: Path | None = None,
+    split: str | None = None,
+    on: str = "test",
+    views: int = 1,
+    device: str | None = None,
+    batch_size: int | None = None,
+    allow_other_split: bool = False,
+) -> dict[str, Any]:
+    """Evaluate `run`/best.pt; writes eval.json (eval-val.json, ...) and -> what it holds.
+
+    shards, split, batch_size: None for the run's own. on: "test", "val" or "train". views: average
+    the softmax of up to this many clips of a video (1 as in the paper). Beside eval.json go
+    per_class.csv, confusion.png and examples.png.
+
+    Raises EvaluationError, CheckpointError, ShardSetError or SplitError, each one sentence.
+    """
+    state = checkpoint.load(Path(run) / "best.pt")
+    clips = shard_set.load(shards or state["config"]["shards"])
+    _check_fits(state, clips)
+    chosen = _choose_split(state, clips, split, allow_other_split)
+    ids = _choose_clips(clips, chosen, on, views)
+    model = checkpoint.restore_model(state)
+    feed = _open_batches(state, clips, ids, device, batch_size)
+    try:
+        predictions, macs = _predict(model, feed)
+    finally:
+        feed.close()
+    result = {
+        "run": Path(run).name,
+        "model": state["model_name"],
+        "checkpoint": "best.pt",
+        "epoch": state["epoch"],
+        "on": on,
+        "split": {**chosen.describe(), "leak": _leak(state, clips, ids)},
+        "views": views,
+        "multiply_adds": macs,
+        **scores.summarise(
+            predictions,
+            videos=clips.index["video"][predictions.ids],
+            keys=clips.keys(predictions.ids),
+            classes=state["classes"],
+        ),
+    }
+    _write(Path(run), result, clips)
+    return result
+
+
+def describe(result: dict[str, Any]) -> str:
+    """What `run` returned, as lines for the terminal."""
+    return f"{scores.describe(result)}\nnext: har-report with this run's folder"
+
+
+def collect(
+    model: nn.Module, batches: Iterable[Ready], precision: torch.dtype | None = None
+) -> Predictions:
+    """Predict all valid clips of `batches` (see `training.feed.Ready`), each exactly once.
+
+    The model is put into eval mode. precision: None for float32. Nothing is fetched from the
+    device before the last batch. Raises EvaluationError when a clip comes twice.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    model.eval()
+    parts: list[tuple[torch.Tensor, ...]] = []
+    with torch.inference_mode():
+        for batch in batches:
+            logits = forward(model, batch.clips, precision or torch.float32)  # [b,K]
+            losses = F.cross_entropy(logits, batch.labels, reduction="none")  # [b]
+            parts.append((batch.ids, logits.softmax(1), batch.labels, losses, batch.valid))
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    valid = columns.pop()
+    found = Predictions(*(column[valid] for column in columns))
+    if len(np.unique(found.ids)) != len(found.ids):
+        raise EvaluationError("a clip was evaluated twice: the loader's plan is wrong.")
+    return found
+
+
+def _predict(model: nn.Module, feed: Feed) -> tuple[Predictions, int]:
+    """-> predictions, and multiply-adds of one clip."""
+    model = model.to(feed.device)
+    batches = progress.track(feed.epoch(), total=feed.steps, what="evaluate")
+    predictions = collect(model, batches)
+    return predictions, multiply_adds(model, feed.preprocessing, feed.device)
+
+
+def multiply_adds(model: nn.Module, shape: Preprocessing, on: torch.device) -> int:
+    """Multiply-adds of the model's convolutions and products for one clip, by counting them."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    clip = torch.zeros(1, len(shape.mean), shape.frames, *shape.size, device=on)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(clip)
+    return int(counter.get_total_flops()) // 2
+
+
+def _open_batches(
+    state: dict[str, Any],
+    clips: Manifest,
+    ids: np.ndarray,
+    name: str | None,
+    batch_size: int | None,
+) -> Feed:
+    """The clips `ids` in order, preprocessed as the checkpoint says, without augmentation."""
+    if batch_size is not None and batch_size < 1:
+        raise EvaluationError(f"--batch-size {batch_size} does not work: give 1 or more.")
+    plan = Plan(np.sort(ids), min(batch_size or state["config"]["batch_size"], len(ids)))
+    wanted = Preprocessing.from_dict(state["preprocessing"])
+    return Feed(clips, plan, wanted, device.choose(name or "auto"))
+
+
+def _check_fits(state: dict[str, Any], clips: Manifest) -> None:
+    """Refuse shards whose clips are not what the checkpoint was trained on."""
+    made, ours = state["preprocessing"], list(clips.clip_shape)
+    theirs, back = list(made["clip_shape"]), "give the shards of the run with --shards."
+    if list(state["classes"]) != list(clips.classes):
+        raise EvaluationError(
+            f"{clips.root} has {len(clips.classes)} classes ({_some(clips.classes)}) and the run "
+            f"was trained on {len(state['classes'])} ({_some(state['classes'])}): {back}"
+        )
+    if ours[0] < made["frames"]:
+        raise EvaluationError(
+            f"the clips in {clips.root} hold {ours[0]} frames and the run needs {made['frames']}: "
+            f"{back}"
+        )
+    if ours[1:] != theirs[1:]:
+        raise EvaluationError(
+            f"the frames in {clips.root} are {ours[1]}x{ours[2]} and the run was trained on "
+            f"{theirs[1]}x{theirs[2]}: {back}"
+        )
+    rules = (clips.sampling.get("rule"), made["sampling"].get("rule"))
+    if rules[0] != rules[1]:
+        raise EvaluationError(
+            f"the frames in {clips.root} were chosen by the rule {rules[0]!r} and the run was "
+            f"trained on {rules[1]!r}: {back}"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first names of a list, for a message."""
+    names = list(names)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _choose_split(
+    state: dict[str, Any], clips: Manifest, name: str | None, allow_other: bool
+) -> splits.Split:
+    """The asked split of `clips`; another than the run's only if allowed."""
+    trained = state["split"]
+    chosen = splits.make(clips, name or trained["name"], state["config"]["split_seed"])
+    if chosen.digest != trained["digest"] and not allow_other:
+        raise EvaluationError(
+            f"split {chosen.name} ({chosen.digest}) of {clips.root} is not the split the run was "
+            f"trained on, {trained['name']} ({trained['digest']}), so test clips may have been "
+            "trained on: leave out --split and --shards, or add --allow-other-split."
+        )
+    return chosen
+
+
+def _leak(state: dict[str, Any], clips: Manifest, ids: np.ndarray) -> float | None:
+    """Share of the clips `ids` with a group mate in what the run really trained on.
+
+    None where that is unknown: no groups, or a set that does not hold the run's own split.
+    """
+    trained = state["split"]
+    try:
+        own = splits.make(clips, trained["name"], state["config"]["split_seed"])
+    except splits.SplitError:
+        return None
+    return splits.leak(clips, own.train, ids) if own.digest == trained["digest"] else None
+
+
+def _choose_clips(clips: Manifest, split: splits.Split, on: str, views: int) -> np.ndarray:
+    """Sample ids of the side `on`: the first `views` clips of each video."""
+    if on not in SIDES:
+        raise EvaluationError(f"--on {on!r} is unknown: choose one of {', '.join(SIDES)}.")
+    ids = split.side(on)
+    if len(ids) == 0:
+        raise EvaluationError(
+            f"split {split.name} leaves no {on} clip of {clips.root}: choose another --on."
+        )
+    stored = int(clips.index["view"][ids].max()) + 1
+    if not 1 <= views <= stored:
+        raise EvaluationError(
+            f"--views {views} does not work: {clips.root} holds up to {stored} clips of a video, "
+            f"give 1 to {stored} or build shards with more views."
+        )
+    return ids[clips.index["view"][ids] < views]
+
+
+def _write(run: Path, result: dict[str, Any], clips: Manifest) -> None:
+    """The CSV and the pictures, then eval.json: where that is, all is there."""
+    tail = "" if result["on"] == "test" else f"-{result['on']}"
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, list(result["per_class"][0]), lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(result["per_class"])
+    write_atomically(run / f"per_class{tail}.csv", table.getvalue().encode())
+    title = f"{NAMES.get(result['model'], result['model'])} on {result['on']}"
+    names = [row["class"] for row in result["per_class"]]
+    matrix = np.array(result["confusion"])
+    class_figures.confusion(run / f"confusion{tail}.png", matrix, names, title)
+    _write_examples(run / f"examples{tail}.png", result, clips)
+    write_atomically(run / f"eval{tail}.json", (json.dumps(result, indent=1) + "\n").encode())
+
+
+def _write_examples(path: Path, result: dict[str, Any], clips: Manifest) -> None:
+    """Strips of frames: the surest right and the surest wrong answers."""
+    chosen = class_figures.choose_examples(result["predictions"])
+    row_of = {key: row for row, key in enumerate(clips.keys())}
+    reader = ClipReader(clips)
+    try:
+        pixels = [reader.read(row_of[one["key"]]) for one in chosen]
+    finally:
+        reader.close()
+    class_figures.examples(path, chosen, pixels)
