@@ -35,6 +35,7 @@ def confusion(path: Path, matrix: NDArray, classes: Sequence[str], title: str) -
     side = 2.6 + (0.42 if number <= 25 else 0.115) * number
     side = max(side, 4.4)
     small = 9 if number <= 25 else 6.5
+    upright = number > 4 or max(map(len, classes)) > 8
     from matplotlib.colors import PowerNorm
 
     def draw(figure: Figure) -> None:
@@ -44,7 +45,6 @@ def confusion(path: Path, matrix: NDArray, classes: Sequence[str], title: str) -
         axes.set_title(title)
         axes.set_xlabel("Predicted class")
         axes.set_ylabel("True class")
-        upright = number > 4 or max(map(len, classes)) > 8
         axes.set_xticks(
             range(number), classes, fontsize=small, rotation=90 if upright else 0, ha="center"
         )
@@ -58,7 +58,7 @@ def confusion(path: Path, matrix: NDArray, classes: Sequence[str], title: str) -
         bar.set_label("Share of the true class\n(square-root scale)")
         bar.outline.set_visible(False)
 
-    return write_picture(path, (side, side * 0.94), draw)
+    return write_picture(path, (side, side * (0.94 if upright else 0.8)), draw)
 
 
 def _cell_lines(axes: Axes, number: int) -> None:

@@ -101,7 +101,8 @@ def model_curves(path: Path, curves: Sequence[Curve], quantity: str) -> Path:
         for number, run in enumerate(curves):
             _plot(axes, run, quantity, "train", "Training" if number == 0 else "_")
             _plot(axes, run, quantity, "val", "Validation" if number == 0 else "_")
-            _mark_best(axes, run, quantity, first=number == 0)
+            several = "s" if len(curves) > 1 else f" (epoch {run.best})"
+            _mark_best(axes, run, quantity, "_" if number else f"Best checkpoint{several}")
         seeds = f" ({len(curves)} runs)" if len(curves) > 1 else ""
         name = NAMES.get(curves[0].model, curves[0].model)
         axes.set_title(f"{name}: {_QUANTITIES[quantity].lower()}{seeds}")
@@ -150,12 +151,11 @@ def _plot(
     )
 
 
-def _mark_best(axes: Axes, run: Curve, quantity: str, *, first: bool) -> None:
+def _mark_best(axes: Axes, run: Curve, quantity: str, label: str) -> None:
     """A ring around the validation value of the checkpoint that is tested."""
     if run.best is None or run.best not in run.epochs:
         return
     value = run.values(quantity, "val")[list(run.epochs).index(run.best)]
-    label = f"Best checkpoint (epoch {run.best})" if first else "_"
     axes.plot(
         [run.best],
         [value],
