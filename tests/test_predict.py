@@ -1,0 +1,177 @@
+"""har-predict: what it finds, prints and survives; and that a video's file and its clip in the
+shards give the same answer.
+
+`decoder` stands in for `pipeline.decode` where a test is not about decoding: a "video" is then a
+file that holds the number of a clip in the shards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from made_shards import CLASSES, make_run, make_shards
+
+from shards import manifest as shard_set
+from shards.reader import ClipReader
+from training import evaluate, figures, predict
+
+
+class _VideoError(ValueError):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "DPI", 40)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> shard_set.Manifest:
+    return make_shards(tmp_path / "shards")
+
+
+@pytest.fixture
+def run(tmp_path: Path, clips: shard_set.Manifest) -> Path:
+    return make_run(tmp_path / "run", clips)
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[dict]:
+    """The calls of `pipeline.decode.clip`."""
+    import pipeline
+
+    calls: list[dict] = []
+
+    def clip(path: Path, **options: Any) -> SimpleNamespace:
+        calls.append(options)
+        try:
+            sample = int(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise _VideoError(f"{path} cannot be decoded.") from error
+        reader = ClipReader(clips)
+        pixels = reader.read(sample)
+        reader.close()
+        return SimpleNamespace(pixels=pixels)
+
+    module = ModuleType("pipeline.decode")
+    module.__dict__.update(clip=clip, VideoError=_VideoError)
+    monkeypatch.setitem(sys.modules, "pipeline.decode", module)
+    monkeypatch.setattr(pipeline, "decode", module, raising=False)
+    return calls
+
+
+def _videos(folder: Path, clips: shard_set.Manifest) -> list[Path]:
+    folder.mkdir()
+    for sample, key in enumerate(clips.keys()):
+        (folder / f"{key}.avi").write_text(str(sample))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("frames", [4, 3])
+def test_predictions_equal_the_evaluation_of_the_same_clips(
+    tmp_path: Path, clips: shard_set.Manifest, decoder: list, frames: int
+):
+    run = make_run(tmp_path / f"run{frames}", clips, frames=frames)
+    evaluated = {}
+    for side in ("train", "val", "test"):
+        evaluated |= {one["key"]: one for one in evaluate.run(run, on=side)["predictions"]}
+    answers = list(predict.predict(run, _videos(tmp_path / "videos", clips)))
+    assert len(answers) == len(evaluated) == 30
+    for answer in answers:
+        known = evaluated[Path(answer.video).stem]
+        name, probability = answer.top[0]
+        assert name == known["predicted"]
+        assert probability == pytest.approx(known["probability"], abs=1e-3)
+
+
+def test_the_video_is_decoded_as_the_shards_were_built(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
+):
+    next(predict.predict(run, _videos(tmp_path / "videos", clips)))
+    assert decoder == [{"frames": 4, "size": (20, 24), "rule": "paper"}]
+
+
+def test_all_classes_sum_to_one_and_come_in_falling_order(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
+):
+    video = _videos(tmp_path / "videos", clips)[0]
+    (answer,) = predict.predict(run, [video])
+    assert {name for name, _ in answer.top} == set(CLASSES)
+    values = [probability for _, probability in answer.top]
+    assert values == sorted(values, reverse=True)
+    assert sum(values) == pytest.approx(1, abs=1e-5)
+    (answer,) = predict.predict(run, [video], top=2)
+    assert [probability for _, probability in answer.top] == values[:2]
+
+
+def test_a_broken_video_is_reported_and_the_others_go_on(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, capsys
+):
+    good = _videos(tmp_path / "videos", clips)[:2]
+    broken = tmp_path / "broken.avi"
+    broken.write_text("nothing")
+    assert predict.run(run, [good[0], broken, good[1]]) == 1
+    out, err = capsys.readouterr()
+    assert "broken.avi cannot be decoded" in err
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == list(map(str, good))
+    assert predict.run(run, good) == 0
+
+
+def test_json_holds_every_video_also_the_broken(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, capsys
+):
+    good = _videos(tmp_path / "videos", clips)[0]
+    assert predict.run(run, [good, tmp_path / "missing.avi"], top=1, as_json=True) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["video"] == str(good)
+    assert set(first["top"][0]) == {"class", "probability"}
+    assert second == {
+        "video": str(tmp_path / "missing.avi"),
+        "error": f"{tmp_path / 'missing.avi'} cannot be decoded.",
+    }
+
+
+def test_another_error_than_a_video_fault_is_not_swallowed(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, monkeypatch
+):
+    def wrong(*_: Any) -> np.ndarray:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(predict, "to_input", wrong)
+    with pytest.raises(ValueError, match="a bug"):
+        list(predict.predict(run, _videos(tmp_path / "videos", clips)))
+
+
+def test_files_folders_and_globs_are_found_once_and_in_order(tmp_path: Path):
+    inside = tmp_path / "a" / "deep"
+    inside.mkdir(parents=True)
+    for name in ("2.avi", "1.MP4", "notes.txt"):
+        (inside / name).write_text("")
+    (tmp_path / "b.mkv").write_text("")
+    one, two, other = inside / "1.MP4", inside / "2.avi", tmp_path / "b.mkv"
+    assert predict.find([other, tmp_path / "a"]) == [other, one, two]
+    assert predict.find([str(tmp_path / "a" / "**" / "*.avi"), two]) == [two]
+    assert predict.find(["missing.avi"]) == [Path("missing.avi")]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path):
+    odd = tmp_path / "clip[1].avi"
+    odd.write_text("")
+    assert predict.find([odd]) == [odd]
+
+
+def test_a_folder_or_glob_without_videos_is_an_error(tmp_path: Path):
+    for empty in (tmp_path, tmp_path / "*.avi"):
+        with pytest.raises(predict.PredictionError, match="there is no video in"):
+            predict.find([empty])
+
+
+def test_top_below_one_is_an_error(run: Path):
+    with pytest.raises(predict.PredictionError, match="--top 0"):
+        predict.run(run, ["x.avi"], top=0)
