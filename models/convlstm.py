@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recurrence import Recurrence
+from models.recurrence import Plan, Recurrence
 from models.spec import InputSpec
 
 State = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer, each [B,C,H,W]
@@ -30,9 +28,10 @@ _POOLING = ("max", "avg", "none")
 
 
 class ConvLSTMLayer(nn.Module):
-    """One layer over a whole clip: x [T,B,Cin,H,W], state -> (h of all steps, (h, c) at the end).
+    """One layer over a whole clip, with the stem before it (if any) and the pool after it.
 
-    The forget gate's bias starts at `forget_bias`, the others at 0.
+    stem: (kernel, stride, channels) of a convolution with ReLU, or None. The forget gate's bias
+    starts at `forget_bias`, all others at 0.
     """
 
     def __init__(
@@ -40,50 +39,71 @@ class ConvLSTMLayer(nn.Module):
         cin: int,
         hidden: int,
         kernel: int,
+        plan: Plan,
         *,
+        stem: int | None,
+        stem_kernel: int,
         forget_bias: float,
         peephole: bool,
-        keep_gates: bool,
-        chunk: int,
     ) -> None:
         super().__init__()
         self.hidden = hidden
-        self.keep_gates = keep_gates
-        self.chunk = chunk
+        self.plan = plan
+        self.stem_weight: nn.Parameter | None = None
+        self.stem_bias: nn.Parameter | None = None
+        if stem is not None:
+            self.stem_weight = nn.Parameter(torch.empty(stem, cin, stem_kernel, stem_kernel))
+            self.stem_bias = nn.Parameter(torch.zeros(stem))
+            cin = stem
         self.input_weight = nn.Parameter(torch.empty(4 * hidden, cin, kernel, kernel))
         self.state_weight = nn.Parameter(torch.empty(4 * hidden, hidden, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(4 * hidden))
         self.peep = nn.Parameter(torch.zeros(3, hidden, 1, 1)) if peephole else None
         self._initialise(forget_bias)
 
-    def _initialise(self, forget_bias: float) -> None:
-        """Glorot and Bengio's variance, which suits sigmoid and tanh: both are linear near 0.
-
-        Fan-out counts one gate (hidden k k), since the four gates do not add up.
-        """
-        for weight in (self.input_weight, self.state_weight):
-            taps = weight[0, 0].numel()
-            std = math.sqrt(2 / (taps * (weight.shape[1] + self.hidden)))
-            nn.init.normal_(weight, 0, std)
-        nn.init.constant_(self.bias[self.hidden : 2 * self.hidden], forget_bias)
-
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        weights: list[Tensor] = [self.input_weight, self.bias, self.state_weight]
+        """x [T,B,Cin,H,W] -> (h of every step, pooled [T,B,C,h/2,w/2]; (h, c) of the last)."""
+        weights: list[Tensor | None] = [
+            self.stem_weight,
+            self.stem_bias,
+            self.input_weight,
+            self.bias,
+            self.state_weight,
+        ]
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, *weights = (tensor.to(dtype) for tensor in (x, *weights))
+            x = x.to(dtype)
+            weights = [None if weight is None else weight.to(dtype) for weight in weights]
         T, B, _, H, W = x.shape
-        h0 = None if state is None else state[0].to(x.dtype)
+        if self.stem_weight is not None:
+            H, W = ((side - 1) // self.plan.stride + 1 for side in (H, W))
+        small = min(H, W) < 2  # nothing left to pool
+        plan = self.plan._replace(
+            chunk=T if self.plan.keep_gates else min(self.plan.chunk, T),
+            pool="none" if small else self.plan.pool,
+        )
         if state is None:
             wide = torch.promote_types(x.dtype, torch.float32)
-            c0 = torch.zeros(B, self.hidden, H, W, dtype=wide, device=x.device)
+            h0, c0 = None, x.new_zeros((B, self.hidden, H, W), dtype=wide)
         else:
-            c0 = state[1]
-        chunk = T if self.keep_gates else min(self.chunk, T)
-        hs, c = Recurrence.apply(x, h0, c0, *weights, self.peep, chunk, self.keep_gates)
-        return hs, (hs[-1], c)
+            h0, c0 = state[0].to(x.dtype), state[1]
+        out, h, c = Recurrence.apply(plan, x, h0, c0, *weights, self.peep)
+        return out, (h, c)
+
+    def _initialise(self, forget_bias: float) -> None:
+        """He et al. fan-out for the stem, which a ReLU follows; Glorot and Bengio for the gates.
+
+        Sigmoid and tanh are linear near 0, where Glorot's rule keeps the variance. Fan-out counts
+        one gate (hidden k k), since the four gates do not add up.
+        """
+        if self.stem_weight is not None:
+            nn.init.kaiming_normal_(self.stem_weight, mode="fan_out", nonlinearity="relu")
+        for weight in (self.input_weight, self.state_weight):
+            taps = weight[0, 0].numel()
+            nn.init.normal_(weight, 0, math.sqrt(2 / (taps * (weight.shape[1] + self.hidden))))
+        nn.init.constant_(self.bias[self.hidden : 2 * self.hidden], forget_bias)
 
 
 class ConvLSTM(nn.Module):
@@ -101,44 +121,42 @@ class ConvLSTM(nn.Module):
         self,
         num_classes: int,
         *,
-        hidden: Sequence[int] = (32, 32, 64),
+        hidden: Sequence[int] = (16, 32, 64),
         kernel: int = 3,
-        stem_channels: int = 32,
+        stem_channels: int = 16,
         stem_kernel: int = 7,
         stem_stride: int = 2,
-        pooling: str = "max",
+        pooling: str = "avg",
         forget_bias: float = 1.0,
         peephole: bool = False,
         return_sequences: bool = False,
         memory: str = "lean",
-        chunk: int = 1,
+        chunk: int = 2,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         _check(hidden, kernel, stem_kernel, stem_stride, pooling, memory, chunk, dropout)
         self.input_spec = InputSpec()
-        self.pooling = pooling
         self.return_sequences = return_sequences
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, stem_channels, stem_kernel, stem_stride, stem_kernel // 2),
-            nn.ReLU(inplace=True),
-        )
-        widths = [stem_channels, *hidden]
+        plan = Plan(chunk, memory == "fast", stem_stride, pooling)
         self.layers = nn.ModuleList(
             ConvLSTMLayer(
-                *channels,
+                3 if n == 0 else hidden[n - 1],
+                width,
                 kernel,
+                plan if n < len(hidden) - 1 else plan._replace(pool="none"),
+                stem=stem_channels if n == 0 else None,
+                stem_kernel=stem_kernel,
                 forget_bias=forget_bias,
                 peephole=peephole,
-                keep_gates=memory == "fast",
-                chunk=chunk,
             )
-            for channels in pairwise(widths)
+            for n, width in enumerate(hidden)
         )
-        self.norm = nn.BatchNorm1d(widths[-1])
+        self.norm = nn.LayerNorm(hidden[-1])
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(widths[-1], num_classes)
-        self._initialise()
+        self.fc = nn.Linear(hidden[-1], num_classes)
+        nn.init.normal_(self.fc.weight, 0, 0.01)
+        nn.init.zeros_(self.fc.bias)
 
     def features(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """x [B,3,T,H,W] -> (last layer's h, states to hand on with the next piece of the video).
@@ -146,18 +164,12 @@ class ConvLSTM(nn.Module):
         h is [B,C,h,w] of the last step, or [B,C,T,h,w] with `return_sequences`. Reading a video
         in pieces, each with the state of the one before, gives what reading it whole gives.
         """
-        B, _, T, _, _ = x.shape
-        x = x.transpose(1, 2).transpose(0, 1).flatten(0, 1)  # [T*B,3,H,W]
-        x = self.stem(x)  # [T*B,c,H/s,W/s]
+        x = x.permute(2, 0, 1, 3, 4)  # [T,B,3,H,W]
         states = []
         for n, layer in enumerate(self.layers):
-            if n > 0:
-                x = self._pool(x)  # [T*B,c,h/2,w/2]
-            h, new = layer(x.unflatten(0, (T, B)), None if state is None else state[n])
+            x, new = layer(x, None if state is None else state[n])  # [T,B,C,h,w]
             states.append(new)
-            x = h.flatten(0, 1)  # [T*B,c,h,w]
-        x = x.unflatten(0, (T, B))
-        last = x.permute(1, 2, 0, 3, 4) if self.return_sequences else x[-1]
+        last = x.permute(1, 2, 0, 3, 4) if self.return_sequences else states[-1][0]
         return last, tuple(states)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,20 +180,6 @@ class ConvLSTM(nn.Module):
         """What `features` returned -> logits [B,K]: the mean over space (and steps), then FC."""
         pooled = features.flatten(2).mean(2)  # [B,C]
         return self.fc(self.dropout(self.norm(pooled)))  # [B,K]
-
-    def _pool(self, x: Tensor) -> Tensor:
-        if self.pooling == "none" or min(x.shape[-2:]) < 2:
-            return x
-        return F.max_pool2d(x, 2) if self.pooling == "max" else F.avg_pool2d(x, 2)
-
-    def _initialise(self) -> None:
-        """He et al. fan-out for the stem, which a ReLU follows; the classifier N(0, 0.01)."""
-        for module in self.stem:
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.fc.weight, 0, 0.01)
-        nn.init.zeros_(self.fc.bias)
 
 
 def _check(

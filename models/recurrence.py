@@ -1,23 +1,24 @@
-"""The ConvLSTM recurrence over all steps of one layer, with a backward pass written by hand.
+"""One ConvLSTM layer over all steps of a clip, with a backward pass written by hand.
 
 What is odd about it, and what it buys:
-- The input-to-state convolution runs once for many steps (time folded into the batch); only the
-  state-to-state convolution is inside the loop.
+- The input-to-state convolution runs once for a whole chunk of steps (time folded into the
+  batch); only the state-to-state convolution is inside the loop.
 - Gate arithmetic works in place on one `[B,4C,H,W]` buffer per step: gates overwrite their
   pre-activations, and in the backward pass gradients overwrite the gates.
-- Every hidden state is kept anyway, because it is the layer's output. Given those, the gates of
-  any step can be had again by two convolutions that do *not* depend on each other in time. So
-  "lean" keeps, beyond the states h, one cell state per `chunk` of steps, and recomputes gates
-  chunk by chunk; "fast" keeps the gates of all steps. Both do the same arithmetic.
+- Given all hidden states h, the gates of any step can be had again by convolutions that do *not*
+  depend on each other in time. So "lean" keeps h, and one cell state per `chunk` of steps, and
+  recomputes everything else chunk by chunk; "fast" keeps the gates. Same arithmetic, same result.
+- The stem before the layer and the pool after it are part of it, so what they produce at full
+  resolution exists for one chunk at a time.
 - Weight gradients are one convolution per chunk, not one per step.
 
-Layout: time-major `[T,B,C,H,W]`, so that a step, and a chunk of steps, is one block of memory.
-Gates lie in the order input, forget, output, candidate along the channels.
+Layout: time-major `[T,B,C,H,W]`. Gates lie along the channels in the order input, forget, output,
+candidate.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,102 +27,107 @@ from torch import Tensor
 aten = torch.ops.aten
 
 
-class Recurrence(torch.autograd.Function):
-    """(x, h0, c0, wx, bias, wh, peep, chunk, keep_gates) -> (h of every step, last c).
+class Plan(NamedTuple):
+    """How a layer is run. chunk: steps at a time; keep_gates: keep them instead of recomputing.
 
-    x `[T,B,Cin,H,W]`; h0 `[B,C,H,W]` or None for zeros; c0 `[B,C,H,W]`; wx `[4C,Cin,k,k]`,
-    bias `[4C]`, wh `[4C,C,k,k]`; peep `[3,C,1,1]` or None. chunk: steps recomputed at a time;
-    keep_gates: keep them instead. Returns h `[T,B,C,H,W]` in x's dtype and c in c0's, which may
-    be wider than x's (float32 beside bfloat16).
+    stride: of the stem, if there is one; pool: "max", "avg" or "none", 2x2 after the layer.
+    """
+
+    chunk: int
+    keep_gates: bool
+    stride: int
+    pool: str
+
+
+class Weights(NamedTuple):
+    """stem_w `[S,Cin,s,s]`, stem_b `[S]` (both None without a stem), wx `[4C,S,k,k]`,
+    bias `[4C]`, wh `[4C,C,k,k]`, peep `[3,C,1,1]` or None."""
+
+    stem_w: Tensor | None
+    stem_b: Tensor | None
+    wx: Tensor
+    bias: Tensor
+    wh: Tensor
+    peep: Tensor | None
+
+
+class Recurrence(torch.autograd.Function):
+    """(plan, x, h0, c0, *Weights) -> (pooled h of all steps, last h, last c).
+
+    x `[T,B,Cin,H,W]`; h0 `[B,C,h,w]` or None for zeros; c0 `[B,C,h,w]`. Returns
+    `[T,B,C,h/2,w/2]` (`[T,B,C,h,w]` if not pooled) and `[B,C,h,w]`, both of x's dtype, and the
+    cell in c0's dtype, which may be wider (float32 beside bfloat16).
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        h0: Tensor | None,
-        c0: Tensor,
-        wx: Tensor,
-        bias: Tensor,
-        wh: Tensor,
-        peep: Tensor | None,
-        chunk: int,
-        keep_gates: bool,
-    ) -> tuple[Tensor, Tensor]:
-        hs = x.new_empty((x.shape[0] + 1, *c0.shape))  # [T+1,B,C,H,W]
+        ctx: Any, plan: Plan, x: Tensor, h0: Tensor | None, c0: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        w = Weights(*tensors)  # type: ignore[arg-type]
+        T = x.shape[0]
+        hs = x.new_empty((T + 1, *c0.shape))  # [T+1,B,C,h,w]
         hs[0] = 0 if h0 is None else h0
         c, cells, gates = c0, [], []
-        for start in range(0, x.shape[0], chunk):
+        for start in range(0, T, plan.chunk):
             cells.append(c)
-            z = _conv(x[start : start + chunk], wx, bias)  # [n,B,4C,H,W]
+            z = _conv(_stem(x[start : start + plan.chunk], w, plan), w.wx, w.bias)
             for j in range(z.shape[0]):
-                t, step = start + j, z[j]
+                t, step = start + j, z[j]  # [B,4C,h,w]
                 if t > 0 or h0 is not None:  # the convolution of a zero state is zero
-                    step += F.conv2d(hs[t], wh, padding=wh.shape[-1] // 2)
-                c = _activate_(step, c, peep)
+                    step += F.conv2d(hs[t], w.wh, padding=w.wh.shape[-1] // 2)
+                c = _activate_(step, c, w.peep)
                 hs[t + 1] = c.tanh() * _gates(step)[2]
-            if keep_gates:
+            if plan.keep_gates:
                 gates.append(z)
-        ctx.save_for_backward(x, wx, bias, wh, peep, hs, *cells, *gates)
-        ctx.chunk, ctx.from_zero = chunk, h0 is None
-        return hs[1:], c
+        ctx.save_for_backward(x, *w, hs, *cells, *gates)
+        ctx.plan, ctx.from_zero = plan, h0 is None
+        return _pool(hs[1:], plan.pool), hs[T].clone(), c
 
     @staticmethod
-    def backward(ctx: Any, dhs: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
-        x, wx, bias, wh, peep, hs, *kept = ctx.saved_tensors
-        starts = range(0, x.shape[0], ctx.chunk)
-        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        sums = [torch.zeros_like(w, dtype=dc.dtype) for w in (wx, bias, wh)]
-        dpeep = None if peep is None else torch.zeros_like(peep, dtype=dc.dtype)
-        dh = None
+    def backward(ctx: Any, dout: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        w, hs, kept = Weights(*saved[:6]), saved[6], saved[7:]
+        plan, T = ctx.plan, x.shape[0]
+        starts = range(0, T, plan.chunk)
+        dx = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        dw = Weights(*(None if v is None else torch.zeros_like(v, dtype=dc.dtype) for v in w))  # type: ignore[arg-type]
         for n in reversed(range(len(starts))):
-            now = slice(starts[n], min(starts[n] + ctx.chunk, x.shape[0]))
-            if len(kept) > len(starts):
-                z, cells = kept[len(starts) + n].clone(), [kept[n]]
-                for j in range(z.shape[0]):
-                    cells.append(_next_cell(z[j], cells[-1]))
-            else:
-                z, cells = _conv(x[now], wx, bias).add_(_conv(hs[now], wh, None)), [kept[n]]
-                for j in range(z.shape[0]):
-                    cells.append(_activate_(z[j], cells[-1], peep))
+            now = slice(starts[n], min(starts[n] + plan.chunk, T))
+            x1 = _stem(x[now], w, plan)  # [n,B,S,h,w]
+            gates = kept[len(starts) + n].clone() if plan.keep_gates else None
+            z, cells = _gates_again(gates, x1, hs[now], kept[n], w)
             for j in reversed(range(z.shape[0])):
                 t = starts[n] + j
-                dh = dhs[t] if dh is None else dhs[t] + dh
-                dc = _step_backward_(z[j], cells[j], cells[j + 1], dh, dc, peep, dpeep)
+                dh = dh + _pool_backward(dout[t], hs[t + 1], plan.pool)
+                dc = _step_backward_(z[j], cells[j], cells[j + 1], dh, dc, w.peep, dw.peep)
                 if t > 0 or not ctx.from_zero:
-                    dh = _gradients(z[j], hs[t], wh, (True, False))[0]
+                    dh = _gradients(z[j], hs[t], w.wh, input_too=True)[0]
             del cells
-            grads = _gradients(z.flatten(0, 1), x[now].flatten(0, 1), wx, (dx is not None, True))
-            if dx is not None:
-                dx[now] = grads[0].unflatten(0, z.shape[:2])
-            sums[0] += grads[1]
-            sums[1] += z.sum((0, 1, 3, 4), dtype=dc.dtype)
-            sums[2] += _gradients(z.flatten(0, 1), hs[now].flatten(0, 1), wh, (False, True))[1]
-            del z, grads
-        dw = [total.to(w.dtype) for total, w in zip(sums, (wx, bias, wh), strict=True)]
-        return dx, None if ctx.from_zero else dh, dc, *dw, dpeep, None, None
+            dx1 = _add_layer_gradients_(dw, z, x1, hs[now], w)
+            del z
+            piece = _add_stem_gradients_(dw, dx1, x1, x[now], w, plan, dx is not None)
+            if dx is not None and piece is not None:
+                dx[now] = piece
+        grads = (None if v is None else dv.to(v.dtype) for v, dv in zip(w, dw, strict=True))  # type: ignore[union-attr]
+        return None, dx, None if ctx.from_zero else dh, dc, *grads
+
+
+def _stem(x: Tensor, w: Weights, plan: Plan) -> Tensor:
+    """[n,B,Cin,H,W] -> [n,B,S,h,w]: strided convolution and ReLU; nothing without a stem."""
+    if w.stem_w is None:
+        return x
+    y = F.conv2d(x.flatten(0, 1), w.stem_w, w.stem_b, plan.stride, w.stem_w.shape[-1] // 2)
+    return y.relu_().unflatten(0, x.shape[:2])
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same padded convolution at every step: [n,B,C,H,W] -> [n,B,4C,H,W]."""
+    """The same padded convolution at every step: [n,B,C,h,w] -> [n,B,4C,h,w]."""
     y = F.conv2d(x.flatten(0, 1), weight, bias, padding=weight.shape[-1] // 2)
     return y.unflatten(0, x.shape[:2])
 
 
-def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor]:
-    """Gradients of a padded convolution for its input and its weight, where wanted."""
-    pad = [weight.shape[-1] // 2] * 2
-    mask = [*wanted, False]
-    grads: tuple[Tensor, Tensor, Tensor] = aten.convolution_backward(
-        grad, x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], 1, mask
-    )
-    return grads[0], grads[1]
-
-
 def _gates(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Views of [B,4C,H,W], one per gate. Slices, since torch.export may not write to chunks."""
+    """Views of [B,4C,h,w], one per gate. Slices, since torch.export may not write to chunks."""
     C = z.shape[1] // 4
     return z[:, :C], z[:, C : 2 * C], z[:, 2 * C : 3 * C], z[:, 3 * C :]
 
@@ -147,6 +153,41 @@ def _activate_(z: Tensor, c: Tensor, peep: Tensor | None) -> Tensor:
 def _next_cell(gates: Tensor, c: Tensor) -> Tensor:
     i, f, _, g = _gates(gates)
     return (c * f).addcmul_(i, g)
+
+
+def _pool(h: Tensor, kind: str) -> Tensor:
+    """[T,B,C,h,w] -> [T,B,C,h/2,w/2], or as it was."""
+    if kind == "none":
+        return h
+    pool = F.max_pool2d if kind == "max" else F.avg_pool2d
+    return pool(h.flatten(0, 1), 2).unflatten(0, h.shape[:2])
+
+
+def _pool_backward(grad: Tensor, h: Tensor, kind: str) -> Tensor:
+    """Gradient of one step's pool: [B,C,h/2,w/2] -> [B,C,h,w]."""
+    if kind == "none":
+        return grad
+    two, none, one = [2, 2], [0, 0], [1, 1]
+    if kind == "avg":
+        spread: Tensor = aten.avg_pool2d_backward(grad, h, two, two, none, False, True, None)
+        return spread
+    where = aten.max_pool2d_with_indices(h, two, two, none, one, False)[1]
+    chosen: Tensor = aten.max_pool2d_with_indices_backward(
+        grad, h, two, two, none, one, False, where
+    )
+    return chosen
+
+
+def _gates_again(
+    gates: Tensor | None, x1: Tensor, hs: Tensor, c: Tensor, w: Weights
+) -> tuple[Tensor, list[Tensor]]:
+    """Gates [n,B,4C,h,w] of a chunk (recomputed if None) and its n + 1 cell states."""
+    cells = [c]
+    z = _conv(x1, w.wx, w.bias).add_(_conv(hs, w.wh, None)) if gates is None else gates
+    for j in range(z.shape[0]):
+        step = _activate_(z[j], cells[-1], w.peep) if gates is None else _next_cell(z[j], cells[-1])
+        cells.append(step)
+    return z, cells
 
 
 def _step_backward_(
@@ -180,3 +221,46 @@ def _step_backward_(
         for n, (gate, cell) in enumerate(((di, c_before), (df, c_before), (do, c))):
             dpeep[n] += (gate * cell).sum((0, 2, 3), dtype=dpeep.dtype)[:, None, None]
     return before
+
+
+def _add_layer_gradients_(dw: Weights, dz: Tensor, x1: Tensor, hs: Tensor, w: Weights) -> Tensor:
+    """Add a chunk's gradients of wx, bias and wh to dw; returns that of x1, [n*B,S,h,w]."""
+    flat = dz.flatten(0, 1)
+    dx1, dwx = _gradients(flat, x1.flatten(0, 1), w.wx, input_too=True, weight_too=True)
+    dw.wx.add_(dwx)
+    dw.wh.add_(_gradients(flat, hs.flatten(0, 1), w.wh, weight_too=True)[1])
+    dw.bias.add_(flat.sum((0, 2, 3), dtype=dw.bias.dtype))
+    return dx1
+
+
+def _add_stem_gradients_(
+    dw: Weights, dx1: Tensor, x1: Tensor, x: Tensor, w: Weights, plan: Plan, input_too: bool
+) -> Tensor | None:
+    """Add a chunk's gradients of the stem to dw; returns that of its input x, if wanted."""
+    if w.stem_w is None or dw.stem_w is None or dw.stem_b is None:
+        return dx1.unflatten(0, x.shape[:2])
+    dx1 = aten.threshold_backward(dx1, x1.flatten(0, 1), 0)  # the stem's ReLU
+    dx, dstem = _gradients(
+        dx1, x.flatten(0, 1), w.stem_w, plan.stride, input_too=input_too, weight_too=True
+    )
+    dw.stem_w.add_(dstem)
+    dw.stem_b.add_(dx1.sum((0, 2, 3), dtype=dw.stem_b.dtype))
+    return dx.unflatten(0, x.shape[:2]) if input_too else None
+
+
+def _gradients(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: int = 1,
+    *,
+    input_too: bool = False,
+    weight_too: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a padded convolution for its input and its weight; None where not wanted."""
+    pad = [weight.shape[-1] // 2] * 2
+    mask = [input_too, weight_too, False]
+    grads: tuple[Tensor, Tensor, Tensor] = aten.convolution_backward(
+        grad, x, weight, None, [stride] * 2, pad, [1, 1], False, [0, 0], 1, mask
+    )
+    return grads[0], grads[1]
