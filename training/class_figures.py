@@ -132,7 +132,9 @@ def examples(
         rows = np.ravel(figure.subplots(len(predictions), 1))
         for axes, one, clip in zip(rows, predictions, pixels, strict=True):
             chosen = np.linspace(0, len(clip) - 1, min(_FRAMES, len(clip))).round().astype(int)
-            axes.imshow(np.concatenate(list(clip[chosen]), axis=1), aspect="equal")
+            gap = ((0, 0), (0, 0), (0, 3), (0, 0))  # white, between frames
+            frames = np.pad(clip[chosen], gap, constant_values=255)  # [F,H,W+3,C]
+            axes.imshow(np.concatenate(list(frames), axis=1)[:, :-3])
             axes.set_axis_off()
             good = one["true"] == one["predicted"]
             said = f"{one['predicted']} ({one['probability']:.0%})"

@@ -71,7 +71,7 @@ def run(
     finally:
         feed.close()
     result = {
-        "run": Path(run).name,
+        "run": str(run),
         "model": state["model_name"],
         "checkpoint": "best.pt",
         "epoch": state["epoch"],
@@ -92,7 +92,7 @@ def run(
 
 def describe(result: dict[str, Any]) -> str:
     """What `run` returned, as lines for the terminal."""
-    return f"{scores.describe(result)}\nnext: har-report with this run's folder"
+    return f"{scores.describe(result)}\nnext: har-report {result['run']}"
 
 
 def collect(

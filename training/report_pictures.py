@@ -83,8 +83,10 @@ def costs(out: Path, runs: Sequence[Run]) -> Picture:
     """Training time, speed and memory side by side; seeds of a model as their mean."""
     groups = by_model(runs)
     seeds = list(groups.values())
+    short = max(run.summary["seconds"] for run in runs) < 300
+    unit, name = (1, "seconds") if short else (60, "minutes")
     bars: dict[str, list] = {
-        "Training time (minutes)": [_mean(s, lambda r: r.summary["seconds"] / 60) for s in seeds],
+        f"Training time ({name})": [_mean(s, lambda r: r.summary["seconds"] / unit) for s in seeds],
         "Clips per second (median epoch)": [
             _mean(s, lambda r: r.median("clips_per_s")) for s in seeds
         ],

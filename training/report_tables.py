@@ -119,7 +119,7 @@ def cost(run: Run) -> list[str]:
     return [
         run.label,
         f"{run.summary['parameters']:,}",
-        f"{macs / 1e9:,.2f} G" if macs else "not counted",
+        multiply_adds(macs) if macs else "not counted",
         str(run.summary["epochs"]),
         str(run.summary["best_epoch"]),
         duration(run.summary["seconds"]),
@@ -173,6 +173,11 @@ def confused(run: Run, most: int = 5) -> list[list[str]]:
         [run.label, pair["true"], pair["predicted"], str(pair["count"])]
         for pair in run.evaluation["confused"][:most]
     ]
+
+
+def multiply_adds(count: float) -> str:
+    """40.70 G, or 22.5 M below 0.1 G."""
+    return f"{count / 1e9:,.2f} G" if count >= 1e8 else f"{count / 1e6:,.1f} M"
 
 
 def duration(seconds: float) -> str:
