@@ -1,8 +1,8 @@
 """`har-eval`: a run's best checkpoint on one side of a split -> eval.json, CSV and pictures.
 
 Odd:
-- Always in float32, whatever the run trained in: figures then do not depend on whether a machine
-  has bf16 units, and a prediction from the video file equals the one from the shard.
+- Never under autocast, whatever the run trained in: figures then do not depend on whether a
+  machine has bf16 units, and a prediction from the video file equals the one from the shard.
 - A shard set that the run was not trained for (other classes, frame size, frame rule) is refused,
   and so is another split, unless asked for: the model may have been trained on those test clips.
 """

@@ -53,6 +53,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a class may be called "a$b$c"
 }
 
 
