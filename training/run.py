@@ -91,11 +91,19 @@ def finish(trainer: Trainer, reason: str, epochs: int, seconds: float) -> dict[s
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory used so far: of the device's allocator, or of this process on the CPU."""
+    """Most memory used so far: of the device's allocator, or of this process on the CPU.
+
+    VmHWM where there is a /proc: Linux hands ru_maxrss on through fork and exec, so that a small
+    process started by a large one reports the large one's peak.
+    """
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
