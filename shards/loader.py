@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -211,8 +211,7 @@ class Loader:
         return ((np.arange(self.frames) + phase) * stored / self.frames).astype(np.int64)
 
     def _drain(self, pending: deque[tuple[int, Rows, int, Future[None] | None]]) -> None:
-        """Give back the slots of batches that nobody will ask for."""
+        """Give back the slots of batches that nobody will ask for; a stuck one is never reused."""
         for _, _, slot, future in pending:
-            if future is not None and not future.cancel():
-                future.exception(self.timeout)
-            self._ring.give(slot, None)
+            if future is None or future.cancel() or wait([future], self.timeout).done:
+                self._ring.give(slot, None)
