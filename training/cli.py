@@ -84,6 +84,8 @@ def train_main(out: Path | None, **settings: Any) -> None:
         click.echo(f"\nstopped by Ctrl-C: {kept}.", err=True)
         sys.exit(130)
     log(f"stopped: {summary['stop_reason']}")
+    if not summary["finite"]:
+        sys.exit(1)
     log(f"best epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.4f}")
     log(f"next: har-eval {folder}")
 

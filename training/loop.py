@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shards import manifest as shard_set
 from shards import splits
 from shards.augment import Augmentation
 from shards.manifest import Manifest
@@ -184,12 +185,13 @@ def _train(trainer: Trainer) -> dict[str, Any]:
     run.start(folder, config, trainer.device, trainer.precision)
     start = time.perf_counter()
     lines: list[dict[str, Any]] = []
-    reason = f"all {config.epochs} epochs are done"
+    reason, finite = f"all {config.epochs} epochs are done", True
     for epoch in range(1, config.epochs + 1):
         line = trainer.epoch(epoch)
         lines.append(line)
         trainer.log(_describe(line))
-        if not (math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])):
+        finite = math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])
+        if not finite:
             reason = f"the loss of epoch {epoch} is not finite: try a lower --lr"
             _append(folder / "metrics.jsonl", line)
             break
@@ -209,14 +211,12 @@ def _train(trainer: Trainer) -> dict[str, Any]:
         if config.max_minutes and time.perf_counter() - start > config.max_minutes * 60:
             reason = f"time budget: {config.max_minutes:g} minutes are over"
             break
-    return run.finish(trainer, reason, len(lines), time.perf_counter() - start)
+    return run.finish(trainer, reason, len(lines), time.perf_counter() - start, finite)
 
 
 def prepare(config: Config, folder: Path, log: Log) -> Trainer:
     """Open the shards, split them, build model, optimizer and feeds. Writes nothing."""
     import torch
-
-    from shards import manifest as shard_set
 
     config = config.resolve()
     on = device.choose(config.device)
@@ -269,7 +269,14 @@ def _build(config: Config, classes: int) -> nn.Module:
     """The model; `--weights` goes to it as an option. A wrong option is a ConfigError."""
     import models
 
-    options = {**config.options, "weights": config.weights}
+    options = config.options
+    if "weights" in models.options_of(config.model):
+        options["weights"] = config.weights
+    elif config.weights != "none":
+        raise ConfigError(
+            f"--weights {config.weights!r}: there are no pretrained weights for {config.model}; "
+            "use '--weights none' or another model."
+        )
     try:
         return models.build(config.model, classes, seed=config.seed, **options)
     except models.WeightsError:

@@ -72,12 +72,15 @@ def start(folder: Path, config: Config, device: torch.device, precision: torch.d
     write_atomically(folder / "environment.json", _json(environment))
 
 
-def finish(trainer: Trainer, reason: str, epochs: int, seconds: float) -> dict[str, Any]:
-    """Write summary.json and -> what it holds."""
+def finish(
+    trainer: Trainer, reason: str, epochs: int, seconds: float, finite: bool
+) -> dict[str, Any]:
+    """Write summary.json and -> what it holds. finite: no epoch's loss was nan or infinite."""
     summary = {
         "model": trainer.config.model,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "stop_reason": reason,
+        "finite": finite,
         "epochs": epochs,
         "best_epoch": trainer.best.epoch,
         "best_val_acc": trainer.best.val_acc,

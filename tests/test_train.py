@@ -1,0 +1,186 @@
+"""har-train as a user runs it, on a tiny set: files, protection, errors, the rules in effect."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from made_shards import make_shards
+
+from shards import splits
+from training import checkpoint, loop
+from training.cli import train_main
+from training.config import Config
+
+SMALL = {
+    "resnet3d": ["--model-options", "width=4"],
+    "r2plus1d": ["--model-options", "width=4"],
+    "convlstm": ["--model-options", "hidden=[4],stem_channels=4"],
+}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("train") / "set").root
+
+
+def train(shards, out, *more, model="resnet3d", frames=4):
+    arguments = [
+        "--model", model, "--shards", str(shards), "--out", str(out), "--frames", str(frames),
+        "--size", "16", "--batch-size", "6", "--epochs", "2", "--device", "cpu",
+        "--precision", "fp32", *SMALL.get(model, []), *more,
+    ]  # fmt: skip
+    return CliRunner().invoke(train_main, arguments)
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+def test_a_run_writes_all_its_files(shards, tmp_path, model):
+    out = tmp_path / "run"
+    result = train(shards, out, model=model)
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "config.toml", "environment.json", "metrics.jsonl", "best.pt", "last.pt", "log.txt",
+        "summary.json", "loss.png", "acc.png",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert f"next: har-eval {out}" in result.output
+    assert result.output.splitlines()[-1] in (out / "log.txt").read_text()
+
+
+def test_r3d_trains_from_random_weights_only_when_told(shards, tmp_path):
+    result = train(shards, tmp_path / "a", "--weights", "none", "--epochs", "1", model="r3d")
+    assert result.exit_code == 0, result.output
+    assert "augment = false" in (tmp_path / "a" / "config.toml").read_text()
+
+
+def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_on(shards, tmp_path):
+    out = tmp_path / "run"
+    train(shards, out)
+    state = checkpoint.load(out / "best.pt")
+    assert state["classes"] == ["Punch", "Wave", "YoYo"]
+    assert state["split"]["name"] == "grouped"
+    assert state["split"]["digest"]
+    assert state["preprocessing"]["size"] == (16, 16)
+    assert state["optimizer"]["state"]
+    model = checkpoint.restore_model(state)
+    clips = torch.zeros(1, 3, 4, 16, 16)
+    assert torch.equal(model(clips), checkpoint.restore_model(state)(clips))
+
+
+def test_two_runs_of_one_seed_are_alike_and_another_seed_is_not(shards, tmp_path):
+    losses = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        train(shards, tmp_path / name, "--seed", seed, "--epochs", "1")
+        line = json.loads((tmp_path / name / "metrics.jsonl").read_text())
+        losses.append(line["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-5)
+
+
+def test_a_run_never_writes_over_another(shards, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "precious").write_text("mine")
+    result = train(shards, out)
+    assert result.exit_code == 2
+    assert "already exists" in result.output
+    assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["--shards", str(shards), "--size", "16", "--frames", "4", "--epochs", "1"]
+    common += ["--batch-size", "6", "--precision", "fp32", *SMALL["resnet3d"]]
+    for _ in range(2):
+        assert CliRunner().invoke(train_main, common).exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["resnet3d", "resnet3d-2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--model", "vgg"], "'resnet3d', 'r2plus1d', 'convlstm', 'r3d'"),
+        (["--frames", "9"], "hold 4: use --frames 4"),
+        (["--shards", "nowhere"], "no shard set at nowhere"),
+        (["--split", "csv"], "needs a split column"),
+        (["--weights", "missing.pth"], "missing.pth"),
+        (["--model-options", "depth=3"], "no option 'depth'"),
+        (["--device", "cuda:77"], "asks for a GPU"),
+        (["--lr", "-1"], "--lr -1.0"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(shards, tmp_path, more, text):
+    out = tmp_path / "run"
+    result = train(shards, out, *more)
+    assert result.exit_code == 2
+    assert text in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_pretrained_weights_that_are_not_there_are_never_replaced_by_random_ones(shards, tmp_path):
+    result = train(shards, tmp_path / "run", model="r3d")
+    if result.exit_code == 0:
+        pytest.skip("the Kinetics weights are in torchvision's cache")
+    assert result.exit_code == 2
+    assert "--weights" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_patience_ends_the_run_and_says_so(shards, tmp_path):
+    more = ["--patience", "1", "--epsilon-increment", "99", "--epochs", "9"]
+    result = train(shards, tmp_path / "run", *more)
+    assert "stopped: patience: val_loss has not improved by 99 % for 1 epochs" in result.output
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
+    real = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *a: real(*a) | {"loss": float("nan")})
+    result = train(shards, tmp_path / "run")
+    assert result.exit_code == 1
+    assert "not finite" in result.output
+    assert not (tmp_path / "run" / "best.pt").exists()
+
+
+def test_class_weights_are_inverse_to_the_train_counts(shards):
+    config = Config(shards=str(shards))
+    clips = loop.shard_set.load(shards)
+    split = splits.make(clips, "grouped")
+    uneven = splits.Split("grouped", 0, "", split.train[[0, 1, 2, 6]], split.val, split.test, 0.0)
+    weight = loop._class_weight(config, clips, uneven, torch.device("cpu")).tolist()
+    counts = np.bincount(clips.index["label"][uneven.train], minlength=3)
+    for number, count in enumerate(counts):
+        assert weight[number] == pytest.approx(4 / (3 * count) if count else 0)
+
+
+def test_fill_up_rows_do_not_count_in_loss_or_metrics(shards):
+    """15 clips of which 3 are fill-up: the sums must be those of the 12 alone."""
+    from training.metrics import Running
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 2 * 4 * 4, 3))
+    clips, labels = torch.randn(5, 3, 2, 4, 4), torch.tensor([0, 1, 2, 0, 1])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    gradients = []
+    for rows in (5, 3):
+        valid = torch.arange(rows) < 3
+        batch = loop.Ready(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
+        sums = Running("cpu")
+        loop.train_step(model, batch, optimizer, None, torch.float32, sums)
+        gradients.append(model[1].weight.grad.clone())
+        assert sums.compute()["count"] == 3
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_ctrl_c_says_what_is_kept(shards, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", interrupted)
+    result = train(shards, tmp_path / "run")
+    assert result.exit_code == 130
+    assert "stopped by Ctrl-C" in result.output
