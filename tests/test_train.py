@@ -8,10 +8,12 @@ import torch
 from click.testing import CliRunner
 from made_shards import make_shards
 
+from shards import manifest as shard_set
 from shards import splits
-from training import checkpoint, loop
+from training import checkpoint, loop, prepare
 from training.cli import train_main
 from training.config import Config
+from training.feed import Ready
 
 SMALL = {
     "resnet3d": ["--model-options", "width=4"],
@@ -148,10 +150,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
 
 def test_class_weights_are_inverse_to_the_train_counts(shards):
     config = Config(shards=str(shards))
-    clips = loop.shard_set.load(shards)
+    clips = shard_set.load(shards)
     split = splits.make(clips, "grouped")
     uneven = splits.Split("grouped", 0, "", split.train[[0, 1, 2, 6]], split.val, split.test, 0.0)
-    weight = loop._class_weight(config, clips, uneven, torch.device("cpu")).tolist()
+    weight = prepare._class_weight(config, clips, uneven, torch.device("cpu")).tolist()
     counts = np.bincount(clips.index["label"][uneven.train], minlength=3)
     for number, count in enumerate(counts):
         assert weight[number] == pytest.approx(4 / (3 * count) if count else 0)
@@ -168,7 +170,7 @@ def test_fill_up_rows_do_not_count_in_loss_or_metrics(shards):
     gradients = []
     for rows in (5, 3):
         valid = torch.arange(rows) < 3
-        batch = loop.Ready(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
+        batch = Ready(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
         sums = Running("cpu")
         loop.train_step(model, batch, optimizer, None, torch.float32, sums)
         gradients.append(model[1].weight.grad.clone())

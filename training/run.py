@@ -21,7 +21,7 @@ from training.config import Config, ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from training.loop import Trainer
+    from training.prepare import Trainer
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
 
