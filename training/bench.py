@@ -86,7 +86,7 @@ def _ours(
     import models
 
     options = {"weights": "none"} if "weights" in models.options_of(name) else {}
-    model = devices.place(models.build(name, CLASSES, seed=0, **options), on)
+    model = devices.place(models.build(name, CLASSES, seed=0, **options), on, dtype)
     clips = torch.randn(shape, device=on).contiguous(memory_format=torch.channels_last_3d)
     return _step(model, clips, dtype, fused=True)
 

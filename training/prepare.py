@@ -91,7 +91,7 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
     torch.manual_seed(config.seed)
     model = _build(config, len(clips.classes))
     wanted = _preprocessing(config, model.input_spec)
-    model = device.place(model, on)
+    model = device.place(model, on, precision)
     optimizer = _optimizer(config, model)
     trainer = Trainer(
         config=config,
