@@ -76,19 +76,13 @@ class ConvLSTMLayer(nn.Module):
             dtype = torch.get_autocast_dtype(x.device.type)
             x = x.to(dtype)
             weights = [None if weight is None else weight.to(dtype) for weight in weights]
-        T, B, _, H, W = x.shape
-        if self.stem_weight is not None:
-            H, W = ((side - 1) // self.plan.stride + 1 for side in (H, W))
-        small = min(H, W) < 2  # nothing left to pool
+        T, stride = x.shape[0], 1 if self.stem_weight is None else self.plan.stride
+        small = (min(x.shape[-2:]) - 1) // stride + 1 < 2  # one row or column: nothing to pool
         plan = self.plan._replace(
             chunk=T if self.plan.keep_gates else min(self.plan.chunk, T),
             pool="none" if small else self.plan.pool,
         )
-        if state is None:
-            wide = torch.promote_types(x.dtype, torch.float32)
-            h0, c0 = None, x.new_zeros((B, self.hidden, H, W), dtype=wide)
-        else:
-            h0, c0 = state[0].to(x.dtype), state[1]
+        h0, c0 = (None, None) if state is None else (state[0].to(x.dtype), state[1])
         out, h, c = Recurrence.apply(plan, x, h0, c0, *weights, self.peep)
         return out, (h, c)
 
@@ -123,7 +117,7 @@ class ConvLSTM(nn.Module):
         *,
         hidden: Sequence[int] = (16, 32, 64),
         kernel: int = 3,
-        stem_channels: int = 16,
+        stem_channels: int = 24,
         stem_kernel: int = 7,
         stem_stride: int = 2,
         pooling: str = "avg",

@@ -11,9 +11,7 @@ What is odd about it, and what it buys:
 - The stem before the layer and the pool after it are part of it, so what they produce at full
   resolution exists for one chunk at a time.
 - Weight gradients are one convolution per chunk, not one per step.
-
-Layout: time-major `[T,B,C,H,W]`. Gates lie along the channels in the order input, forget, output,
-candidate.
+Layout: time-major `[T,B,C,H,W]`; gates along the channels: input, forget, output, candidate.
 """
 
 from __future__ import annotations
@@ -54,22 +52,29 @@ class Weights(NamedTuple):
 class Recurrence(torch.autograd.Function):
     """(plan, x, h0, c0, *Weights) -> (pooled h of all steps, last h, last c).
 
-    x `[T,B,Cin,H,W]`; h0 `[B,C,h,w]` or None for zeros; c0 `[B,C,h,w]`. Returns
-    `[T,B,C,h/2,w/2]` (`[T,B,C,h,w]` if not pooled) and `[B,C,h,w]`, both of x's dtype, and the
-    cell in c0's dtype, which may be wider (float32 beside bfloat16).
+    x `[T,B,Cin,H,W]`; h0, c0 `[B,C,h,w]`, or both None for zeros. Returns `[T,B,C,h/2,w/2]`
+    (`[T,B,C,h,w]` if not pooled) and `[B,C,h,w]`, both of x's dtype, and the cell, which is
+    float32 beside bfloat16 or float16, where 16 steps of sums would lose their low bits.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, plan: Plan, x: Tensor, h0: Tensor | None, c0: Tensor, *tensors: Tensor | None
+        ctx: Any,
+        plan: Plan,
+        x: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         w = Weights(*tensors)  # type: ignore[arg-type]
         T = x.shape[0]
-        hs = x.new_empty((T + 1, *c0.shape))  # [T+1,B,C,h,w]
+        hs = x.new_empty((T + 1, *_state_shape(x, w, plan)))  # [T+1,B,C,h,w]
         hs[0] = 0 if h0 is None else h0
-        c, cells, gates = c0, [], []
+        c = _zero_cell(hs) if c0 is None else c0
+        cells: list[Tensor | None] = []
+        gates: list[Tensor] = []
         for start in range(0, T, plan.chunk):
-            cells.append(c)
+            cells.append(c if start else c0)
             z = _conv(_stem(x[start : start + plan.chunk], w, plan), w.wx, w.bias)
             for j in range(z.shape[0]):
                 t, step = start + j, z[j]  # [B,4C,h,w]
@@ -81,35 +86,54 @@ class Recurrence(torch.autograd.Function):
                 gates.append(z)
         ctx.save_for_backward(x, *w, hs, *cells, *gates)
         ctx.plan, ctx.from_zero = plan, h0 is None
+        ctx.set_materialize_grads(False)  # the head of the last layer reads one step, not T
         return _pool(hs[1:], plan.pool), hs[T].clone(), c
 
     @staticmethod
-    def backward(ctx: Any, dout: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, dout: Tensor | None, dh: Tensor | None, dc: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
         w, hs, kept = Weights(*saved[:6]), saved[6], saved[7:]
         plan, T = ctx.plan, x.shape[0]
         starts = range(0, T, plan.chunk)
+        dh = torch.zeros_like(hs[0]) if dh is None else dh
+        dc = _zero_cell(hs) if dc is None else dc
         dx = torch.empty_like(x) if ctx.needs_input_grad[1] else None
         dw = Weights(*(None if v is None else torch.zeros_like(v, dtype=dc.dtype) for v in w))  # type: ignore[arg-type]
+        both = torch.cat([w.wx, w.wh], 1)  # [4C,S+C,k,k]
         for n in reversed(range(len(starts))):
             now = slice(starts[n], min(starts[n] + plan.chunk, T))
-            x1 = _stem(x[now], w, plan)  # [n,B,S,h,w]
+            u = torch.cat([_stem(x[now], w, plan), hs[now]], 2)  # [n,B,S+C,h,w]
             gates = kept[len(starts) + n].clone() if plan.keep_gates else None
-            z, cells = _gates_again(gates, x1, hs[now], kept[n], w)
+            before = _zero_cell(hs) if kept[n] is None else kept[n]
+            z, cells = _gates_again(gates, u, both, before, w)
             for j in reversed(range(z.shape[0])):
                 t = starts[n] + j
-                dh = dh + _pool_backward(dout[t], hs[t + 1], plan.pool)
+                if dout is not None:
+                    dh = dh + _pool_backward(dout[t], hs[t + 1], plan.pool)
                 dc = _step_backward_(z[j], cells[j], cells[j + 1], dh, dc, w.peep, dw.peep)
                 if t > 0 or not ctx.from_zero:
                     dh = _gradients(z[j], hs[t], w.wh, input_too=True)[0]
             del cells
-            dx1 = _add_layer_gradients_(dw, z, x1, hs[now], w)
-            del z
-            piece = _add_stem_gradients_(dw, dx1, x1, x[now], w, plan, dx is not None)
+            piece = _add_gradients_(dw, z.flatten(0, 1), u.flatten(0, 1), x[now], w, both, plan, dx)
+            del z, u
             if dx is not None and piece is not None:
-                dx[now] = piece
+                dx[now] = piece.unflatten(0, (-1, x.shape[1]))
         grads = (None if v is None else dv.to(v.dtype) for v, dv in zip(w, dw, strict=True))  # type: ignore[union-attr]
-        return None, dx, None if ctx.from_zero else dh, dc, *grads
+        return None, dx, *((None, None) if ctx.from_zero else (dh, dc)), *grads
+
+
+def _state_shape(x: Tensor, w: Weights, plan: Plan) -> tuple[int, int, int, int]:
+    """(B, C, h, w) of the layer's state for x [T,B,Cin,H,W]."""
+    stride = 1 if w.stem_w is None else plan.stride
+    h, v = ((side - 1) // stride + 1 for side in x.shape[-2:])
+    return x.shape[1], w.wh.shape[1], h, v
+
+
+def _zero_cell(hs: Tensor) -> Tensor:
+    """A zero cell state [B,C,h,w] for states of this shape and dtype, at least float32."""
+    return hs.new_zeros(hs.shape[1:], dtype=torch.promote_types(hs.dtype, torch.float32))
 
 
 def _stem(x: Tensor, w: Weights, plan: Plan) -> Tensor:
@@ -168,22 +192,24 @@ def _pool_backward(grad: Tensor, h: Tensor, kind: str) -> Tensor:
     if kind == "none":
         return grad
     two, none, one = [2, 2], [0, 0], [1, 1]
+    chosen: Tensor
     if kind == "avg":
-        spread: Tensor = aten.avg_pool2d_backward(grad, h, two, two, none, False, True, None)
-        return spread
+        chosen = aten.avg_pool2d_backward(grad, h, two, two, none, False, True, None)
+        return chosen
     where = aten.max_pool2d_with_indices(h, two, two, none, one, False)[1]
-    chosen: Tensor = aten.max_pool2d_with_indices_backward(
-        grad, h, two, two, none, one, False, where
-    )
+    chosen = aten.max_pool2d_with_indices_backward(grad, h, two, two, none, one, False, where)
     return chosen
 
 
 def _gates_again(
-    gates: Tensor | None, x1: Tensor, hs: Tensor, c: Tensor, w: Weights
+    gates: Tensor | None, u: Tensor, both: Tensor, c: Tensor, w: Weights
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gates [n,B,4C,h,w] of a chunk (recomputed if None) and its n + 1 cell states."""
+    """Gates [n,B,4C,h,w] of a chunk, recomputed if None, and its n + 1 cell states.
+
+    u [n,B,S+C,h,w]: input and state before each step, known for all steps, so one convolution.
+    """
     cells = [c]
-    z = _conv(x1, w.wx, w.bias).add_(_conv(hs, w.wh, None)) if gates is None else gates
+    z = _conv(u, both, w.bias) if gates is None else gates
     for j in range(z.shape[0]):
         step = _activate_(z[j], cells[-1], w.peep) if gates is None else _next_cell(z[j], cells[-1])
         cells.append(step)
@@ -223,29 +249,36 @@ def _step_backward_(
     return before
 
 
-def _add_layer_gradients_(dw: Weights, dz: Tensor, x1: Tensor, hs: Tensor, w: Weights) -> Tensor:
-    """Add a chunk's gradients of wx, bias and wh to dw; returns that of x1, [n*B,S,h,w]."""
-    flat = dz.flatten(0, 1)
-    dx1, dwx = _gradients(flat, x1.flatten(0, 1), w.wx, input_too=True, weight_too=True)
-    dw.wx.add_(dwx)
-    dw.wh.add_(_gradients(flat, hs.flatten(0, 1), w.wh, weight_too=True)[1])
-    dw.bias.add_(flat.sum((0, 2, 3), dtype=dw.bias.dtype))
-    return dx1
-
-
-def _add_stem_gradients_(
-    dw: Weights, dx1: Tensor, x1: Tensor, x: Tensor, w: Weights, plan: Plan, input_too: bool
+def _add_gradients_(
+    dw: Weights,
+    dz: Tensor,
+    u: Tensor,
+    x: Tensor,
+    w: Weights,
+    both: Tensor,
+    plan: Plan,
+    dx: Tensor | None,
 ) -> Tensor | None:
-    """Add a chunk's gradients of the stem to dw; returns that of its input x, if wanted."""
+    """Add a chunk's gradients to dw; returns that of its input, [n*B,Cin,H,W], if dx is wanted.
+
+    dz [n*B,4C,h,w]: gradients of the pre-activations; u [n*B,S+C,h,w]: what they came from.
+    """
+    S = w.wx.shape[1]
+    dboth = _gradients(dz, u, both, weight_too=True)[1]
+    dw.wx.add_(dboth[:, :S])
+    dw.wh.add_(dboth[:, S:])
+    dw.bias.add_(dz.sum((0, 2, 3), dtype=dw.bias.dtype))
     if w.stem_w is None or dw.stem_w is None or dw.stem_b is None:
-        return dx1.unflatten(0, x.shape[:2])
-    dx1 = aten.threshold_backward(dx1, x1.flatten(0, 1), 0)  # the stem's ReLU
-    dx, dstem = _gradients(
-        dx1, x.flatten(0, 1), w.stem_w, plan.stride, input_too=input_too, weight_too=True
+        return None if dx is None else _gradients(dz, u[:, :S], w.wx, input_too=True)[0]
+    dx1 = _gradients(dz, u[:, :S], w.wx, input_too=True)[0]  # [n*B,S,h,w]
+    dx1 = aten.threshold_backward(dx1, u[:, :S], 0)  # the stem's ReLU
+    wanted = dx is not None
+    piece, dstem = _gradients(
+        dx1, x.flatten(0, 1), w.stem_w, plan.stride, input_too=wanted, weight_too=True
     )
     dw.stem_w.add_(dstem)
     dw.stem_b.add_(dx1.sum((0, 2, 3), dtype=dw.stem_b.dtype))
-    return dx.unflatten(0, x.shape[:2]) if input_too else None
+    return piece if wanted else None
 
 
 def _gradients(

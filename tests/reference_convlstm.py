@@ -1,0 +1,73 @@
+"""The ConvLSTM everyone copies: cell by cell, concatenate input and state, convolve, split.
+
+The measure for `models.convlstm`: the same architecture and, through `copy_of`, the same weights,
+written as plainly as can be and differentiated by autograd alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.convlstm import ConvLSTM
+
+
+class NaiveConvLSTM(nn.Module):
+    """Takes [B,3,T,H,W], returns logits [B,K]; no peepholes."""
+
+    def __init__(self, model: ConvLSTM) -> None:
+        super().__init__()
+        first = model.layers[0]
+        stem = first.stem_weight
+        self.stem = nn.Conv2d(
+            3, stem.shape[0], stem.shape[-1], first.plan.stride, stem.shape[-1] // 2
+        )
+        self.cells = nn.ModuleList()
+        for layer in model.layers:
+            cin, k = layer.input_weight.shape[1], layer.input_weight.shape[-1]
+            self.cells.append(nn.Conv2d(cin + layer.hidden, 4 * layer.hidden, k, padding=k // 2))
+        self.norm = nn.LayerNorm(model.layers[-1].hidden)
+        self.fc = nn.Linear(self.norm.normalized_shape[0], model.fc.out_features)
+        self.pools = [layer.plan.pool for layer in model.layers]
+        self.return_sequences = model.return_sequences
+        self.to(model.fc.weight.dtype).load_state_dict(like_naive(model, model.state_dict()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T = x.shape[0], x.shape[2]
+        x = x.transpose(1, 2)  # [B,T,3,H,W]
+        x = F.relu(self.stem(x.flatten(0, 1)), inplace=True).unflatten(0, (B, T))
+        for conv, pool in zip(self.cells, self.pools, strict=True):
+            x = _layer(conv, x)  # [B,T,C,h,w]
+            if pool != "none":
+                down = F.max_pool2d if pool == "max" else F.avg_pool2d
+                x = down(x.flatten(0, 1), 2).unflatten(0, (B, T))
+        pooled = x.mean((1, 3, 4)) if self.return_sequences else x[:, -1].mean((2, 3))
+        return self.fc(self.norm(pooled))
+
+
+def like_naive(model: ConvLSTM, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our parameters (or gradients), by name, as the naive stack names and shapes them."""
+    named = {
+        "stem.weight": values["layers.0.stem_weight"],
+        "stem.bias": values["layers.0.stem_bias"],
+        **{key: value for key, value in values.items() if key.split(".")[0] in ("norm", "fc")},
+    }
+    for n in range(len(model.layers)):
+        both = [values[f"layers.{n}.{what}_weight"] for what in ("input", "state")]
+        named[f"cells.{n}.weight"] = torch.cat(both, 1)
+        named[f"cells.{n}.bias"] = values[f"layers.{n}.bias"]
+    return named
+
+
+def _layer(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    h = x.new_zeros(x.shape[0], conv.out_channels // 4, *x.shape[-2:])
+    c = h
+    steps = []
+    for t in range(x.shape[1]):
+        z = conv(torch.cat([x[:, t], h], 1))
+        i, f, o, g = torch.split(z, h.shape[1], 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        steps.append(h)
+    return torch.stack(steps, 1)
