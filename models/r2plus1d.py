@@ -96,7 +96,7 @@ class R2Plus1D(ResidualNet):
         stem_mid = max(1, round(STEM_MID * width / 64))
         super().__init__(
             num_classes,
-            FactoredConv(3, stem_mid, width, (3, 7), (1, 2)),
+            lambda: FactoredConv(3, stem_mid, width, (3, 7), (1, 2)),
             make,
             width=width,
             temporal_stride=temporal_stride,

@@ -78,7 +78,7 @@ class ResidualNet(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        stem_conv: nn.Module,
+        make_stem: Callable[[], nn.Module],
         make: ConvMaker,
         *,
         width: int,
@@ -92,7 +92,7 @@ class ResidualNet(nn.Module):
         self.weights_info: WeightsInfo | None = None
         ts = temporal_stride
         pool = nn.MaxPool3d(3, (ts, 2, 2), 1) if stem_pool else None
-        self.stem = Stem(stem_conv, width, pool)
+        self.stem = Stem(make_stem(), width, pool)
         self.group1 = _group(make, width, width, (1, 1))
         self.group2 = _group(make, width, 2 * width, (ts, 2))
         self.group3 = _group(make, 2 * width, 4 * width, (ts, 2))
@@ -169,7 +169,7 @@ class ResNet3D(ResidualNet):
     ) -> None:
         super().__init__(
             num_classes,
-            nn.Conv3d(3, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+            lambda: nn.Conv3d(3, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
             _full_conv,
             width=width,
             temporal_stride=temporal_stride,

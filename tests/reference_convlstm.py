@@ -27,8 +27,8 @@ class NaiveConvLSTM(nn.Module):
         for layer in model.layers:
             cin, k = layer.input_weight.shape[1], layer.input_weight.shape[-1]
             self.cells.append(nn.Conv2d(cin + layer.hidden, 4 * layer.hidden, k, padding=k // 2))
-        self.norm = nn.LayerNorm(model.layers[-1].hidden)
-        self.fc = nn.Linear(self.norm.normalized_shape[0], model.fc.out_features)
+        self.norm = nn.BatchNorm3d(model.layers[-1].hidden)
+        self.fc = nn.Linear(self.norm.num_features, model.fc.out_features)
         self.pools = [layer.plan.pool for layer in model.layers]
         self.return_sequences = model.return_sequences
         self.to(model.fc.weight.dtype).load_state_dict(like_naive(model, model.state_dict()))
@@ -42,8 +42,8 @@ class NaiveConvLSTM(nn.Module):
             if pool != "none":
                 down = F.max_pool2d if pool == "max" else F.avg_pool2d
                 x = down(x.flatten(0, 1), 2).unflatten(0, (B, T))
-        pooled = x.mean((1, 3, 4)) if self.return_sequences else x[:, -1].mean((2, 3))
-        return self.fc(self.norm(pooled))
+        x = x if self.return_sequences else x[:, -1:]
+        return self.fc(self.norm(x.transpose(1, 2)).mean((2, 3, 4)))
 
 
 def like_naive(model: ConvLSTM, values: dict[str, Tensor]) -> dict[str, Tensor]:
