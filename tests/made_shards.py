@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,24 @@ def make_shards(
     views: int = 1,
     rule: str = "paper",
     groups: int = 5,
+    clips: int = 2,
+    draw: Callable[[str], np.ndarray] | None = None,
 ) -> shard_set.Manifest:
-    """A set of `groups` x 2 videos a class: raw pixels in one file, and index and manifest."""
+    """A set of `groups` x `clips` videos a class: raw pixels in one file, and index and manifest.
+
+    draw: key -> uint8 pixels of `shape`; None for noise.
+    """
     root.mkdir()
     random = np.random.default_rng(0)
     rows, data, names, video = [], b"", [], 0
     for label, name in enumerate(classes):
         for group in range(1, groups + 1):
             names.append(f"{name}/g{group:02d}")
-            for clip in (1, 2):
+            for clip in range(1, clips + 1):
                 for view in range(views):
-                    pixels = random.integers(0, 256, shape, np.uint8).tobytes()
                     key = f"v_{name}_g{group:02d}_c{clip:02d}" + (f"+{view}" if view else "")
+                    noise = random.integers(0, 256, shape, np.uint8)
+                    pixels = (draw(key) if draw else noise).tobytes()
                     digest = xxhash.xxh3_64_intdigest(pixels)
                     number = len(names) - 1
                     rows.append((key, 0, len(data), label, number, video, view, 0, 9, 0, digest))
@@ -64,14 +71,15 @@ def make_shards(
 
 
 def make_run(folder: Path, clips: shard_set.Manifest, **settings: Any) -> Path:
-    """A run folder with an untrained ConvLSTM as best.pt."""
+    """A run folder with an untrained network (ConvLSTM unless told) as best.pt."""
     folder.mkdir()
     given = {"model": "convlstm", "model_options": OPTIONS, "frames": 4, "batch_size": 4}
     config = Config(**{**given, "shards": str(clips.root), "size": 16, **settings}).resolve()
-    model = models.build("convlstm", len(clips.classes), seed=1, **config.options)
+    more = {"weights": "none"} if config.model == "r3d" else {}
+    model = models.build(config.model, len(clips.classes), seed=1, **config.options, **more)
     split = splits.make(clips, config.split, config.split_seed)
     state = {
-        "model_name": "convlstm",
+        "model_name": config.model,
         "model_options": config.options,
         "model": model.state_dict(),
         "epoch": 3,

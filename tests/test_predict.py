@@ -43,13 +43,13 @@ def run(tmp_path: Path, clips: shard_set.Manifest) -> Path:
 
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[dict]:
-    """The calls of `pipeline.decode.clip`."""
+    """The calls of `pipeline.decode.clips`."""
     import pipeline
 
     calls: list[dict] = []
 
-    def clip(path: Path, **options: Any) -> SimpleNamespace:
-        calls.append(options)
+    def decode(path: Path, sampling: Any, size: tuple[int, int]) -> list[SimpleNamespace]:
+        calls.append({"sampling": sampling.describe(), "size": size})
         try:
             sample = int(Path(path).read_text())
         except (OSError, ValueError) as error:
@@ -57,10 +57,10 @@ def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[
         reader = ClipReader(clips)
         pixels = reader.read(sample)
         reader.close()
-        return SimpleNamespace(pixels=pixels)
+        return [SimpleNamespace(pixels=pixels)]
 
     module = ModuleType("pipeline.decode")
-    module.__dict__.update(clip=clip, VideoError=_VideoError)
+    module.__dict__.update(clips=decode, VideoError=_VideoError)
     monkeypatch.setitem(sys.modules, "pipeline.decode", module)
     monkeypatch.setattr(pipeline, "decode", module, raising=False)
     return calls
@@ -90,11 +90,44 @@ def test_predictions_equal_the_evaluation_of_the_same_clips(
         assert probability == pytest.approx(known["probability"], abs=1e-3)
 
 
+SMALL = {
+    "convlstm": "hidden=[4],stem_channels=4",
+    "resnet3d": "width=4",
+    "r2plus1d": "width=4",
+    "r3d": "",
+}
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
+    tmp_path: Path, synthetic_videos: Path, model: str
+):
+    from pipeline import decode
+
+    files = {path.stem: path for path in sorted(synthetic_videos.rglob("*.avi"))}
+    names = tuple(sorted({key.split("_")[1] for key in files})[:2])
+
+    def draw(key: str) -> np.ndarray:
+        return decode.clip(files[key], frames=6, size=(36, 48)).pixels
+
+    clips = make_shards(
+        tmp_path / "shards", shape=(6, 36, 48, 3), classes=names, clips=1, draw=draw
+    )
+    settings = {"model": model, "model_options": SMALL[model], "frames": 6}
+    run = make_run(tmp_path / "run", clips, **settings)
+    tested = evaluate.run(run, on="train")["predictions"]
+    answers = predict.predict(run, [files[one["key"]] for one in tested])
+    for one, answer in zip(tested, answers, strict=True):
+        assert answer.error is None
+        assert answer.top[0][1] == pytest.approx(one["probability"], abs=1e-3)
+        assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
+
+
 def test_the_video_is_decoded_as_the_shards_were_built(
     tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
 ):
     next(predict.predict(run, _videos(tmp_path / "videos", clips)))
-    assert decoder == [{"frames": 4, "size": (20, 24), "rule": "paper"}]
+    assert decoder == [{"sampling": {"rule": "paper", "frames": 4}, "size": (20, 24)}]
 
 
 def test_all_classes_sum_to_one_and_come_in_falling_order(

@@ -174,12 +174,18 @@ def _check_fits(state: dict[str, Any], clips: Manifest) -> None:
             f"the frames in {clips.root} are {ours[1]}x{ours[2]} and the run was trained on "
             f"{theirs[1]}x{theirs[2]}: {back}"
         )
-    rules = (clips.sampling.get("rule"), made["sampling"].get("rule"))
+    rules = [_rule(sampling) for sampling in (clips.sampling, made["sampling"])]
     if rules[0] != rules[1]:
         raise EvaluationError(
-            f"the frames in {clips.root} were chosen by the rule {rules[0]!r} and the run was "
-            f"trained on {rules[1]!r}: {back}"
+            f"the frames in {clips.root} were chosen by the rule {rules[0]} and the run was "
+            f"trained on {rules[1]}: {back}"
         )
+
+
+def _rule(sampling: dict[str, Any]) -> str:
+    """A sampling rule as text; how many frames and views were kept does not change the rule."""
+    stride = f" of stride {sampling['stride']}" if "stride" in sampling else ""
+    return f"{sampling.get('rule')!r}{stride}"
 
 
 def _some(names: Iterable[str]) -> str:

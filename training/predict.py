@@ -112,28 +112,33 @@ def find(given: Sequence[str | Path]) -> list[Path]:
     return list(found)
 
 
-def read_clip(path: Path, preprocessing: dict[str, Any]) -> NDArray[np.uint8]:
-    """A video -> the clip the model sees, uint8 [T,H,W,C]: stored frames, then the model's choice.
+def read_clips(path: Path, preprocessing: dict[str, Any]) -> NDArray[np.uint8]:
+    """A video -> the clips that its shard would hold, uint8 [V,T,H,W,C], as the model takes them.
 
-    preprocessing: of the checkpoint. Raises pipeline.decode.VideoError.
+    preprocessing: of the checkpoint. V is 1 but for the rule "dense", whose windows all count, as
+    in `har-eval --views V`. Raises pipeline.decode.VideoError.
     """
     from pipeline import decode
+    from pipeline.sampling import Sampling
 
     stored, height, width = preprocessing["clip_shape"][:3]
-    rule = preprocessing["sampling"]["rule"]
-    clip = decode.clip(path, frames=stored, size=(height, width), rule=rule)
+    made = preprocessing["sampling"]
+    sampling = Sampling(
+        made["rule"], frames=stored, stride=made.get("stride", 1), clips=made.get("clips", 1)
+    )
+    clips = np.stack([clip.pixels for clip in decode.clips(path, sampling, (height, width))])
     # the loader's choice among stored frames, at phase 0 (`Loader._frame_numbers`)
     frames = preprocessing["frames"]
-    return clip.pixels[(np.arange(frames) * stored / frames).astype(np.int64)]
+    return clips[:, (np.arange(frames) * stored / frames).astype(np.int64)]
 
 
 def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device) -> torch.Tensor:
-    """uint8 [T,H,W,C] -> float32 [1,C,T,h,w] on the device: resize, centre crop, normalise."""
+    """uint8 [V,T,H,W,C] -> float32 [V,C,T,h,w] on the device: resize, centre crop, normalise."""
     import torch
 
-    source = (pixels.shape[1], pixels.shape[2])
-    maps = augment.eval_maps(1, source=source, resize=wanted.resize, size=wanted.size)
-    batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(on)  # [1,T,H,W,C]
+    source = (pixels.shape[2], pixels.shape[3])
+    maps = augment.eval_maps(len(pixels), source=source, resize=wanted.resize, size=wanted.size)
+    batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(on)  # [V,T,H,W,C]
     return augment.apply(
         batch, torch.from_numpy(maps), size=wanted.size, mean=wanted.mean, std=wanted.std
     )
@@ -142,13 +147,13 @@ def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device)
 def _probabilities(
     model: nn.Module, on: torch.device, state: dict[str, Any], path: Path
 ) -> NDArray[np.float32]:
-    """-> softmax of one video, float32 [K]."""
+    """-> softmax of one video, averaged over its clips, float32 [K]."""
     import torch
 
     wanted = Preprocessing.from_dict(state["preprocessing"])
-    clip = to_input(read_clip(path, state["preprocessing"]), wanted, on)
+    clips = to_input(read_clips(path, state["preprocessing"]), wanted, on)
     with torch.inference_mode():
-        result: NDArray[np.float32] = model(clip).float().softmax(1)[0].cpu().numpy()
+        result: NDArray[np.float32] = model(clips).float().softmax(1).mean(0).cpu().numpy()
     return result
 
 
