@@ -79,10 +79,11 @@ def test_predictions_equal_the_evaluation_of_the_same_clips(
 ):
     run = make_run(tmp_path / f"run{frames}", clips, frames=frames)
     evaluated = {}
-    for side in ("train", "val", "test"):
+    for side in ("val", "test"):
         evaluated |= {one["key"]: one for one in evaluate.run(run, on=side)["predictions"]}
-    answers = list(predict.predict(run, _videos(tmp_path / "videos", clips)))
-    assert len(answers) == len(evaluated) == 30
+    videos = [v for v in _videos(tmp_path / "videos", clips) if v.stem in evaluated]
+    answers = list(predict.predict(run, videos))
+    assert len(answers) == len(evaluated) == 12
     for answer in answers:
         known = evaluated[Path(answer.video).stem]
         name, probability = answer.top[0]
