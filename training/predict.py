@@ -165,7 +165,7 @@ def _is_video_fault(error: ValueError) -> bool:
 
 def _print(answer: Prediction) -> None:
     if answer.error:
-        print(f"{answer.video}: {answer.error}", file=sys.stderr)
+        print(answer.error, file=sys.stderr)  # names the file
         return
     print(answer.video)
     width = max(len(name) for name, _ in answer.top)
