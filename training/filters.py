@@ -81,10 +81,12 @@ def first_layer(state: Mapping[str, Any]) -> list[tuple[str, Floats]]:
     """The state dict of a model -> (name, weights) of its first layer, as float32 arrays.
 
     R(2+1)D gives two: spatial [M,3,1,h,w] and temporal [N,M,t,1,1]; a 3-D network one
-    [N,3,t,h,w]; a ConvLSTM one [N,C,h,w], of which the first three channels look at the picture.
-    A state dict keeps the order in which layers were made, so the first is the first layer.
+    [N,3,t,h,w]; a ConvLSTM one [N,3,h,w], its stem. A state dict keeps the order in which layers
+    were made, so the first with three input channels is the first layer.
     """
     layers = [(k, v) for k, v in state.items() if k.endswith("weight") and v.ndim in (4, 5)]
+    colour = [number for number, (_, v) in enumerate(layers) if v.shape[1] == 3]
+    layers = layers[colour[0] :] if colour else []  # from the first that looks at RGB on
     wanted = layers[:1]
     if wanted and wanted[0][1].ndim == 5 and wanted[0][1].shape[2] == 1:
         wanted = layers[:2]
@@ -125,12 +127,12 @@ def figure16(path: Path, spatial: Floats, temporal: Floats) -> Path:
 
 
 def other_filters(path: Path, model: str, name: str, weights: Floats) -> Path:
-    """First-layer filters of a network other than R(2+1)D: [N,3,t,h,w] or [N,C,h,w], C >= 3.
+    """First-layer filters of a network other than R(2+1)D: [N,3,t,h,w] or [N,3,h,w].
 
     The scale is the weights' own (their 99.5th percentile), written into the title: a 3x7x7
     filter's weights are much smaller than those of a 1x7x7 one.
     """
-    colour = weights[:, :3] if weights.ndim == 5 else weights[:, :3, None]  # [N,3,t,h,w]
+    colour = weights if weights.ndim == 5 else weights[:, :, None]  # [N,3,t,h,w]
     limit = max(float(np.quantile(np.abs(colour), 0.995)), 1e-8)
 
     def draw(figure: Figure) -> None:
