@@ -243,6 +243,7 @@ def test_the_first_layer_of_every_model_is_found_and_drawn(tmp_path: Path, model
         "r3d": [(64, 3, 3, 7, 7)],
     }
     assert model not in expected or shapes == expected[model]
+    assert len(layers) == (2 if model == "r2plus1d" else 1)
     assert layers[0][1].shape[1] == 3
     path = filters.write(tmp_path / "f.png", model, state)
     assert path is not None

@@ -81,15 +81,14 @@ def first_layer(state: Mapping[str, Any]) -> list[tuple[str, Floats]]:
     """The state dict of a model -> (name, weights) of its first layer, as float32 arrays.
 
     R(2+1)D gives two: spatial [M,3,1,h,w] and temporal [N,M,t,1,1]; a 3-D network one
-    [N,3,t,h,w]; a ConvLSTM one [N,3,h,w], its stem. A state dict keeps the order in which layers
+    [N,3,t,h,w]; a ConvLSTM its stem, [N,3,1,h,w]. A state dict keeps the order in which layers
     were made, so the first with three input channels is the first layer.
     """
     layers = [(k, v) for k, v in state.items() if k.endswith("weight") and v.ndim in (4, 5)]
     colour = [number for number, (_, v) in enumerate(layers) if v.shape[1] == 3]
     layers = layers[colour[0] :] if colour else []  # from the first that looks at RGB on
-    wanted = layers[:1]
-    if wanted and wanted[0][1].ndim == 5 and wanted[0][1].shape[2] == 1:
-        wanted = layers[:2]
+    factorised = len(layers) > 1 and layers[1][1].shape[2:] == (layers[1][1].shape[2], 1, 1)
+    wanted = layers[: 2 if factorised and layers[0][1].shape[2] == 1 else 1]
     return [(name, value.detach().cpu().float().numpy()) for name, value in wanted]
 
 
