@@ -1,0 +1,213 @@
+"""Decoding in a process of its own, so that a video that hangs or crashes costs only itself.
+
+FFmpeg reads files that nobody has checked: it can run forever or take the process with it. The
+child decodes one video after the other; the parent asks by a line of JSON and gets a line of JSON
+and raw pixels back. `ask` may run one video ahead, so that the child decodes the next one while the
+parent hashes and writes this one.
+
+Odd: a plain subprocess and pipes, not multiprocessing: it works inside any executor's worker
+(Dask's are daemons, which may not have multiprocessing children), and nothing is pickled. The child
+sets an alarm clock that ends it, so that it does not outlive a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pipeline.sampling import Sampling
+
+_PIPE_BYTES = 1 << 20  # the most Linux gives an ordinary user; a 16x128x171 clip is 1.05 MB
+
+
+class DecoderDied(ValueError):  # noqa: N818 - an event, said as one
+    """The child ended while it worked on a video."""
+
+
+class DecoderHung(ValueError):  # noqa: N818
+    """The child gave no answer in time, and was killed."""
+
+
+class Decoder:
+    """One child. `ask(path)`, then `answer()`; after a death the next `ask` starts another child.
+
+    answer(): a list of (pixels uint8 [T,H,W,3], facts) with facts numbers, padded, decoded,
+    declared, fps; or a str, the one sentence why the video gives none. Raises DecoderDied and
+    DecoderHung.
+    """
+
+    def __init__(
+        self, sampling: Sampling, size: tuple[int, int], *, keep_partial: bool, timeout: float
+    ) -> None:
+        self._shape = (sampling.frames, *size, 3)
+        self._timeout = timeout
+        self._options = {
+            "sampling": asdict(sampling),
+            "size": size,
+            "keep_partial": keep_partial,
+            "timeout": timeout,
+        }
+        self._child: subprocess.Popen[bytes] | None = None
+        self.queued = 0  # videos asked for and not answered
+        self.kind: object = None  # for who keeps decoders to find one that fits
+
+    def ask(self, path: Path) -> None:
+        """Queue a video; at most two may be queued."""
+        if self._child is None:
+            self._start()
+        self._send(str(path))
+        self.queued += 1
+
+    def answer(self) -> list[tuple[np.ndarray, dict[str, Any]]] | str:
+        """Of the oldest video asked for."""
+        deadline = time.monotonic() + self._timeout
+        header = json.loads(self._line(deadline))
+        self.queued -= 1
+        if "fault" in header:
+            return str(header["fault"])
+        clips = []
+        for facts in header["clips"]:
+            pixels = np.empty(self._shape, np.uint8)
+            self._fill(pixels.data.cast("B"), deadline)
+            clips.append((pixels, facts))
+        return clips
+
+    def kill(self) -> None:
+        """End the child at once; harmless where there is none."""
+        child, self._child = self._child, None
+        self.queued = 0
+        if child:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                _close(pipe)
+
+    def end(self) -> None:
+        """Make the child end, from any thread; who waits for its answer gets DecoderDied."""
+        child = self._child
+        if child:
+            child.kill()
+
+    def _start(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", "from pipeline.decoder import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for the parent, which ends the child
+        )
+        _widen(self._child.stdout)
+        self._send(json.dumps(self._options))
+
+    def _send(self, text: str) -> None:
+        assert self._child is not None
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(text).encode() + b"\n")
+        except OSError as error:
+            raise self._died() from error
+
+    def _line(self, deadline: float) -> bytes:
+        """A header, length first: 8 hex digits, then as many bytes."""
+        length = bytearray(8)
+        self._fill(memoryview(length), deadline)
+        line = bytearray(int(length, 16))
+        self._fill(memoryview(line), deadline)
+        return bytes(line)
+
+    def _fill(self, room: memoryview, deadline: float) -> None:
+        if self._child is None or self._child.stdout is None:
+            raise DecoderDied("the decoder was stopped")
+        pipe = self._child.stdout.fileno()
+        while room:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                self.kill()
+                raise DecoderHung(f"no answer within {self._timeout:g} s")
+            count = os.readv(pipe, [room])
+            if count == 0:
+                raise self._died()
+            room = room[count:]
+
+    def _died(self) -> DecoderDied:
+        child = self._child
+        code = child.wait() if child else 0
+        self.kill()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return DecoderDied(f"the decoder died of it ({how})")
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe:
+        with contextlib.suppress(OSError):  # what was still to be written is of no use any more
+            pipe.close()
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """A pipe of 64 KB makes a clip 16 switches between the processes."""
+    if pipe and sys.platform == "linux":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # a limit of the system: slower, not wrong
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def serve() -> None:
+    """The child: answer until the parent closes the pipe."""
+    asked = os.fdopen(os.dup(0), "rb")
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a library prints must not land between the answers
+    options = json.loads(json.loads(asked.readline()))
+    import torch
+
+    from pipeline import decode
+
+    torch.set_num_threads(1)
+    sampling, size = Sampling(**options["sampling"]), tuple(options["size"])
+    for line in asked:
+        # a parent that was killed cannot stop a hanging decoder: SIGALRM's default ends us
+        signal.setitimer(signal.ITIMER_REAL, options["timeout"] * 1.5 + 5)
+        path = json.loads(line)
+        try:
+            clips = decode.clips(path, sampling, size, keep_partial=options["keep_partial"])
+        except Exception as error:
+            _send_all(answers, _framed({"fault": _sentence(error, path)}))
+        else:
+            facts = [
+                {name: value for name, value in vars(clip).items() if name != "pixels"}
+                for clip in clips
+            ]
+            pixels = [clip.pixels.data.cast("B") for clip in clips]
+            _send_all(answers, _framed({"clips": facts}), *pixels)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _sentence(error: Exception, path: str) -> str:
+    """Without the path: the same fault reads the same wherever the videos lie."""
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return text.replace(path, "it").removesuffix(".")
+
+
+def _framed(header: dict[str, Any]) -> bytes:
+    text = json.dumps(header).encode()
+    return b"%08x" % len(text) + text
+
+
+def _send_all(pipe: int, *parts: bytes | memoryview) -> None:
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            rest = rest[os.write(pipe, rest) :]
