@@ -49,13 +49,13 @@ class NaiveConvLSTM(nn.Module):
 def like_naive(model: ConvLSTM, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our parameters (or gradients), by name, as the naive stack names and shapes them."""
     named = {
-        "stem.weight": values["layers.0.stem_weight"],
+        "stem.weight": values["layers.0.stem_weight"].squeeze(2),
         "stem.bias": values["layers.0.stem_bias"],
         **{key: value for key, value in values.items() if key.split(".")[0] in ("norm", "fc")},
     }
     for n in range(len(model.layers)):
         both = [values[f"layers.{n}.{what}_weight"] for what in ("input", "state")]
-        named[f"cells.{n}.weight"] = torch.cat(both, 1)
+        named[f"cells.{n}.weight"] = torch.cat(both, 1).squeeze(2)
         named[f"cells.{n}.bias"] = values[f"layers.{n}.bias"]
     return named
 

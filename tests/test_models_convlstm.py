@@ -212,9 +212,9 @@ def test_peak_memory_is_a_quarter_of_the_naive_stack_and_below_r2plus1d() -> Non
 
 
 def test_lean_keeps_less_than_fast() -> None:
-    x = torch.randn(2, 3, 8, 48, 48)
+    x = torch.randn(2, 3, 16, 64, 64)
     lean, fast = (
         peak_of_a_training_step(models.build("convlstm", 5, seed=0, memory=memory), x)
         for memory in ("lean", "fast")
     )
-    assert lean < 0.5 * fast
+    assert lean < 0.5 * fast, f"{lean / fast:.3f} of fast"
