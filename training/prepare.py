@@ -52,7 +52,7 @@ class Trainer:
         """What a checkpoint holds (see training/checkpoint.py)."""
         return {
             "model_name": self.config.model,
-            "model_options": self.config.options,
+            "model_options": _all_options(self.config),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.plateau.state_dict(),
@@ -122,6 +122,15 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
     )
     log(_introduce(trainer))
     return trainer
+
+
+def _all_options(config: Config) -> dict[str, Any]:
+    """Every option of the model, defaults too: a later version may have other defaults."""
+    import models
+
+    known = models.options_of(config.model)
+    known.pop("weights", None)
+    return {**known, **config.options}
 
 
 def _build(config: Config, classes: int) -> nn.Module:
