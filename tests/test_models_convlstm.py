@@ -43,6 +43,7 @@ VARIANTS = [
     {"pooling": "none", "kernel": 5, "stem_stride": 3, "stem_kernel": 3},
     {"return_sequences": True, "hidden": (4, 5, 6)},
     {"hidden": (5,), "forget_bias": 0.0},
+    {"hidden": [4, 5], "kernel": [3, 5]},
 ]
 
 
@@ -152,7 +153,9 @@ def test_forget_gate_starts_open() -> None:
         ({"kernel": 4}, "kernels must be odd"),
         ({"pooling": "sum"}, "pooling must be one of max, avg, none"),
         ({"memory": "tiny"}, "memory must be one of lean, fast"),
-        ({"chunk": 0}, "chunk must be"),
+        ({"kernel": (3, 3, 3)}, "kernel must be one number or 2"),
+        ({"stem_channels": 0}, "stem_channels must be at least 1, got 0"),
+        ({"chunk": 0}, "chunk must be at least 1, got 0"),
         ({"dropout": 1.0}, "dropout must be"),
     ],
 )
