@@ -5,7 +5,7 @@ What is odd about it:
   `memory="lean"` recomputes gates in the backward pass (`models.recurrence`), exactly: a training
   step at 16x112x112 and batch 8 peaks at 13.8 MiB a clip, "fast" at 48.6, the naive stack at 59.2
   (R(2+1)D-18, batch 2: 527). On a CPU that costs time: 0.75-0.9 of the naive stack's speed lean,
-  0.9-1.0 fast, since convolutions are four fifths of either and lean runs a third more of them.
+  0.9-1.0 fast, since convolutions are 70% of a lean step and lean runs a third more of them.
 - A strided convolution, the stem, comes first and each layer but the first reads the layer below
   through a 2x2 pool: the paper does not say how it went from pixels to states.
 - The last step of the last layer goes to the head (figure 4). `return_sequences` is figure 3: the
