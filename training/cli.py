@@ -1,4 +1,6 @@
-"""The commands har-train, har-eval, har-predict, har-report and har-bench-train: thin.
+"""The commands har-train and har-bench-train, and how every command says an error: thin.
+
+The commands about finished runs are in `training/cli_results.py`.
 
 Odd: the options of har-train are made from the fields of `training.config.Config`, so that no
 default stands twice. torch is imported inside the command bodies only: --help answers at once.
@@ -88,63 +90,6 @@ def train_main(out: Path | None, **settings: Any) -> None:
         sys.exit(1)
     log(f"best epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.4f}")
     log(f"next: har-eval {folder}")
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--shards", type=click.Path(path_type=Path), help="Shard set. [the run's]")
-@click.option("--split", help="Split to evaluate on. [the run's]")
-@click.option(
-    "--on", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
-)
-@click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
-@click.option("--batch-size", type=int, help="Clips per step. [the run's]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
-@one_sentence
-def eval_main(run: Path, **options: Any) -> None:
-    """Evaluate the best checkpoint of the run folder RUN."""
-    from training import evaluate
-
-    click.echo(evaluate.describe(evaluate.run(run, **options)))
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("videos", nargs=-1, required=True)
-@click.option("--top", default=5, show_default=True, help="How many classes to print.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@one_sentence
-def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
-    """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN."""
-    from training import predict
-
-    sys.exit(predict.run(run, videos, **options))
-
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("reports/latest"),
-    show_default=True,
-    help="Folder for the report.",
-)
-@click.option(
-    "--contact-sheet",
-    type=click.Path(path_type=Path),
-    help="A picture of clips to show, as 'har-shards preview' draws it.",
-)
-@click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
-@one_sentence
-def report_main(runs: tuple[Path, ...], out: Path, **options: Any) -> None:
-    """Write the report of evaluated run folders: Table 1, curves and the rest."""
-    from training import report
-
-    click.echo(f"report: {report.write(list(runs), out, **options)}")
 
 
 @click.command()

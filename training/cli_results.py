@@ -1,0 +1,71 @@
+"""The commands about finished runs: har-eval, har-predict and har-report: thin.
+
+Odd: nothing heavy is imported outside the command bodies, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.cli import one_sentence
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--shards", type=click.Path(path_type=Path), help="Shard set. [the run's]")
+@click.option("--split", help="Split to evaluate on. [the run's]")
+@click.option(
+    "--on", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
+)
+@click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
+@click.option("--batch-size", type=int, help="Clips per step. [the run's]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
+@one_sentence
+def eval_main(run: Path, **options: Any) -> None:
+    """Evaluate the best checkpoint of the run folder RUN."""
+    from training import evaluate
+
+    click.echo(evaluate.describe(evaluate.run(run, **options)))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("videos", nargs=-1, required=True)
+@click.option("--top", default=5, show_default=True, help="How many classes to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@one_sentence
+def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
+    """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN."""
+    from training import predict
+
+    sys.exit(predict.run(run, videos, **options))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/latest"),
+    show_default=True,
+    help="Folder for the report.",
+)
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path),
+    help="A picture of clips to show, as 'har-shards preview' draws it.",
+)
+@click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
+@one_sentence
+def report_main(runs: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write the report of evaluated run folders: Table 1, curves and the rest."""
+    from training import report
+
+    click.echo(f"report: {report.write(list(runs), out, **options)}")
