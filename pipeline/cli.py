@@ -1,0 +1,237 @@
+"""The commands har-shards and har-bench-loader: thin.
+
+Odd: av, numpy and torch are imported inside the command bodies only: --help answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+_OURS = ("pipeline", "shards")
+
+
+class UserError(click.ClickException):
+    """A mistake the user can mend: one sentence, exit code 2."""
+
+    exit_code = 2
+
+
+def one_sentence(command: Command) -> Command:
+    """Turn the project's own errors into one sentence on standard error and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except ValueError as error:
+            if type(error).__module__.split(".")[0] not in _OURS:
+                raise
+            raise UserError(str(error)) from error
+
+    return wrapped
+
+
+def _folder(text: str | None = None, **options: Any) -> Any:
+    return click.argument(text or "shard_set", type=click.Path(path_type=Path), **options)
+
+
+@click.group()
+def shards_main() -> None:
+    """Build, describe, check and look at shard sets: videos decoded once into clips."""
+
+
+@shards_main.command()
+@click.argument("videos", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the set.")
+@click.option("--frames", default=16, show_default=True, help="Frames of a clip.")
+@click.option("--size", default="128x171", show_default=True, help="Height x width of a frame.")
+@click.option(
+    "--sampling",
+    type=click.Choice(["paper", "uniform", "dense"]),
+    default="paper",
+    show_default=True,
+    help="paper: step = frames of the video // T, from the first. uniform: first to last, evenly. "
+    "dense: at --stride, --clips windows over the video.",
+)
+@click.option("--stride", default=2, show_default=True, help="dense: distance of two frames.")
+@click.option("--clips", default=1, show_default=True, help="dense: clips a video.")
+@click.option(
+    "--shard-size",
+    default="64MB",
+    show_default=True,
+    help="Most bytes of a shard; a small set is cut into 8 shards all the same.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
+@click.option(
+    "--classes", type=click.Path(path_type=Path), help="Class names in order: classInd.txt."
+)
+@click.option("--group-regex", help="Finds the group in a video's path, e.g. '_g(\\d+)_'.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds a video may take.")
+@click.option(
+    "--max-rejects", type=click.IntRange(0), help="Videos that may fail. [1%, at least 10]"
+)
+@click.option(
+    "--keep-partial", is_flag=True, help="Keep what decodes of a video that fails half way."
+)
+@one_sentence
+def build(videos: Path, out: Path, **given: Any) -> None:
+    """Decode VIDEOS (a folder of class folders, or a CSV) once into a shard set.
+
+    Run again after an interruption, the same command goes on where it stopped.
+
+    Example: har-shards build data/UCF-101 --out data/shards
+    """
+    from pipeline import build as building
+    from pipeline.plan import Options, parse_bytes, parse_size
+    from pipeline.sampling import Sampling
+
+    sampling = Sampling(given["sampling"], given["frames"], given["stride"], given["clips"])
+    options = Options(
+        sampling=sampling,
+        size=parse_size(given["size"]),
+        shard_bytes=parse_bytes(given["shard_size"]),
+        keep_partial=given["keep_partial"],
+    )
+    limits = building.Limits(given["workers"], given["timeout"], given["max_rejects"])
+    try:
+        made = building.build(
+            videos, out, options=options, limits=limits, classes=given["classes"],
+            group_regex=given["group_regex"],
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped: run the same command again, it goes on in {out}.", err=True)
+        sys.exit(130)
+    from pipeline import describe
+
+    click.echo(describe.built(made, out))
+
+
+@shards_main.command()
+@_folder()
+@click.option("--split", "split_name", help="Sizes of this split by class, and its leak.")
+@click.option("--seed", default=0, show_default=True, help="Of the split 'paper'.")
+@one_sentence
+def info(shard_set: Path, split_name: str | None, seed: int) -> None:
+    """Say what a shard set is.
+
+    Example: har-shards info data/shards --split grouped
+    """
+    from pipeline import describe
+
+    click.echo(
+        describe.split(shard_set, split_name, seed) if split_name else describe.set(shard_set)
+    )
+
+
+@shards_main.command()
+@_folder()
+@click.option("--quick/--full", default=False, help="Sizes and counts only, or every byte. [full]")
+@click.option(
+    "--sha256", is_flag=True, help="With --full: the manifest's sha256 of each shard too."
+)
+@click.option("--workers", type=click.IntRange(1), help="Threads. [one a core]")
+@one_sentence
+def verify(shard_set: Path, quick: bool, sha256: bool, workers: int | None) -> None:
+    """Check a shard set against its manifest; names shard, key and byte of each fault.
+
+    Exit code 1 where something is wrong.
+
+    Example: har-shards verify data/shards
+    """
+    from pipeline.progress import Progress
+    from shards import manifest
+    from shards import verify as checks
+
+    clips = manifest.load(shard_set)
+    if quick:
+        faults = checks.quick(clips)
+    else:
+        bar = Progress(len(clips.shards), "verify", "shard")
+        faults = checks.full(clips, workers=workers, sha256=sha256, progress=bar.step)
+        bar.close()
+    for fault in faults:
+        click.echo(str(fault), err=True)
+    if faults:
+        click.echo(f"{len(faults)} faults in {shard_set}: build it again.", err=True)
+        sys.exit(1)
+    size = sum(shard.bytes for shard in clips.shards)
+    how = "sizes and counts" if quick else "every byte"
+    click.echo(
+        f"{shard_set}: {len(clips.index)} clips in {len(clips.shards)} shards, "
+        f"{size / 1e6:.1f} MB, {how} as written."
+    )
+
+
+@shards_main.command()
+@_folder()
+@click.option(
+    "-o", "--out", default="sheet.png", show_default=True, type=click.Path(path_type=Path)
+)
+@click.option("--rows", default=12, show_default=True, help="Clips, at most.")
+@click.option("--frames", default=8, show_default=True, help="Frames of each, at most.")
+@click.option("--class", "classes", multiple=True, help="Only this class (* and ? work).")
+@click.option("--key", "keys", multiple=True, help="Only this key (* and ? work).")
+@one_sentence
+def preview(
+    shard_set: Path, out: Path, rows: int, frames: int, classes: tuple[str, ...],
+    keys: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Draw a contact sheet: class, key, frames side by side.
+
+    Example: har-shards preview data/shards -o sheet.png --class 'Yo*'
+    """
+    from pipeline import preview as previews
+
+    picture = previews.sheet(
+        shard_set, rows=max(1, rows), frames=max(1, frames), classes=classes, keys=keys
+    )
+    previews.save(picture, out)
+    click.echo(f"{out}: {picture.width}x{picture.height}")
+
+
+@shards_main.command()
+@_folder("out")
+@click.option("--groups", default=10, show_default=True, help="Groups a class, 1-99.")
+@click.option("--clips", default=2, show_default=True, help="Clips a group, 1-99.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, other scenes.")
+@one_sentence
+def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
+    """Write a small UCF101-shaped set of videos whose classes differ only in their motion.
+
+    Example: har-shards synthetic data/demo/videos
+    """
+    from pipeline import synthetic as videos
+    from pipeline.progress import Progress
+
+    bar = Progress(len(videos.CLASSES) * groups * clips, "synthetic")
+    paths = videos.write(out, groups=groups, clips=clips, seed=seed, progress=lambda _: bar.step())
+    bar.close()
+    click.echo(f"{out}: {len(paths)} videos of {len(videos.CLASSES)} classes")
+
+
+@click.command()
+@click.argument("shards", required=False, type=click.Path(path_type=Path))
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@one_sentence
+def bench_loader_main(
+    shards: Path | None, workers: int, batch_size: int, rounds: int, as_json: bool
+) -> None:
+    """How fast clips come out of SHARDS (without: a synthetic set), beside other ways.
+
+    Example: har-bench-loader data/shards --workers 2
+    """
+    from pipeline import bench
+
+    click.echo(
+        bench.run(shards, workers=workers, batch_size=batch_size, rounds=rounds, as_json=as_json)
+    )
