@@ -38,6 +38,7 @@ _TITLES = {
     "webdataset": "stock webdataset + DataLoader",
     "memcpy": "copying the same bytes in memory",
 }
+DEFAULT_SET = Path("data/shards")  # where 'make shards' puts it
 Contestant = Callable[[], Iterator[int]]  # one pass; yields the clips of each batch
 
 
@@ -45,11 +46,16 @@ def run(
     shards: Path | None, *, workers: int = 2, batch_size: int = 32, rounds: int = 5,
     as_json: bool = False,
 ) -> str:  # fmt: skip
-    """Measure and -> a table, or JSON. Without a shard set a small synthetic one is made.
+    """Measure and -> a table, or JSON.
+
+    Without `shards` it measures what 'make shards' made (data/shards), and where there is none a
+    small synthetic set.
 
     Raises the one-sentence errors of `shards` for a set that cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch:
+        if shards is None and (DEFAULT_SET / manifest.MANIFEST).exists():
+            shards = DEFAULT_SET
         root = shards or _synthetic(Path(scratch))
         clips = manifest.load(root)
         results = measure(clips, workers=workers, batch_size=batch_size, rounds=rounds)
