@@ -1,0 +1,84 @@
+"""Tiny videos of every odd kind, and the plain decode that the pipeline's must equal."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+Odd = dict[str, dict]
+# kind -> how it is encoded. Frames carry moving noise, so that no two of a clip are alike.
+KINDS: Odd = {
+    "mpeg4_b.avi": {"codec": "mpeg4", "b": 2},
+    "mpeg4_one_key.avi": {"codec": "mpeg4", "gop": 300},
+    "mpeg4.mkv": {"codec": "mpeg4", "b": 1},
+    "mpeg4.mp4": {"codec": "mpeg4", "b": 1},
+    "mpeg4_odd_size.avi": {"codec": "mpeg4", "size": (49, 67)},
+    "mpeg2.mpg": {"codec": "mpeg2video", "b": 2, "format": "mpeg"},
+    "h264.mp4": {"codec": "libx264", "b": 2},
+    "h264_open.mkv": {"codec": "libx264", "b": 3, "options": {"x264-params": "open-gop=1"}},
+    "h264.avi": {"codec": "libx264", "b": 2},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}},
+    "grey.mkv": {"codec": "ffv1", "pix_fmt": "gray"},
+    "ten_bit.mkv": {"codec": "ffv1", "pix_fmt": "yuv420p10le"},
+    "odd_size.mkv": {"codec": "ffv1", "size": (33, 41), "pix_fmt": "yuv444p"},
+    "portrait.avi": {"codec": "mpeg4", "size": (64, 36)},
+    "mjpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "ntsc.avi": {"codec": "mpeg4", "rate": Fraction(30000, 1001)},
+    "one_frame.avi": {"codec": "mpeg4", "frames": 1},
+    "one_frame.mp4": {"codec": "libx264", "frames": 1},
+    "sound.avi": {"codec": "mpeg4", "sound": True},
+    "short.avi": {"codec": "mpeg4", "frames": 5},
+}
+
+
+def write(path: Path, kind: str = "mpeg4_b.avi", **changes: object) -> Path:
+    """Write the video `kind` (see KINDS) to `path`; `changes` replace its settings."""
+    how = {**KINDS[kind], **changes}
+    height, width = how.get("size", (48, 64))
+    rate = how.get("rate", 25)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(how.get("seed", 0))
+    canvas = rng.integers(0, 256, (height // 4 + 40, width // 4 + 40, 3), np.uint8)
+    canvas = canvas.repeat(4, 0).repeat(4, 1)
+    with av.open(str(path), "w", format=how.get("format")) as out:
+        video = out.add_stream(how["codec"], rate=rate, options=how.get("options", {}))
+        video.height, video.width = height, width
+        video.pix_fmt = how.get("pix_fmt", "yuv420p")
+        video.codec_context.gop_size = how.get("gop", 6)
+        video.codec_context.max_b_frames = how.get("b", 0)
+        video.codec_context.thread_count = 1
+        sound = out.add_stream("mp3", rate=44100) if how.get("sound") else None
+        for number in range(how.get("frames", 40)):
+            image = canvas[number : number + height, 3 * number : 3 * number + width]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+        if sound:
+            silence = np.zeros((1, 44100), np.float32)
+            tone = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            tone.rate = 44100
+            out.mux(sound.encode(tone))
+            out.mux(sound.encode())
+    return path
+
+
+def by_hand(path: Path) -> list[np.ndarray]:
+    """Every frame of a plain decode from the first one, uint8 RGB, upright."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        container.streams.video[0].thread_count = 1
+        return [
+            np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            for frame in container.decode(video=0)
+        ]
+
+
+def resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As torchvision resizes, bilinear with antialias."""
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)
+    return functional.resize(image, list(size), antialias=True).permute(1, 2, 0).numpy()
