@@ -28,6 +28,7 @@ import numpy as np
 
 from pipeline.sampling import Sampling
 
+_START_SECONDS = 120.0
 _PIPE_BYTES = 1 << 20  # the most Linux gives an ordinary user; a 16x128x171 clip is 1.05 MB
 
 
@@ -37,6 +38,10 @@ class DecoderDied(ValueError):  # noqa: N818 - an event, said as one
 
 class DecoderHung(ValueError):  # noqa: N818
     """The child gave no answer in time, and was killed."""
+
+
+class DecoderBroken(ValueError):  # noqa: N818
+    """The child cannot even be started; the text is one sentence."""
 
 
 class Decoder:
@@ -59,6 +64,7 @@ class Decoder:
             "timeout": timeout,
         }
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_ready = False  # its imports are done
         self.queued = 0  # videos asked for and not answered
         self.kind: object = None  # for who keeps decoders to find one that fits
 
@@ -71,6 +77,9 @@ class Decoder:
 
     def answer(self) -> list[tuple[np.ndarray, dict[str, Any]]] | str:
         """Of the oldest video asked for."""
+        if not self._is_ready:  # imports are not the video's fault
+            self._line(time.monotonic() + _START_SECONDS)
+            self._is_ready = True
         deadline = time.monotonic() + self._timeout
         header = json.loads(self._line(deadline))
         self.queued -= 1
@@ -86,7 +95,7 @@ class Decoder:
     def kill(self) -> None:
         """End the child at once; harmless where there is none."""
         child, self._child = self._child, None
-        self.queued = 0
+        self.queued, self._is_ready = 0, False
         if child:
             child.kill()
             child.wait()
@@ -135,14 +144,27 @@ class Decoder:
         while room:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                error = self._unstarted() or DecoderHung(f"no answer within {self._timeout:g} s")
                 self.kill()
-                raise DecoderHung(f"no answer within {self._timeout:g} s")
+                raise error
             count = os.readv(pipe, [room])
             if count == 0:
                 raise self._died()
             room = room[count:]
 
-    def _died(self) -> DecoderDied:
+    def _unstarted(self) -> DecoderBroken | None:
+        if self._is_ready:
+            return None
+        return DecoderBroken(
+            "the decoder process does not start: "
+            "'python -c \"import torch, pipeline.decode\"' says why."
+        )
+
+    def _died(self) -> DecoderDied | DecoderBroken:
+        broken = self._unstarted()
+        if broken:
+            self.kill()
+            return broken
         child = self._child
         code = child.wait() if child else 0
         self.kill()
@@ -176,6 +198,7 @@ def serve() -> None:
     from pipeline import decode
 
     torch.set_num_threads(1)
+    _send_all(answers, _framed({"ready": True}))
     sampling, size = Sampling(**options["sampling"]), tuple(options["size"])
     for line in asked:
         # a parent that was killed cannot stop a hanging decoder: SIGALRM's default ends us
