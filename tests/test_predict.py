@@ -19,7 +19,7 @@ from made_shards import CLASSES, make_run, make_shards
 
 from shards import manifest as shard_set
 from shards.reader import ClipReader
-from training import evaluate, figures, predict
+from training import answers, evaluate, figures, predict
 
 
 class _VideoError(ValueError):
@@ -82,9 +82,9 @@ def test_predictions_equal_the_evaluation_of_the_same_clips(
     for side in ("val", "test"):
         evaluated |= {one["key"]: one for one in evaluate.run(run, on=side)["predictions"]}
     videos = [v for v in _videos(tmp_path / "videos", clips) if v.stem in evaluated]
-    answers = list(predict.predict(run, videos))
-    assert len(answers) == len(evaluated) == 12
-    for answer in answers:
+    found = list(predict.predict(run, videos))
+    assert len(found) == len(evaluated) == 12
+    for answer in found:
         known = evaluated[Path(answer.video).stem]
         name, probability = answer.top[0]
         assert name == known["predicted"]
@@ -117,8 +117,8 @@ def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
     settings = {"model": model, "model_options": SMALL[model], "frames": 6}
     run = make_run(tmp_path / "run", clips, **settings)
     tested = evaluate.run(run, on="train")["predictions"]
-    answers = predict.predict(run, [files[one["key"]] for one in tested])
-    for one, answer in zip(tested, answers, strict=True):
+    found = predict.predict(run, [files[one["key"]] for one in tested])
+    for one, answer in zip(tested, found, strict=True):
         assert answer.error is None
         assert answer.top[0][1] == pytest.approx(one["probability"], abs=1e-3)
         assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
@@ -150,18 +150,18 @@ def test_a_broken_video_is_reported_and_the_others_go_on(
     good = _videos(tmp_path / "videos", clips)[:2]
     broken = tmp_path / "broken.avi"
     broken.write_text("nothing")
-    assert predict.run(run, [good[0], broken, good[1]]) == 1
+    assert answers.run(run, [good[0], broken, good[1]]) == 1
     out, err = capsys.readouterr()
     assert "broken.avi cannot be decoded" in err
     assert [line for line in out.splitlines() if not line.startswith(" ")] == list(map(str, good))
-    assert predict.run(run, good) == 0
+    assert answers.run(run, good) == 0
 
 
 def test_json_holds_every_video_also_the_broken(
     tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, capsys
 ):
     good = _videos(tmp_path / "videos", clips)[0]
-    assert predict.run(run, [good, tmp_path / "missing.avi"], top=1, as_json=True) == 1
+    assert answers.run(run, [good, tmp_path / "missing.avi"], top=1, as_json=True) == 1
     first, second = json.loads(capsys.readouterr().out)
     assert first["video"] == str(good)
     assert set(first["top"][0]) == {"class", "probability"}
@@ -208,4 +208,4 @@ def test_a_folder_or_glob_without_videos_is_an_error(tmp_path: Path):
 
 def test_top_below_one_is_an_error(run: Path):
     with pytest.raises(predict.PredictionError, match="--top 0"):
-        predict.run(run, ["x.avi"], top=0)
+        answers.run(run, ["x.avi"], top=0)

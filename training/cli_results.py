@@ -13,6 +13,8 @@ import click
 
 from training.cli import one_sentence
 
+_PATH = click.Path(path_type=Path)
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -35,16 +37,26 @@ def eval_main(run: Path, **options: Any) -> None:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("videos", nargs=-1, required=True)
+@click.argument("videos", nargs=-1)
 @click.option("--top", default=5, show_default=True, help="How many classes to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--window", type=float, help="Answer for windows of this many seconds.")
+@click.option("--hop", type=float, help="Seconds from window to window. [half a window]")
+@click.option("--timeline", type=_PATH, help="Draw the windows' answers over time (.png, .svg).")
+@click.option("--annotate", type=_PATH, help="Write the video with its label drawn in (.mp4).")
+@click.option("--cam", type=_PATH, help="Show where the model looks (.gif).")
+@click.option("--camera", "camera_number", type=int, help="Read camera 0, 1, ... until Ctrl-C.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @one_sentence
 def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
-    """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN."""
-    from training import predict
+    """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN.
 
-    sys.exit(predict.run(run, videos, **options))
+    For several videos, --timeline, --annotate and --cam take a folder.
+    """
+    from training import answers
+
+    sys.exit(answers.run(run, videos, **options))
 
 
 @click.command()

@@ -54,6 +54,8 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 4.5,
     "figure.constrained_layout.use": True,
     "text.parse_math": False,  # a class may be called "a$b$c"
+    "svg.hashsalt": "har",  # else the ids in an SVG are drawn anew each time
+    "svg.fonttype": "none",  # text stays text: it can be searched, read out and edited
 }
 
 
@@ -224,7 +226,7 @@ def costs(
 
 
 def write_picture(path: Path, inches: tuple[float, float], draw: Callable[[Figure], None]) -> Path:
-    """Draw on a fresh figure in the common style and write it as PNG; -> path.
+    """Draw on a fresh figure in the common style and write it as PNG or SVG; -> path.
 
     No date and no version go into the file, so the same numbers give the same bytes.
     """
@@ -237,5 +239,6 @@ def write_picture(path: Path, inches: tuple[float, float], draw: Callable[[Figur
         FigureCanvasAgg(figure)
         draw(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
+        svg = path.suffix.lower() == ".svg"
+        figure.savefig(path, metadata={"Date": None} if svg else {"Software": None})
     return path

@@ -1,18 +1,18 @@
-"""`har-predict`: video files -> the most probable classes, by a run's best checkpoint.
+"""Video files -> probabilities of classes, by a run's best checkpoint; the command's body is in
+`training/answers.py`.
 
 Odd: nothing here is configured. Frame rule, stored size, crop and normalisation all come from the
 checkpoint, and the pixels take the same way as an evaluated clip's (decode as the shards were
 built, then `shards.augment`), in float32; so a video file gives the probabilities that its clip
-in the shards gives. A video that cannot be read is reported and the others go on.
+in the shards gives. A video that cannot be read is reported and the others go on. Everything in
+`training` that reads a video reads it here.
 """
 
 from __future__ import annotations
 
 import glob
-import json
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,70 +22,131 @@ from numpy.typing import NDArray
 from shards import augment
 from training import checkpoint, device
 from training.feed import Preprocessing
+from training.windows import Window, slide
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
 
 
 class PredictionError(ValueError):
-    """Nothing to predict, or a number of classes that makes no sense; one sentence."""
+    """Nothing to predict, or options that make no sense together; one sentence."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """One video's answer. top: (class, probability) pairs, the most probable first, sums to at
-    most 1; empty when `error` says in one sentence why there is no answer."""
+    most 1; empty when `error` says in one sentence why there is no answer. windows: of a
+    prediction by windows, in order of time."""
 
     video: str
     top: list[tuple[str, float]]
     error: str | None = None
+    windows: list[Window] = field(default_factory=list)
 
 
-def run(
-    run: Path,
-    videos: Sequence[str | Path],
-    *,
-    top: int = 5,
-    device: str | None = None,
-    as_json: bool = False,
-) -> int:
-    """Predict `videos` (files, folders, globs) and print a table or JSON; -> the exit code.
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame. seconds: since the first; fps: of the stream."""
 
-    0, or 1 when any video failed. Raises PredictionError or CheckpointError, one sentence.
-    """
-    answers = []
-    for answer in predict(run, videos, top=top, device_name=device):
-        answers.append(answer)
-        if not as_json:
-            _print(answer)
-    if as_json:
-        print(json.dumps([_plain(answer) for answer in answers], indent=1))
-    return 1 if any(answer.error for answer in answers) else 0
+    number: int
+    seconds: float
+    fps: float
+    picture: Any
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """uint8 [H,W,3], RGB, upright."""
+        pixels = self.picture.to_ndarray(format="rgb24")
+        turns = round((self.picture.rotation or 0) / 90)  # both count anticlockwise
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+class Predictor:
+    """A run's best checkpoint, ready to answer. Raises CheckpointError or DeviceError."""
+
+    def __init__(self, run: Path, device_name: str | None = None) -> None:
+        self.state = checkpoint.load(Path(run) / "best.pt")
+        self.classes: list[str] = list(self.state["classes"])
+        self.model_name = str(self.state["model_name"])
+        self.wanted = Preprocessing.from_dict(self.state["preprocessing"])
+        self.device = device.choose(device_name or "auto")
+        self.model = checkpoint.restore_model(self.state).to(self.device)
+
+    def input(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        """uint8 [V,T,H,W,C] as stored -> float32 [V,C,T,h,w] as the model takes it."""
+        return to_input(pixels, self.wanted, self.device)
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [V,T,H,W,C] as stored -> softmax of each clip, float32 [V,K]."""
+        import torch
+
+        clips = self.input(pixels)
+        with torch.inference_mode():
+            result: NDArray[np.float32] = self.model(clips).float().softmax(1).cpu().numpy()
+        return result
+
+    def of_video(self, path: Path) -> NDArray[np.float32]:
+        """-> float32 [K], the mean over the clips that the video's shard would hold."""
+        mean: NDArray[np.float32] = self.probabilities(
+            read_clips(path, self.state["preprocessing"])
+        ).mean(0)
+        return mean
+
+    def of_windows(self, frames: Iterable[Frame], window: float, hop: float) -> Iterator[Window]:
+        """Answers over a stream of frames: windows of `window` seconds, one every `hop`.
+
+        Within a window frames are chosen by the rule that the shards were built with, as if the
+        window were the whole video. Holds one window of small frames at a time.
+        """
+        first = next(iter(frames := iter(frames)), None)
+        if first is None:
+            return
+        length, step = (max(1, round(s * first.fps)) for s in (window, hop))
+        small = ((f, self.resize(f.rgb())) for f in _again(first, frames))
+        for held in slide(small, length, step):
+            clip = np.stack([held[number][1] for number in self.choose(len(held))])
+            end = held[-1][0].seconds + 1 / first.fps
+            yield Window(held[0][0].seconds, end, len(held), self.probabilities(clip[None])[0])
+
+    def resize(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A frame [H,W,3] -> [h,w,3] as the shards store it."""
+        from pipeline import decode
+
+        height, width = self.state["preprocessing"]["clip_shape"][1:3]
+        small: NDArray[np.uint8] = decode.resize(rgb, (height, width))
+        return small
+
+    def choose(self, n: int) -> list[int]:
+        """Which of `n` frames make a clip: T numbers, by the rule of the shards, one view."""
+        made = self.state["preprocessing"]
+        numbers = np.array(_sampling(made, clips=1).picks(n)[0].numbers)
+        return [int(number) for number in numbers[_stored(made)]]
+
+    def top(self, probabilities: NDArray[np.float32], most: int) -> list[tuple[str, float]]:
+        """[K] -> the `most` most probable (class, probability) pairs."""
+        order = np.argsort(-probabilities, kind="stable")[:most].tolist()
+        return [(self.classes[k], float(probabilities[k])) for k in order]
 
 
 def predict(
     run: Path, videos: Sequence[str | Path], *, top: int = 5, device_name: str | None = None
 ) -> Iterator[Prediction]:
     """One Prediction a video, in the order given; folders and globs in name order."""
-    if top < 1:
-        raise PredictionError(f"--top {top} does not work: give 1 or more.")
-    state = checkpoint.load(Path(run) / "best.pt")
-    on = device.choose(device_name or "auto")
-    model = checkpoint.restore_model(state).to(on)
+    check_top(top)
+    predictor = Predictor(run, device_name)
     for path in find(videos):
         try:
-            probabilities = _probabilities(model, on, state, path)
+            yield Prediction(str(path), predictor.top(predictor.of_video(path), top))
         except ValueError as error:
-            if not _is_video_fault(error):
+            if not is_video_fault(error):
                 raise
             yield Prediction(str(path), [], str(error))
-            continue
-        order = np.argsort(-probabilities, kind="stable")[:top].tolist()
-        pairs = [(state["classes"][k], float(probabilities[k])) for k in order]
-        yield Prediction(str(path), pairs)
+
+
+def check_top(top: int) -> None:
+    if top < 1:
+        raise PredictionError(f"--top {top} does not work: give 1 or more.")
 
 
 def find(given: Sequence[str | Path]) -> list[Path]:
@@ -119,17 +180,43 @@ def read_clips(path: Path, preprocessing: dict[str, Any]) -> NDArray[np.uint8]:
     in `har-eval --views V`. Raises pipeline.decode.VideoError.
     """
     from pipeline import decode
-    from pipeline.sampling import Sampling
 
-    stored, height, width = preprocessing["clip_shape"][:3]
-    made = preprocessing["sampling"]
-    sampling = Sampling(
-        made["rule"], frames=stored, stride=made.get("stride", 1), clips=made.get("clips", 1)
-    )
+    height, width = preprocessing["clip_shape"][1:3]
+    sampling = _sampling(preprocessing)
     clips = np.stack([clip.pixels for clip in decode.clips(path, sampling, (height, width))])
-    # the loader's choice among stored frames, at phase 0 (`Loader._frame_numbers`)
-    frames = preprocessing["frames"]
-    return clips[:, (np.arange(frames) * stored / frames).astype(np.int64)]
+    return clips[:, _stored(preprocessing)]
+
+
+def read_frames(source: Path | str, *, format: str | None = None) -> Iterator[Frame]:
+    """Every frame of a video file, or of a device of FFmpeg's input `format`, in order.
+
+    Raises pipeline.decode.VideoError.
+    """
+    import av
+
+    from pipeline import decode
+
+    number, seconds = 0, 0.0
+    try:
+        with av.open(str(source), format=format, metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise decode.VideoError(f"{source} has no video stream.")
+            stream = container.streams.video[0]
+            fps = float(stream.average_rate or stream.guessed_rate or 25)
+            begin: float | None = None
+            for picture in container.decode(stream):
+                time = picture.time
+                begin = time if begin is None else begin
+                # a frame without a time of its own comes one step after the one before
+                late = seconds + 1 / fps if number else 0.0
+                seconds = late if time is None or begin is None else max(seconds, time - begin)
+                yield Frame(number, seconds, fps, picture)
+                number += 1
+    except (av.FFmpegError, OSError, EOFError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise decode.VideoError(f"{source} cannot be decoded ({reason}).") from error
+    if number == 0:
+        raise decode.VideoError(f"{source} has no frame that decodes.")
 
 
 def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device) -> torch.Tensor:
@@ -144,40 +231,32 @@ def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device)
     )
 
 
-def _probabilities(
-    model: nn.Module, on: torch.device, state: dict[str, Any], path: Path
-) -> NDArray[np.float32]:
-    """-> softmax of one video, averaged over its clips, float32 [K]."""
-    import torch
-
-    wanted = Preprocessing.from_dict(state["preprocessing"])
-    clips = to_input(read_clips(path, state["preprocessing"]), wanted, on)
-    with torch.inference_mode():
-        result: NDArray[np.float32] = model(clips).float().softmax(1).mean(0).cpu().numpy()
-    return result
-
-
-def _is_video_fault(error: ValueError) -> bool:
+def is_video_fault(error: ValueError) -> bool:
+    """Whether an error is about one video, so that the others can go on."""
     from pipeline import decode
 
     return isinstance(error, decode.VideoError)
 
 
-def _print(answer: Prediction) -> None:
-    if answer.error:
-        print(answer.error, file=sys.stderr)  # names the file
-        return
-    print(answer.video)
-    width = max(len(name) for name, _ in answer.top)
-    for name, probability in answer.top:
-        print(f"  {name:<{width}}  {probability:.4f}")
+def _sampling(preprocessing: dict[str, Any], clips: int | None = None) -> Any:
+    """The rule that the shards were built with; `clips` instead of its number of views."""
+    from pipeline.sampling import Sampling
+
+    made = preprocessing["sampling"]
+    return Sampling(
+        made["rule"],
+        frames=preprocessing["clip_shape"][0],
+        stride=made.get("stride", 1),
+        clips=clips or made.get("clips", 1),
+    )
 
 
-def _plain(answer: Prediction) -> dict[str, Any]:
-    """For JSON: an error instead of an empty list."""
-    values = asdict(answer)
-    if answer.error:
-        return {"video": answer.video, "error": answer.error}
-    values["top"] = [{"class": name, "probability": p} for name, p in answer.top]
-    del values["error"]
-    return values
+def _stored(preprocessing: dict[str, Any]) -> NDArray[np.int64]:
+    """The loader's choice among stored frames, at phase 0 (`Loader._frame_numbers`)."""
+    frames, stored = preprocessing["frames"], preprocessing["clip_shape"][0]
+    return (np.arange(frames) * stored / frames).astype(np.int64)
+
+
+def _again(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield first
+    yield from rest

@@ -1,0 +1,25 @@
+"""A small untrained run for real video files, for the tests of prediction and what shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from made_shards import make_run, make_shards
+
+CLASSES = ("CircleClockwise", "SwipeLeft", "SwipeUp")
+SMALL = {
+    "convlstm": "hidden=[4],stem_channels=4",
+    "resnet3d": "width=4",
+    "r2plus1d": "width=4",
+    "r3d": "",
+}
+
+
+def make_video_run(folder: Path, model: str = "convlstm", rule: str = "paper") -> Path:
+    """A run folder of `model` for clips of 6 frames 36x48, cut to 16x16; `folder` is made."""
+    folder.mkdir()
+    clips = make_shards(
+        folder / "shards", shape=(6, 36, 48, 3), classes=CLASSES, clips=1, rule=rule
+    )
+    settings = {"model": model, "model_options": SMALL[model], "frames": 6}
+    return make_run(folder / "run", clips, **settings)
