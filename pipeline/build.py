@@ -14,7 +14,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +42,14 @@ class Limits:
     """How a build runs; none of it changes the bytes of the set.
 
     workers: None = one a core. timeout: seconds a video may take. max_rejects: None = 1% of the
-    videos, at least 10.
+    videos, at least 10. step: called after each video, from any thread (not with an executor).
     """
 
     workers: int | None = None
     timeout: float = TIMEOUT
     max_rejects: int | None = None
     quiet: bool = False
+    step: Callable[[], None] | None = None
 
 
 def build(
@@ -166,10 +167,16 @@ def _run(tasks: list[Task], limits: Limits, executor: Executor | None) -> dict[i
         if executor is not None:
             futures = [executor.submit(task.run, one) for one in tasks]
             return _collect(tasks, futures, progress)
+
+        def step() -> None:
+            progress.step()
+            if limits.step:
+                limits.step()
+
         workers = max(1, limits.workers or os.cpu_count() or 1)
         with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
             try:
-                futures = [pool.submit(task.run, one, progress.step) for one in tasks]
+                futures = [pool.submit(task.run, one, step) for one in tasks]
                 return _collect(tasks, futures, None)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

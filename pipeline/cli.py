@@ -197,6 +197,21 @@ def preview(
 
 
 @shards_main.command()
+@click.argument("videos", type=click.Path(path_type=Path))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@one_sentence
+def bench(videos: Path, rounds: int, as_json: bool) -> None:
+    """How fast VIDEOS become clips, beside torchcodec, OpenCV and bare decoding.
+
+    Example: har-shards bench data/UCF-101
+    """
+    from pipeline import bench_build
+
+    click.echo(bench_build.run(videos, as_json=as_json, rounds=rounds))
+
+
+@shards_main.command()
 @_folder("out")
 @click.option("--groups", default=10, show_default=True, help="Groups a class, 1-99.")
 @click.option("--clips", default=2, show_default=True, help="Clips a group, 1-99.")

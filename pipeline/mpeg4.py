@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _VOP = b"\x00\x00\x01\xb6"
+_DIVX = b"DivX"  # without this in its user data, FFmpeg takes one picture a packet, and so do we;
+# looking for a second one in every packet takes 0.6 ms a video
 _I, _P, _B, _S = range(4)
 _FILLER = 8  # bytes; HMDB51 files hold packets of one byte without a picture
 
@@ -39,20 +41,27 @@ def pictures(extradata: bytes, packets: Iterable[bytes]) -> list[Picture] | None
     B without the two pictures it refers to.
     """
     bits = _time_bits(extradata)
+    may_pack = _DIVX in extradata
     coded: list[tuple[bytes, int]] = []
     waiting = 0  # pictures of a packed pair that are not decoded yet: one a packet is
     for packet in packets:
         if bits is None:
             bits = _time_bits(packet)
-        starts = _starts(packet)
-        if not starts and len(packet) <= _FILLER and not waiting:
+        first = packet.find(_VOP)
+        if first < 0 and len(packet) <= _FILLER and not waiting:
             continue
-        if bits is None or not 1 <= len(starts) <= 2:
+        may_pack = may_pack or _DIVX in packet[: max(first, 0)]
+        second = packet.find(_VOP, first + 4) if may_pack else -1
+        if bits is None or first < 0 or (second >= 0 and packet.find(_VOP, second + 4) >= 0):
             return None
-        for begin, data in zip(starts, _split(packet, starts), strict=True):
-            header = packet[begin + 4 : begin + 16]
+        # headers in front of the pictures stay with the first
+        parts = (
+            [(packet, first)] if second < 0 else [(packet[:second], first), (packet[second:], 0)]
+        )
+        for data, at in parts:
+            header = data[at + 4 : at + 16]
             is_coded = _is_coded(header, bits)
-            if is_coded is None or (not is_coded and len(starts) == 2):
+            if is_coded is None or (not is_coded and second >= 0):
                 return None
             if is_coded:
                 coded.append((data, header[0] >> 6))
@@ -78,22 +87,6 @@ def needed(stream: list[Picture], numbers: Iterable[int]) -> list[Picture]:
         if keep[at]:
             owed = max(owed - 1, 0 if picture.kind == _I else 1)
     return [picture for picture, kept in zip(stream, keep, strict=True) if kept]
-
-
-def _starts(packet: bytes) -> list[int]:
-    """Where pictures begin."""
-    found, at = [], packet.find(_VOP)
-    while at >= 0:
-        found.append(at)
-        at = packet.find(_VOP, at + 4)
-    return found
-
-
-def _split(packet: bytes, starts: list[int]) -> list[bytes]:
-    """A packet cut before its second picture; headers in front stay with the first."""
-    if len(starts) == 1:
-        return [packet]
-    return [packet[: starts[1]], packet[starts[1] :]]
 
 
 def _numbered(coded: list[tuple[bytes, int]]) -> list[Picture] | None:
@@ -132,16 +125,16 @@ class _Bits:
 
 
 def _is_coded(header: bytes, time_bits: int) -> bool | None:
-    """vop_coded of a picture header (ISO 14496-2, 6.2.5); None where it is cut off."""
-    bits = _Bits(header)
-    try:
-        bits.take(2)
-        while bits.take(1):
-            pass
-        bits.take(1 + time_bits + 1)
-        return bool(bits.take(1))
-    except IndexError:
-        return None
+    """vop_coded of a picture header (ISO 14496-2, 6.2.5); None where it is cut off.
+
+    Type (2 bits), seconds in unary (ones, then a zero), marker, time_bits of time, marker, the bit.
+    Written without `_Bits`: called for every picture, it took 0.9 ms a video that way.
+    """
+    value, at = int.from_bytes(header, "big"), len(header) * 8 - 3
+    while at > 0 and (value >> at) & 1:
+        at -= 1
+    at -= time_bits + 3
+    return bool((value >> at) & 1) if at >= 0 else None
 
 
 def _time_bits(data: bytes) -> int | None:
