@@ -76,6 +76,10 @@ def test_one_window_over_a_whole_video_is_its_prediction(
     video = sorted(synthetic_videos.rglob("*.avi"))[0]
     (one,) = predictor.of_windows(predict.read_frames(video), 1000, 1000)
     assert one.probabilities == pytest.approx(predictor.of_video(video), abs=1e-5)
+    kept = predict.read_clips(video, predictor.state["preprocessing"])[0]
+    chosen = predictor.choose(one.frames)
+    again = [predictor.resize(f.rgb()) for f in predict.read_frames(video) if f.number in chosen]
+    assert np.array_equal(np.stack(again), kept)  # to the bit
     frames = list(predict.read_frames(video))
     assert (one.start, one.frames) == (0, len(frames))
     assert one.end == pytest.approx(len(frames) / 25)

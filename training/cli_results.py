@@ -1,4 +1,4 @@
-"""The commands about finished runs: har-eval, har-predict and har-report: thin.
+"""The commands about finished runs: har-eval, har-predict, har-report, har-export: thin.
 
 Odd: nothing heavy is imported outside the command bodies, so that --help answers at once.
 """
@@ -81,3 +81,23 @@ def report_main(runs: tuple[Path, ...], out: Path, **options: Any) -> None:
     from training import report
 
     click.echo(f"report: {report.write(list(runs), out, **options)}")
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.option("-o", "--out", type=_PATH, required=True, help="File: .pt2 (torch.export) or .onnx.")
+@click.option(
+    "--preprocessing/--no-preprocessing",
+    default=True,
+    show_default=True,
+    help="Take uint8 frames as the shards hold them, or the network's own input.",
+)
+@one_sentence
+def export_main(run: Path, out: Path, preprocessing: bool) -> None:
+    """Write the best checkpoint of RUN as one file for other programs, checked against it.
+
+    Example: har-export runs/r2plus1d -o r2plus1d.onnx
+    """
+    from training import export
+
+    click.echo(export.describe(export.run(run, out, preprocessing=preprocessing)))

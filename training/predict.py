@@ -110,12 +110,14 @@ class Predictor:
             yield Window(held[0][0].seconds, end, len(held), self.probabilities(clip[None])[0])
 
     def resize(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A frame [H,W,3] -> [h,w,3] as the shards store it."""
-        from pipeline import decode
+        """A frame [H,W,3] -> [h,w,3] as the shards store it: bilinear with antialias, uint8."""
+        import torch
+        from torch.nn.functional import interpolate
 
         height, width = self.state["preprocessing"]["clip_shape"][1:3]
-        small: NDArray[np.uint8] = decode.resize(rgb, (height, width))
-        return small
+        planes = torch.from_numpy(rgb).permute(2, 0, 1)[None]  # [1,C,H,W]
+        small = interpolate(planes, (height, width), mode="bilinear", antialias=True)
+        return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())  # [h,w,C]
 
     def choose(self, n: int) -> list[int]:
         """Which of `n` frames make a clip: T numbers, by the rule of the shards, one view."""
