@@ -16,7 +16,6 @@ import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from pipeline.sampling import Sampling
@@ -185,7 +184,3 @@ def parse_bytes(text: str) -> int:
         raise PlanError(f"--shard-size {text!r}: give a size as in 64MB or 8MB.")
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
-
-
-def root_of(plan: Plan) -> Path:
-    return plan.dataset.root.absolute()

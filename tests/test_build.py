@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import made_videos
@@ -101,6 +103,12 @@ def test_a_shard_is_a_plain_tar_that_stock_webdataset_reads(undisturbed: Path) -
 def test_two_builds_give_the_same_bytes(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
     building.build(videos, tmp_path / "b", options=OPTIONS, limits=Limits(2, quiet=True))
     assert _bytes(tmp_path / "b") == _bytes(undisturbed)
+
+
+def test_any_executor_gives_the_same_bytes(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        building.build(videos, tmp_path / "p", options=OPTIONS, limits=QUIET, executor=executor)
+    assert _bytes(tmp_path / "p") == _bytes(undisturbed)
 
 
 def test_build_of_a_whole_set_changes_nothing(videos: Path, undisturbed: Path) -> None:
