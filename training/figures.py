@@ -12,7 +12,9 @@ validation solid. Widths are chosen for a phone: text stays readable at 360 pixe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ _LOOKS = {
     "resnet3d": ("#009E73", "^"),
     "convlstm": ("#AA4499", "D"),
 }
+_SVG_TOO: ContextVar[bool] = ContextVar("svg_too", default=False)
 _OTHER_LOOK = ("#555555", "v")
 _QUANTITIES = {"loss": "Loss", "acc": "Accuracy"}
 _SIDES = {"train": "Training", "val": "Validation"}
@@ -225,6 +228,17 @@ def costs(
     return write_picture(path, (4.8, len(bars) * (0.5 + 0.3 * len(labels))), draw)
 
 
+@contextmanager
+def svg_too() -> Iterator[None]:
+    """Within it every PNG gets an SVG of the same name beside it: a report is printed and cut up,
+    a run's curves, drawn anew each epoch, are only looked at."""
+    token = _SVG_TOO.set(True)
+    try:
+        yield
+    finally:
+        _SVG_TOO.reset(token)
+
+
 def write_picture(path: Path, inches: tuple[float, float], draw: Callable[[Figure], None]) -> Path:
     """Draw on a fresh figure in the common style and write it as PNG or SVG; -> path.
 
@@ -239,6 +253,8 @@ def write_picture(path: Path, inches: tuple[float, float], draw: Callable[[Figur
         FigureCanvasAgg(figure)
         draw(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
-        svg = path.suffix.lower() == ".svg"
-        figure.savefig(path, metadata={"Date": None} if svg else {"Software": None})
+        both = [path.with_suffix(".svg")] if _SVG_TOO.get() else []
+        for file in dict.fromkeys((path, *both)):
+            vector = file.suffix.lower() == ".svg"
+            figure.savefig(file, metadata={"Date": None} if vector else {"Software": None})
     return path

@@ -1,4 +1,4 @@
-"""`har-report`: finished, evaluated runs -> report.md, report.html, CSV tables and pictures.
+"""`har-report`: finished, evaluated runs -> report.md, report.html, CSV tables, PNG and SVG.
 
 The order of the page is the order in which a reader asks: what is this, Table 1, the curves, what
 it cost, where it fails, what it learned, and what all this says to the paper's claims.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shards.manifest import write_atomically
-from training import report_claims, report_html, report_pictures, report_tables
+from training import figures, report_claims, report_html, report_pictures, report_tables
 from training.figures import NAMES
 from training.report_document import Block, Section, Table, Text, markdown
 from training.report_runs import ReportError, Run, load_all
@@ -48,7 +48,8 @@ def write(
     if out.exists() and not out.is_dir():
         raise ReportError(f"{out} is a file: give a folder for the report with -o.")
     out.mkdir(parents=True, exist_ok=True)
-    sections = _sections(found, out, contact_sheet)
+    with figures.svg_too():
+        sections = _sections(found, out, contact_sheet)
     lead = _lead(found)
     report_html.write(out / "report.html", TITLE, lead, sections)
     text = markdown(TITLE, [Section("What this is", [Text(lead)]), *sections])

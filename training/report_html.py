@@ -79,7 +79,8 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 {body}
 </main>
 <footer><p>Written by <code>har-report</code>. The same content is in report.md beside this file;
-the tables are there as CSV and the pictures as PNG.</p></footer>
+the tables are there as CSV, the pictures as PNG
+and what was drawn here as SVG, too.</p></footer>
 </body>
 </html>
 """
