@@ -73,6 +73,7 @@ class Decoder:
         }
         self._child: subprocess.Popen[bytes] | None = None
         self._is_ready = False  # its imports are done
+        self._is_ended = False  # for good
         self.queued = 0  # videos asked for and not answered
         self.kind: object = None  # for who keeps decoders to find one that fits
 
@@ -80,6 +81,9 @@ class Decoder:
         """Queue a video; at most two may be queued."""
         if self._child is None:
             self._start()
+        if self._is_ended:  # looked at after the start: `end` may come from another thread
+            self.kill()
+            raise DecoderDied("the decoder was stopped")
         self._send(str(path))
         self.queued += 1
 
@@ -111,7 +115,8 @@ class Decoder:
                 _close(pipe)
 
     def end(self) -> None:
-        """Make the child end, from any thread; who waits for its answer gets DecoderDied."""
+        """Make the child end, from any thread, and no other start; who waits gets DecoderDied."""
+        self._is_ended = True
         child = self._child
         if child:
             child.kill()
@@ -161,7 +166,7 @@ class Decoder:
             room = room[count:]
 
     def _unstarted(self) -> DecoderBroken | None:
-        if self._is_ready:
+        if self._is_ready or self._is_ended:
             return None
         return DecoderBroken(
             "the decoder process does not start: "

@@ -22,6 +22,7 @@ import pytest
 from pipeline import build as building
 from pipeline import decode, ucf101
 from pipeline.build import BuildError, Limits
+from pipeline.decoder import Decoder, DecoderDied
 from pipeline.plan import Options
 from pipeline.sampling import Sampling
 from shards import manifest, verify, writer
@@ -333,6 +334,13 @@ def test_ctrl_c_stops_within_two_seconds_and_leaves_no_process(
     assert "run the same command again" in said
     assert "Traceback" not in said
     _assert_resumes(videos, out, undisturbed)
+
+
+def test_a_decoder_that_was_ended_starts_no_child() -> None:
+    decoder = Decoder(OPTIONS.sampling, SIZE, keep_partial=False, timeout=5)
+    decoder.end()  # before its first video: a build that is stopped while it starts
+    with pytest.raises(DecoderDied, match="was stopped"):
+        decoder.ask(Path("v.avi"))
 
 
 @pytest.mark.real
