@@ -63,15 +63,32 @@ def test_unknown_settings_and_broken_files_are_refused(tmp_path):
         config.from_mapping({"speed": 1})
     for text in ("model = [", 'model = "resnet3d"\nframes = "many"'):
         (tmp_path / "c.toml").write_text(text)
-        with pytest.raises(ConfigError, match="not a readable config"):
+        with pytest.raises(ConfigError, match="not a readable config|wrong type"):
             config.from_toml(tmp_path / "c.toml")
 
 
-def test_every_field_is_an_option_with_the_same_default():
+def test_every_field_is_an_option_that_says_its_default():
     options = {option.name: option for option in train_main.params}
     for field in dataclasses.fields(Config):
-        assert options[field.name].default == field.default
-        assert options[field.name].help == field.metadata["help"]
+        assert options[field.name].default is None  # so that presets can lie below
+        assert options[field.name].help.startswith(field.metadata["help"])
+        if isinstance(field.default, (int, float)) and not isinstance(field.default, bool):
+            assert f"[{field.default}]" in options[field.name].help
+
+
+def test_options_beat_the_file_beats_the_preset_beats_the_defaults(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('preset = "modern"\nema = 0.5\nflip = 0.25\n')
+    made = config.make({"flip": 0.75, "frames": None}, file)
+    assert (made.flip, made.ema, made.schedule, made.frames) == (0.75, 0.5, "cosine", 16)
+    assert config.make({"preset": "paper"}, file).schedule == "plateau"
+    assert config.make({}) == Config()
+
+
+def test_every_preset_is_valid_and_paper_is_the_default():
+    assert config.PRESETS["paper"] == {}
+    for name in config.PRESETS:
+        assert config.make({"preset": name}).preset == name
 
 
 def test_help_names_every_option():

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+import torch
 
-from training.schedule import Best, EarlyStop
+from training.config import Config
+from training.schedule import Best, EarlyStop, LearningRate, cosine_factor
 
 
 def stops_at(values, **options):
@@ -53,3 +55,49 @@ def test_best_epoch(sequence, best):
     for epoch, (accuracy, loss) in enumerate(sequence, 1):
         rule.update(epoch, accuracy, loss)
     assert rule.epoch == best
+
+
+def optimizer(lr=1.0):
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def test_plateau_lowers_the_rate_after_its_patience():
+    rate = LearningRate(Config(plateau_patience=1, plateau_factor=0.5), optimizer(), 10)
+    seen = []
+    for loss in (1.0, 0.9, 0.95, 0.95, 0.95, 0.95):
+        rate.after_epoch(loss)
+        seen.append(rate.value)
+    assert seen == [1, 1, 1, 0.5, 0.5, 0.25]
+
+
+def test_cosine_rises_over_the_warm_up_and_ends_at_zero():
+    factors = [cosine_factor(step, 4, 20) for step in range(21)]
+    assert factors[:4] == sorted(factors[:4])
+    assert max(factors) == factors[4] == 1
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert factors[20] == pytest.approx(0)
+    assert factors[0] > 0
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_a_schedule_goes_on_from_its_state(schedule):
+    config = Config(schedule=schedule, warmup_epochs=1, epochs=4, plateau_patience=0)
+
+    def drive(rate, epochs):
+        values = []
+        for epoch in epochs:
+            for _ in range(3):
+                rate._optimizer.step()
+                rate.after_step()
+            rate.after_epoch(1.0 + epoch)
+            values.append(rate.value)
+        return values
+
+    whole = drive(LearningRate(config, optimizer(), 3), range(4))
+    first = LearningRate(config, optimizer(), 3)
+    drive(first, range(2))
+    second_optimizer = optimizer()
+    second = LearningRate(config, second_optimizer, 3)
+    second_optimizer.load_state_dict(first._optimizer.state_dict())
+    second.load(first.state())
+    assert drive(second, range(2, 4)) == pytest.approx(whole[2:])

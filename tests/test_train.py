@@ -43,7 +43,7 @@ def test_a_run_writes_all_its_files(shards, tmp_path, model):
     assert result.exit_code == 0, result.output
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "config.toml", "environment.json", "metrics.jsonl", "best.pt", "last.pt", "log.txt",
+        "config.toml", "environment.json", "metrics.jsonl", "best.pt", "last.pt", "previous.pt", "log.txt",
         "summary.json", "loss.png", "acc.png",
     }  # fmt: skip
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -159,30 +159,52 @@ def test_class_weights_are_inverse_to_the_train_counts(shards):
         assert weight[number] == pytest.approx(4 / (3 * count) if count else 0)
 
 
-def test_fill_up_rows_do_not_count_in_loss_or_metrics(shards):
-    """15 clips of which 3 are fill-up: the sums must be those of the 12 alone."""
-    from training.metrics import Running
-
+def test_fill_up_rows_do_not_count_in_loss_or_metrics(shards, tmp_path):
+    """Five rows of which two are fill-up give the gradient and the sums of the three alone."""
+    config = Config(
+        shards=str(shards), model_options="width=4", frames=4, size=16, batch_size=6,
+        optimizer="sgd", lr=1e-9, precision="fp32", class_weights="none", device="cpu",
+    )  # fmt: skip
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 2 * 4 * 4, 3))
-    clips, labels = torch.randn(5, 3, 2, 4, 4), torch.tensor([0, 1, 2, 0, 1])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    clips, labels = torch.randn(5, 3, 4, 16, 16), torch.tensor([0, 1, 2, 0, 1])
     gradients = []
     for rows in (5, 3):
+        trainer = prepare.prepare(config, tmp_path, lambda _: None)
+        trainer.model.eval()  # batch norm would mix the rows
         valid = torch.arange(rows) < 3
         batch = Ready(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
-        sums = Running("cpu")
-        loop.train_step(model, batch, optimizer, None, torch.float32, sums)
-        gradients.append(model[1].weight.grad.clone())
-        assert sums.compute()["count"] == 3
+        loop.train_step(trainer, batch, last=False)
+        gradients.append(trainer.model.fc.weight.grad.clone())
+        assert trainer.sums.compute()["count"] == 3
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_ctrl_c_says_what_is_kept(shards, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def test_accumulation_gives_the_gradient_of_the_whole_batch(shards, tmp_path):
+    """18 train clips, batch 6 at once or as 3 x 2, batch norm in eval so that rows do not mix."""
+    weights = []
+    for accumulate in (1, 3):
+        config = Config(
+            shards=str(shards), model_options="width=4", frames=4, size=16, batch_size=6,
+            accumulate=accumulate, optimizer="sgd", lr=0.1, precision="fp32", device="cpu",
+            class_weights="none",
+        )  # fmt: skip
+        trainer = prepare.prepare(config, tmp_path, lambda _: None)
+        trainer.model.eval()
+        for batch in trainer.train.epoch(1):
+            loop.train_step(trainer, batch, last=(batch.step + 1) % accumulate == 0)
+            if batch.step + 1 == accumulate:
+                break
+        weights.append(trainer.model.fc.weight.detach().clone())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-7)
 
-    monkeypatch.setattr(loop, "fit", interrupted)
-    result = train(shards, tmp_path / "run")
-    assert result.exit_code == 130
-    assert "stopped by Ctrl-C" in result.output
+
+def test_modern_preset_trains_and_evaluates_the_average(shards, tmp_path):
+    out = tmp_path / "run"
+    result = train(shards, out, "--preset", "modern")
+    assert result.exit_code == 0, result.output
+    state, last = checkpoint.load(out / "best.pt"), checkpoint.load(out / "last.pt")
+    assert state["config"]["ema"] == 0.99
+    assert not torch.equal(last["trained"]["fc.weight"], last["model"]["fc.weight"])
+    assert state["model_options"]["zero_init_residual"] is True
+    groups = state["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]

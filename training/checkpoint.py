@@ -45,6 +45,32 @@ def save(state: dict[str, Any], path: Path) -> None:
         ) from error
 
 
+def save_last(state: dict[str, Any], folder: Path) -> None:
+    """Write `last.pt`; the one before stays as `previous.pt`, should `last.pt` be damaged later."""
+    last, link = folder / "last.pt", folder / ".previous.pt.tmp"
+    if last.exists():
+        link.unlink(missing_ok=True)
+        os.link(last, link)  # not a rename: there is a last.pt at every moment
+        os.replace(link, folder / "previous.pt")
+    save(state, last)
+
+
+def load_last(path: Path) -> dict[str, Any]:
+    """The state to go on from: of a run folder's last.pt, or of the .pt file `path` itself."""
+    if path.is_dir() or not path.suffix:
+        path = path / "last.pt"
+    try:
+        state = load(path)
+    except CheckpointError as error:
+        before = path.with_name("previous.pt")
+        if not before.is_file() or before == path:
+            raise
+        raise CheckpointError(f"{error} The one before it is there: --resume {before}") from error
+    if "position" not in state:
+        raise CheckpointError(f"{path} cannot be gone on from: give the last.pt of a run.")
+    return state
+
+
 def load(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU. Raises CheckpointError for anything but one of ours."""
     import torch

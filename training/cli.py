@@ -45,7 +45,11 @@ def one_sentence(command: Command) -> Command:
 
 
 def config_options(command: Command) -> Command:
-    """One click option for each field of Config, in the order of the dataclass."""
+    """One click option for each field of Config, in the order of the dataclass.
+
+    Their click default is None, so that what was given can be told from what was not: presets and
+    --config files lie between the defaults and the options given.
+    """
     hints = get_type_hints(Config)
     for field in reversed(fields(Config)):
         kinds = get_args(hints[field.name]) or (hints[field.name],)
@@ -54,37 +58,41 @@ def config_options(command: Command) -> Command:
             kind = click.Choice(CHOICES[field.name])
         name = field.name.replace("_", "-")
         declaration = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
-        command = click.option(
-            declaration,
-            type=kind,
-            default=field.default,
-            show_default=field.default is not None and field.default != "",
-            help=field.metadata["help"],
-        )(command)
+        text = field.metadata["help"]
+        if field.default not in (None, ""):
+            text += f" [{str(field.default).lower() if kind is bool else field.default}]"
+        command = click.option(declaration, type=kind, default=None, help=text)(command)
     return command
 
 
 @click.command()
 @config_options
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings as a TOML file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [runs/MODEL, -2, -3 ...]")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
 @one_sentence
-def train_main(out: Path | None, **settings: Any) -> None:
+def train_main(file: Path | None, out: Path | None, resume: Path | None, **settings: Any) -> None:
     """Train one of the four models on a shard set.
 
     Example: har-train --model convlstm --frames 16
     """
-    config = Config(**settings)
-    from training import loop, run
+    from training import config, loop, run, signals
 
-    folder = run.choose_folder(out, config.model)
+    state = None
+    if resume is not None:
+        if out is not None or file is not None:
+            raise ConfigError("--resume goes on in its own folder: leave out --out and --config.")
+        chosen, folder, state = run.resume(resume, settings)
+    else:
+        chosen = config.make(settings, file)
+        folder = run.choose_folder(out, chosen.model)
     log = run.Log(folder)
     try:
-        summary = loop.fit(config, folder, log)
-    except KeyboardInterrupt:
-        saved = folder / "last.pt"
-        kept = f"the last whole epoch is in {saved}" if saved.exists() else "nothing was saved yet"
-        click.echo(f"\nstopped by Ctrl-C: {kept}.", err=True)
-        sys.exit(130)
+        summary = loop.fit(chosen, folder, log, state)
+    except signals.Interrupted as asked:
+        log(f"stopped: {asked}, saved in {folder / 'last.pt'}")
+        log(f"next: har-train --resume {folder}")
+        sys.exit(128 + asked.number)
     log(f"stopped: {summary['stop_reason']}")
     if not summary["finite"]:
         sys.exit(1)

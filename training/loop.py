@@ -12,45 +12,54 @@ Odd:
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training import checkpoint, figures, progress, run
+from training import checkpoint, progress, run, signals
 from training.config import Config
 from training.feed import Ready
 from training.metrics import Running
-from training.prepare import Log, Trainer, prepare
+from training.prepare import prepare
+from training.trainer import Log, Position, Trainer
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-def train_step(
-    model: nn.Module,
-    batch: Ready,
-    optimizer: torch.optim.Optimizer,
-    class_weight: torch.Tensor | None,
-    precision: torch.dtype,
-    sums: Running,
-) -> None:
-    """One step. The loss is the paper's: cross entropy with class weights, reduction "mean"."""
+def train_step(trainer: Trainer, batch: Ready, last: bool) -> torch.Tensor:
+    """One batch; -> its loss, on the device. The loss is the paper's: cross entropy with class
+    weights, reduction "mean". With accumulation only the `last` batch of a step moves the weights.
+    """
+    import torch
     import torch.nn.functional as F
 
-    logits = forward(model, batch.clips, precision)  # [b,K] float32
+    config = trainer.config
+    logits = forward(trainer.model, batch.clips, trainer.precision)  # [b,K] float32
     losses = F.cross_entropy(logits, batch.labels, reduction="none")  # [b]
     weight = batch.valid.float()  # [b]
-    if class_weight is not None:
-        weight = weight * class_weight[batch.labels]
-    loss = (losses * weight).sum() / weight.sum()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    count(sums, logits, losses, batch)
+    if trainer.class_weight is not None:
+        weight = weight * trainer.class_weight[batch.labels]
+    smooth = losses
+    if config.label_smoothing:
+        smooth = F.cross_entropy(
+            logits, batch.labels, reduction="none", label_smoothing=config.label_smoothing
+        )
+    loss = (smooth * weight).sum() / weight.sum()
+    (loss / config.accumulate).backward()
+    if last:
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), config.clip_norm)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.rate.after_step()
+        if trainer.average is not None:
+            trainer.average.update(trainer.model)
+    count(trainer.sums, logits, losses, batch)
+    return loss.detach()
 
 
 def forward(model: nn.Module, clips: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
@@ -86,93 +95,133 @@ def evaluate(
     return sums.compute()
 
 
-def train_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
-    """Train one epoch and evaluate on val; -> the line of metrics.jsonl."""
-    start, waited = time.perf_counter(), 0.0
+def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
+    """Train the rest of the epoch at `trainer.position` and evaluate on val; -> its line.
+
+    Raises signals.Interrupted when a signal came, after saving last.pt.
+    """
+    import torch
+
+    position, accumulate = trainer.position, trainer.config.accumulate
     trainer.model.train()
-    sums = Running(trainer.device)
-    steps = progress.track(
-        trainer.train.epoch(epoch), total=trainer.train.steps, what=f"epoch {epoch}"
+    trainer.optimizer.zero_grad(set_to_none=True)
+    start = saved = time.perf_counter()
+    bad = torch.full((), -1, device=trainer.device)
+    batches = progress.track(
+        trainer.train.epoch(position.epoch, position.step),
+        total=trainer.train.steps - position.step,
+        what=f"epoch {position.epoch}",
     )
-    for batch in steps:
-        waited += batch.waited
-        train_step(
-            trainer.model, batch, trainer.optimizer, trainer.class_weight, trainer.precision, sums
-        )
-    trained = sums.compute()
-    seconds = time.perf_counter() - start
-    checked = evaluate(trainer.model, trainer.val.epoch(), trainer.device, trainer.precision)
-    return {
-        "epoch": epoch,
+    for batch in batches:
+        last = (batch.step + 1) % accumulate == 0 or batch.step + 1 == trainer.train.steps
+        loss = train_step(trainer, batch, last)
+        bad = torch.where((bad < 0) & ~loss.isfinite(), batch.step, bad)
+        position.waited += batch.waited
+        start = _tick(position, start)
+        due = trainer.config.save_every_minutes * 60
+        if last and (watch.number or (due and start - saved > due)):
+            saved = start
+            position.step = batch.step + 1
+            if bad.item() < 0:  # never over a good checkpoint with weights that are nan
+                checkpoint.save_last(trainer.state(), trainer.folder)
+            if watch.number:
+                raise signals.Interrupted(watch.number)
+    trained = trainer.sums.compute()
+    train_seconds = position.epoch_seconds
+    checked = evaluate(trainer.evaluated, trainer.val.epoch(), trainer.device, trainer.precision)
+    _tick(position, start)
+    line: dict[str, Any] = {
+        "epoch": position.epoch,
         "train_loss": trained["loss"],
         "train_acc": trained["acc"],
         "val_loss": checked["loss"],
         "val_acc": checked["acc"],
-        "lr": trainer.optimizer.param_groups[0]["lr"],
-        "clips_per_s": trained["count"] / seconds,
-        "data_wait": waited / seconds,
+        "lr": trainer.rate.value,
+        "clips_per_s": trained["count"] / train_seconds,
+        "data_wait": position.waited / train_seconds,
         "peak_bytes": run.peak_bytes(trainer.device),
-        "seconds": time.perf_counter() - start,
+        "seconds": position.epoch_seconds,
     }
+    if bad.item() >= 0:
+        rows = trainer.train.loader.plan.rows(position.epoch, int(bad.item()))
+        line["bad_step"] = int(bad.item())
+        line["bad_keys"] = trainer.manifest.keys(rows.ids)
+    return line
 
 
-def fit(config: Config, folder: Path, log: Log) -> dict[str, Any]:
-    """Train by `config` in the new run folder `folder`; -> what summary.json holds.
+def _tick(position: Position, since: float) -> float:
+    """Add the time since `since` to the run's and the epoch's; -> now."""
+    now = time.perf_counter()
+    position.seconds += now - since
+    position.epoch_seconds += now - since
+    return now
 
-    Raises the one-sentence errors of config, shards, splits and models before anything is written.
+
+def fit(
+    config: Config, folder: Path, log: Log, resume: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train by `config` in the run folder `folder`; -> what summary.json holds.
+
+    resume: the state of `last.pt` to go on from; without, the folder is new. Raises the
+    one-sentence errors of config, shards, splits and models before anything is written, and
+    signals.Interrupted after saving.
     """
     trainer = prepare(config, folder, log)
     try:
-        return _train(trainer)
+        if resume is not None:
+            trainer.restore(resume)
+            log(f"going on from epoch {trainer.position.epoch}, step {trainer.position.step}")
+        run.start(trainer, resumed=resume is not None)
+        with signals.watch() as watch:
+            return _train(trainer, watch)
     finally:
         trainer.train.close()
         trainer.val.close()
 
 
-def _train(trainer: Trainer) -> dict[str, Any]:
-    config, folder = trainer.config, trainer.folder
-    run.start(folder, config, trainer.device, trainer.precision)
-    start = time.perf_counter()
-    lines: list[dict[str, Any]] = []
-    reason, finite = f"all {config.epochs} epochs are done", True
-    for epoch in range(1, config.epochs + 1):
-        line = train_epoch(trainer, epoch)
-        lines.append(line)
+def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
+    """Epoch after epoch until a reason to stop; -> the summary."""
+    reason = _over(trainer)
+    while reason is None:
+        line = train_epoch(trainer, watch)
         trainer.log(_describe(line))
-        finite = math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])
-        if not finite:
-            reason = f"the loss of epoch {epoch} is not finite: try a lower --lr"
-            _append(folder / "metrics.jsonl", line)
-            break
-        if trainer.best.update(epoch, line["val_acc"], line["val_loss"]):
-            checkpoint.save(trainer.state(line), folder / "best.pt")
-        trainer.plateau.step(line["val_loss"])
-        stop = trainer.stop.update(line[config.monitor])
-        checkpoint.save(trainer.state(line), folder / "last.pt")
-        _append(folder / "metrics.jsonl", line)
-        _draw(folder, config.model, lines, trainer.best.epoch)
-        if stop:
-            reason = (
-                f"patience: {config.monitor} has not improved by {config.epsilon_increment:g} % "
-                f"for {config.patience} epochs"
-            )
-            break
-        if config.max_minutes and time.perf_counter() - start > config.max_minutes * 60:
-            reason = f"time budget: {config.max_minutes:g} minutes are over"
-            break
-    return run.finish(trainer, reason, len(lines), time.perf_counter() - start, finite)
+        if not (math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])):
+            return run.finish(trainer, _diverged(line), finite=False)
+        trainer.history.append(line)
+        trainer.rate.after_epoch(line["val_loss"])
+        trainer.stop.update(line[trainer.config.monitor])
+        improved = trainer.best.update(line["epoch"], line["val_acc"], line["val_loss"])
+        trainer.position = Position(epoch=line["epoch"] + 1, seconds=trainer.position.seconds)
+        trainer.sums.reset()
+        state = trainer.state()
+        if improved:
+            checkpoint.save(state, trainer.folder / "best.pt")
+        checkpoint.save_last(state, trainer.folder)
+        run.record(trainer)
+        reason = _over(trainer)
+    return run.finish(trainer, reason, finite=True)
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
-    with open(path, "a") as file:
-        file.write(json.dumps(line) + "\n")
+def _over(trainer: Trainer) -> str | None:
+    """Why training is over before the next epoch, or None."""
+    config = trainer.config
+    if trainer.stop.waited >= config.patience:
+        return (
+            f"patience: {config.monitor} has not improved by {config.epsilon_increment:g} % "
+            f"for {config.patience} epochs"
+        )
+    if trainer.position.epoch > config.epochs:
+        return f"all {config.epochs} epochs are done"
+    if config.max_minutes and trainer.position.seconds > config.max_minutes * 60:
+        return f"time budget: {config.max_minutes:g} minutes are over"
+    return None
 
 
-def _draw(folder: Path, model: str, lines: list[dict[str, Any]], best: int) -> None:
-    """Refresh the curves of the run, loss.png and acc.png."""
-    curve = figures.curve(model, model, lines, best)
-    for quantity in ("loss", "acc"):
-        figures.model_curves(folder / f"{quantity}.png", [curve], quantity)
+def _diverged(line: dict[str, Any]) -> str:
+    where = f"the loss of epoch {line['epoch']} is not finite"
+    if "bad_step" in line:
+        where += f" from step {line['bad_step']} on (keys {', '.join(line['bad_keys'][:4])}, ...)"
+    return f"{where}: try a lower --lr or --precision fp32; checkpoints are of the epochs before"
 
 
 def _describe(line: dict[str, Any]) -> str:

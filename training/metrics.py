@@ -40,6 +40,10 @@ class Running:
         """The sums themselves, float64 [3] (loss, correct, count): ranks add these in place."""
         return self._sums
 
+    def reset(self) -> None:
+        """Start a new epoch."""
+        self._sums.zero_()
+
     def compute(self) -> dict[str, float]:
         """{"loss", "acc", "count"}, divided once; this is the only place that waits for the device.
 

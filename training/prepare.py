@@ -5,8 +5,6 @@ Nothing is written here, so that whatever is wrong is said before a run folder e
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,66 +14,20 @@ from shards.augment import Augmentation
 from shards.manifest import Manifest
 from shards.plan import Plan
 from training import device
+from training.average import Average
 from training.config import Config, ConfigError
 from training.feed import Feed, Preprocessing
-from training.schedule import Best, EarlyStop
+from training.metrics import Running
+from training.schedule import EarlyStop, LearningRate
+from training.trainer import Log, Trainer, model_options
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Log = Callable[[str], None]
-
-
-@dataclasses.dataclass
-class Trainer:
-    """Everything a run holds while it trains; `training.loop` drives it."""
-
-    config: Config
-    folder: Path
-    manifest: Manifest
-    split: splits.Split
-    model: nn.Module
-    preprocessing: Preprocessing
-    optimizer: torch.optim.Optimizer
-    plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
-    stop: EarlyStop
-    class_weight: torch.Tensor | None
-    train: Feed
-    val: Feed
-    device: torch.device
-    precision: torch.dtype
-    log: Log
-    best: Best = dataclasses.field(default_factory=Best)
-
-    def state(self, line: dict[str, Any]) -> dict[str, Any]:
-        """What a checkpoint holds (see training/checkpoint.py)."""
-        return {
-            "model_name": self.config.model,
-            "model_options": _all_options(self.config),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.plateau.state_dict(),
-            "early_stop": self.stop.state(),
-            "best": self.best.state(),
-            "epoch": line["epoch"],
-            "step": line["epoch"] * self.train.steps,
-            "config": dataclasses.asdict(self.config),
-            "classes": list(self.manifest.classes),
-            "split": self.split.describe(),
-            "manifest_digest": self.manifest.digest,
-            "preprocessing": {
-                **dataclasses.asdict(self.preprocessing),
-                "sampling": self.manifest.sampling,
-                "clip_shape": list(self.manifest.clip_shape),
-            },
-            "metrics": line,
-        }
-
 
 def prepare(config: Config, folder: Path, log: Log) -> Trainer:
     """Open the shards, split them, build model, optimizer and feeds. Writes nothing."""
-    import torch
 
     config = config.resolve()
     on = device.choose(config.device)
@@ -88,11 +40,21 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
                 f"split {config.split!r} leaves no {side} clip of {config.shards}: "
                 "build a set with more groups, or use '--split paper'."
             )
-    torch.manual_seed(config.seed)
+    _settle_random(config)
     model = _build(config, len(clips.classes))
     wanted = _preprocessing(config, model.input_spec)
     model = device.place(model, on, precision)
     optimizer = _optimizer(config, model)
+    share = config.batch_size // config.accumulate
+    train = Feed(
+        clips,
+        Plan(split.train, share, config.seed, shuffle=True),
+        wanted,
+        on,
+        rule=_rule(config),
+        jitter=config.jitter,
+        workers=config.workers,
+    )
     trainer = Trainer(
         config=config,
         folder=folder,
@@ -101,43 +63,35 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
         model=model,
         preprocessing=wanted,
         optimizer=optimizer,
-        plateau=torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=config.plateau_factor, patience=config.plateau_patience
-        ),
+        rate=LearningRate(config, optimizer, -(-train.steps // config.accumulate)),
         stop=EarlyStop(config.patience, config.epsilon_increment, config.monitor == "val_loss"),
         class_weight=_class_weight(config, clips, split, on),
-        train=Feed(
-            clips,
-            Plan(split.train, config.batch_size, config.seed, shuffle=True),
-            wanted,
-            on,
-            rule=_rule(config),
-            jitter=config.jitter,
-            workers=config.workers,
-        ),
-        val=Feed(clips, Plan(split.val, config.batch_size), wanted, on, workers=config.workers),
+        average=Average(model, config.ema) if config.ema else None,
+        train=train,
+        val=Feed(clips, Plan(split.val, share), wanted, on, workers=config.workers),
         device=on,
         precision=precision,
         log=log,
+        sums=Running(on),
     )
     log(_introduce(trainer))
     return trainer
 
 
-def _all_options(config: Config) -> dict[str, Any]:
-    """Every option of the model, defaults too: a later version may have other defaults."""
-    import models
+def _settle_random(config: Config) -> None:
+    """Seed torch (dropout; weights have a seed of their own) and choose its algorithms."""
+    import torch
 
-    known = models.options_of(config.model)
-    known.pop("weights", None)
-    return {**known, **config.options}
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
 
 
 def _build(config: Config, classes: int) -> nn.Module:
     """The model; `--weights` goes to it as an option. A wrong option is a ConfigError."""
     import models
 
-    options = config.options
+    options = model_options(config)
     if "weights" in models.options_of(config.model):
         options["weights"] = config.weights
     elif config.weights != "none":
@@ -178,12 +132,17 @@ def _rule(config: Config) -> Augmentation | None:
 def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     import torch
 
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},  # norms, biases
+    ]
+    groups = [group for group in groups if group["params"]]
+    assert config.lr is not None  # resolved
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=0.9, nesterov=True, **common)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, fused=True, **common)
+    return kind(groups, lr=config.lr, fused=True)
 
 
 def _class_weight(

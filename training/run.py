@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.manifest import write_atomically
+from training import checkpoint, config, figures
 from training.config import Config, ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-    from training.prepare import Trainer
+    from training.trainer import Trainer
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
 
@@ -36,6 +37,35 @@ def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Pa
             f"the run folder {out} already exists: choose another --out; nothing was written."
         )
     return out
+
+
+# What may differ in a resumed run: how long, and on what machine, but not what is computed.
+RESUMABLE = (
+    "epochs",
+    "max_minutes",
+    "patience",
+    "workers",
+    "device",
+    "save_every_minutes",
+    "shards",
+)
+
+
+def resume(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, dict[str, Any]]:
+    """-> (config, run folder, state) to go on with: the checkpoint's, changed where `settings` may.
+
+    Raises CheckpointError or ConfigError, one sentence.
+    """
+    state = checkpoint.load_last(path)
+    given = {name: value for name, value in settings.items() if value is not None}
+    fixed = [name for name in given if name not in RESUMABLE]
+    if fixed:
+        raise ConfigError(
+            f"--{fixed[0].replace('_', '-')} cannot change in a resumed run: leave it out; only "
+            f"{', '.join('--' + name.replace('_', '-') for name in RESUMABLE)} may."
+        )
+    folder = path if path.is_dir() else path.parent
+    return config.from_mapping({**state["config"], **given}), folder, state
 
 
 class Log:
@@ -57,34 +87,47 @@ class Log:
             self._waiting.clear()
 
 
-def start(folder: Path, config: Config, device: torch.device, precision: torch.dtype) -> None:
-    """Make the folder and write config.toml and environment.json."""
+def start(trainer: Trainer, *, resumed: bool) -> None:
+    """Make the folder and write config.toml and environment.json (a resumed run: once more)."""
+    folder = trainer.folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(config.to_toml())
+    write_atomically(folder / "config.toml", trainer.config.to_toml().encode())
     environment = {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "device": _device_name(device),
-        "precision": str(precision).removeprefix("torch."),
+        "device": _device_name(trainer.device),
+        "precision": str(trainer.precision).removeprefix("torch."),
         "commit": _commit(),
         "command": sys.argv,
+        "resumed": resumed,
     }
     write_atomically(folder / "environment.json", _json(environment))
 
 
-def finish(
-    trainer: Trainer, reason: str, epochs: int, seconds: float, finite: bool
-) -> dict[str, Any]:
+def record(trainer: Trainer) -> None:
+    """Write metrics.jsonl and the curves anew from the run's history.
+
+    Anew, not appended: a run that was killed and resumed repeats no line and misses none.
+    """
+    lines = "".join(json.dumps(line) + "\n" for line in trainer.history)
+    write_atomically(trainer.folder / "metrics.jsonl", lines.encode())
+    name = trainer.config.model
+    curve = figures.curve(name, name, trainer.history, trainer.best.epoch)
+    for quantity in ("loss", "acc"):
+        figures.model_curves(trainer.folder / f"{quantity}.png", [curve], quantity)
+
+
+def finish(trainer: Trainer, reason: str, *, finite: bool) -> dict[str, Any]:
     """Write summary.json and -> what it holds. finite: no epoch's loss was nan or infinite."""
     summary = {
         "model": trainer.config.model,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "stop_reason": reason,
         "finite": finite,
-        "epochs": epochs,
+        "epochs": len(trainer.history),
         "best_epoch": trainer.best.epoch,
         "best_val_acc": trainer.best.val_acc,
-        "seconds": seconds,
+        "seconds": trainer.position.seconds,
         "split": trainer.split.describe(),
         "manifest_digest": trainer.manifest.digest,
         "classes": list(trainer.manifest.classes),

@@ -1,0 +1,145 @@
+"""What a run holds while it trains, and how it becomes a checkpoint and comes back from one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shards import splits
+from shards.manifest import Manifest
+from training.average import Average
+from training.config import Config, ConfigError
+from training.feed import Feed, Preprocessing
+from training.metrics import Running
+from training.schedule import Best, EarlyStop, LearningRate
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Log = Callable[[str], None]
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is; with the plan, all that is needed to go on from any step.
+
+    epoch: the one under way, from 1; step: its steps that are done. seconds: of training, over all
+    sessions; epoch_seconds and waited: those of this epoch, and of them those spent on data.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    waited: float = 0.0
+
+
+@dataclasses.dataclass
+class Trainer:
+    """Everything a run holds while it trains; `training.loop` drives it."""
+
+    config: Config
+    folder: Path
+    manifest: Manifest
+    split: splits.Split
+    model: nn.Module
+    preprocessing: Preprocessing
+    optimizer: torch.optim.Optimizer
+    rate: LearningRate
+    stop: EarlyStop
+    class_weight: torch.Tensor | None
+    average: Average | None
+    train: Feed
+    val: Feed
+    device: torch.device
+    precision: torch.dtype
+    log: Log
+    sums: Running
+    best: Best = dataclasses.field(default_factory=Best)
+    position: Position = dataclasses.field(default_factory=Position)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are evaluated and kept as best: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds (see training/checkpoint.py). `model` is what is evaluated."""
+        import torch
+
+        state = {
+            "model_name": self.config.model,
+            "model_options": {**known_options(self.config), **model_options(self.config)},
+            "model": self.evaluated.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.rate.state(),
+            "early_stop": self.stop.state(),
+            "best": self.best.state(),
+            "epoch": self.history[-1]["epoch"] if self.history else 0,
+            "position": dataclasses.asdict(self.position),
+            "sums": self.sums.state(),
+            "history": self.history,
+            "random": torch.get_rng_state(),
+            "config": dataclasses.asdict(self.config),
+            "classes": list(self.manifest.classes),
+            "split": self.split.describe(),
+            "manifest_digest": self.manifest.digest,
+            "preprocessing": {
+                **dataclasses.asdict(self.preprocessing),
+                "sampling": self.manifest.sampling,
+                "clip_shape": list(self.manifest.clip_shape),
+            },
+        }
+        if self.average is not None:
+            state["average"] = self.average.state()
+            state["trained"] = self.model.state_dict()
+        if self.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state` (of `last.pt`): everything but config and shards, which must agree."""
+        import torch
+
+        if state["manifest_digest"] != self.manifest.digest:
+            raise ConfigError(
+                f"{self.config.shards} is not the shard set this run was trained on (its manifest "
+                "has changed): resume with the set it had, or start a new run."
+            )
+        self.model.load_state_dict(state.get("trained", state["model"]))
+        if self.average is not None:
+            self.average.load(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rate.load(state["scheduler"])
+        self.stop.reference = state["early_stop"]["reference"]
+        self.stop.waited = state["early_stop"]["waited"]
+        self.best = Best(**state["best"])
+        self.position = Position(**state["position"])
+        self.history = list(state["history"])
+        self.sums.state().copy_(state["sums"])
+        torch.set_rng_state(state["random"])
+        if "random_cuda" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+
+
+def known_options(config: Config) -> dict[str, Any]:
+    """Every option of the model and its default: a later version may have other defaults."""
+    import models
+
+    known = models.options_of(config.model)
+    known.pop("weights", None)
+    return known
+
+
+def model_options(config: Config) -> dict[str, Any]:
+    """--model-options, then --dropout and --zero-init where the model has them."""
+    options = config.options
+    if config.dropout:
+        options.setdefault("dropout", config.dropout)
+    if config.zero_init and "zero_init_residual" in known_options(config):
+        options.setdefault("zero_init_residual", True)
+    return options
