@@ -9,6 +9,7 @@ default stands twice. torch is imported inside the command bodies only: --help a
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -86,7 +87,8 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
     else:
         chosen = config.make(settings, file)
         folder = run.choose_folder(out, chosen.model)
-    log = run.Log(folder)
+    speaks = os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
+    log = run.Log(folder) if speaks else run.silent
     try:
         summary = loop.fit(chosen, folder, log, state)
     except signals.Interrupted as asked:

@@ -91,6 +91,7 @@ class Config:
     jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
     precision: str = _opt("auto", "auto: bf16 where this device gains by it, else fp32.")
     device: str = _opt("auto", "auto, cpu, cuda or cuda:N.")
+    sync_bn: bool = _opt(False, "Batch norm over all ranks (CUDA), for small shares per rank.")
     deterministic: bool = _opt(False, "Only bit-reproducible algorithms, where torch has them.")
     save_every_minutes: float = _opt(10.0, "Save last.pt within an epoch too; 0 = only after each.")
     workers: int = _opt(2, "Reading threads; 0 reads in the training thread.")

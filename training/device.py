@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def choose(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:N" -> a device that is there; else a ConfigError."""
+def choose(name: str, local: int | None = None) -> torch.device:
+    """The device of that name ("auto", "cpu", "cuda", "cuda:N"), if it is there; else ConfigError.
+
+    local: this process's number on its machine, where there are several; it picks the GPU.
+    """
     import torch
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local is not None:
+        name = f"cuda:{local}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -18,8 +18,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training import checkpoint, progress, run, signals
+import numpy as np
+
+from training import checkpoint, distributed, progress, run, signals
 from training.config import Config
+from training.distributed import Ranks
 from training.feed import Ready
 from training.metrics import Running
 from training.prepare import prepare
@@ -33,12 +36,17 @@ if TYPE_CHECKING:
 def train_step(trainer: Trainer, batch: Ready, last: bool) -> torch.Tensor:
     """One batch; -> its loss, on the device. The loss is the paper's: cross entropy with class
     weights, reduction "mean". With accumulation only the `last` batch of a step moves the weights.
+
+    Dropout is a pure function of (seed, epoch, step, rank), like order and augmentation, so that a
+    resumed run needs no random state.
     """
     import torch
     import torch.nn.functional as F
 
-    config = trainer.config
-    logits = forward(trainer.model, batch.clips, trainer.precision)  # [b,K] float32
+    config, ranks = trainer.config, trainer.ranks
+    place = (config.seed, trainer.position.epoch, batch.step, ranks.rank)
+    torch.manual_seed(np.random.SeedSequence(place).generate_state(1)[0])
+    logits = forward(trainer.parallel, batch.clips, trainer.precision)  # [b,K] float32
     losses = F.cross_entropy(logits, batch.labels, reduction="none")  # [b]
     weight = batch.valid.float()  # [b]
     if trainer.class_weight is not None:
@@ -48,7 +56,8 @@ def train_step(trainer: Trainer, batch: Ready, last: bool) -> torch.Tensor:
         smooth = F.cross_entropy(
             logits, batch.labels, reduction="none", label_smoothing=config.label_smoothing
         )
-    loss = (smooth * weight).sum() / weight.sum()
+    # over the global batch: DDP divides by the ranks what each of them adds
+    loss = (smooth * weight).sum() / ranks.add(weight.sum()) * ranks.count
     (loss / config.accumulate).backward()
     if last:
         if config.clip_norm:
@@ -79,9 +88,13 @@ def count(sums: Running, logits: torch.Tensor, losses: torch.Tensor, batch: Read
 
 
 def evaluate(
-    model: nn.Module, batches: Iterable[Ready], on: torch.device, precision: torch.dtype
+    model: nn.Module,
+    batches: Iterable[Ready],
+    on: torch.device,
+    precision: torch.dtype,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
-    """Unweighted mean loss and accuracy over the valid clips: {"loss", "acc", "count"}."""
+    """Unweighted mean over the valid clips of all ranks: {"loss", "acc", "count"}."""
     import torch
     import torch.nn.functional as F
 
@@ -92,7 +105,7 @@ def evaluate(
             logits = forward(model, batch.clips, precision)
             losses = F.cross_entropy(logits, batch.labels, reduction="none")
             count(sums, logits, losses, batch)
-    return sums.compute()
+    return (ranks or Ranks()).total(sums).compute()
 
 
 def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
@@ -118,17 +131,15 @@ def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
         bad = torch.where((bad < 0) & ~loss.isfinite(), batch.step, bad)
         position.waited += batch.waited
         start = _tick(position, start)
-        due = trainer.config.save_every_minutes * 60
-        if last and (watch.number or (due and start - saved > due)):
-            saved = start
+        if last:
             position.step = batch.step + 1
-            if bad.item() < 0:  # never over a good checkpoint with weights that are nan
-                checkpoint.save_last(trainer.state(), trainer.folder)
-            if watch.number:
-                raise signals.Interrupted(watch.number)
-    trained = trainer.sums.compute()
+            if _save_if_due(trainer, watch, start - saved, bad):
+                saved = start
+    trained = trainer.ranks.total(trainer.sums).compute()
     train_seconds = position.epoch_seconds
-    checked = evaluate(trainer.evaluated, trainer.val.epoch(), trainer.device, trainer.precision)
+    checked = evaluate(
+        trainer.evaluated, trainer.val.epoch(), trainer.device, trainer.precision, trainer.ranks
+    )
     _tick(position, start)
     line: dict[str, Any] = {
         "epoch": position.epoch,
@@ -149,6 +160,27 @@ def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
     return line
 
 
+def _save_if_due(trainer: Trainer, watch: signals.Watch, since: float, bad: torch.Tensor) -> bool:
+    """Save last.pt where a signal came or `save_every_minutes` are over; -> whether it was due.
+
+    Several ranks look only every tenth step, since agreeing waits for the device.
+    """
+    ranks, due = trainer.ranks, trainer.config.save_every_minutes * 60
+    if ranks.count > 1 and trainer.position.step % 10:
+        return False
+    wish = watch.number or int(bool(due) and since > due)
+    wish = ranks.any(wish, trainer.device)
+    if not wish:
+        return False
+    if ranks.any(int(bad.item()), trainer.device) < 0:  # never nan over a good checkpoint
+        state = trainer.state()
+        if ranks.speaks:
+            checkpoint.save_last(state, trainer.folder)
+    if wish > 1:  # a signal's number; 1 (SIGHUP's) is not among those watched
+        raise signals.Interrupted(wish)
+    return True
+
+
 def _tick(position: Position, since: float) -> float:
     """Add the time since `since` to the run's and the epoch's; -> now."""
     now = time.perf_counter()
@@ -166,17 +198,20 @@ def fit(
     one-sentence errors of config, shards, splits and models before anything is written, and
     signals.Interrupted after saving.
     """
-    trainer = prepare(config, folder, log)
-    try:
-        if resume is not None:
-            trainer.restore(resume)
-            log(f"going on from epoch {trainer.position.epoch}, step {trainer.position.step}")
-        run.start(trainer, resumed=resume is not None)
-        with signals.watch() as watch:
-            return _train(trainer, watch)
-    finally:
-        trainer.train.close()
-        trainer.val.close()
+    with distributed.join(config.device) as ranks:
+        trainer = prepare(config, folder, log if ranks.speaks else run.silent, ranks)
+        try:
+            if resume is not None:
+                trainer.restore(resume)
+                place = trainer.position
+                trainer.log(f"going on from epoch {place.epoch}, step {place.step}")
+            if ranks.speaks:
+                run.start(trainer, resumed=resume is not None)
+            with signals.watch() as watch:
+                return _train(trainer, watch)
+        finally:
+            trainer.train.close()
+            trainer.val.close()
 
 
 def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
@@ -187,19 +222,25 @@ def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
         trainer.log(_describe(line))
         if not (math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])):
             return run.finish(trainer, _diverged(line), finite=False)
-        trainer.history.append(line)
-        trainer.rate.after_epoch(line["val_loss"])
-        trainer.stop.update(line[trainer.config.monitor])
-        improved = trainer.best.update(line["epoch"], line["val_acc"], line["val_loss"])
-        trainer.position = Position(epoch=line["epoch"] + 1, seconds=trainer.position.seconds)
-        trainer.sums.reset()
-        state = trainer.state()
+        _close_epoch(trainer, line)
+        reason = trainer.ranks.from_first(_over(trainer))
+    return run.finish(trainer, reason, finite=True)
+
+
+def _close_epoch(trainer: Trainer, line: dict[str, Any]) -> None:
+    """Apply the rules of schedule, patience and best to the epoch's line, and save."""
+    trainer.history.append(line)
+    trainer.rate.after_epoch(line["val_loss"])
+    trainer.stop.update(line[trainer.config.monitor])
+    improved = trainer.best.update(line["epoch"], line["val_acc"], line["val_loss"])
+    trainer.position = Position(epoch=line["epoch"] + 1, seconds=trainer.position.seconds)
+    trainer.sums.reset()
+    state = trainer.state()
+    if trainer.ranks.speaks:
         if improved:
             checkpoint.save(state, trainer.folder / "best.pt")
         checkpoint.save_last(state, trainer.folder)
         run.record(trainer)
-        reason = _over(trainer)
-    return run.finish(trainer, reason, finite=True)
 
 
 def _over(trainer: Trainer) -> str | None:

@@ -40,6 +40,13 @@ class Running:
         """The sums themselves, float64 [3] (loss, correct, count): ranks add these in place."""
         return self._sums
 
+    @classmethod
+    def of(cls, sums: torch.Tensor) -> Running:
+        """Sums as `state` gives them."""
+        made = cls(sums.device)
+        made._sums = sums
+        return made
+
     def reset(self) -> None:
         """Start a new epoch."""
         self._sums.zero_()

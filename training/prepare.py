@@ -13,7 +13,7 @@ from shards import splits
 from shards.augment import Augmentation
 from shards.manifest import Manifest
 from shards.plan import Plan
-from training import device
+from training import device, distributed
 from training.average import Average
 from training.config import Config, ConfigError
 from training.feed import Feed, Preprocessing
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def prepare(config: Config, folder: Path, log: Log) -> Trainer:
+def prepare(
+    config: Config, folder: Path, log: Log, ranks: distributed.Ranks | None = None
+) -> Trainer:
     """Open the shards, split them, build model, optimizer and feeds. Writes nothing."""
 
     config = config.resolve()
-    on = device.choose(config.device)
+    ranks = ranks or distributed.Ranks()
+    on = device.choose(config.device, ranks.local if ranks.count > 1 else None)
     precision = device.precision(config.precision, on)
     clips = shard_set.load(config.shards)
     split = splits.make(clips, config.split, config.split_seed)
@@ -43,12 +46,14 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
     _settle_random(config)
     model = _build(config, len(clips.classes))
     wanted = _preprocessing(config, model.input_spec)
+    if config.sync_bn:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = device.place(model, on, precision)
     optimizer = _optimizer(config, model)
     share = config.batch_size // config.accumulate
     train = Feed(
         clips,
-        Plan(split.train, share, config.seed, shuffle=True),
+        Plan(split.train, share, config.seed, True, ranks.rank, ranks.count),
         wanted,
         on,
         rule=_rule(config),
@@ -61,6 +66,8 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
         manifest=clips,
         split=split,
         model=model,
+        parallel=ranks.wrap(model, on),
+        ranks=ranks,
         preprocessing=wanted,
         optimizer=optimizer,
         rate=LearningRate(config, optimizer, -(-train.steps // config.accumulate)),
@@ -68,7 +75,13 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
         class_weight=_class_weight(config, clips, split, on),
         average=Average(model, config.ema) if config.ema else None,
         train=train,
-        val=Feed(clips, Plan(split.val, share), wanted, on, workers=config.workers),
+        val=Feed(
+            clips,
+            Plan(split.val, share, rank=ranks.rank, ranks=ranks.count),
+            wanted,
+            on,
+            workers=config.workers,
+        ),
         device=on,
         precision=precision,
         log=log,
@@ -79,10 +92,9 @@ def prepare(config: Config, folder: Path, log: Log) -> Trainer:
 
 
 def _settle_random(config: Config) -> None:
-    """Seed torch (dropout; weights have a seed of their own) and choose its algorithms."""
+    """Choose torch's algorithms. Weights have a seed of their own, dropout one for each step."""
     import torch
 
-    torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
 

@@ -87,6 +87,10 @@ class Log:
             self._waiting.clear()
 
 
+def silent(_: str) -> None:
+    """The log of every rank but the first."""
+
+
 def start(trainer: Trainer, *, resumed: bool) -> None:
     """Make the folder and write config.toml and environment.json (a resumed run: once more)."""
     folder = trainer.folder
@@ -132,7 +136,8 @@ def finish(trainer: Trainer, reason: str, *, finite: bool) -> dict[str, Any]:
         "manifest_digest": trainer.manifest.digest,
         "classes": list(trainer.manifest.classes),
     }
-    write_atomically(trainer.folder / "summary.json", _json(summary))
+    if trainer.ranks.speaks:
+        write_atomically(trainer.folder / "summary.json", _json(summary))
     return summary
 
 

@@ -11,6 +11,7 @@ from shards import splits
 from shards.manifest import Manifest
 from training.average import Average
 from training.config import Config, ConfigError
+from training.distributed import Ranks
 from training.feed import Feed, Preprocessing
 from training.metrics import Running
 from training.schedule import Best, EarlyStop, LearningRate
@@ -39,13 +40,18 @@ class Position:
 
 @dataclasses.dataclass
 class Trainer:
-    """Everything a run holds while it trains; `training.loop` drives it."""
+    """Everything a run holds while it trains; `training.loop` drives it.
+
+    parallel: `model` as the forward pass calls it, which with several ranks is DDP's wrapper.
+    """
 
     config: Config
     folder: Path
     manifest: Manifest
     split: splits.Split
     model: nn.Module
+    parallel: nn.Module
+    ranks: Ranks
     preprocessing: Preprocessing
     optimizer: torch.optim.Optimizer
     rate: LearningRate
@@ -68,9 +74,10 @@ class Trainer:
         return self.model if self.average is None else self.average.module
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds (see training/checkpoint.py). `model` is what is evaluated."""
-        import torch
+        """What a checkpoint holds (see training/checkpoint.py). `model` is what is evaluated.
 
+        Every rank must call it: the sums are added up.
+        """
         state = {
             "model_name": self.config.model,
             "model_options": {**known_options(self.config), **model_options(self.config)},
@@ -81,9 +88,8 @@ class Trainer:
             "best": self.best.state(),
             "epoch": self.history[-1]["epoch"] if self.history else 0,
             "position": dataclasses.asdict(self.position),
-            "sums": self.sums.state(),
+            "sums": self.ranks.add(self.sums.state()),
             "history": self.history,
-            "random": torch.get_rng_state(),
             "config": dataclasses.asdict(self.config),
             "classes": list(self.manifest.classes),
             "split": self.split.describe(),
@@ -97,14 +103,10 @@ class Trainer:
         if self.average is not None:
             state["average"] = self.average.state()
             state["trained"] = self.model.state_dict()
-        if self.device.type == "cuda":
-            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state` (of `last.pt`): everything but config and shards, which must agree."""
-        import torch
-
         if state["manifest_digest"] != self.manifest.digest:
             raise ConfigError(
                 f"{self.config.shards} is not the shard set this run was trained on (its manifest "
@@ -120,10 +122,8 @@ class Trainer:
         self.best = Best(**state["best"])
         self.position = Position(**state["position"])
         self.history = list(state["history"])
-        self.sums.state().copy_(state["sums"])
-        torch.set_rng_state(state["random"])
-        if "random_cuda" in state and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+        if self.ranks.speaks:  # the others start from zero: these are the sums of all
+            self.sums.state().copy_(state["sums"])
 
 
 def known_options(config: Config) -> dict[str, Any]:
