@@ -12,7 +12,7 @@ nothing is looked at stays dark. The state's least value is subtracted first; it
 from __future__ import annotations
 
 import copy
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,19 +37,23 @@ class CamError(ValueError):
     """A network without an attention map, or a name that is no GIF's; one sentence."""
 
 
-def of_video(predictor: Predictor, path: Path) -> list[Image]:
-    """The animation's pictures of a video: its (first) clip, for its most probable class.
+def of_clip(predictor: Predictor, pixels: NDArray[np.uint8]) -> list[Image]:
+    """The animation's pictures of a clip uint8 [T,H,W,3], for its most probable class.
 
-    Raises CamError, or pipeline.decode.VideoError.
+    Raises CamError.
     """
-    from training.predict import read_clips
-
-    pixels = read_clips(path, predictor.state["preprocessing"])
-    clip = predictor.input(pixels[:1])
-    (name, share), *_ = predictor.top(predictor.probabilities(pixels[:1])[0], 1)
+    clip = predictor.input(pixels[None])
+    (name, share), *_ = predictor.top(predictor.probabilities(pixels[None])[0], 1)
     target = predictor.classes.index(name)
     heat = attention(predictor.model, predictor.model_name, clip, target)
     return panels(cropped(clip, predictor.wanted), heat, name, share)
+
+
+def of_video(predictor: Predictor, path: Path) -> list[Image]:
+    """`of_clip` of a video's (first) clip. Raises CamError, or pipeline.decode.VideoError."""
+    from training.predict import read_clips
+
+    return of_clip(predictor, read_clips(path, predictor.state["preprocessing"])[0])
 
 
 def attention(model: nn.Module, name: str, clip: torch.Tensor, target: int) -> NDArray[np.float32]:
@@ -155,13 +159,17 @@ def check_name(path: Path) -> None:
 
 def write_gif(path: Path, pictures: Sequence[Image], milliseconds: int = 160) -> Path:
     """Write an endless animation, whole or not at all; -> path."""
+    from shards.manifest import write_atomically
+
     check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.unfinished.gif")
-    try:
-        first, *rest = pictures
-        first.save(unfinished, save_all=True, append_images=rest, duration=milliseconds, loop=0)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path, gif(pictures, milliseconds))
     return path
+
+
+def gif(pictures: Sequence[Image], milliseconds: int = 160) -> bytes:
+    """An endless animation as the bytes of a GIF."""
+    first, *rest = pictures
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    return file.getvalue()

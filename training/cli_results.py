@@ -1,6 +1,6 @@
-"""The commands about finished runs: har-eval, har-predict, har-report, har-export: thin.
+"""The commands about finished runs: har-eval, har-predict, har-report, har-export, har-serve.
 
-Odd: nothing heavy is imported outside the command bodies, so that --help answers at once.
+Odd: they are thin, and nothing heavy is imported outside their bodies: --help answers at once.
 """
 
 from __future__ import annotations
@@ -75,12 +75,15 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
     help="A picture of clips to show, as 'har-shards preview' draws it.",
 )
 @click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
+@click.option("--cards", is_flag=True, help="Write a MODEL_CARD.md into each run folder, too.")
 @one_sentence
-def report_main(runs: tuple[Path, ...], out: Path, **options: Any) -> None:
+def report_main(runs: tuple[Path, ...], out: Path, cards: bool, **options: Any) -> None:
     """Write the report of evaluated run folders: Table 1, curves and the rest."""
-    from training import report
+    from training import card, report
 
     click.echo(f"report: {report.write(list(runs), out, **options)}")
+    for run in runs if cards else ():
+        click.echo(f"card: {card.write(run)}")
 
 
 @click.command()
@@ -101,3 +104,18 @@ def export_main(run: Path, out: Path, preprocessing: bool) -> None:
     from training import export
 
     click.echo(export.describe(export.run(run, out, preprocessing=preprocessing)))
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="0: any free one.")
+@click.option("--max-mb", default=100, show_default=True, help="Largest file taken.")
+@click.option("--max-seconds", default=120, show_default=True, help="Longest video taken.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@one_sentence
+def serve_main(run: Path, **options: Any) -> None:
+    """Serve a page on this machine to drop a video on: its frames, top classes, attention."""
+    from training import serve
+
+    serve.run(run, **options)
