@@ -43,8 +43,8 @@ def test_a_run_writes_all_its_files(shards, tmp_path, model):
     assert result.exit_code == 0, result.output
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "config.toml", "environment.json", "metrics.jsonl", "best.pt", "last.pt", "previous.pt", "log.txt",
-        "summary.json", "loss.png", "acc.png",
+        "config.toml", "environment.json", "metrics.jsonl", "best.pt", "last.pt", "previous.pt",
+        "log.txt", "summary.json", "loss.png", "acc.png",
     }  # fmt: skip
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
@@ -146,6 +146,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "not finite" in result.output
     assert not (tmp_path / "run" / "best.pt").exists()
+
+
+def test_out_of_memory_is_one_sentence_with_what_helps(shards, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.setattr(loop, "train_step", full)
+    result = train(shards, tmp_path / "run")
+    assert result.exit_code == 2
+    text = " ".join(result.output.split())
+    assert "cpu is out of memory with 6 clips of 4x16x16 at once: use '--accumulate 2'" in text
 
 
 def test_class_weights_are_inverse_to_the_train_counts(shards):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training import checkpoint, distributed, progress, run, signals
-from training.config import Config
+from training.config import Config, ConfigError
 from training.distributed import Ranks
 from training.feed import Ready
 from training.metrics import Running
@@ -198,6 +198,8 @@ def fit(
     one-sentence errors of config, shards, splits and models before anything is written, and
     signals.Interrupted after saving.
     """
+    import torch
+
     with distributed.join(config.device) as ranks:
         trainer = prepare(config, folder, log if ranks.speaks else run.silent, ranks)
         try:
@@ -209,6 +211,8 @@ def fit(
                 run.start(trainer, resumed=resume is not None)
             with signals.watch() as watch:
                 return _train(trainer, watch)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(_too_large(trainer)) from error
         finally:
             trainer.train.close()
             trainer.val.close()
@@ -258,6 +262,17 @@ def _over(trainer: Trainer) -> str | None:
     return None
 
 
+def _too_large(trainer: Trainer) -> str:
+    """What to do when the device's memory is full: the two options that help most."""
+    config = trainer.config
+    T, (H, W) = trainer.preprocessing.frames, trainer.preprocessing.size
+    return (
+        f"{trainer.device} is out of memory with {config.batch_size // config.accumulate} clips of "
+        f"{T}x{H}x{W} at once: use '--accumulate {config.accumulate * 2}' (the same batch in more "
+        f"parts) or fewer --frames; what was saved is in {trainer.folder}."
+    )
+
+
 def _diverged(line: dict[str, Any]) -> str:
     where = f"the loss of epoch {line['epoch']} is not finite"
     if "bad_step" in line:
@@ -270,4 +285,5 @@ def _describe(line: dict[str, Any]) -> str:
         f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
         f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}  lr {line['lr']:.1e}"
         f"  {line['clips_per_s']:.1f} clips/s  {line['data_wait']:.1%} waiting for data"
+        f"{', which limits it: try more --workers' if line['data_wait'] > 0.5 else ''}"
     )
