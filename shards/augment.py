@@ -1,15 +1,16 @@
 """Augmentation: crop, scale, aspect, rotation and flip of a clip are one affine map, sampled once.
 
 The maps are drawn on the host (numpy, a few floats a clip), the sampling runs on the whole batch
-where the batch is (`apply`, torch: CPU or CUDA), normalisation and cast included.
+where the batch is (`apply`, torch: CPU or CUDA), normalisation and cast included; on the CPU the
+loader's workers do the same clip by clip (`Pixels`, `shards.sample_cpu`).
 
 Odd:
 - A map is a pure function of (seed, epoch, key): nothing depends on batch, worker or rank.
 - Where a rotated crop reaches over the edge of the frame it repeats the edge. Rotating a crop that
   is already cut (as the paper's torchvision chain does) fills its corners with black; here they
   show what is really there.
-- Training at a size well below the stored one would alias with plain bilinear sampling; `apply`
-  averages whole pixel blocks first where the map shrinks by 2 or more.
+- Training at a size well below the stored one would alias with plain bilinear sampling; whole pixel
+  blocks are averaged first where the clip's map shrinks by 2 or more.
 
 Source: paper, sections 3.1 and 3.2 (random resized crop, rotation in +-15 degrees, centre crop,
 normalise; resize and centre crop for evaluation).
@@ -62,7 +63,7 @@ def train_maps(
     count = frames if rule.per_frame else 1
     maps = np.empty((len(keys), count, 2, 3), np.float32)
     for row, key in enumerate(keys):
-        random = _generator(seed, epoch, key)
+        random = generator(seed, epoch, key)
         for frame in range(count):
             maps[row, frame] = _map(*_draw(rule, random, source), source, size)
     return maps
@@ -94,12 +95,32 @@ def apply(
     One bilinear sampling, then (x / 255 - mean) / std, in float32, cast to `dtype` at the end.
     """
     import torch
+
+    B, T, H, W, C = pixels.shape
+    factors = blocks(maps.numpy(), (H, W), size) if min(H / size[0], W / size[1]) >= 2 else None
+    maps = maps.to(pixels.device, torch.float32, non_blocking=True)
+    if factors is None or (factors == factors[0]).all():
+        x = _sampled(pixels, maps, size, 1 if factors is None else int(factors[0]))
+    else:  # a clip's pixels must not depend on the others in its batch
+        x = torch.empty((B, T, C, *size), device=pixels.device)
+        for factor in np.unique(factors).tolist():
+            rows = torch.from_numpy(np.flatnonzero(factors == factor)).to(pixels.device)
+            x[rows] = _sampled(pixels[rows], maps[rows], size, factor)
+    x = x.permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
+    scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(1, C, 1, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device)
+    x = x * scale - shift.view(1, C, 1, 1, 1)
+    return x.to(dtype or torch.float32, memory_format=torch.channels_last_3d)
+
+
+def _sampled(
+    pixels: torch.Tensor, maps: torch.Tensor, size: tuple[int, int], factor: int
+) -> torch.Tensor:
+    """uint8 [B,T,H,W,C] -> float32 [B,T,C,h,w], values 0..255."""
     import torch.nn.functional as F
 
     B, T, H, W, C = pixels.shape
     per_clip = maps.shape[1] == 1
-    factor = _block(maps, (H, W), size)
-    maps = maps.to(pixels.device, torch.float32, non_blocking=True)
     x = pixels.permute(0, 1, 4, 2, 3)  # [B,T,C,H,W]
     x = x.reshape((B, T * C, H, W) if per_clip else (B * T, C, H, W)).float()
     if factor > 1:
@@ -107,29 +128,70 @@ def apply(
     theta = maps[:, 0] if per_clip else maps.flatten(0, 1)  # [B,2,3] or [B*T,2,3]
     grid = F.affine_grid(theta, [len(theta), C, *size], align_corners=False)  # [.,h,w,2]
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    x = x.view(B, T, C, *size).permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
-    scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(1, C, 1, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device)
-    x = x * scale - shift.view(1, C, 1, 1, 1)
-    return x.to(dtype or torch.float32, memory_format=torch.channels_last_3d)
+    return x.view(B, T, C, *size)
 
 
-def _block(maps: torch.Tensor, source: tuple[int, int], size: tuple[int, int]) -> int:
-    """-> f: blocks of f x f pixels are averaged first, where every map of the batch shrinks by f.
+@dataclass(frozen=True)
+class Pixels:
+    """How a loader's workers make a model's input of stored clips, on the CPU.
+
+    rule: how to augment; None for the evaluation transform (`resize`, centre crop). size, resize:
+    (H, W). mean, std: per channel, of values in 0..1.
+    """
+
+    size: tuple[int, int]
+    resize: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rule: Augmentation | None = None
+
+    def maps(
+        self, *, seed: int, epoch: int, keys: Sequence[str], frames: int, source: tuple[int, int]
+    ) -> np.ndarray:
+        """The maps of these clips, float32 [B,F,2,3]."""
+        if self.rule is None:
+            return eval_maps(len(keys), source=source, resize=self.resize, size=self.size)
+        return train_maps(
+            self.rule, seed=seed, epoch=epoch, keys=keys, frames=frames, source=source,
+            size=self.size,
+        )  # fmt: skip
+
+    def put(self, clip: np.ndarray, key: str, seed: int, epoch: int, out: np.ndarray) -> None:
+        """uint8 clip [T,H,W,3] -> out float32 [T,h,w,3], equal to `apply` within 1/255."""
+        from shards import sample_cpu
+
+        T, H, W, _ = clip.shape
+        maps = self.maps(seed=seed, epoch=epoch, keys=[key], frames=T, source=(H, W))
+        factor = int(blocks(maps, (H, W), self.size)[0])
+        scale, shift = sample_cpu.coefficients(self.mean, self.std)
+        sample_cpu.sample(clip, maps[0], out, factor=factor, scale=scale, shift=shift)
+
+
+def blocks(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Maps [B,F,2,3] -> int [B]: blocks of f x f pixels are averaged first, where all maps of the
+    clip shrink by f.
 
     Normalised coordinates do not change under it as long as f divides the frame.
     """
     H, W = source
-    if min(H / size[0], W / size[1]) < 2:  # no map can shrink more than the whole frame does
-        return 1
-    zoom = maps[..., :2].norm(dim=-1).amin().item()  # smallest window / frame; maps are on the host
-    factor = max(1, int(min(zoom * H / size[0], zoom * W / size[1])))
-    while H % factor or W % factor:
-        factor -= 1
-    return factor
+    shrink = min(H / size[0], W / size[1])
+    if shrink < 2:  # no map can shrink more than the whole frame does
+        return np.ones(len(maps), int)
+    zooms = np.linalg.norm(maps[..., :2], axis=-1).min(axis=(1, 2))  # smallest window / frame
+    factors = np.maximum(1, (zooms * shrink).astype(int))
+    for row, factor in enumerate(factors.tolist()):
+        while H % factor or W % factor:
+            factor -= 1
+        factors[row] = factor
+    return factors
 
 
-def _generator(seed: int, epoch: int, key: str) -> np.random.Generator:
+def _block(maps: torch.Tensor, source: tuple[int, int], size: tuple[int, int]) -> int:
+    """`blocks` of maps that are all alike."""
+    return int(blocks(maps.numpy(), source, size)[0])
+
+
+def generator(seed: int, epoch: int, key: str) -> np.random.Generator:
     """Philox keyed by (seed, epoch, key): the same draw wherever and whenever it is made."""
     words = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(words, "little")))

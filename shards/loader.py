@@ -3,85 +3,42 @@
 Odd:
 - No allocation per batch. A fresh 33 MB buffer a batch costs more in page faults than the copy
   itself, so the ring's slots are made once (pinned once, when the batches go to CUDA) and reused.
-- Threads, not processes: a read is `preadv` into the slot plus one xxh3, both outside the GIL, so
-  there is nothing to pickle, no shared memory to leak and no worker to lose.
-- A batch is borrowed: its slot returns to the ring at `batch.release()`, or at
-  `batch.release(event)` once that CUDA event (the copy to the device) has happened.
+- Threads, not processes: reading, checksum and sampling all run outside the GIL, so two threads
+  reach 90 % of what two threads copy in memory at all (docs/benchmarks.md, "Loader"); and there is
+  nothing to pickle, no shared memory to leak, nothing left behind by a killed run.
+- A batch is borrowed: its slot returns to the ring at `batch.release()`, at `batch.release(event)`
+  once that CUDA event (the copy to the device) has happened, or, after `batch.lend()`, when the
+  tensor and all its views are gone.
+- A corrupt clip stops the run. With `max_bad` its place is taken by the next clip of the plan
+  that reads well; it is kept in `Loader.bad` and warned about, and in an evaluation not counted.
 """
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 
-from shards.manifest import Manifest
+from shards import augment
+from shards.augment import Pixels
+from shards.crew import Crew, Job, StuckError
+from shards.manifest import Manifest, ShardSetError
 from shards.plan import Plan, Rows
 from shards.reader import ClipReader
+from shards.ring import Batch, Event, Ring
+
+__all__ = ["BadClipWarning", "Batch", "Event", "Loader", "LoaderError", "Ring"]
 
 
 class LoaderError(ValueError):
     """More frames asked for than stored, a stuck worker, a ring never given back; one sentence."""
 
 
-class Event(Protocol):
-    """What `Batch.release` waits for: a CUDA event, or anything with `synchronize`."""
-
-    def synchronize(self) -> None: ...
-
-
-@dataclass
-class Batch:
-    """One batch, borrowed from the ring until `release`.
-
-    pixels: torch uint8 [b,T,H,W,C]. labels: int64 [b]. keys: the samples' keys. ids, valid,
-    counted: see `plan.Rows`; rows that are not valid are fill-up and must not count.
-    """
-
-    step: int
-    pixels: Any
-    labels: np.ndarray
-    ids: np.ndarray
-    valid: np.ndarray
-    counted: int
-    keys: list[str]
-    _slot: int = field(repr=False, default=-1)
-    _ring: Ring | None = field(repr=False, default=None)
-
-    def release(self, event: Event | None = None) -> None:
-        """Give the slot back; with `event`, it is filled again only after the event."""
-        if self._ring is not None:
-            self._ring.give(self._slot, event)
-            self._ring, self.pixels = None, None
-
-
-class Ring:
-    """A fixed number of batch buffers and the list of those that are free."""
-
-    def __init__(self, slots: int, shape: tuple[int, ...], pinned: bool) -> None:
-        import torch
-
-        self.buffers = [
-            torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(slots)
-        ]
-        self._free: deque[tuple[int, Event | None]] = deque((slot, None) for slot in range(slots))
-
-    def give(self, slot: int, event: Event | None) -> None:
-        self._free.append((slot, event))
-
-    def take(self) -> int | None:
-        """-> a slot that nobody reads any more, or None when all are lent out."""
-        if not self._free:
-            return None
-        slot, event = self._free.popleft()
-        if event is not None:
-            event.synchronize()
-        return slot
+class BadClipWarning(UserWarning):
+    """A corrupt clip was replaced by another one."""
 
 
 class Loader:
@@ -104,6 +61,8 @@ class Loader:
         depth: int = 2,
         pinned: bool = False,
         check: bool = True,
+        pixels: Pixels | None = None,
+        max_bad: int = 0,
         timeout: float = 30.0,
     ) -> None:
         stored, height, width, channels = manifest.clip_shape
@@ -114,12 +73,16 @@ class Loader:
                 f"use --frames {stored} or fewer, or build shards with more frames."
             )
         self.manifest, self.plan, self.jitter, self.timeout = manifest, plan, jitter, timeout
-        self.depth = max(1, depth)
+        self.pixels, self.max_bad, self.depth = pixels, max_bad, max(1, depth)
+        self.bad: dict[int, str] = {}  # sample id -> what is wrong with it
+        self._bad_lock = threading.Lock()
         self._reader = ClipReader(manifest, check=check)
         share = plan.batch_size // plan.ranks
+        size = (height, width) if pixels is None else pixels.size
+        shape = (share, self.frames, *size, channels)
         # one slot is with the user, one may still be on its way to the device
-        self._ring = Ring(self.depth + 2, (share, self.frames, height, width, channels), pinned)
-        self._pool = ThreadPoolExecutor(workers, "har-loader") if workers > 0 else None
+        self._ring = Ring(self.depth + 2, shape, pinned, pixels is not None)
+        self._crew = Crew(workers)
 
     @property
     def steps(self) -> int:
@@ -129,7 +92,7 @@ class Loader:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from step `start` on. A batch not released yet is released when
         the next one is asked for."""
-        pending: deque[tuple[int, Rows, int, Future[None] | None]] = deque()
+        pending: deque[tuple[Job, Rows, int]] = deque()
         step, last = start, None
         try:
             while True:
@@ -139,23 +102,27 @@ class Loader:
                     slot = self._ring.take()
                     if slot is None:
                         break
-                    rows = self.plan.rows(epoch, step)
-                    pending.append((step, rows, slot, self._start(epoch, rows, slot)))
+                    pending.append(self._start(epoch, step, slot))
                     step += 1
                 if not pending:
                     self._all_done(step)
                     return
-                last = self._finish(*pending.popleft())
+                job, rows, slot = pending[0]
+                self._wait(job)
+                pending.popleft()
+                last = self._batch(job.step, rows, slot)
                 yield last
+                del job, rows
         finally:
             if last is not None:
                 last.release()
-            self._drain(pending)
+            for job, _, slot in pending:  # a slot that a stuck worker writes to is never reused
+                if self._crew.settle(job, 0 if isinstance(job.error, StuckError) else self.timeout):
+                    self._ring.give(slot, None)
 
     def close(self) -> None:
         """End the threads and close the shards."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._crew.close()
         self._reader.close()
 
     def __enter__(self) -> Loader:
@@ -168,50 +135,93 @@ class Loader:
         if step < self.steps:
             raise LoaderError("every slot of the ring is lent out: release batches after use.")
 
-    def _start(self, epoch: int, rows: Rows, slot: int) -> Future[None] | None:
-        if self._pool is None:
-            self._fill(epoch, rows, slot)
-            return None
-        return self._pool.submit(self._fill, epoch, rows, slot)
+    def _start(self, epoch: int, step: int, slot: int) -> tuple[Job, Rows, int]:
+        rows = self.plan.rows(epoch, step)
+        rows = Rows(rows.ids.copy(), rows.valid.copy(), rows.counted)  # a bad clip changes them
+        ids = rows.ids
+        job = Job(
+            step,
+            len(ids),
+            lambda row: self._fill(epoch, rows, row, slot),
+            lambda row: f"sample {self.manifest.keys(ids[row : row + 1])[0]}",
+        )
+        self._crew.start(job)
+        return job, rows, slot
 
-    def _finish(self, step: int, rows: Rows, slot: int, future: Future[None] | None) -> Batch:
+    def _wait(self, job: Job) -> None:
         try:
-            if future is not None:
-                future.result(self.timeout)
-        except FutureTimeoutError as error:
-            raise LoaderError(
-                f"the batch of step {step} was not read within {self.timeout:g} s from "
-                f"{self.manifest.root}: the disk or network share under it hangs."
-            ) from error
-        index = self.manifest.index
-        labels = index["label"][rows.ids].astype(np.int64)
+            self._crew.wait(job, self.timeout)
+        except StuckError as error:
+            job.error = error
+            raise LoaderError(str(error)) from error
+
+    def _batch(self, step: int, rows: Rows, slot: int) -> Batch:
+        labels = self.manifest.index["label"][rows.ids].astype(np.int64)
         keys = self.manifest.keys(rows.ids)
-        pixels = self._ring.buffers[slot]
+        pixels = self._ring.pixels(slot)
         return Batch(
             step, pixels, labels, rows.ids, rows.valid, rows.counted, keys, slot, self._ring
         )
 
-    def _fill(self, epoch: int, rows: Rows, slot: int) -> None:
-        """Runs in a worker: the clips of `rows` -> the slot's memory."""
-        memory = self._ring.buffers[slot].numpy()
+    def _fill(self, epoch: int, rows: Rows, row: int, slot: int) -> None:
+        """Runs in a worker: one clip -> its row of the slot's memory."""
+        out, first = self._ring.memory[slot][row], int(rows.ids[row])
+        sample = first
+        while True:
+            try:
+                self._put(epoch, sample, out)
+                break
+            except ShardSetError as error:
+                self._count_bad(sample, error)
+                sample = self._next_good(sample)
+        if sample != first:
+            rows.ids[row] = sample
+            if not self.plan.shuffle:  # in an evaluation the other clip counts elsewhere
+                rows.valid[row] = False
+
+    def _put(self, epoch: int, sample: int, out: np.ndarray) -> None:
         whole = self.frames == self.manifest.clip_shape[0]
-        for row, sample in enumerate(rows.ids.tolist()):
-            if whole:
-                self._reader.read_into(sample, memory[row])
-            else:
-                chosen = self._frame_numbers(epoch, sample)
-                self._reader.read_frames_into(sample, chosen, memory[row])
+        if self.pixels is None and whole:
+            self._reader.read_into(sample, out)
+            return
+        if self.pixels is None:
+            self._reader.read_frames_into(sample, self._frame_numbers(epoch, sample), out)
+            return
+        clip = self._reader.scratch()
+        self._reader.read_into(sample, clip)
+        if not whole:
+            clip = clip[self._frame_numbers(epoch, sample)]
+        key = self.manifest.index["key"][sample].decode()
+        self.pixels.put(clip, key, self.plan.seed, epoch, out)
+
+    def _count_bad(self, sample: int, error: ShardSetError) -> None:
+        """Note a corrupt clip; raise its error when there are more than `max_bad`."""
+        with self._bad_lock:
+            if sample in self.bad:
+                return
+            if len(self.bad) >= self.max_bad:
+                if self.max_bad == 0:
+                    raise error
+                raise ShardSetError(
+                    f"more than {self.max_bad} clips are corrupt, the last: {error}"
+                ) from error
+            self.bad[sample] = str(error)
+        warnings.warn(f"replaced a corrupt clip: {error}", BadClipWarning, stacklevel=2)
+
+    def _next_good(self, sample: int) -> int:
+        """The clip after `sample` in the plan's own order that is not known to be bad."""
+        ids = self.plan.ids
+        at = int(np.flatnonzero(ids == sample)[0])
+        for other in np.roll(ids, -at - 1)[:-1].tolist():
+            if other not in self.bad:
+                return int(other)
+        raise ShardSetError(f"every clip of this side of {self.manifest.root} is corrupt.")
 
     def _frame_numbers(self, epoch: int, sample: int) -> np.ndarray:
         """Which stored frames: int64 [frames], evenly spaced, phase 0 or random (jitter)."""
         stored = self.manifest.clip_shape[0]
         phase = 0.0
         if self.jitter:
-            phase = np.random.default_rng([self.plan.seed, epoch, sample]).random()
+            key = self.manifest.index["key"][sample].decode()
+            phase = augment.generator(self.plan.seed, epoch, f"{key}/phase").random()
         return ((np.arange(self.frames) + phase) * stored / self.frames).astype(np.int64)
-
-    def _drain(self, pending: deque[tuple[int, Rows, int, Future[None] | None]]) -> None:
-        """Give back the slots of batches that nobody will ask for; a stuck one is never reused."""
-        for _, _, slot, future in pending:
-            if future is None or future.cancel() or wait([future], self.timeout).done:
-                self._ring.give(slot, None)

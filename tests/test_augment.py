@@ -104,7 +104,7 @@ def test_crops_stay_inside_the_frame_and_in_range():
     rule = Augmentation(scale=(0.2, 0.9))
     for key in range(300):
         (top, left, h, w), angle, flip = augment._draw(
-            rule, augment._generator(0, 0, str(key)), (128, 171)
+            rule, augment.generator(0, 0, str(key)), (128, 171)
         )
         assert 0 <= top <= 128 - h
         assert 0 <= left <= 171 - w
@@ -131,3 +131,114 @@ def test_normalisation_is_per_channel_and_layout_is_channels_last():
     assert out.shape == (2, 3, 4, 8, 8)
     assert out.is_contiguous(memory_format=torch.channels_last_3d)
     assert out[0, :, 0, 0, 0].tolist() == pytest.approx([-1, 0, 3], abs=1e-5)
+
+
+def natural_clip(frames=4, height=128, width=171, seed=0):
+    """Edges and gradients as photographs have them: blurred noise at three scales, full range."""
+    source = torch.Generator().manual_seed(seed)
+    clip = torch.zeros(1, 3 * frames, height, width)
+    for grid, weight in ((5, 0.6), (20, 0.3), (60, 0.1)):
+        noise = torch.rand(1, 3 * frames, grid, grid, generator=source)
+        clip += weight * torch.nn.functional.interpolate(noise, (height, width), mode="bicubic")
+    clip = (clip - clip.amin()) / (clip.amax() - clip.amin())
+    clip = (clip[0].reshape(frames, 3, height, width) * 255).round().to(torch.uint8)
+    return clip.permute(0, 2, 3, 1)[None].contiguous()
+
+
+def difference(clip, pixels, keys=("a", "b", "c", "d", "e", "f", "g", "h")):
+    """Largest |workers' path - torch path| over the keys, in levels of 0..255."""
+    frames, source = clip.shape[1], tuple(clip.shape[2:4])
+    maps = pixels.maps(seed=1, epoch=2, keys=keys, frames=frames, source=source)
+    many = clip.expand(len(keys), *clip.shape[1:])
+    expected = augment.apply(
+        many, torch.from_numpy(maps), size=pixels.size, mean=pixels.mean, std=pixels.std
+    )
+    got = np.empty((len(keys), frames, *pixels.size, 3), np.float32)
+    for row, key in enumerate(keys):
+        pixels.put(clip[0].numpy(), key, 1, 2, got[row])
+    gap = np.abs(got - expected.permute(0, 2, 3, 4, 1).numpy()).max(axis=(0, 1, 2, 3))
+    return (gap * np.asarray(pixels.std) * 255).max()
+
+
+KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)}
+
+
+@pytest.mark.parametrize(
+    "rule", [None, Augmentation(flip=0.5), Augmentation(per_frame=True), Augmentation(degrees=0)]
+)
+def test_the_workers_path_equals_the_torch_path_on_natural_pictures(rule):
+    pixels = augment.Pixels((112, 112), (128, 171), **KINETICS, rule=rule)
+    assert difference(natural_clip(), pixels) < 0.2
+
+
+def test_the_workers_path_is_within_one_level_on_noise():
+    noise = torch.randint(0, 256, (1, 2, 128, 171, 3), dtype=torch.uint8)
+    pixels = augment.Pixels((112, 112), (128, 171), **KINETICS, rule=Augmentation())
+    assert difference(noise, pixels) < 1
+
+
+def test_both_paths_average_blocks_alike_when_a_clip_shrinks():
+    rule = Augmentation(scale=(0.1, 1.0))
+    pixels = augment.Pixels((24, 24), (24, 24), **KINETICS, rule=rule)
+    clip = natural_clip(height=120, width=120)
+    maps = pixels.maps(seed=1, epoch=2, keys=list("abcdefgh"), frames=4, source=(120, 120))
+    assert len(set(augment.blocks(maps, (120, 120), (24, 24)).tolist())) > 1
+    assert difference(clip, pixels) < 1
+
+
+def test_pixels_of_a_clip_do_not_depend_on_its_batch():
+    clip = natural_clip(height=120, width=120).expand(8, -1, -1, -1, -1)
+    common = {"seed": 1, "epoch": 2, "frames": 4, "source": (120, 120), "size": (24, 24)}
+    keys = list("abcdefgh")
+    maps = torch.from_numpy(augment.train_maps(Augmentation(), keys=keys, **common))
+    whole = augment.apply(clip, maps, size=(24, 24), **KINETICS)
+    for row in range(8):
+        alone = augment.apply(clip[:1], maps[row : row + 1], size=(24, 24), **KINETICS)
+        torch.testing.assert_close(alone[0], whole[row], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 2)])
+def test_frames_of_a_pixel_or_two_are_sampled_without_reading_outside(height, width):
+    pixels = augment.Pixels((5, 7), (5, 7), **PLAIN, rule=Augmentation())
+    clip = torch.full((1, 2, height, width, 3), 77, dtype=torch.uint8)
+    assert difference(clip, pixels) < 0.01
+
+
+def test_the_workers_path_refuses_clips_without_colour():
+    pixels = augment.Pixels((4, 4), (4, 4), (0.5,), (0.5,))
+    with pytest.raises(ValueError, match="1 channels"):
+        pixels.put(np.zeros((2, 8, 8, 1), np.uint8), "a", 0, 0, np.empty((2, 4, 4, 1), np.float32))
+
+
+@pytest.mark.slow
+def test_drawn_parameters_have_torchvisions_distributions():
+    """Kolmogorov-Smirnov, 4,000 draws each: area, ratio and place of the crop; the angle."""
+    from scipy.stats import ks_2samp
+
+    torch.manual_seed(0)
+    source, draws = (128, 171), 4000
+    picture = torch.zeros(3, *source)
+    theirs = np.array(
+        [
+            v2.RandomResizedCrop.make_params(v2.RandomResizedCrop(112), [picture])
+            if hasattr(v2.RandomResizedCrop, "make_params")
+            else v2.RandomResizedCrop(112)._get_params([picture])
+            for _ in range(draws)
+        ],
+        dtype=object,
+    )
+    theirs = np.array([[p["top"], p["left"], p["height"], p["width"]] for p in theirs], float)
+    spin = v2.RandomRotation(15)
+    angles = [spin.make_params([picture])["angle"] for _ in range(draws)]
+    ours = [
+        augment._draw(Augmentation(), augment.generator(3, 1, str(n)), source) for n in range(draws)
+    ]
+    mine = np.array([crop for crop, _, _ in ours])
+    for name, of in {
+        "area": lambda c: c[:, 2] * c[:, 3] / (source[0] * source[1]),
+        "log ratio": lambda c: np.log(c[:, 3] / c[:, 2]),
+        "middle y": lambda c: c[:, 0] + c[:, 2] / 2,
+        "middle x": lambda c: c[:, 1] + c[:, 3] / 2,
+    }.items():
+        assert ks_2samp(of(theirs), of(mine)).pvalue > 0.001, name
+    assert ks_2samp(angles, [math.degrees(angle) for _, angle, _ in ours]).pvalue > 0.001

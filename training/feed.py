@@ -5,7 +5,8 @@ for the data.
 
 Odd: on CUDA the uint8 batch crosses on a stream of its own while the step before it computes, and
 its slot goes back to the ring when the copy's event has happened; augmentation runs on the device.
-On the CPU the batch is augmented where it lies.
+On the CPU the loader's workers augment clip by clip and the batch comes ready; its memory goes back
+to the loader when nobody holds `Ready.clips` any more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shards import augment
+from shards.augment import Pixels
 from shards.loader import Batch, Loader
 from shards.manifest import Manifest
 from shards.plan import Plan
@@ -72,7 +74,8 @@ class Ready:
 class Feed:
     """Batches of one side of a split, ready for the model.
 
-    rule: how to augment, None for the evaluation transform (resize, centre crop).
+    rule: how to augment, None for the evaluation transform (resize, centre crop). max_bad: so many
+    corrupt clips are replaced (see `Loader.bad`) before the run stops.
     """
 
     def __init__(
@@ -85,16 +88,22 @@ class Feed:
         rule: augment.Augmentation | None = None,
         jitter: bool = False,
         workers: int = 2,
+        max_bad: int = 0,
     ) -> None:
         import torch
 
+        cuda = device.type == "cuda"
+        wanted = preprocessing
+        self._pixels = Pixels(wanted.size, wanted.resize, wanted.mean, wanted.std, rule)
         self.loader = Loader(
             manifest,
             plan,
-            frames=preprocessing.frames,
+            frames=wanted.frames,
             jitter=jitter,
             workers=workers,
-            pinned=device.type == "cuda",
+            pinned=cuda,
+            pixels=None if cuda else self._pixels,
+            max_bad=max_bad,
         )
         self.preprocessing, self.device, self.rule = preprocessing, device, rule
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -107,6 +116,9 @@ class Feed:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Ready]:
         """The batches of an epoch from step `start` on; the next is under way while one is used."""
         batches = self.loader.epoch(epoch, start)
+        if self._copies is None:
+            yield from self._on_cpu(batches)
+            return
         ahead = self._next(batches, epoch)
         while ahead is not None:
             ready, arrived = ahead
@@ -123,39 +135,45 @@ class Feed:
     def close(self) -> None:
         self.loader.close()
 
+    def _on_cpu(self, batches: Iterator[Batch]) -> Iterator[Ready]:
+        start = time.perf_counter()
+        for batch in batches:
+            waited = time.perf_counter() - start
+            ready = self._ready(batch, batch.lend(), waited)
+            del batch
+            yield ready
+            del ready  # or its slot would stay lent while the next batch is waited for
+            start = time.perf_counter()
+
     def _next(self, batches: Iterator[Batch], epoch: int) -> tuple[Ready, Any] | None:
         start = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
             return None
         waited = time.perf_counter() - start
-        if self._copies is None:
-            ready = self._prepare(batch, batch.pixels, epoch, waited)
-            batch.release()
-            return ready, None
         import torch
 
         with torch.cuda.stream(self._copies):
             pixels = batch.pixels.to(self.device, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record(self._copies)
-            ready = self._prepare(batch, pixels, epoch, waited)
+            wanted = self.preprocessing
+            clips = augment.apply(
+                pixels,
+                torch.from_numpy(self._maps(batch, epoch)),
+                size=wanted.size,
+                mean=wanted.mean,
+                std=wanted.std,
+            )  # [b,C,T,h,w]
+            ready = self._ready(batch, clips, waited)
             arrived = torch.cuda.Event()
             arrived.record(self._copies)
         batch.release(copied)
         return ready, arrived
 
-    def _prepare(self, batch: Batch, pixels: torch.Tensor, epoch: int, waited: float) -> Ready:
+    def _ready(self, batch: Batch, clips: torch.Tensor, waited: float) -> Ready:
         import torch
 
-        wanted = self.preprocessing
-        clips = augment.apply(
-            pixels,
-            torch.from_numpy(self._maps(batch, epoch)),
-            size=wanted.size,
-            mean=wanted.mean,
-            std=wanted.std,
-        )  # [b,C,T,h,w]
         labels, ids, valid = (
             torch.from_numpy(values).to(self.device, non_blocking=True)
             for values in (batch.labels, batch.ids, batch.valid)
@@ -164,16 +182,10 @@ class Feed:
 
     def _maps(self, batch: Batch, epoch: int) -> np.ndarray:
         """The affine maps of the batch, float32 [b,F,2,3]."""
-        source = self.loader.manifest.clip_shape[1:3]
-        size, resize = self.preprocessing.size, self.preprocessing.resize
-        if self.rule is None:
-            return augment.eval_maps(len(batch.ids), source=source, resize=resize, size=size)
-        return augment.train_maps(
-            self.rule,
+        return self._pixels.maps(
             seed=self.loader.plan.seed,
             epoch=epoch,
             keys=batch.keys,
             frames=self.preprocessing.frames,
-            source=source,
-            size=size,
+            source=self.loader.manifest.clip_shape[1:3],
         )
