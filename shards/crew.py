@@ -109,9 +109,15 @@ class Crew:
         return job.done.wait(timeout)
 
     def close(self) -> None:
-        """Let the threads end when they are done with the clip in hand."""
+        """End the threads, waiting while they finish the clip in hand (a stuck one: 2 s).
+
+        Waiting matters at the end of the process: a daemon that comes out of compiled code while
+        Python shuts down makes the C++ runtime abort ("terminate called without ...").
+        """
         for _ in self._workers:
             self._tasks.put(None)
+        for worker in self._workers:
+            worker.join(2.0)
 
     def _look_at(self, worker: _Worker, timeout: float) -> None:
         doing = worker.doing
