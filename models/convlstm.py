@@ -2,12 +2,12 @@
 
 What is odd about it:
 - The paper had to cut resolution, frames and layers because the network ran out of memory. Here
-  `memory="lean"` recomputes gates in the backward pass (`models.recurrence`), exactly: a training
-  step at 16x112x112 and batch 8 peaks at 13.8 MiB a clip, "fast" at 48.6, the naive stack at 59.2
-  (R(2+1)D-18, batch 2: 527). On a CPU that costs time: 0.75-0.9 of the naive stack's speed lean,
-  0.9-1.0 fast, since convolutions are 70% of a lean step and lean runs a third more of them.
-- A strided convolution, the stem, comes first and each layer but the first reads the layer below
-  through a 2x2 pool: the paper does not say how it went from pixels to states.
+  `memory="lean"` recomputes gates in the backward pass (`models.recurrence`), exactly; figures are
+  in docs/benchmarks.md.
+- A strided convolution and a pool, the stem, come first, and each layer but the first reads the
+  layer below through a 2x2 pool: the paper does not say how it went from pixels to states. States
+  start at a quarter of the image's sides: at half of them, 16 channels wide, gate arithmetic costs
+  as much as the convolutions and a training step of the same multiply-adds takes twice as long.
 - The last step of the last layer goes to the head (figure 4). `return_sequences` is figure 3: the
   head sees the mean of all steps, and `features` returns every step.
 - The states are normalised over the batch before the head. Without, all clips look alike to it
@@ -70,31 +70,41 @@ class ConvLSTMLayer(nn.Module):
         self._initialise(forget_bias)
 
     def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None, *, keep: bool = False
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x [T,B,Cin,H,W] -> (h of every step, pooled [T,B,C,h/2,w/2]; (h, c) of the last)."""
-        weights: list[Tensor | None] = [
-            self.stem_weight,
-            self.stem_bias,
-            self.input_weight,
-            self.bias,
-            self.state_weight,
-            self.peep,
-        ]
-        weights = [v.squeeze(2) if v is not None and v.dim() == 5 else v for v in weights]
+        """x [T,B,Cin,H,W] -> (h of every step, pooled [T,B,C,h/2,w/2]; (h, c) of the last).
+
+        keep: the gates' pre-activations for the backward pass, or else recompute them there.
+        """
+        dtype = x.dtype
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x = x.to(dtype)
-            weights = [None if v is None else v.to(dtype) for v in weights]
-        T, stride = x.shape[0], 1 if self.stem_weight is None else self.plan.stride
-        small = (min(x.shape[-2:]) - 1) // stride + 1 < 2  # one row or column: nothing to pool
+        T, stem = x.shape[0], self.stem_weight is not None
+        small = min(self.plan.sides(x.shape[-2:], stem)) < 2  # one row or column: nothing to pool
         plan = self.plan._replace(
-            chunk=T if self.plan.keep_gates else min(self.plan.chunk, T),
-            pool="none" if small else self.plan.pool,
+            chunk=min(self.plan.chunk, T), keep=keep, pool="none" if small else self.plan.pool
         )
-        h0, c0 = (None, None) if state is None else (state[0].to(x.dtype), state[1])
-        out, h, c = Recurrence.apply(plan, x, h0, c0, *weights)
+        h0, c0 = (None, None) if state is None else (state[0].to(dtype), state[1])
+        out, h, c = Recurrence.apply(plan, x, h0, c0, *self._weights(dtype))
         return out, (h, c)
+
+    def _weights(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """As `Recurrence` takes them: 4-D, in dtype, channels last, candidate rows doubled."""
+        first, rows = 3 * self.hidden, len(self.bias)
+        scale = torch.ones(rows, dtype=self.bias.dtype, device=self.bias.device)
+        scale[first:] = 2
+        wx, bias, wh = (
+            weight * scale.view(-1, *[1] * (weight.dim() - 1))
+            for weight in (self.input_weight, self.bias, self.state_weight)
+        )
+        weights = []
+        for weight in (self.stem_weight, self.stem_bias, wx, bias, wh):
+            if weight is not None:
+                weight = weight.to(dtype) if weight.dim() == 1 else weight.squeeze(2).to(dtype)
+                if weight.dim() == 4:
+                    weight = weight.contiguous(memory_format=torch.channels_last)
+            weights.append(weight)
+        return [*weights, None if self.peep is None else self.peep.squeeze(2)]
 
     def _initialise(self, forget_bias: float) -> None:
         """He et al. fan-out for the stem, which a ReLU follows; Glorot and Bengio for the gates.
@@ -115,10 +125,12 @@ class ConvLSTM(nn.Module):
 
     hidden: channels of each layer; its length is the depth. kernel: odd, of both convolutions of
     a layer; one number, or one per layer.
-    stem_channels, stem_kernel, stem_stride: the convolution before the first layer.
-    pooling: "max", "avg" or "none", 2x2 between layers. forget_bias: initial forget-gate bias.
+    stem_channels, stem_kernel, stem_stride: the convolution before the first layer; stem_pool: a
+    2x2 pool after it.
+    pooling: "max", "avg" or "none", 2x2 after the stem and between layers.
+    forget_bias: initial forget-gate bias.
     peephole: gates see the cell. return_sequences: classify the mean of all steps.
-    memory: "lean" or "fast". chunk: steps whose gates are recomputed at once when lean.
+    memory: "lean" recomputes gates in the backward pass, "fast" keeps them. chunk: steps at once.
     dropout: before the classifier.
     """
 
@@ -126,11 +138,12 @@ class ConvLSTM(nn.Module):
         self,
         num_classes: int,
         *,
-        hidden: Sequence[int] = (16, 32, 64),
+        hidden: Sequence[int] = (32, 64, 64),
         kernel: int | Sequence[int] = 3,
-        stem_channels: int = 24,
+        stem_channels: int = 48,
         stem_kernel: int = 7,
         stem_stride: int = 2,
+        stem_pool: bool = True,
         pooling: str = "avg",
         forget_bias: float = 1.0,
         peephole: bool = False,
@@ -145,7 +158,8 @@ class ConvLSTM(nn.Module):
         _check_choices(pooling, memory, dropout)
         self.input_spec = InputSpec()
         self.return_sequences = return_sequences
-        plan = Plan(chunk, memory == "fast", stem_stride, pooling)
+        self.memory = memory
+        plan = Plan(chunk, True, stem_stride, pooling, stem_pool=pooling if stem_pool else "none")
         self.layers = nn.ModuleList(
             ConvLSTMLayer(
                 3 if n == 0 else hidden[n - 1],
@@ -171,10 +185,11 @@ class ConvLSTM(nn.Module):
         h is [B,C,h,w] of the last step, or [B,C,T,h,w] with `return_sequences`. Reading a video
         in pieces, each with the state of the one before, gives what reading it whole gives.
         """
+        keeps = self._keeps(x)
         x = x.permute(2, 0, 1, 3, 4)  # [T,B,3,H,W]
         states = []
         for n, layer in enumerate(self.layers):
-            x, new = layer(x, None if state is None else state[n])  # [T,B,C,h,w]
+            x, new = layer(x, None if state is None else state[n], keep=keeps[n])  # [T,B,C,h,w]
             states.append(new)
         last = x.permute(1, 2, 0, 3, 4) if self.return_sequences else states[-1][0]
         return last, tuple(states)
@@ -187,8 +202,30 @@ class ConvLSTM(nn.Module):
         """What `features` returned -> logits [B,K]: norm, mean over space (and steps), FC."""
         if features.dim() == 4:
             features = features.unsqueeze(2)  # [B,C,1,h,w]
-        pooled = self.norm(features).mean((2, 3, 4))  # [B,C]
+        # torch 2.15's batch norm has wrong gradients over channels-last maps of 1x1: contiguous
+        pooled = self.norm(features.contiguous()).mean((2, 3, 4))  # [B,C]
         return self.fc(self.dropout(pooled))  # [B,K]
+
+    def _keeps(self, x: Tensor) -> list[bool]:
+        """Which layers keep their gates: fast all; lean the last ones, up to the bytes of x.
+
+        Backward starts at the last layer, and its gates are gone when the first layer, whose maps
+        are the largest, needs room. Keeping those saves their recomputation and costs no peak.
+        """
+        if self.memory == "fast":
+            return [True] * len(self.layers)
+        B, _, T, *sides = x.shape
+        on = x.device.type
+        dtype = torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else x.dtype
+        costs = []
+        for layer in self.layers:
+            assert isinstance(layer, ConvLSTMLayer)
+            sides = layer.plan.sides(sides, layer.stem_weight is not None)
+            costs.append(4 * layer.hidden * B * T * sides[0] * sides[1] * dtype.itemsize)
+            if layer.plan.pool != "none" and min(sides) > 1:
+                sides = [side // 2 for side in sides]
+        room = B * 3 * T * x.shape[3] * x.shape[4] * x.dtype.itemsize
+        return [sum(costs[n:]) <= room for n in range(len(costs))]
 
 
 def _check(

@@ -29,6 +29,7 @@ class NaiveConvLSTM(nn.Module):
             self.cells.append(nn.Conv2d(cin + layer.hidden, 4 * layer.hidden, k, padding=k // 2))
         self.norm = nn.BatchNorm3d(model.layers[-1].hidden)
         self.fc = nn.Linear(self.norm.num_features, model.fc.out_features)
+        self.stem_pool = first.plan.stem_pool
         self.pools = [layer.plan.pool for layer in model.layers]
         self.return_sequences = model.return_sequences
         self.to(model.fc.weight.dtype).load_state_dict(like_naive(model, model.state_dict()))
@@ -37,13 +38,11 @@ class NaiveConvLSTM(nn.Module):
         B, T = x.shape[0], x.shape[2]
         x = x.transpose(1, 2)  # [B,T,3,H,W]
         x = F.relu(self.stem(x.flatten(0, 1)), inplace=True).unflatten(0, (B, T))
+        x = _pool(x, self.stem_pool)  # [B,T,S,h,w]
         for conv, pool in zip(self.cells, self.pools, strict=True):
-            x = _layer(conv, x)  # [B,T,C,h,w]
-            if pool != "none":
-                down = F.max_pool2d if pool == "max" else F.avg_pool2d
-                x = down(x.flatten(0, 1), 2).unflatten(0, (B, T))
+            x = _pool(_layer(conv, x), pool)  # [B,T,C,h,w]
         x = x if self.return_sequences else x[:, -1:]
-        return self.fc(self.norm(x.transpose(1, 2)).mean((2, 3, 4)))
+        return self.fc(self.norm(x.transpose(1, 2).contiguous()).mean((2, 3, 4)))
 
 
 def like_naive(model: ConvLSTM, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -58,6 +57,14 @@ def like_naive(model: ConvLSTM, values: dict[str, Tensor]) -> dict[str, Tensor]:
         named[f"cells.{n}.weight"] = torch.cat(both, 1).squeeze(2)
         named[f"cells.{n}.bias"] = values[f"layers.{n}.bias"]
     return named
+
+
+def _pool(x: Tensor, kind: str) -> Tensor:
+    """[B,T,C,h,w] -> [B,T,C,h/2,w/2], or as it was."""
+    if kind == "none":
+        return x
+    down = F.max_pool2d if kind == "max" else F.avg_pool2d
+    return down(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 
 
 def _layer(conv: nn.Conv2d, x: Tensor) -> Tensor:
