@@ -5,51 +5,28 @@ moment; the same command then makes only what is missing and ends with the same 
 other options or videos refuses to mix with what is there, and says what differs.
 
 Odd: the local executor is threads. Each thread drives a decoder process (`pipeline.decoder`), and
-hashes and writes while that decodes the next video; both release the interpreter lock.
+hashes and writes while that decodes the next video; both release the interpreter lock. Any other
+executor (`pipeline.cluster`) gets the same tasks; videos and output may be URLs (`pipeline.store`).
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+import tempfile
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 from pipeline import plan as planning
-from pipeline import task, ucf101
+from pipeline import store, task, ucf101
+from pipeline.dispatch import BuildError, Folder, Limits, guarded, run
 from pipeline.plan import Options, Plan
-from pipeline.progress import Progress
-from pipeline.task import BUILD, Report, Stopped, Task
+from pipeline.store import LocalFolder
+from pipeline.task import BUILD, Report, Task
 from shards import manifest
-from shards.manifest import MANIFEST, REJECTS, Manifest, ShardInfo
+from shards.manifest import INDEX, MANIFEST, REJECTS, Manifest, ShardInfo
 
-TIMEOUT = 300.0
 REJECTS_SHARE, REJECTS_LEAST = 0.01, 10
-_PLAN = "plan.json"
-
-
-class BuildError(ValueError):
-    """A build that cannot start or go on; the text is one sentence with the way out."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How a build runs; none of it changes the bytes of the set.
-
-    workers: None = one a core. timeout: seconds a video may take. max_rejects: None = 1% of the
-    videos, at least 10. step: called after each video, from any thread (not with an executor).
-    """
-
-    workers: int | None = None
-    timeout: float = TIMEOUT
-    max_rejects: int | None = None
-    quiet: bool = False
-    step: Callable[[], None] | None = None
+_PLAN = f"{BUILD}/plan.json"
 
 
 def build(
@@ -64,30 +41,45 @@ def build(
 ) -> Manifest:
     """Videos -> the shard set in `out`; goes on where an earlier build of the same plan stopped.
 
-    source, classes, group_regex: see `ucf101.find`. executor: where tasks run; None = threads here.
-    Raises BuildError, DatasetError, PlanError; KeyboardInterrupt passes, within two seconds.
+    source, out: paths or URLs; classes, group_regex: see `ucf101.find`. executor: where tasks run;
+    None = threads here. Raises BuildError, DatasetError, PlanError, StoreError, TaskError;
+    KeyboardInterrupt passes, within two seconds.
     """
-    options, limits, out = options or Options(), limits or Limits(), Path(out).absolute()
+    options, limits, folder = options or Options(), limits or Limits(), store.open_folder(out)
     plan = planning.make(ucf101.find(source, classes=classes, group_regex=group_regex), options)
-    done = _finished_set(plan, out)
+    done = _finished_set(plan, folder)
     if done:
         return done
-    _prepare(plan, out)
-    tasks = _tasks(plan, out, limits.timeout)
-    reports = {one.number: report for one in tasks if (report := task.finished(one))}
+    _prepare(plan, folder)
+    tasks = _tasks(plan, str(folder), limits.timeout)
+    reports = {one.number: report for one in tasks if (report := task.finished(one, folder))}
     missing = [one for one in tasks if one.number not in reports]
-    _check_room(plan, out, len(missing) / len(tasks))
-    reports |= _run(missing, limits, executor)
-    return _finish(plan, out, [reports[one.number] for one in tasks], limits)
+    _check_room(plan, folder, len(missing) / len(tasks))
+    reports |= run(missing, folder, limits, executor)
+    return _finish(plan, folder, [reports[one.number] for one in tasks], limits)
 
 
-def _tasks(plan: Plan, out: Path, timeout: float) -> list[Task]:
+def load(out: Path | str) -> Manifest:
+    """The set at a path or a URL, its index too; of a URL `root` is no place to read clips from."""
+    folder = store.open_folder(out)
+    if isinstance(folder, LocalFolder):
+        return manifest.load(folder.path)
+    with tempfile.TemporaryDirectory(prefix="har-") as scratch:
+        for name in (INDEX, MANIFEST):
+            try:
+                (Path(scratch) / name).write_bytes(folder.read(name))
+            except FileNotFoundError as error:
+                raise BuildError(f"{folder} is not a shard set (no {name}).") from error
+        return manifest.load(scratch)
+
+
+def _tasks(plan: Plan, out: str, timeout: float) -> list[Task]:
     number = {name: at for at, name in enumerate(plan.groups)}
     return [
         Task(
             number=at,
             plan=plan.hash,
-            root=plan.dataset.root.absolute(),
+            root=plan.dataset.place,
             out=out,
             videos=videos,
             first=first,
@@ -95,16 +87,17 @@ def _tasks(plan: Plan, out: Path, timeout: float) -> list[Task]:
             groups={video.group: number[video.group] for video in videos if video.group},
             options=plan.options,
             timeout=timeout,
+            versions=plan.facts["versions"],
         )
         for at, (videos, first) in enumerate(zip(plan.shards, plan.first, strict=True))
     ]
 
 
-def _finished_set(plan: Plan, out: Path) -> Manifest | None:
+def _finished_set(plan: Plan, out: Folder) -> Manifest | None:
     """The set, if this very plan was built before; BuildError if another one was."""
-    if not (out / MANIFEST).is_file():
+    if out.size(MANIFEST) is None:
         return None
-    found = manifest.load(out)
+    found = load(str(out))
     if found.plan != plan.hash:
         was = {
             "sampling": found.sampling,
@@ -119,114 +112,58 @@ def _finished_set(plan: Plan, out: Path) -> Manifest | None:
     return found
 
 
-def _refuse(out: Path, lines: list[str]) -> None:
+def _refuse(out: Folder, lines: list[str]) -> None:
     what = "; ".join(lines) or "the list of videos or the shard size differs"
     raise BuildError(
         f"{out} holds a shard set of another plan ({what}): give another --out, or remove it first."
     )
 
 
-def _prepare(plan: Plan, out: Path) -> None:
-    """Make the folder, or check that what is in it is an unfinished build of this plan."""
-    try:
-        (out / BUILD).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BuildError(f"{out} cannot be made ({error.strerror}): give another --out.") from error
-    known = out / BUILD / _PLAN
-    if known.is_file():
-        was = json.loads(known.read_bytes())
+def _prepare(plan: Plan, out: Folder) -> None:
+    """Check that there is nothing yet, or an unfinished build of this plan."""
+    names = guarded(out, out.names)
+    if BUILD in names and out.size(_PLAN) is not None:
+        was = json.loads(out.read(_PLAN))
         if was["hash"] != plan.hash:
             _refuse(out, planning.differences(was["facts"], plan.facts))
     else:
-        foreign = [path.name for path in out.iterdir() if path.name != BUILD]
+        foreign = [name for name in names if name != BUILD]
         if foreign:
-            (out / BUILD).rmdir()
             raise BuildError(
                 f"{out} is not empty ({foreign[0]}) and no unfinished build: give another --out."
             )
+        try:
+            out.make()
+        except OSError as error:
+            raise BuildError(
+                f"{out} cannot be made ({error.strerror}): give another --out."
+            ) from error
         text = json.dumps({"hash": plan.hash, "facts": plan.facts}, indent=1)
-        _guarded(out, manifest.write_atomically, known, text.encode())
-    for path in out.glob(".*.tmp"):
-        path.unlink(missing_ok=True)  # of a run that was killed
+        guarded(out, out.write, _PLAN, text.encode())
+    _sweep(out, names)
 
 
-def _check_room(plan: Plan, out: Path, share: float) -> None:
-    needed, free = int(plan.bytes * share), shutil.disk_usage(out).free
-    if needed > free:
+def _sweep(out: Folder, names: list[str]) -> None:
+    """Remove the temporary files of a run that was killed."""
+    for name in names:
+        if name.startswith(".") and name.endswith(".tmp"):
+            out.remove(name)
+
+
+def _check_room(plan: Plan, out: Folder, share: float) -> None:
+    needed, free = int(plan.bytes * share), out.free()
+    if free is not None and needed > free:
         raise BuildError(
             f"the shards need up to {needed / 1e9:.2f} GB and {out} has {free / 1e9:.2f} GB free: "
             "give an --out with more room."
         )
 
 
-def _run(tasks: list[Task], limits: Limits, executor: Executor | None) -> dict[int, Report]:
-    """Run the tasks that are missing; -> their reports by number."""
-    videos = sum(len(one.videos) for one in tasks)
-    progress = Progress(videos, "build", quiet=limits.quiet)
-    try:
-        if executor is not None:
-            futures = [executor.submit(task.run, one) for one in tasks]
-            return _collect(tasks, futures, progress)
-
-        def step() -> None:
-            progress.step()
-            if limits.step:
-                limits.step()
-
-        workers = max(1, limits.workers or os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
-            try:
-                futures = [pool.submit(task.run, one, step) for one in tasks]
-                return _collect(tasks, futures, None)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                task.stop()
-                raise
-    finally:
-        progress.close()
-        task.close()
-
-
-def _collect(
-    tasks: list[Task], futures: Iterable[Future[Report]], progress: Progress | None
-) -> dict[int, Report]:
-    """Wait for all; the first error ends it."""
-    number = dict(zip(futures, tasks, strict=True))
-    reports: dict[int, Report] = {}
-    waiting = set(number)
-    while waiting:
-        ready, waiting = wait(waiting, timeout=0.5, return_when="FIRST_COMPLETED")
-        for future in ready:
-            one = number[future]
-            reports[one.number] = _guarded(one.out, future.result)
-            if progress:
-                progress.step(len(one.videos))
-    return reports
-
-
-def _guarded(out: Path, act: Any, *given: Any) -> Any:
-    """What the disk can say, as one sentence."""
-    try:
-        return act(*given)
-    except Stopped:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BuildError(
-                f"the disk of {out} is full: make room and run the same command again, finished "
-                "shards are kept."
-            ) from error
-        raise BuildError(
-            f"{out} cannot be written ({error.strerror or error}): mend that and run the same "
-            "command again, finished shards are kept."
-        ) from error
-
-
-def _finish(plan: Plan, out: Path, reports: list[Report], limits: Limits) -> Manifest:
+def _finish(plan: Plan, out: Folder, reports: list[Report], limits: Limits) -> Manifest:
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
     lines = "".join(json.dumps(reject, sort_keys=True) + "\n" for reject in rejects)
-    _guarded(out, manifest.write_atomically, out / REJECTS, lines.encode())
+    guarded(out, out.write, REJECTS, lines.encode())
     _check_rejects(rejects, len(plan.dataset.videos), out, limits.max_rejects)
     made = [report for report in reports if report["shard"]]
     rows = [row for at, report in enumerate(made) for row in task.row_of(report, at)]
@@ -244,35 +181,48 @@ def _finish(plan: Plan, out: Path, reports: list[Report], limits: Limits) -> Man
         index_sha256="",
         index=manifest.make_index(rows),
     )
-    saved: Manifest = _guarded(out, manifest.save, whole, out)
+    saved: Manifest = guarded(out, _save, whole, out)
     _clean(out)
     return saved
 
 
-def _check_rejects(rejects: list[dict[str, str]], videos: int, out: Path, most: int | None) -> None:
+def _save(whole: Manifest, out: Folder) -> Manifest:
+    """Index and manifest, the manifest last."""
+    if isinstance(out, LocalFolder):
+        return manifest.save(whole, out.path)
+    with tempfile.TemporaryDirectory(prefix="har-") as scratch:
+        saved = manifest.save(whole, Path(scratch))
+        for name in (INDEX, MANIFEST):
+            out.write(name, (Path(scratch) / name).read_bytes())
+    return saved
+
+
+def _check_rejects(
+    rejects: list[dict[str, str]], videos: int, out: Folder, most: int | None
+) -> None:
     if most is None:
         most = max(REJECTS_LEAST, int(REJECTS_SHARE * videos))
     if len(rejects) > most or len(rejects) == videos:
         first = rejects[0]
         raise BuildError(
             f"{len(rejects)} of {videos} videos give no clip ({first['path']}: {first['reason']}), "
-            f"more than --max-rejects {most} allows: see {out / REJECTS}, mend them or allow more, "
+            f"more than --max-rejects {most} allows: see {out}/{REJECTS}, mend them or allow more, "
             "and run the same command again."
             if len(rejects) < videos
             else f"none of the {videos} videos gives a clip ({first['path']}: {first['reason']}): "
-            f"see {out / REJECTS}."
+            f"see {out}/{REJECTS}."
         )
 
 
-def _clean(out: Path) -> None:
-    shutil.rmtree(out / BUILD, ignore_errors=True)
-    for path in out.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def _clean(out: Folder) -> None:
+    out.remove(BUILD)
+    _sweep(out, out.names())
 
 
-def rejects_of(out: Path) -> list[dict[str, str]]:
+def rejects_of(out: Path | str) -> list[dict[str, str]]:
     """The rejects of a set, in the order of the plan."""
-    path = Path(out) / REJECTS
-    if not path.is_file():
+    try:
+        lines = store.open_folder(out).read(REJECTS).decode().splitlines()
+    except FileNotFoundError:
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    return [json.loads(line) for line in lines if line]

@@ -48,8 +48,8 @@ def shards_main() -> None:
 
 
 @shards_main.command()
-@click.argument("videos", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the set.")
+@click.argument("videos")
+@click.option("--out", required=True, help="Folder for the set, or a URL: s3://bucket/set.")
 @click.option("--frames", default=16, show_default=True, help="Frames of a clip.")
 @click.option("--size", default="128x171", show_default=True, help="Height x width of a frame.")
 @click.option(
@@ -69,6 +69,7 @@ def shards_main() -> None:
     help="Most bytes of a shard; a small set is cut into 8 shards all the same.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
+@click.option("--scheduler", help="Dask cluster that runs the build: tcp://host:8786.")
 @click.option(
     "--classes", type=click.Path(path_type=Path), help="Class names in order: classInd.txt."
 )
@@ -81,14 +82,15 @@ def shards_main() -> None:
     "--keep-partial", is_flag=True, help="Keep what decodes of a video that fails half way."
 )
 @one_sentence
-def build(videos: Path, out: Path, **given: Any) -> None:
-    """Decode VIDEOS (a folder of class folders, or a CSV) once into a shard set.
+def build(videos: str, out: str, scheduler: str | None, **given: Any) -> None:
+    """Decode VIDEOS (a folder of class folders, a CSV, or the URL of one) once into a shard set.
 
     Run again after an interruption, the same command goes on where it stopped.
 
     Example: har-shards build data/UCF-101 --out data/shards
     """
     from pipeline import build as building
+    from pipeline import cluster, describe
     from pipeline.plan import Options, parse_bytes, parse_size
     from pipeline.sampling import Sampling
 
@@ -101,25 +103,24 @@ def build(videos: Path, out: Path, **given: Any) -> None:
     )
     limits = building.Limits(given["workers"], given["timeout"], given["max_rejects"])
     try:
-        made = building.build(
-            videos, out, options=options, limits=limits, classes=given["classes"],
-            group_regex=given["group_regex"],
-        )  # fmt: skip
+        with cluster.executor(scheduler) as executor:
+            made = building.build(
+                videos, out, options=options, limits=limits, classes=given["classes"],
+                group_regex=given["group_regex"], executor=executor,
+            )  # fmt: skip
     except KeyboardInterrupt:
         click.echo(f"\nstopped: run the same command again, it goes on in {out}.", err=True)
         sys.exit(130)
-    from pipeline import describe
-
     click.echo(describe.built(made, out))
 
 
 @shards_main.command()
-@_folder()
+@click.argument("shard_set")
 @click.option("--split", "split_name", help="Sizes of this split by class, and its leak.")
 @click.option("--seed", default=0, show_default=True, help="Of the split 'paper'.")
 @one_sentence
-def info(shard_set: Path, split_name: str | None, seed: int) -> None:
-    """Say what a shard set is.
+def info(shard_set: str, split_name: str | None, seed: int) -> None:
+    """Say what a shard set is: a folder or a URL.
 
     Example: har-shards info data/shards --split grouped
     """

@@ -14,7 +14,7 @@ from shards.manifest import Manifest
 _REJECTS_SHOWN = 5
 
 
-def built(clips: Manifest, out: Path) -> str:
+def built(clips: Manifest, out: Path | str) -> str:
     """The summary of a build: what is there, what is not, and what to do next."""
     size = sum(shard.bytes for shard in clips.shards)
     videos = len(np.unique(clips.index["video"]))
@@ -31,9 +31,9 @@ def built(clips: Manifest, out: Path) -> str:
     return "\n".join(lines)
 
 
-def set(root: Path) -> str:
+def set(root: Path | str) -> str:
     """Shape, rules, sizes, versions, rejects, and clips of each class."""
-    clips = manifest.load(root)
+    clips = build.load(root)
     size = sum(shard.bytes for shard in clips.shards)
     T, H, W, C = clips.clip_shape
     videos = len(np.unique(clips.index["video"]))
@@ -61,9 +61,9 @@ def set(root: Path) -> str:
     return "\n".join(lines)
 
 
-def split(root: Path, name: str, seed: int = 0) -> str:
+def split(root: Path | str, name: str, seed: int = 0) -> str:
     """Sizes of each side by class, and how many test clips have a group mate in train."""
-    clips = manifest.load(root)
+    clips = build.load(root)
     made = splits.make(clips, name, seed)
     sides = (made.train, made.val, made.test)
     counts = [np.bincount(clips.index["label"][ids], minlength=len(clips.classes)) for ids in sides]
@@ -86,11 +86,11 @@ def _pairs(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _rejects(out: Path) -> list[str]:
+def _rejects(out: Path | str) -> list[str]:
     rejects = build.rejects_of(out)
     if not rejects:
         return []
-    lines = [f"{len(rejects)} videos are not in the set, see {out / manifest.REJECTS}:"]
+    lines = [f"{len(rejects)} videos are not in the set, see {out}/{manifest.REJECTS}:"]
     lines += [f"  {one['path']}: {one['reason']}" for one in rejects[:_REJECTS_SHOWN]]
     if len(rejects) > _REJECTS_SHOWN:
         lines.append(f"  and {len(rejects) - _REJECTS_SHOWN} more")

@@ -1,8 +1,9 @@
 """One task makes one shard: its videos decoded, written, synced, renamed, and its report beside it.
 
 A task is plain data and `run` a plain function, so that any `concurrent.futures` executor can take
-them. The report (`.build/shard-000000.json`) holds the shard's rows of the index and its rejects;
-it is written after the tar has its name, so a shard with a report is whole.
+them, on any machine that sees the same videos and output (`pipeline.store`). The report
+(`.build/shard-000000.json`) holds the shard's rows of the index and its rejects; it is written
+after the tar has its name, so a shard with a report is whole.
 
 Odd: decoders (child processes) are kept between tasks: starting one costs a second of imports.
 A decoder that dies gets a second try with the same video, since the system may have killed it for
@@ -14,20 +15,25 @@ from __future__ import annotations
 import json
 import os
 import queue
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from pipeline import plan as planning
+from pipeline import store
 from pipeline.decoder import Decoder, DecoderDied, DecoderHung
 from pipeline.plan import Options
 from pipeline.ucf101 import Video
-from shards.manifest import write_atomically
 from shards.writer import ShardWriter
 
 BUILD = ".build"  # folder for what only an unfinished build needs
 Report = dict[str, Any]
+
+
+class TaskError(ValueError):
+    """A task that cannot be done here; the text is one sentence."""
 
 
 class Stopped(ValueError):  # noqa: N818 - an event, said as one
@@ -36,37 +42,43 @@ class Stopped(ValueError):  # noqa: N818 - an event, said as one
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to be. first: number of its first video. groups: number of each of its groups."""
+    """One shard to be. first: number of its first video. groups: number of each of its groups.
+
+    root, out: absolute paths or URLs. versions: of what decodes, as the plan was made with.
+    """
 
     number: int
     plan: str
-    root: Path
-    out: Path
+    root: str
+    out: str
     videos: tuple[Video, ...]
     first: int
     classes: tuple[str, ...]
     groups: dict[str, int]
     options: Options
     timeout: float
+    versions: dict[str, str]
 
     @property
-    def shard(self) -> Path:
-        return self.out / f"shard-{self.number:06d}.tar"
+    def shard(self) -> str:
+        return f"shard-{self.number:06d}.tar"
 
     @property
-    def report(self) -> Path:
-        return self.out / BUILD / f"shard-{self.number:06d}.json"
+    def report(self) -> str:
+        return f"{BUILD}/shard-{self.number:06d}.json"
 
 
-def finished(task: Task) -> Report | None:
+def finished(task: Task, out: store.LocalFolder | store.RemoteFolder) -> Report | None:
     """The report of an earlier run, if its shard is there, whole, and of the same plan."""
     try:
-        report: Report = json.loads(task.report.read_bytes())
+        report: Report = json.loads(out.read(task.report))
         if report["plan"] != task.plan:
             return None
         if report["shard"] is None:
             return report
-        return report if task.shard.stat().st_size == report["shard"]["bytes"] else None
+        return report if out.size(task.shard) == report["shard"]["bytes"] else None
+    except store.StoreError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -74,28 +86,14 @@ def finished(task: Task) -> Report | None:
 def run(task: Task, step: Callable[[], None] | None = None) -> Report:
     """Make the shard; -> its report. `step` is called after each video.
 
-    Raises OSError (disk full, say) and Stopped; then nothing of the shard is left.
+    Raises OSError (disk full, say), StoreError, TaskError and Stopped; then nothing of the shard is
+    left.
     """
-    decoder = _DECODERS.take(task)
-    rows: list[list[Any]] = []
-    rejects: list[dict[str, str]] = []
+    _check_versions(task)
+    out, decoder = store.open_folder(task.out), _DECODERS.take(task)
     try:
-        with ShardWriter(task.shard) as writer:
-            for at, video in enumerate(task.videos):
-                answer = _decoded(decoder, task, at)
-                if isinstance(answer, str):
-                    rejects.append(
-                        {
-                            "path": video.path,
-                            "class": task.classes[video.label],
-                            "key": video.key,
-                            "reason": answer,
-                        }
-                    )
-                else:
-                    rows += _write(writer, task, at, answer)
-                if step:
-                    step()
+        with out.shard(task.shard) as writer, store.Fetcher(task.root) as videos:
+            rows, rejects = _fill(task, writer, videos, decoder, step)
             shard = asdict(writer.close()) if rows else None
     except BaseException:
         decoder.kill()  # it may be in the middle of an answer
@@ -103,22 +101,57 @@ def run(task: Task, step: Callable[[], None] | None = None) -> Report:
     finally:
         _DECODERS.give(decoder)
     if shard is None:
-        task.shard.unlink(missing_ok=True)
+        out.remove(task.shard)
     report = {"plan": task.plan, "shard": shard, "rows": rows, "rejects": rejects}
-    write_atomically(task.report, json.dumps(report).encode())
+    out.write(task.report, json.dumps(report).encode())
     return report
 
 
-def _decoded(decoder: Decoder, task: Task, at: int) -> list[Any] | str:
+def _check_versions(task: Task) -> None:
+    """Other versions may give other pixels: a cluster of two kinds of machines is refused."""
+    here = planning.versions()
+    if here != task.versions:
+        lines = planning.differences({"of": task.versions}, {"of": here})
+        raise TaskError(
+            f"the worker on {socket.gethostname()} has other versions than the build "
+            f"({'; '.join(lines)}): install the same on every machine."
+        )
+
+
+def _fill(
+    task: Task,
+    writer: ShardWriter,
+    videos: store.Fetcher,
+    decoder: Decoder,
+    step: Callable[[], None] | None,
+) -> tuple[list[list[Any]], list[dict[str, str]]]:
+    """Decode and write every video of the shard; -> rows and rejects."""
+    rows: list[list[Any]] = []
+    rejects: list[dict[str, str]] = []
+    for at, video in enumerate(task.videos):
+        answer = _decoded(decoder, videos, task, at)
+        if isinstance(answer, str):
+            name = task.classes[video.label]
+            rejects.append({"path": video.path, "class": name, "key": video.key, "reason": answer})
+        else:
+            rows += _write(writer, task, at, answer)
+        if step:
+            step()
+    return rows, rejects
+
+
+def _decoded(decoder: Decoder, videos: store.Fetcher, task: Task, at: int) -> list[Any] | str:
     """The clips of video `at`, or why there are none. Keeps one video queued ahead."""
-    here = task.root / task.videos[at].path
+    here = videos.path(task.videos[at].path)
     for attempt in (1, 2):
         try:
             if decoder.queued == 0:
                 decoder.ask(here)
             if decoder.queued == 1 and at + 1 < len(task.videos) and attempt == 1:
-                decoder.ask(task.root / task.videos[at + 1].path)
-            return decoder.answer()
+                decoder.ask(videos.path(task.videos[at + 1].path))
+            answer = decoder.answer()
+            videos.done(here)
+            return answer
         except (DecoderDied, DecoderHung) as error:
             if _DECODERS.stopping:
                 raise Stopped("the build was stopped") from error
@@ -201,12 +234,21 @@ class _Decoders:
                 decoder.kill()
             self._all, self._idle, self.stopping = [], {}, False
 
+    def rest(self) -> None:
+        """End the children that have nothing to do: a cluster's workers outlive the build."""
+        with self._lock:
+            for idle in self._idle.values():
+                while not idle.empty():
+                    decoder = idle.get()
+                    decoder.kill()
+                    self._all.remove(decoder)
+
     def _kind(self, task: Task) -> Any:
         return (task.options, task.timeout, os.getpid())
 
 
 _DECODERS = _Decoders()
-stop, close = _DECODERS.stop, _DECODERS.close
+stop, close, rest = _DECODERS.stop, _DECODERS.close, _DECODERS.rest
 
 
 def row_of(report: Report, shard: int) -> list[tuple[Any, ...]]:

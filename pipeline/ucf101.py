@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline import store
 from shards.manifest import SIDES
 
 SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
@@ -49,12 +51,21 @@ class Video:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Videos in order of their path. grouping: "ucf101", "regex", "csv" or None."""
+    """Videos in order of their path. grouping: "ucf101", "regex", "csv" or None.
+
+    url: of the folder where that is no local one, and `root` means nothing.
+    """
 
     root: Path
     classes: tuple[str, ...]
     grouping: str | None
     videos: tuple[Video, ...]
+    url: str = ""
+
+    @property
+    def place(self) -> str:
+        """The folder as `store.join` takes it."""
+        return self.url or str(self.root.absolute())
 
 
 def find(
@@ -62,28 +73,94 @@ def find(
 ) -> Dataset:
     """Read a class-folder tree, or a CSV (`path,label[,group][,split]`, paths relative to it).
 
-    classes: a list of class names in their order, one a line, as UCF101's classInd.txt; one in the
-    folder is found by itself; without, names are sorted. group_regex: searched in each path; its
-    group named `group`, else its first, is the group. Raises DatasetError.
+    source: a path or a URL. classes: a list of class names in their order, one a line, as UCF101's
+    classInd.txt; one in the folder is found by itself; without, names are sorted. group_regex:
+    searched in each path; its group named `group`, else its first, is the group. Raises
+    DatasetError, and StoreError for a URL that gives nothing.
     """
-    source = Path(source)
-    if not source.exists():
-        raise DatasetError(f"there are no videos at {source}: {WHERE}.")
-    if source.is_file() and source.suffix.lower() != ".csv":
-        raise DatasetError(f"{source} is a file: give a folder of class folders, or a .csv.")
-    found = _from_csv(source) if source.is_file() else _from_tree(source)
-    root = source.parent if source.is_file() else source
-    listed = classes or (root / "classInd.txt" if (root / "classInd.txt").is_file() else None)
-    names = read_classes(listed) if listed else sorted({one.name for one in found})
+    files = _Remote(str(source)) if store.is_url(source) else _Local(Path(store.normal(source)))
+    found = _from_csv(files) if files.is_csv else _from_tree(files)
+    names = _class_names(files, classes) or sorted({one.name for one in found})
+    listed = classes or "classInd.txt"
     grouping, found = _grouped(found, group_regex)
-    return Dataset(root, tuple(names), grouping, _videos(root, found, names, listed, grouping))
+    videos = _videos(files, found, names, listed, grouping)
+    return Dataset(files.root, tuple(names), grouping, videos, files.url)
+
+
+class _Local:
+    """The files of a local folder, or of the folder that a CSV lies in."""
+
+    url = ""
+
+    def __init__(self, source: Path) -> None:
+        if not source.exists():
+            raise DatasetError(f"there are no videos at {source}: {WHERE}.")
+        self.is_csv = source.is_file()
+        if self.is_csv and source.suffix.lower() != ".csv":
+            raise DatasetError(f"{source} is a file: give a folder of class folders, or a .csv.")
+        self.source, self.root = str(source), source.parent if self.is_csv else source
+
+    def names(self) -> list[str]:
+        """Every file with a video's suffix, by path relative to the root."""
+        paths = (path for path in self.root.rglob("*") if path.suffix.lower() in SUFFIXES)
+        return [path.relative_to(self.root).as_posix() for path in paths if path.is_file()]
+
+    def size(self, name: str) -> int:
+        """Bytes; -1 for what is not there: a CSV may name it, and it is a reject, later."""
+        try:
+            return (self.root / name).stat().st_size
+        except OSError:
+            return -1
+
+    def read(self, name: str | None = None) -> bytes:
+        """The source itself, or a file in the root."""
+        return (self.root / name if name else Path(self.source)).read_bytes()
+
+
+class _Remote:
+    """The same behind a URL, by one listing."""
+
+    root = Path()
+
+    def __init__(self, source: str) -> None:
+        self.source = store.normal(source)
+        self.is_csv = self.source.lower().endswith(".csv")
+        self.url = self.source.rsplit("/", 1)[0] if self.is_csv else self.source
+        self._sizes = store.listing(self.url)
+        if not self._sizes:
+            raise DatasetError(f"there are no videos at {self.source}: {WHERE}.")
+
+    def names(self) -> list[str]:
+        return [name for name in self._sizes if Path(name).suffix.lower() in SUFFIXES]
+
+    def size(self, name: str) -> int:
+        return self._sizes.get(name, -1)
+
+    def read(self, name: str | None = None) -> bytes:
+        return store.read_bytes(store.join(self.url, name) if name else self.source)
+
+
+def _class_names(files: _Local | _Remote, classes: Path | None) -> list[str] | None:
+    """Those of the list given, else of the classInd.txt beside the videos, else None."""
+    if classes is not None:
+        return read_classes(classes)
+    if files.size("classInd.txt") < 0:
+        return None
+    return _parse_classes(files.read("classInd.txt"), store.join(files.source, "classInd.txt"))
 
 
 def read_classes(path: Path) -> list[str]:
     """classInd.txt (`1 ApplyEyeMakeup`, CRLF or not) or plain names, one a line, in their order."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return _parse_classes(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise DatasetError(f"the class list {path} cannot be read ({error}).") from error
+
+
+def _parse_classes(raw: bytes, path: str) -> list[str]:
+    try:
+        lines = raw.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise DatasetError(f"the class list {path} cannot be read ({error}).") from error
     names = [re.sub(r"^\d+\s+", "", line.strip()) for line in lines if line.strip()]
     if not names or len(set(names)) != len(names):
@@ -106,49 +183,47 @@ class _Found:
     has_group: bool = False
 
 
-def _from_tree(root: Path) -> list[_Found]:
-    """Every video below `root`; its class is its folder; train/, val/, test/ on top are sides."""
+def _from_tree(files: _Local | _Remote) -> list[_Found]:
+    """Every video below the root; its class is its folder; train/, val/, test/ on top are sides."""
     found = []
-    for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).as_posix()):
-        parts = path.relative_to(root).parts
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in parts):
-            continue
-        if len(parts) > 1 and path.is_file():
+    for name in sorted(files.names()):
+        parts = name.split("/")
+        if len(parts) > 1 and not any(part.startswith(".") for part in parts):
             side = SIDES.index(parts[0]) if len(parts) > 2 and parts[0] in SIDES else 0
-            found.append(_Found("/".join(parts), parts[-2], side=side))
+            found.append(_Found(name, parts[-2], side=side))
     if not found:
-        raise DatasetError(f"there are no videos in class folders under {root}: {WHERE}.")
+        raise DatasetError(f"there are no videos in class folders under {files.source}: {WHERE}.")
     return found
 
 
-def _from_csv(path: Path) -> list[_Found]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = set(rows.fieldnames or ())
-        if not {"path", "label"} <= columns:
-            raise DatasetError(
-                f"{path} has the columns {sorted(columns)}: it needs path,label and may have "
-                "group and split."
-            )
-        found = []
-        for line, row in enumerate(rows, 2):
-            split = (row.get("split") or "").strip()
-            side = "val" if split in ("validate", "validation", "valid") else split
-            if side not in SIDES or not row["path"] or not row["label"]:
-                raise DatasetError(
-                    f"{path}, line {line}: path and label must not be empty and split {split!r} "
-                    f"must be one of {', '.join(SIDES[1:])}, or empty."
-                )
-            group = (row.get("group") or "").strip()
-            found.append(
-                _Found(row["path"], row["label"], group, SIDES.index(side), "group" in columns)
-            )
+def _from_csv(files: _Local | _Remote) -> list[_Found]:
+    path = files.source
+    rows = csv.DictReader(io.StringIO(files.read().decode("utf-8-sig"), newline=""))
+    columns = set(rows.fieldnames or ())
+    if not {"path", "label"} <= columns:
+        raise DatasetError(
+            f"{path} has the columns {sorted(columns)}: it needs path,label and may have group and "
+            "split."
+        )
+    found = [_from_row(path, line, row, "group" in columns) for line, row in enumerate(rows, 2)]
     if not found:
         raise DatasetError(f"{path} names no video.")
     twice = [name for name, count in Counter(one.path for one in found).items() if count > 1]
     if twice:
         raise DatasetError(f"{path} names {twice[0]} more than once.")
     return sorted(found, key=lambda one: one.path)
+
+
+def _from_row(path: str, line: int, row: dict[str, str], has_group: bool) -> _Found:
+    split = (row.get("split") or "").strip()
+    side = "val" if split in ("validate", "validation", "valid") else split
+    if side not in SIDES or not row["path"] or not row["label"]:
+        raise DatasetError(
+            f"{path}, line {line}: path and label must not be empty and split {split!r} must be "
+            f"one of {', '.join(SIDES[1:])}, or empty."
+        )
+    group = (row.get("group") or "").strip()
+    return _Found(row["path"], row["label"], group, SIDES.index(side), has_group)
 
 
 def _grouped(found: list[_Found], regex: str | None) -> tuple[str | None, list[_Found]]:
@@ -182,10 +257,10 @@ def _by_regex(regex: str, path: str) -> str:
 
 
 def _videos(
-    root: Path,
+    files: _Local | _Remote,
     found: list[_Found],
     names: Iterable[str],
-    listed: Path | None,
+    listed: Path | str,
     grouping: str | None,
 ) -> tuple[Video, ...]:
     labels = {name.casefold(): (number, name) for number, name in enumerate(names)}
@@ -196,10 +271,7 @@ def _videos(
         label, name = labels[one.name.casefold()]
         known = parse(one.path.rsplit("/", 1)[-1])
         group = f"{name}/{one.group}" if grouping == "ucf101" else one.group
-        try:
-            size = (root / one.path).stat().st_size
-        except OSError:
-            size = -1  # a CSV may name what is not there: a reject, later
+        size = files.size(one.path)
         videos.append(Video(one.path, label, group, known[2] if known else 0, one.side, key, size))
     return tuple(videos)
 

@@ -26,15 +26,20 @@ BLOCK = 512
 END = bytes(2 * BLOCK)  # a tar ends with two empty blocks
 
 
-def temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
+def temporary_name(path: Path, writer: str = "") -> Path:
+    """`.NAME.tmp`, or `.NAME.WRITER.tmp`: two processes may be at one shard without harm."""
+    return path.with_name(f".{path.name}.{writer}.tmp" if writer else f".{path.name}.tmp")
 
 
 class ShardWriter:
-    """`with ShardWriter(path) as shard: ... shard.close()`; without `close` there is no shard."""
+    """`with ShardWriter(path) as shard: ... shard.close()`; without `close` there is no shard.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._temporary = path, temporary_name(path)
+    writer: part of the temporary name. is_synced: False where the file is but scratch.
+    """
+
+    def __init__(self, path: Path, writer: str = "", *, is_synced: bool = True) -> None:
+        self._path, self._temporary = path, temporary_name(path, writer)
+        self._is_synced = is_synced
         self._file = open(self._temporary, "wb", buffering=0)  # noqa: SIM115 - closed in __exit__
         self._sha256 = hashlib.sha256()
         self._offset = self._samples = 0
@@ -59,10 +64,12 @@ class ShardWriter:
     def close(self) -> ShardInfo:
         """End the tar, sync it and give it its name."""
         self._write(END)
-        os.fsync(self._file.fileno())
+        if self._is_synced:
+            os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temporary, self._path)
-        sync_folder(self._path.parent)
+        if self._is_synced:
+            sync_folder(self._path.parent)
         return ShardInfo(self._path.name, self._samples, self._offset, self._sha256.hexdigest())
 
     def _write(self, *parts: bytes | memoryview) -> None:

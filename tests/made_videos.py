@@ -65,6 +65,17 @@ def write(path: Path, kind: str = "mpeg4_b.avi", **changes: object) -> Path:
     return path
 
 
+def tree(root: Path, groups: int = 4, clips: int = 2, **changes: object) -> Path:
+    """Two classes x groups x clips of 64x48, named as UCF101's, no two alike; -> root."""
+    for number, name in enumerate(("Punch", "YoYo")):
+        for group in range(1, groups + 1):
+            for clip in range(1, clips + 1):
+                path = root / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi"
+                seed = number * 100 + group * 10 + clip
+                write(path, **{"seed": seed, "frames": 12, **changes})
+    return root
+
+
 def by_hand(path: Path) -> list[np.ndarray]:
     """Every frame of a plain decode from the first one, uint8 RGB, upright."""
     with av.open(str(path), metadata_errors="replace") as container:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from pipeline import build as building
-from pipeline import decode, ucf101
+from pipeline import decode, store, ucf101
 from pipeline.build import BuildError, Limits
 from pipeline.decoder import Decoder, DecoderDied
 from pipeline.plan import Options
@@ -36,13 +36,7 @@ QUIET = Limits(workers=1, quiet=True)  # a decoder costs a second of imports
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes x 4 groups x 2 clips, 64x48, no two alike."""
-    root = tmp_path_factory.mktemp("build") / "videos"
-    for number, name in enumerate(("Punch", "YoYo")):
-        for group in range(1, 5):
-            for clip in (1, 2):
-                path = root / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi"
-                made_videos.write(path, seed=number * 100 + group * 10 + clip, frames=12)
-    return root
+    return made_videos.tree(tmp_path_factory.mktemp("build") / "videos")
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +200,7 @@ def test_finished_shards_are_kept(videos: Path, tmp_path: Path, monkeypatch) -> 
 def test_too_little_room_is_said_before_the_start(
     videos: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: _Room())
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: _Room())
     with pytest.raises(BuildError, match=r"has 0\.00 GB free: give an --out with more room"):
         building.build(videos, tmp_path / "set", options=OPTIONS)
 
