@@ -1,250 +1,296 @@
 """har-bench-loader: how fast clips come out of a shard set, beside what people use otherwise.
 
-Every contestant gives the same thing, shuffled uint8 batches [B,T,H,W,C] in host memory, from the
-same shards with the same number of workers. Rounds are interleaved (one pass of each, then again),
-so that a noisy machine hurts all alike, and the figures to quote are the ratios.
+The contestants are in `bench_loaders` (shards) and `bench_videos` (video files). Rounds are
+interleaved (one pass of each, then again), so that a noisy machine hurts all alike, and the figures
+to quote are the ratios of medians.
 
-Odd: `memcpy` is the machine's ceiling, the bytes of the same batches copied within memory by the
-same number of threads into the same kind of reused buffers; nothing that hands out copies of clips
-can be faster.
+Odd: a pass over videos takes a few dozen clips only, a hundred times as slow as the others;
+`--cold` asks the kernel to drop the shards from its page cache before each pass, which it may
+decline, and says nothing about the cache of a disk or network share under it.
 """
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shards import augment, manifest
+from pipeline import bench_loaders as loaders
+from pipeline.bench_loaders import Contestant
+from shards import manifest
 from shards.loader import Loader
 from shards.manifest import Manifest
 from shards.plan import Plan
-from shards.reader import ClipReader
 
-MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of Kinetics, torchvision
 _TITLES = {
     "har": "har loader, raw uint8",
     "har_sequential": "har loader, in shard order",
-    "har_augmented": "har loader + augmentation on the CPU",
-    "dataloader": "torch DataLoader, one clip an item",
-    "webdataset": "stock webdataset + DataLoader",
+    "har_augmented": "har loader, augmented in its workers",
+    "har_torch": "har loader, augmented by torch",
+    "har_device": "har loader, to the device, augmented there",
+    "dataloader": "torch DataLoader, whole batches",
+    "dataloader_items": "torch DataLoader, one clip an item",
+    "webdataset": "stock webdataset",
+    "litdata": "LitData",
+    "mosaicml": "MosaicML Streaming",
     "memcpy": "copying the same bytes in memory",
+    "paper": "paper's way: seek, PIL, frame by frame",
+    "pyav": "PyAV on the fly, augmented",
+}
+_RATIOS = {  # name: (this, over that)
+    "dataloader": ("har", "dataloader"),
+    "webdataset": ("har", "webdataset"),
+    "litdata": ("har", "litdata"),
+    "mosaicml": ("har", "mosaicml"),
+    "memcpy": ("har", "memcpy"),
+    "sequential": ("har", "har_sequential"),
+    "torch_augmented": ("har_augmented", "har_torch"),
+    "paper_augmented": ("har_augmented", "paper"),
+    "paper_raw": ("har", "paper"),
 }
 DEFAULT_SET = Path("data/shards")  # where 'make shards' puts it
-Contestant = Callable[[], Iterator[int]]  # one pass; yields the clips of each batch
+_VIDEOS = 32  # videos in a pass of those that decode
 
 
 def run(
-    shards: Path | None, *, workers: int = 2, batch_size: int = 32, rounds: int = 5,
-    as_json: bool = False,
+    shards: Path | None, *, workers: int | Sequence[int] = 2, batch_size: int = 32,
+    rounds: int = 5, as_json: bool = False, videos: Path | None = None, cold: bool = False,
+    device: str = "cpu", plot: Path | None = None,
 ) -> str:  # fmt: skip
-    """Measure and -> a table, or JSON.
+    """Measure and -> a table, or JSON; with several `workers` one after the other.
 
     Without `shards` it measures what 'make shards' made (data/shards), and where there is none a
-    small synthetic set.
-
-    Raises the one-sentence errors of `shards` for a set that cannot be read.
+    small synthetic set; without `videos` the paper's way reads synthetic ones. plot: where a bar
+    chart goes. Raises the one-sentence errors of `shards` for a set that cannot be read.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    counts = [workers] if isinstance(workers, int) else list(workers)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
         if shards is None and (DEFAULT_SET / manifest.MANIFEST).exists():
             shards = DEFAULT_SET
-        root = shards or _synthetic(Path(scratch))
-        clips = manifest.load(root)
-        results = measure(clips, workers=workers, batch_size=batch_size, rounds=rounds)
-    results["set"] = {
-        "shards": "synthetic" if shards is None else str(shards),
-        "clips": len(clips.index),
-        "clip_shape": list(clips.clip_shape),
-    }
-    results |= {"workers": workers, "batch_size": batch_size, "rounds": rounds}
-    return json.dumps(results, indent=1) if as_json else _table(results, clips)
+        clips = manifest.load(shards or _synthetic(scratch))
+        paths = _some_videos(videos or _synthetic_videos(scratch))
+        common = {
+            "set": {
+                "shards": "synthetic" if shards is None else str(shards),
+                "clips": len(clips.index),
+                "clip_shape": list(clips.clip_shape),
+            },
+            "videos": str(videos) if videos else "synthetic",
+            "batch_size": batch_size, "rounds": rounds, "cold": cold, "device": device,
+        }  # fmt: skip
+        runs = [
+            measure(
+                clips, workers=count, batch_size=batch_size, rounds=rounds, paths=paths,
+                scratch=scratch, cold=cold, device=device,
+            ) | {"workers": count} | common
+            for count in counts
+        ]  # fmt: skip
+    if plot is not None:
+        _plot(runs, plot)
+    if as_json:
+        main = next((one for one in runs if one["workers"] == 2), runs[-1])
+        return json.dumps(main | ({"by_workers": runs} if len(runs) > 1 else {}), indent=1)
+    return "\n\n".join(_table(one) for one in runs)
 
 
-def measure(clips: Manifest, *, workers: int, batch_size: int, rounds: int) -> dict[str, Any]:
-    """-> {"clips_per_s": {name: {"median", "low", "high"}}, "ratio.*", "first_batch_s"}."""
-    order = np.arange(len(clips.index))
-    shuffled = Plan(order, batch_size, seed=1, shuffle=True)
-    contestants: dict[str, Contestant] = {
-        "har": _loader_pass(Loader(clips, shuffled, workers=workers)),
-        "har_sequential": _loader_pass(Loader(clips, Plan(order, batch_size), workers=workers)),
-        "har_augmented": _augmented_pass(clips, shuffled, workers),
-        "dataloader": _dataloader_pass(clips, batch_size, workers),
-        "webdataset": _webdataset_pass(clips, batch_size, workers),
-        "memcpy": _memcpy_pass(clips, batch_size, workers),
-    }
-    start = time.perf_counter()
-    next(Loader(clips, shuffled, workers=workers).epoch()).release()
-    first = time.perf_counter() - start
+def measure(
+    clips: Manifest, *, workers: int, batch_size: int, rounds: int, paths: list[Path],
+    scratch: Path, cold: bool = False, device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """-> {"clips_per_s": {name: {"median", "low", "high", "cpu"}}, "ratio.*", "first_batch_s",
+    "peak_bytes", "missing"}. cpu: cores kept busy, all processes of the contestant together."""
+    first = _first_batch(clips, workers, batch_size)
+    contestants, missing = _contestants(clips, workers, batch_size, paths, scratch, device)
     rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):  # the first round warms the page cache and is not counted
+    busy: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):  # the first round starts workers, fills caches, is not counted
         for name, contestant in contestants.items():
-            rate = _rate(contestant)
+            if cold:
+                _drop_from_cache(clips)
+            rate, cores = _rate(contestant)
             if number:
                 rates[name].append(rate)
-    return _summary(rates) | {"first_batch_s": first}
+                busy[name].append(cores)
+    return _summary(rates, busy) | {
+        "first_batch_s": first,
+        "peak_bytes": _peak_memory(),
+        "missing": missing,
+    }
 
 
-def _rate(contestant: Contestant) -> float:
-    """Clips a second of one pass, start-up of its workers left out (timed from the first batch)."""
-    batches = contestant()
-    next(batches)
-    start, clips = time.perf_counter(), 0
-    for count in batches:
-        clips += count
-    return clips / (time.perf_counter() - start) if clips else float("nan")
+def _contestants(
+    clips: Manifest, workers: int, batch_size: int, paths: list[Path], scratch: Path, device: str
+) -> tuple[dict[str, Contestant], dict[str, str]]:
+    """-> the contestants, and why others cannot take part."""
+    from pipeline import bench_videos
+
+    frames, small = clips.clip_shape[0], min(8, batch_size)
+    makers: dict[str, Any] = {
+        "har_torch": lambda: loaders.torch_augmented(clips, batch_size, workers),
+        "dataloader": lambda: loaders.dataloader(clips, batch_size, workers, True),
+        "dataloader_items": lambda: loaders.dataloader(clips, batch_size, workers, False),
+        "webdataset": lambda: loaders.webdataset(clips, batch_size, workers),
+        "litdata": lambda: loaders.litdata(clips, batch_size, workers, scratch),
+        "mosaicml": lambda: loaders.mosaicml(clips, batch_size, workers, scratch),
+        "memcpy": lambda: loaders.memcpy(clips, batch_size, workers),
+        # of 8 clips, so that the few videos of a pass are shared out evenly among the workers
+        "paper": lambda: bench_videos.paper(paths, frames, small, workers),
+        "pyav": lambda: bench_videos.pyav(paths, frames, small, workers),
+    }
+    if device != "cpu":
+        makers["har_device"] = lambda: loaders.on_device(clips, batch_size, workers, device)
+    contestants, missing = loaders.ours(clips, batch_size, workers), {}
+    for name, make in makers.items():
+        try:
+            contestants[name] = make()
+        except ImportError as error:
+            missing[name] = f"not installed ({error.name})"
+    return contestants, missing
 
 
-def _summary(rates: dict[str, list[float]]) -> dict[str, Any]:
+def _first_batch(clips: Manifest, workers: int, batch_size: int) -> float:
+    """Seconds from nothing to the first batch, the manifest's reading included."""
+    start = time.perf_counter()
+    again = manifest.load(clips.root)
+    plan = Plan(np.arange(len(again.index)), batch_size, seed=1, shuffle=True)
+    with Loader(again, plan, workers=workers) as loader:
+        next(loader.epoch()).release()
+        return time.perf_counter() - start
+
+
+def _rate(contestant: Contestant) -> tuple[float, float]:
+    """-> clips a second of one pass, cores kept busy meanwhile."""
+    start, used = time.perf_counter(), _cpu_seconds()
+    clips = sum(contestant())
+    wall = time.perf_counter() - start
+    return clips / wall, (_cpu_seconds() - used) / wall
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its living and ended children."""
+    own = sum(os.times()[:4])
+    ticks = os.sysconf("SC_CLK_TCK")
+    for task in Path("/proc/self/task").glob("*/children"):
+        for child in task.read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
+            own += (int(fields[11]) + int(fields[12])) / ticks
+    return own
+
+
+def _peak_memory() -> int:
+    """Most bytes this process and its largest ended child ever had resident."""
+    import resource
+
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return 1024 * sum(resource.getrusage(kind).ru_maxrss for kind in kinds)
+
+
+def _drop_from_cache(clips: Manifest) -> None:
+    for number in range(len(clips.shards)):
+        descriptor = os.open(clips.shard_path(number), os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def _summary(rates: dict[str, list[float]], busy: dict[str, list[float]]) -> dict[str, Any]:
     figures = {
-        name: {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        name: {
+            "median": statistics.median(values),
+            "low": min(values),
+            "high": max(values),
+            "cpu": statistics.median(busy[name]),
+        }
         for name, values in rates.items()
     }
-    ours = figures["har"]["median"]
-    return {
-        "clips_per_s": figures,
-        "ratio.dataloader": ours / figures["dataloader"]["median"],
-        "ratio.webdataset": ours / figures["webdataset"]["median"],
-        "ratio.memcpy": ours / figures["memcpy"]["median"],
-        "ratio.sequential": ours / figures["har_sequential"]["median"],
+    ratios = {
+        f"ratio.{name}": figures[this]["median"] / figures[that]["median"]
+        if that in figures
+        else None
+        for name, (this, that) in _RATIOS.items()
     }
+    return {"clips_per_s": figures, **ratios}
 
 
-def _table(results: dict[str, Any], clips: Manifest) -> str:
-    size = clips.clip_bytes
-    shape = "x".join(map(str, clips.clip_shape))
+def _table(results: dict[str, Any]) -> str:
+    shape = results["set"]["clip_shape"]
+    size = int(np.prod(shape))
     lines = [
-        f"{len(clips.index)} clips of {shape} uint8 ({size / 1e6:.2f} MB), batch "
-        f"{results['batch_size']}, {results['workers']} workers, median of {results['rounds']}",
-        f"{'':38s}{'clips/s':>10s}{'GB/s':>8s}   {'low - high':>17s}{'har is':>10s}",
+        f"{results['set']['clips']} clips of {'x'.join(map(str, shape))} uint8 "
+        f"({size / 1e6:.2f} MB), batch {results['batch_size']}, {results['workers']} workers, "
+        f"median of {results['rounds']}"
+        + (", page cache dropped before each pass" if results["cold"] else ""),
+        f"{'':42s}{'clips/s':>9s}{'GB/s':>7s}  {'low - high':>17s}{'cores':>7s}{'har is':>9s}",
     ]
     ours = results["clips_per_s"]["har"]["median"]
     for name, figure in results["clips_per_s"].items():
         rate = figure["median"]
         spread = f"{figure['low']:,.0f} - {figure['high']:,.0f}"
         lines.append(
-            f"{_TITLES[name]:38s}{rate:10,.0f}{rate * size / 1e9:8.2f}   {spread:>17s}"
-            f"{ours / rate:9.2f}x"
+            f"{_TITLES[name]:42s}{rate:9,.0f}{rate * size / 1e9:7.2f}  {spread:>17s}"
+            f"{figure['cpu']:7.1f}{ours / rate:8.2f}x"
         )
-    lines.append(f"first batch after {results['first_batch_s'] * 1000:.0f} ms")
+    lines += [f"{_TITLES[name]}: {why}" for name, why in results["missing"].items()]
+    lines.append(
+        f"first batch after {results['first_batch_s'] * 1000:.0f} ms, "
+        f"{results['ratio.memcpy']:.0%} of memory speed, peak memory of all this "
+        f"{results['peak_bytes'] / 1e9:.1f} GB"
+    )
+    if results["ratio.paper_augmented"]:
+        lines.append(
+            f"augmented clips: {results['ratio.paper_augmented']:,.0f}x the paper's way "
+            f"({results['videos']} videos)"
+        )
     return "\n".join(lines)
 
 
-def _loader_pass(loader: Loader) -> Contestant:
-    def one_pass() -> Iterator[int]:
-        for batch in loader.epoch():
-            yield batch.counted
+def _plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """Bars of clips/s on a logarithmic axis, one colour for each number of workers."""
+    from matplotlib.figure import Figure
 
-    return one_pass
-
-
-def _augmented_pass(clips: Manifest, plan: Plan, workers: int) -> Contestant:
-    """The random crop, rotation and normalisation of training, to 112x112 (or the frame's side)."""
-    import torch
-
-    loader = Loader(clips, plan, workers=workers)
-    T, H, W, _ = clips.clip_shape
-    side = min(112, H, W)
-    rule = augment.Augmentation()
-
-    def one_pass() -> Iterator[int]:
-        for batch in loader.epoch():
-            maps = augment.train_maps(
-                rule, seed=1, epoch=0, keys=batch.keys, frames=T, source=(H, W), size=(side, side)
-            )
-            augment.apply(
-                batch.pixels, torch.from_numpy(maps), size=(side, side), mean=MEAN, std=STD
-            )
-            yield batch.counted
-
-    return one_pass
+    names = list(dict.fromkeys(name for one in runs for name in one["clips_per_s"]))[::-1]
+    figure = Figure(figsize=(9, 0.5 * len(names) + 1.5), layout="constrained")
+    axes = figure.add_subplot()
+    height = 0.8 / len(runs)
+    for number, one in enumerate(runs):
+        at = np.arange(len(names)) + number * height
+        values = [one["clips_per_s"].get(name, {"median": 0})["median"] for name in names]
+        bars = axes.barh(at, values, height, label=f"{one['workers']} workers")
+        axes.bar_label(bars, [f" {value:,.0f}" for value in values], fontsize=8)
+    axes.set_yticks(np.arange(len(names)) + 0.4 - height / 2, [_TITLES[name] for name in names])
+    axes.set(xscale="log", xlabel="clips a second")
+    axes.margins(x=0.15)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
 
 
-class _ClipDataset:
-    """The plain way: a map-style dataset that returns one clip, collated by torch."""
+def _some_videos(folder: Path) -> list[Path]:
+    from pipeline import bench_videos
 
-    def __init__(self, clips: Manifest) -> None:
-        self._reader = ClipReader(clips)
-        self._clips = clips
-
-    def __len__(self) -> int:
-        return len(self._clips.index)
-
-    def __getitem__(self, sample: int) -> tuple[Any, int]:
-        import torch
-
-        return torch.from_numpy(self._reader.read(sample)), int(self._clips.index["label"][sample])
+    found = bench_videos.videos_in(folder)
+    return found[:: max(1, len(found) // _VIDEOS)][:_VIDEOS]
 
 
-def _dataloader_pass(clips: Manifest, batch_size: int, workers: int) -> Contestant:
-    import torch
-    from torch.utils.data import DataLoader
+def _synthetic_videos(scratch: Path) -> Path:
+    """UCF101-shaped videos: 320x240, MPEG-4 part 2, 40 to 56 frames."""
+    from pipeline import synthetic
 
-    dataset: Any = _ClipDataset(clips)
-    generator = torch.Generator().manual_seed(1)
-
-    def one_pass() -> Iterator[int]:
-        for pixels, _ in DataLoader(
-            dataset, batch_size, shuffle=True, num_workers=workers, generator=generator
-        ):
-            yield len(pixels)
-
-    return one_pass
-
-
-def _webdataset_pass(clips: Manifest, batch_size: int, workers: int) -> Contestant:
-    """Stock webdataset as its documentation has it: shuffle buffer, tuples, torch's batches."""
-    import torch
-    import webdataset as wds
-
-    paths = [str(clips.shard_path(number)) for number in range(len(clips.shards))]
-    workers = min(workers, len(paths))  # webdataset raises where a worker gets no shard
-
-    def decode(sample: tuple[bytes, bytes]) -> tuple[Any, int]:
-        return torch.from_numpy(np.load(io.BytesIO(sample[0]))), int(sample[1])
-
-    def one_pass() -> Iterator[int]:
-        dataset = (
-            wds.WebDataset(paths, shardshuffle=len(paths), seed=1, handler=wds.reraise_exception)
-            .shuffle(100)
-            .to_tuple("npy", "cls")
-            .map(decode)
-        )
-        for pixels, _ in torch.utils.data.DataLoader(dataset, batch_size, num_workers=workers):
-            yield len(pixels)
-
-    return one_pass
-
-
-def _memcpy_pass(clips: Manifest, batch_size: int, workers: int) -> Contestant:
-    """Copy as many bytes, clip by clip, between buffers as large as the loader's ring."""
-    source = np.ones((4 * batch_size, clips.clip_bytes), np.uint8)
-    ring = np.zeros((4, batch_size, clips.clip_bytes), np.uint8)
-    batches = -(-len(clips.index) // batch_size)
-
-    def fill(batch: int) -> int:
-        for row in range(batch_size):
-            np.copyto(ring[batch % 4, row], source[(batch * batch_size + row * 7) % len(source)])
-        return batch_size
-
-    def one_pass() -> Iterator[int]:
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            yield from pool.map(fill, range(batches))
-
-    return one_pass
+    folder = scratch / "videos"
+    if not folder.exists():
+        synthetic.write(folder)
+    return folder
 
 
 def _synthetic(scratch: Path) -> Path:
     """A shard set of synthetic videos at the default clip shape (16x128x171), about 130 MB."""
-    from pipeline import build, synthetic
+    from pipeline import build
 
-    synthetic.write(scratch / "videos")
-    build.build(scratch / "videos", scratch / "shards")
+    build.build(_synthetic_videos(scratch), scratch / "shards")
     return scratch / "shards"

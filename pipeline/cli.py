@@ -234,20 +234,31 @@ def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
 
 @click.command()
 @click.argument("shards", required=False, type=click.Path(path_type=Path))
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
+@click.option("--workers", default="2", show_default=True, help="One number, or several: 0,1,2,4.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--videos", type=click.Path(path_type=Path), help="For the paper's way. [synthetic ones]"
+)
+@click.option("--cold", is_flag=True, help="Drop the shards from the page cache before each pass.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="cuda: also copy and augment there."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar chart into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_sentence
-def bench_loader_main(
-    shards: Path | None, workers: int, batch_size: int, rounds: int, as_json: bool
-) -> None:
-    """How fast clips come out of SHARDS (without: a synthetic set), beside other ways.
+def bench_loader_main(shards: Path | None, workers: str, **given: Any) -> None:
+    """How fast clips come out of SHARDS (without: data/shards or a synthetic set), beside other
+    ways.
 
     Example: har-bench-loader data/shards --workers 2
     """
     from pipeline import bench
 
-    click.echo(
-        bench.run(shards, workers=workers, batch_size=batch_size, rounds=rounds, as_json=as_json)
-    )
+    try:
+        counts = [int(number) for number in workers.split(",")]
+    except ValueError:
+        counts = [-1]
+    if min(counts) < 0:
+        raise UserError(f"--workers {workers!r} does not work: give numbers from 0 on, as 0,1,2,4.")
+    click.echo(bench.run(shards, workers=counts, **given))

@@ -15,9 +15,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from shards.manifest import Manifest
+
 
 class PlanError(ValueError):
-    """A batch size that does not fit the ranks, or a step outside the epoch; one sentence."""
+    """A batch size that does not fit the ranks, a step outside the epoch, another shard set than
+    before; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,18 @@ class Plan:
         order = _order(total, self.seed, epoch) if self.shuffle else np.arange(total)
         counted = min(self.batch_size, total - step * self.batch_size)
         return Rows(self.ids[order[at[mine] % total]], at[mine] < total, counted)
+
+
+def check_resume(digest: str, manifest: Manifest) -> None:
+    """Refuse to go on with a run on a shard set that is not the one it began with.
+
+    digest: the manifest's digest as the run's checkpoint has it. Raises PlanError.
+    """
+    if digest != manifest.digest:
+        raise PlanError(
+            f"the shard set at {manifest.root} has changed since the run began (manifest "
+            f"{manifest.digest[:12]}, was {digest[:12]}): restore it or start a new run."
+        )
 
 
 @lru_cache(maxsize=4)
