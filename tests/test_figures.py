@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,10 @@ def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: l
     line = {"epoch": 1, "train_loss": 9000.0, "val_loss": 2.0, "train_acc": 0.0, "val_acc": 0.0}
     figures.model_curves(tmp_path / "c.png", [figures.curve("r3d", "R3D", [line], 1)], "loss")
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "linear", "log"]
+    (axes,) = drawn[-1].axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert any(labels)
+    assert all(re.fullmatch(r"[\d.e+-]*", label) for label in labels)  # numbers, no formulas
 
 
 @pytest.mark.usefixtures("fine")

@@ -177,7 +177,7 @@ def _mark_best(axes: Axes, run: Curve, quantity: str, label: str) -> None:
 
 def _frame(axes: Axes, curves: Sequence[Curve], quantity: str) -> None:
     """Axes that start where the quantity does; whole epochs; log where a first loss explodes."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlabel("Epoch")
     axes.set_ylabel(_QUANTITIES[quantity])
@@ -194,6 +194,8 @@ def _frame(axes: Axes, curves: Sequence[Curve], quantity: str) -> None:
     values = values[np.isfinite(values) & (values > 0)]
     if len(values) and values.max() > 100 * values.min():
         axes.set_yscale("log")
+        # plain numbers: the default writes powers as formulas, which are switched off here
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_ylabel("Loss (log scale)")
     elif len(values):
         axes.set_ylim(0, 1.06 * values.max())
