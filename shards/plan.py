@@ -1,6 +1,7 @@
 """The plan: which samples make the batch at (seed, epoch, step). A pure function, no state.
 
-A train epoch is one permutation of the split; an evaluation goes through it in order. The last
+A train epoch is one permutation of the split (for sets larger than memory a windowed one, see
+`Plan`); an evaluation goes through it in order. The last
 batch is filled up with samples from the start of the same order, marked as not `valid`: shapes
 never change (no recompilation, no odd batch for the batch norm), every rank gets the same number
 of batches, and each clip still counts exactly once.
@@ -37,7 +38,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of one side of a split. ids: its sample ids, int64 [N]."""
+    """The batches of one side of a split. ids: its sample ids, int64 [N].
+
+    window: 0 for a true permutation; else clips are read nearly in stored order, at most about
+    `window` clips of them open at a time, so that a disk or a small cache is read once and in long
+    runs: the split is cut into runs of window/8 neighbours, the runs are shuffled, then the clips
+    within each `window` of them. `quality` says what that costs.
+    """
 
     ids: np.ndarray
     batch_size: int
@@ -45,6 +52,7 @@ class Plan:
     shuffle: bool = False
     rank: int = 0
     ranks: int = 1
+    window: int = 0
 
     def __post_init__(self) -> None:
         if len(self.ids) == 0:
@@ -54,6 +62,8 @@ class Plan:
                 f"batch size {self.batch_size} does not divide among {self.ranks} ranks: "
                 "give a positive multiple of the number of ranks."
             )
+        if self.window < 0:
+            raise PlanError(f"a shuffle window of {self.window} clips is none: give 0 or more.")
 
     @property
     def steps(self) -> int:
@@ -68,9 +78,26 @@ class Plan:
         at = step * self.batch_size + np.arange(self.batch_size)
         share = self.batch_size // self.ranks
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        order = _order(total, self.seed, epoch) if self.shuffle else np.arange(total)
+        order = self._order(epoch)
         counted = min(self.batch_size, total - step * self.batch_size)
         return Rows(self.ids[order[at[mine] % total]], at[mine] < total, counted)
+
+    def quality(self, epoch: int = 0) -> float:
+        """How well the epoch is shuffled: the mean distance in it between clips that are neighbours
+        in `ids`, over the (N + 1) / 3 that a true permutation has. 1 = true, near 0 = as stored."""
+        total = len(self.ids)
+        if total < 2:
+            return 1.0
+        place = np.empty(total, np.int64)
+        place[self._order(epoch)] = np.arange(total)
+        return float(np.abs(np.diff(place)).mean() / ((total + 1) / 3))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The order of an epoch: places in `ids`, int64 [N]."""
+        total = len(self.ids)
+        if not self.shuffle:
+            return np.arange(total)
+        return _shuffled(total, self.seed, epoch, self.window if self.window < total else 0)
 
 
 def check_resume(digest: str, manifest: Manifest) -> None:
@@ -86,8 +113,15 @@ def check_resume(digest: str, manifest: Manifest) -> None:
 
 
 @lru_cache(maxsize=4)
-def _order(total: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of an epoch, int64 [total]."""
-    order = np.random.default_rng([seed, epoch]).permutation(total)
+def _shuffled(total: int, seed: int, epoch: int, window: int) -> np.ndarray:
+    """The permutation of an epoch, int64 [total]; true, or with `window` a windowed one."""
+    random = np.random.default_rng([seed, epoch])
+    if window == 0:
+        order = random.permutation(total)
+    else:
+        runs = np.split(np.arange(total), np.arange(0, total, max(1, window // 8))[1:])
+        order = np.concatenate([runs[number] for number in random.permutation(len(runs))])
+        for start in range(0, total, window):
+            random.shuffle(order[start : start + window])
     order.setflags(write=False)
     return order

@@ -64,3 +64,36 @@ def test_no_clip_and_step_outside_are_refused():
         Plan(np.arange(0), 4)
     with pytest.raises(PlanError, match="step 3 is outside"):
         Plan(np.arange(12), 4).rows(0, 3)
+
+
+@given(sizes, st.integers(0, 70), st.integers(0, 3))
+@settings(deadline=None)
+def test_a_windowed_epoch_has_each_clip_once_too(n, window, epoch):
+    ids = np.arange(7, 7 + n)
+    plan = Plan(ids, 4, seed=3, shuffle=True, window=window)
+    assert sorted(epoch_ids(plan, epoch).tolist()) == ids.tolist()
+
+
+def test_a_window_keeps_few_runs_open_and_quality_says_what_it_costs():
+    ids = np.arange(8000)
+    true, windowed, stored = (
+        Plan(ids, 8, shuffle=True), Plan(ids, 8, shuffle=True, window=800), Plan(ids, 8)
+    )  # fmt: skip
+    assert true.quality() == pytest.approx(1, abs=0.05)
+    assert 0.05 < windowed.quality() < 0.3
+    assert stored.quality() < 0.001
+    order = epoch_ids(windowed, 1)
+    for start in range(0, 8000, 800):  # of each 800 clips in turn only 8 runs of 100 are touched
+        assert len(np.unique(order[start : start + 800] // 100)) == 8
+    assert order.tolist() != epoch_ids(windowed, 2).tolist()
+
+
+def test_a_window_as_large_as_the_split_is_a_true_permutation():
+    ids = np.arange(50)
+    whole, true = (Plan(ids, 8, shuffle=True, window=window) for window in (50, 0))
+    assert epoch_ids(whole, 1).tolist() == epoch_ids(true, 1).tolist()
+
+
+def test_a_negative_window_is_refused():
+    with pytest.raises(PlanError, match="window of -1 clips"):
+        Plan(np.arange(9), 3, window=-1)
