@@ -16,7 +16,7 @@ DEMO_r2plus1d := --model-options width=16 --epochs 25
 DEMO_convlstm := --lr 2e-3 --epochs 25
 DEMO_r3d      := --weights none --lr 3e-4 --augment --epochs 14
 
-.PHONY: help install demo shards test test-all lint format clean
+.PHONY: help install demo shards reproduce test test-all lint format clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ demo: install  ## The main job on synthetic videos: shards, four models, report 
 
 shards: install  ## Decode VIDEOS (data/UCF-101) once into SHARDS (data/shards).
 	@$(BIN)/har-shards build "$(VIDEOS)" --out "$(SHARDS)"
+
+reproduce: install  ## The whole paper on VIDEOS; says its hours first, goes on where it stopped.
+	@$(BIN)/har-reproduce "$(VIDEOS)" --shards "$(SHARDS)" $(OPTIONS)
 
 test: install  ## Run the tests.
 	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""The commands about finished runs: har-eval, har-predict, har-report, har-export, har-serve.
+"""Commands about finished runs: har-eval, -predict, -report, -export, -serve, and -reproduce.
 
 Odd: they are thin, and nothing heavy is imported outside their bodies: --help answers at once.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from training.cli import one_sentence
+from training.config import CHOICES
 
 _PATH = click.Path(path_type=Path)
 
@@ -119,3 +120,38 @@ def serve_main(run: Path, **options: Any) -> None:
     from training import serve
 
     serve.run(run, **options)
+
+
+@click.command()
+@click.argument("videos", type=_PATH)
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+@click.option("--shards", type=_PATH, default=Path("data/shards"), show_default=True)
+@click.option("--runs", type=_PATH, default=Path("runs/paper"), show_default=True)
+@click.option("--reports", type=_PATH, default=Path("reports/paper"), show_default=True)
+@click.option(
+    "--preset", "presets", multiple=True, type=click.Choice(CHOICES["preset"]), help="[both]"
+)
+@click.option("--split", "splits", multiple=True, help="Repeatable. [paper, official-1]")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Choice(CHOICES["model"]),
+    help="Repeatable. [all four]",
+)
+@click.option("--seeds", default=3, show_default=True, help="Runs of each, with seeds 0, 1, ...")
+@click.option("--weights", help="Of r3d: kinetics400, none, or a file. [kinetics400]")
+@click.option("--dry-run", is_flag=True, help="Only say what is to do and what it costs.")
+@one_sentence
+def reproduce_main(dry_run: bool, **options: Any) -> None:
+    """Reproduce the whole paper on VIDEOS (UCF101): shards, all runs, evaluation, reports.
+
+    What is done is skipped, so the same command goes on after a stop. Options of har-train may
+    follow after --, for every run.
+
+    Example: har-reproduce data/UCF-101 -- --epochs 30
+    """
+    from training import reproduce
+
+    given = {name: value for name, value in options.items() if value not in ((), None)}
+    sys.exit(reproduce.run(reproduce.Wanted(**given), dry=dry_run))
