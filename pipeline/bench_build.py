@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import ucf101
-from pipeline.decoder import ENVIRONMENT
+from pipeline.decoder import ENVIRONMENT, settle
 
 Contestant = Callable[[Path], int]
 ROUNDS, BUILD_CLIPS = 5, 480
+_OPENCV = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": "threads;1"}
 _TITLES = {
     "har": "har: video to finished clip",
     "bare_decode": "decoding the needed packets, nothing else",
@@ -46,7 +47,7 @@ def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
     dataset = ucf101.find(videos)
     paths = [str(dataset.root / video.path) for video in dataset.videos]
     with tempfile.TemporaryDirectory() as scratch:
-        environment = {**os.environ, **ENVIRONMENT}  # for all contestants alike
+        environment = {**os.environ, **ENVIRONMENT, **_OPENCV}  # for all contestants alike
         found = [_plain_names(Path(scratch)), os.environ.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = ":".join(part for part in found if part)
         program = "from pipeline.bench_build import child; child()"
@@ -80,6 +81,7 @@ def child() -> None:
     import torch
 
     torch.set_num_threads(1)
+    settle()
     request = json.loads(sys.stdin.read())
     paths = [Path(path) for path in request["paths"]]
     results = decoding(paths, request["rounds"])
@@ -200,7 +202,7 @@ def _torchcodec() -> Contestant:
 
 
 def _opencv() -> Contestant:
-    """As the paper does, section 3.2."""
+    """As the paper does, section 3.2: `CAP_PROP_POS_FRAMES`, read, resize; one thread."""
     import cv2
 
     cv2.setNumThreads(1)

@@ -7,10 +7,7 @@
   packets is taken for the number of frames; where the decode shows another number, the frames are
   chosen anew and a second decode fetches them.
 
-Odd: frames are converted to RGB at full size and then resized by torch, bilinear with antialias,
-uint8: 36 + 72 us a frame of 320x240 to 128x171, measured here, where swscale in one step takes
-247 us and is off by up to 29 of 255 (it resizes the halved chroma planes); this way the pixels
-equal torchvision's `Resize(..., antialias=True)` to the bit.
+`pipeline.frames` makes finished pixels of what comes out.
 """
 
 from __future__ import annotations
@@ -23,18 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from pipeline import mpeg4
+from pipeline.frames import Frames
 from pipeline.sampling import Sampling
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB"}
 _IN_MEMORY = 256 << 20  # bytes of the largest file whose packets are held, to be decoded in part
-_BATCH = 64 << 20  # bytes of full-size frames that wait to be resized
 _FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # a fault is an error of ours, said once
 
@@ -105,7 +100,7 @@ def clips(
         raise VideoError(f"{path} has no frame that decodes.")
     return [
         Clip(
-            pixels=np.stack([taken.frames[number] for number in pick.numbers]),
+            pixels=taken.clip(pick.numbers),
             numbers=pick.numbers,
             padded=pick.padded,
             decoded=taken.decoded,
@@ -133,10 +128,18 @@ class _Stream:
 
 @dataclass(frozen=True)
 class _Taken:
-    """Finished frames, uint8 [H,W,3], by their number, and how many frames the video has."""
+    """Finished frames, uint8 [n,H,W,3], their numbers, and how many frames the video has."""
 
-    frames: dict[int, np.ndarray]
+    pixels: np.ndarray
+    numbers: list[int]
     decoded: int
+
+    def clip(self, numbers: tuple[int, ...]) -> np.ndarray:
+        """uint8 [T,H,W,3]: without a copy where the clip is just what was taken."""
+        if tuple(self.numbers) == numbers:
+            return self.pixels
+        place = {number: at for at, number in enumerate(self.numbers)}
+        return self.pixels[[place[number] for number in numbers]]
 
 
 def _open(path: Path) -> InputContainer:
@@ -181,7 +184,7 @@ def _by_pictures(
     if not stream.pictures:
         return None
     wanted = _wanted(sampling, len(stream.pictures))
-    frames = _Frames(size)
+    frames = Frames(size)
     try:
         for packet in _packets(mpeg4.needed(stream.pictures, wanted)):
             for frame in decoder.decode(packet):
@@ -189,8 +192,9 @@ def _by_pictures(
                     frames.add(frame.pts, frame)
     except _FAULTS:
         return None  # a plain decode says what is wrong
-    done = frames.done()
-    return _Taken(done, len(stream.pictures)) if done.keys() == wanted else None
+    if set(frames.numbers) != wanted:
+        return None
+    return _Taken(frames.done(), frames.numbers, len(stream.pictures))
 
 
 def _packets(pictures: list[mpeg4.Picture]) -> Iterator[av.Packet | None]:
@@ -215,14 +219,14 @@ def _by_frames(
     taken = _pass(path, _wanted(sampling, guess), size, keep_partial)
     if taken.decoded not in (0, guess):
         wanted = _wanted(sampling, taken.decoded)
-        if not wanted <= taken.frames.keys():
+        if not wanted <= set(taken.numbers):
             taken = _pass(path, wanted, size, keep_partial)
     return taken
 
 
 def _pass(path: Path, wanted: set[int], size: tuple[int, int], keep_partial: bool) -> _Taken:
     """One decode from the first frame to the last."""
-    frames, number = _Frames(size), 0
+    frames, number = Frames(size), 0
     with _open(path) as container:
         try:
             for frame in container.decode(_video_stream(container, path)):
@@ -232,55 +236,11 @@ def _pass(path: Path, wanted: set[int], size: tuple[int, int], keep_partial: boo
         except _FAULTS:
             if not (keep_partial and number):
                 raise
-    return _Taken(frames.done(), number)
+    return _Taken(frames.done(), frames.numbers, number)
 
 
 def _wanted(sampling: Sampling, n: int) -> set[int]:
     return {number for pick in sampling.picks(n) for number in pick.numbers}
-
-
-class _Frames:
-    """Collects frames of one video by number, as uint8 [h,w,3]: RGB, upright, resized.
-
-    Frames are resized many at a time: one call for 16 takes 1.2 ms here, 16 calls take 3.4.
-    """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._size, self._reformat = size, VideoReformatter()
-        self._done: dict[int, np.ndarray] = {}
-        self._waiting: dict[int, np.ndarray] = {}
-
-    def add(self, number: int, frame: av.VideoFrame) -> None:
-        rgb = self._reformat.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        if frame.rotation:
-            rgb = np.rot90(rgb, round(frame.rotation / 90))  # both count anticlockwise
-        first = next(iter(self._waiting.values()), rgb)
-        if first.shape != rgb.shape or rgb.nbytes * len(self._waiting) > _BATCH:
-            self._flush()
-        self._waiting[number] = rgb
-
-    def done(self) -> dict[int, np.ndarray]:
-        self._flush()
-        return self._done
-
-    def _flush(self) -> None:
-        if self._waiting:
-            small = resize(list(self._waiting.values()), self._size)
-            self._done.update(zip(self._waiting, small, strict=True))
-            self._waiting = {}
-
-
-def resize(frames: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H,W,3] each -> uint8 [T,h,w,3], bilinear with antialias, as torchvision does it."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    whole = np.stack(frames)  # [T,H,W,C]
-    if whole.shape[1:3] == tuple(size):
-        return whole
-    planes = torch.from_numpy(whole).permute(0, 3, 1, 2)  # [T,C,H,W]
-    small = interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
-    return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())  # [T,h,w,C]
 
 
 def bare(path: Path, sampling: Sampling) -> int:

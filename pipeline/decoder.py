@@ -211,6 +211,7 @@ def serve() -> None:
     from pipeline import decode
 
     torch.set_num_threads(1)
+    settle()
     _send_all(answers, _framed({"ready": True}))
     sampling, size = Sampling(**options["sampling"]), tuple(options["size"])
     for line in asked:
@@ -229,6 +230,18 @@ def serve() -> None:
             pixels = [clip.pixels.data.cast("B") for clip in clips]
             _send_all(answers, _framed({"clips": facts}), *pixels)
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def settle() -> None:
+    """Leave what the imports made out of every later garbage collection.
+
+    Hundreds of packets a video set it off often, and each time it went through all of torch.
+    """
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 def _sentence(error: Exception, path: str) -> str:

@@ -14,7 +14,7 @@ Whatever is not plainly this (`pictures` gives None) is to be decoded whole.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _VOP = b"\x00\x00\x01\xb6"
 _DIVX = b"DivX"  # without this in its user data, FFmpeg takes one picture a packet, and so do we;
@@ -23,8 +23,7 @@ _I, _P, _B, _S = range(4)
 _FILLER = 8  # bytes; HMDB51 files hold packets of one byte without a picture
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One coded picture: its bytes, its type (0 I, 1 P, 2 B, 3 S), its place in presentation."""
 
     data: bytes

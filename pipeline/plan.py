@@ -121,7 +121,7 @@ def _short(value: object) -> str:
 
 
 def _facts(dataset: Dataset, options: Options) -> dict[str, Any]:
-    from pipeline.decode import RESIZE
+    from pipeline.frames import RESIZE
 
     listing = json.dumps([[video.path, video.size] for video in dataset.videos])
     facts = {
