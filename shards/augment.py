@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shards import colour
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,13 +38,15 @@ _TRIES = 10  # of drawing a crop that fits, as torchvision's RandomResizedCrop
 class Augmentation:
     """The ranges to draw from. scale: share of the frame's area; ratio: width/height of the crop;
     degrees: rotation in +-degrees; flip: probability; per_frame: draw anew for each frame (the
-    paper's way, which shakes the clip)."""
+    paper's way, which shakes the clip). colour: brightness, contrast, saturation, each a factor in
+    1 +- this, one for all frames (`shards.colour`; not in the paper)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     degrees: float = 15.0
     flip: float = 0.0
     per_frame: bool = False
+    colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def train_maps(
@@ -89,10 +93,12 @@ def apply(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: Any = None,
+    colours: np.ndarray | None = None,
 ) -> torch.Tensor:
     """uint8 [B,T,H,W,C] and maps [B,F,2,3] -> normalised [B,C,T,h,w] in channels_last_3d.
 
-    One bilinear sampling, then (x / 255 - mean) / std, in float32, cast to `dtype` at the end.
+    One bilinear sampling, then `colours` (of `Pixels.colours`), then (x / 255 - mean) / std, in
+    float32, cast to `dtype` at the end.
     """
     import torch
 
@@ -106,6 +112,8 @@ def apply(
         for factor in np.unique(factors).tolist():
             rows = torch.from_numpy(np.flatnonzero(factors == factor)).to(pixels.device)
             x[rows] = _sampled(pixels[rows], maps[rows], size, factor)
+    if colours is not None:
+        x = colour.apply(x, torch.from_numpy(colours))
     x = x.permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
     scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(1, C, 1, 1, 1)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device)
@@ -156,6 +164,13 @@ class Pixels:
             size=self.size,
         )  # fmt: skip
 
+    def colours(self, *, seed: int, epoch: int, keys: Sequence[str]) -> np.ndarray | None:
+        """The colour matrices of these clips, [B,3,4], or None where the rule changes no colour."""
+        if self.rule is None or not any(self.rule.colour):
+            return None
+        ranges = self.rule.colour
+        return np.stack([colour.draw(ranges, generator(seed, epoch, f"{k}/colour")) for k in keys])
+
     def put(self, clip: np.ndarray, key: str, seed: int, epoch: int, out: np.ndarray) -> None:
         """uint8 clip [T,H,W,3] -> out float32 [T,h,w,3], equal to `apply` within 1/255."""
         from shards import sample_cpu
@@ -164,7 +179,13 @@ class Pixels:
         maps = self.maps(seed=seed, epoch=epoch, keys=[key], frames=T, source=(H, W))
         factor = int(blocks(maps, (H, W), self.size)[0])
         scale, shift = sample_cpu.coefficients(self.mean, self.std)
-        sample_cpu.sample(clip, maps[0], out, factor=factor, scale=scale, shift=shift)
+        colours = self.colours(seed=seed, epoch=epoch, keys=[key])
+        if colours is None:
+            sample_cpu.sample(clip, maps[0], out, factor=factor, scale=scale, shift=shift)
+            return
+        plain = np.ones(3, np.float32), np.zeros(3, np.float32)
+        sample_cpu.sample(clip, maps[0], out, factor=factor, scale=plain[0], shift=plain[1])
+        colour.apply_cpu(out, colours[0], scale, shift)
 
 
 def blocks(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:

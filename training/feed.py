@@ -164,6 +164,9 @@ class Feed:
                 size=wanted.size,
                 mean=wanted.mean,
                 std=wanted.std,
+                colours=self._pixels.colours(
+                    seed=self.loader.plan.seed, epoch=epoch, keys=batch.keys
+                ),
             )  # [b,C,T,h,w]
             ready = self._ready(batch, clips, waited)
             arrived = torch.cuda.Event()
