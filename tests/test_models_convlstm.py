@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from reference_convlstm import NaiveConvLSTM, like_naive
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import models
 from models.convlstm import ConvLSTM
 from models.recurrence import Plan, Recurrence
+from training.memory import LiveBytes
+from training.reference import NaiveConvLSTM, like_naive
 
 
 def convlstm(**options: Any) -> ConvLSTM:
@@ -168,32 +166,6 @@ def test_bad_options_are_refused(options: dict[str, Any], sentence: str) -> None
 
 def test_a_training_batch_of_one_clip_works() -> None:
     assert convlstm().train()(torch.randn(1, 3, 2, 16, 16)).isfinite().all()
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of every tensor storage that operators make, while it lives."""
-
-    def __init__(self, *there: Tensor) -> None:
-        super().__init__()
-        self.sizes = {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in there}
-        self.now = self.peak = sum(self.sizes.values())
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._see(tensor.untyped_storage())
-        return result
-
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self.sizes:
-            self.sizes[storage._cdata] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, storage._cdata)
-
-    def _gone(self, key: int) -> None:
-        self.now -= self.sizes.pop(key, 0)
 
 
 def peak_of_a_training_step(model: nn.Module, x: Tensor) -> int:

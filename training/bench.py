@@ -1,12 +1,12 @@
 """har-bench-train: what a training step of each model costs, beside a plain reference loop.
 
-The reference is what a paper's code does: torchvision's module, float32, contiguous memory, Adam.
-r2plus1d is set beside torchvision's r2plus1d_18, resnet3d and r3d beside r3d_18, and convlstm
-beside r3d_18 too (torchvision has none), which makes its ratio one of cost, not of skill.
+The reference is what a paper's code does: float32, contiguous memory, Adam, and torchvision's
+module (r2plus1d_18 beside r2plus1d, r3d_18 beside resnet3d and r3d) or, beside convlstm, the naive
+cell-by-cell ConvLSTM of the same architecture (`training.reference`).
 
 Odd: steps run on one synthetic batch that stays on the device, so this is the compute alone; rounds
 of all contestants are interleaved, and peak memory is of the device's allocator (CUDA) or, on the
-CPU, of a process of its own for each model.
+CPU, of a process of its own for each contestant.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training import device as devices
+from training.config import ConfigError
 from training.run import peak_bytes
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CLASSES = 101
-_REFERENCE = {"r2plus1d": "r2plus1d_18"}  # the others: r3d_18
+_BASE = "reference of "  # a contestant is a model's name, or this before it
 
 
 def run(
@@ -43,60 +44,96 @@ def run(
     as_json: bool,
 ) -> str:
     """Time every model of `names`; -> a table, or JSON: a list with one object a model."""
-    import torch
-
+    for option, value in (("frames", frames), ("size", size), ("batch-size", batch_size)):
+        _check(option, value)
+    for option, value in (("steps", steps), ("rounds", rounds)):
+        _check(option, value)
     on = devices.choose(device)
     dtype = devices.precision(precision, on)
     shape = (batch_size, 3, frames, size, size)
-    references = sorted({_REFERENCE.get(name, "r3d_18") for name in names})
-    contestants = {name: _ours(name, shape, on, dtype) for name in names}
-    contestants |= {name: _reference(name, shape, on) for name in references}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):  # the first round warms up and is not counted
-        for name, step in contestants.items():
-            spent = _time(step, 1 if number == 0 else steps, on)
-            if number:
-                seconds[name].append(spent)
-    results = []
-    for name in names:
-        own = statistics.median(seconds[name])
-        other = statistics.median(seconds[_REFERENCE.get(name, "r3d_18")])
-        results.append(
-            {
-                "model": name,
-                "clips_per_s": batch_size / own,
-                "step_s": own,
-                "reference": f"torchvision {_REFERENCE.get(name, 'r3d_18')}, float32",
-                "ratio.reference": other / own,
-                "peak_bytes": _peak(name, shape, on, dtype),
-                "precision": str(dtype).removeprefix("torch."),
-                "device": str(on),
-                "torch": torch.__version__,
-            }
-        )
+    rivals = {name: _BASE + _twin(name) for name in names}
+    everyone = [*names, *sorted(set(rivals.values()))]
+    seconds = _race(everyone, shape, on, dtype, steps, rounds)
+    peaks = {who: _peak(who, shape, on, dtype) for who in everyone}
+    results = [_result(name, rivals[name], seconds, peaks, batch_size, on, dtype) for name in names]
     return json.dumps(results, indent=1) if as_json else _table(results, shape)
 
 
-def _ours(
-    name: str, shape: tuple[int, ...], on: torch.device, dtype: torch.dtype
+def _check(option: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"--{option} {value} does not work: give 1 or more.")
+
+
+def _twin(name: str) -> str:
+    """The model whose reference is also that of `name`: resnet3d and r3d share one."""
+    return "resnet3d" if name == "r3d" else name
+
+
+def _race(
+    everyone: Sequence[str],
+    shape: tuple[int, ...],
+    on: torch.device,
+    dtype: torch.dtype,
+    steps: int,
+    rounds: int,
+) -> dict[str, float]:
+    """-> the median over rounds of each contestant's seconds a step, the rounds interleaved."""
+    contestants = {who: _contestant(who, shape, on, dtype) for who in everyone}
+    seconds: dict[str, list[float]] = {who: [] for who in everyone}
+    for number in range(rounds + 1):  # the first round warms up and is not counted
+        for who, step in contestants.items():
+            spent = _time(step, 1 if number == 0 else steps, on)
+            if number:
+                seconds[who].append(spent)
+    return {who: statistics.median(spent) for who, spent in seconds.items()}
+
+
+def _result(
+    name: str,
+    rival: str,
+    seconds: dict[str, float],
+    peaks: dict[str, int],
+    batch: int,
+    on: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """One object of --json. ratio.reference: times as fast; ratio.memory: share of its peak."""
+    import torch
+
+    from training import reference
+
+    return {
+        "model": name,
+        "clips_per_s": batch / seconds[name],
+        "step_s": seconds[name],
+        "reference": f"{reference.name_of(name)}, float32",
+        "reference_clips_per_s": batch / seconds[rival],
+        "ratio.reference": seconds[rival] / seconds[name],
+        "peak_bytes": peaks[name],
+        "reference_peak_bytes": peaks[rival],
+        "ratio.memory": peaks[name] / peaks[rival],
+        "precision": str(dtype).removeprefix("torch."),
+        "device": str(on),
+        "torch": torch.__version__,
+    }
+
+
+def _contestant(
+    who: str, shape: tuple[int, ...], on: torch.device, dtype: torch.dtype
 ) -> Callable[[], None]:
-    """-> one training step of our model, in our memory format and precision."""
+    """-> one training step: ours in our memory format and precision, or its reference's."""
     import torch
 
     import models
+    from training import reference
 
-    options = {"weights": "none"} if "weights" in models.options_of(name) else {}
-    model = devices.place(models.build(name, CLASSES, seed=0, **options), on, dtype)
+    if who.startswith(_BASE):
+        model = reference.build(who.removeprefix(_BASE), CLASSES).to(on)
+        return _step(model, torch.randn(shape, device=on), torch.float32, fused=False)
+    options = {"weights": "none"} if "weights" in models.options_of(who) else {}
+    model = devices.place(models.build(who, CLASSES, seed=0, **options), on, dtype)
     clips = torch.randn(shape, device=on).contiguous(memory_format=torch.channels_last_3d)
     return _step(model, clips, dtype, fused=True)
-
-
-def _reference(name: str, shape: tuple[int, ...], on: torch.device) -> Callable[[], None]:
-    import torch
-    from torchvision.models import video
-
-    model = getattr(video, name)(num_classes=CLASSES).to(on)
-    return _step(model, torch.randn(shape, device=on), torch.float32, fused=False)
 
 
 def _step(
@@ -141,15 +178,18 @@ def _peak(name: str, shape: tuple[int, ...], on: torch.device, dtype: torch.dtyp
     import torch
 
     if on.type == "cuda":
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(on)  # the contestants of the race may still be there
         torch.cuda.reset_peak_memory_stats(on)
-        step = _ours(name, shape, on, dtype)
+        step = _contestant(name, shape, on, dtype)
         step()
         step()
-        return peak_bytes(on)
+        return peak_bytes(on) - before
     code = (
         "import sys, json, torch; from training import bench; from training.run import peak_bytes;"
         "name, shape, kind = json.loads(sys.argv[1]); on = torch.device('cpu');"
-        "base = peak_bytes(on); step = bench._ours(name, tuple(shape), on, getattr(torch, kind));"
+        "base = peak_bytes(on);"
+        "step = bench._contestant(name, tuple(shape), on, getattr(torch, kind));"
         "step(); step(); print(peak_bytes(on) - base)"
     )
     argument = json.dumps([name, shape, str(dtype).removeprefix("torch.")])
@@ -163,11 +203,13 @@ def _table(results: list[dict[str, Any]], shape: tuple[int, ...]) -> str:
     lines = [
         f"training step, batch {batch} of {frames}x{height}x{width}, {first['device']}, "
         f"{first['precision']}, torch {first['torch']}",
-        f"{'model':10s}{'clips/s':>10s}{'step':>10s}{'peak':>10s}{'speed-up':>10s}  over",
+        f"{'model':10s}{'clips/s':>10s}{'step':>10s}{'peak':>10s}{'speed-up':>10s}{'memory':>9s}"
+        "  against",
     ]
     lines += [
         f"{line['model']:10s}{line['clips_per_s']:10.2f}{line['step_s'] * 1000:7.0f} ms"
-        f"{line['peak_bytes'] / 1e9:7.2f} GB{line['ratio.reference']:9.2f}x  {line['reference']}"
+        f"{line['peak_bytes'] / 1e9:7.2f} GB{line['ratio.reference']:9.2f}x"
+        f"{line['ratio.memory']:8.2f}x  {line['reference']}"
         for line in results
     ]
     return "\n".join(lines)

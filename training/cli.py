@@ -1,4 +1,4 @@
-"""The commands har-train and har-bench-train, and how every command says an error: thin.
+"""The command har-train, and how every command says an error: thin.
 
 The commands about finished runs are in `training/cli_results.py`.
 
@@ -100,27 +100,3 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
         sys.exit(1)
     log(f"best epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.4f}")
     log(f"next: har-eval {folder}")
-
-
-@click.command()
-@click.option("--model", "names", multiple=True, help="Model to time; repeatable. [all four]")
-@click.option("--frames", default=16, show_default=True)
-@click.option("--size", default=112, show_default=True, help="Height and width.")
-@click.option("--batch-size", default=8, show_default=True)
-@click.option("--steps", default=5, show_default=True, help="Timed steps a round.")
-@click.option("--rounds", default=3, show_default=True, help="Rounds, interleaved over the models.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="auto", show_default=True, help="auto, bf16 or fp32.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object a model.")
-@one_sentence
-def bench_train_main(names: tuple[str, ...], **options: Any) -> None:
-    """Time a training step of each model against a plain reference loop, in one run."""
-    from training import bench
-
-    unknown = [name for name in names if name not in (*CHOICES["model"], "all")]
-    if unknown:
-        raise ConfigError(
-            f"--model {unknown[0]!r} is unknown: choose one of {', '.join(CHOICES['model'])}, all."
-        )
-    chosen = CHOICES["model"] if not names or "all" in names else names
-    click.echo(bench.run(chosen, **options))

@@ -1,16 +1,39 @@
-"""The ConvLSTM everyone copies: cell by cell, concatenate input and state, convolve, split.
+"""The plain loop's models: what our networks are timed and checked against.
 
-The measure for `models.convlstm`: the same architecture and, through `copy_of`, the same weights,
-written as plainly as can be and differentiated by autograd alone.
+torchvision's modules where it has them. The ConvLSTM is the one everyone copies: cell by cell,
+concatenate input and state, convolve, split; the same architecture as ours and, through
+`like_naive`, the same weights, written as plainly as can be and differentiated by autograd alone.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import models
 from models.convlstm import ConvLSTM
+
+TORCHVISION = {"resnet3d": "r3d_18", "r2plus1d": "r2plus1d_18", "r3d": "r3d_18"}
+
+
+def name_of(model: str) -> str:
+    """What stands beside one of our four models, in words."""
+    return f"torchvision {TORCHVISION[model]}" if model in TORCHVISION else "naive ConvLSTM"
+
+
+def build(model: str, num_classes: int) -> nn.Module:
+    """The reference of one of our four models, random weights, float32, contiguous memory."""
+    if model in TORCHVISION:
+        from torchvision.models import video
+
+        made: nn.Module = getattr(video, TORCHVISION[model])(num_classes=num_classes)
+        return made
+    ours = models.build(model, num_classes, seed=0)
+    assert isinstance(ours, ConvLSTM)
+    return NaiveConvLSTM(ours)
 
 
 class NaiveConvLSTM(nn.Module):
@@ -18,19 +41,18 @@ class NaiveConvLSTM(nn.Module):
 
     def __init__(self, model: ConvLSTM) -> None:
         super().__init__()
-        first = model.layers[0]
-        stem = first.stem_weight
-        self.stem = nn.Conv2d(
-            3, stem.shape[0], stem.shape[-1], first.plan.stride, stem.shape[-1] // 2
-        )
+        layers: list[Any] = list(model.layers)
+        first = layers[0].plan
+        width, _, _, side, _ = layers[0].stem_weight.shape
+        self.stem = nn.Conv2d(3, width, side, first.stride, side // 2)
         self.cells = nn.ModuleList()
-        for layer in model.layers:
+        for layer in layers:
             cin, k = layer.input_weight.shape[1], layer.input_weight.shape[-1]
             self.cells.append(nn.Conv2d(cin + layer.hidden, 4 * layer.hidden, k, padding=k // 2))
-        self.norm = nn.BatchNorm3d(model.layers[-1].hidden)
+        self.norm = nn.BatchNorm3d(layers[-1].hidden)
         self.fc = nn.Linear(self.norm.num_features, model.fc.out_features)
-        self.stem_pool = first.plan.stem_pool
-        self.pools = [layer.plan.pool for layer in model.layers]
+        self.stem_pool: str = first.stem_pool
+        self.pools: list[str] = [layer.plan.pool for layer in layers]
         self.return_sequences = model.return_sequences
         self.to(model.fc.weight.dtype).load_state_dict(like_naive(model, model.state_dict()))
 
@@ -67,7 +89,8 @@ def _pool(x: Tensor, kind: str) -> Tensor:
     return down(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 
 
-def _layer(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def _layer(conv: Any, x: Tensor) -> Tensor:
+    """A layer over all steps, x [B,T,Cin,h,w] -> h of every step [B,T,C,h,w]."""
     h = x.new_zeros(x.shape[0], conv.out_channels // 4, *x.shape[-2:])
     c = h
     steps = []
