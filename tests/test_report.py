@@ -409,6 +409,17 @@ def test_the_page_renders_in_chromium_without_scrolling_sideways(
     assert width - 20 <= inside <= width  # less the scroll bar
 
 
+def test_a_class_without_a_test_video_has_no_accuracy_of_zero(tmp_path: Path):
+    run = make(tmp_path / "r3d", "r3d")
+    found = json.loads((run / "eval.json").read_text())
+    found["per_class"][1].update(recall=0.0, support=0)
+    (run / "eval.json").write_text(json.dumps(found))
+    report.write([run], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Without a test video: Wave." in text
+    assert "Hardest class Wave" not in text
+
+
 # ------------------------------------------------------------------ document and claims
 
 

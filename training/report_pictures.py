@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,16 +137,24 @@ def _worst(run: Run) -> str:
 def _per_class(out: Path, runs: Sequence[Run], names: Sequence[str]) -> Picture:
     recalls, models = {}, []
     for model, same in by_model(runs).items():
-        values = [[c["recall"] for c in run.evaluation["per_class"]] for run in same]
+        values = [[_recall(c) for c in run.evaluation["per_class"]] for run in same]
         recalls[same[0].display] = np.mean(values, axis=0).tolist()
         models.append(model)
     path = class_figures.per_class(out / "per-class.png", names, recalls, models)
     mean = np.mean(list(recalls.values()), axis=0)
+    hard, easy = int(np.nanargmin(mean)), int(np.nanargmax(mean))
     alt = (
-        f"Hardest class {names[int(mean.argmin())]} with {mean.min():.2f} on average, "
-        f"easiest {names[int(mean.argmax())]} with {mean.max():.2f}."
+        f"Hardest class {names[hard]} with {mean[hard]:.2f} on average, "
+        f"easiest {names[easy]} with {mean[easy]:.2f}."
     )
-    return Picture(path, "Test accuracy by class, the hardest on top.", alt)
+    untested = [name for name, value in zip(names, mean, strict=True) if np.isnan(value)]
+    more = f" Without a test video: {', '.join(untested)}." if untested else ""
+    return Picture(path, f"Test accuracy by class, the hardest on top.{more}", alt)
+
+
+def _recall(row: Mapping[str, Any]) -> float:
+    """A class's recall; nan where no test video is of it, which is not an accuracy of 0."""
+    return float(row["recall"]) if row.get("support") != 0 else float("nan")
 
 
 def examples(out: Path, runs: Sequence[Run]) -> list[Picture]:
