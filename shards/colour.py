@@ -58,7 +58,8 @@ def apply_cpu(out: np.ndarray, one: np.ndarray, scale: np.ndarray, shift: np.nda
 def _compiled() -> Callable[..., Any]:
     import numba
 
-    return numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)(_turn)  # type: ignore[no-any-return]
+    how: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": True}
+    return numba.njit(**how)(_turn)
 
 
 def _turn(out: np.ndarray, m: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:

@@ -63,8 +63,13 @@ class Ring:
 
         self.floats = floats
         dtype = torch.float32 if floats else torch.uint8
-        # zeros: the pages are there before the first batch
-        self.buffers = [torch.zeros(shape, dtype=dtype, pin_memory=pinned) for _ in range(slots)]
+        if pinned:
+            self.buffers = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(slots)]
+        else:  # numpy asks the kernel for huge pages, torch does not
+            plain = np.float32 if floats else np.uint8
+            self.buffers = [torch.from_numpy(np.empty(shape, plain)) for _ in range(slots)]
+        for buffer in self.buffers:
+            buffer.zero_()  # the pages are there before the first batch
         self.memory = [buffer.numpy() for buffer in self.buffers]
         self._free: deque[tuple[int, Event | None]] = deque((slot, None) for slot in range(slots))
 
