@@ -63,7 +63,7 @@ def test_unknown_settings_and_broken_files_are_refused(tmp_path):
         config.from_mapping({"speed": 1})
     for text in ("model = [", 'model = "resnet3d"\nframes = "many"'):
         (tmp_path / "c.toml").write_text(text)
-        with pytest.raises(ConfigError, match="not a readable config|wrong type"):
+        with pytest.raises(ConfigError, match=r"not a readable config|wrong type"):
             config.from_toml(tmp_path / "c.toml")
 
 
