@@ -160,3 +160,31 @@ def test_shards_are_as_large_as_asked(tmp_path: Path) -> None:
             plan.parse_bytes(text)
     with pytest.raises(plan.PlanError, match="128x171"):
         plan.parse_size("128")
+
+
+def test_hmdb51_groups_are_the_films_its_file_names_begin_with(tmp_path: Path) -> None:
+    """The regex that README.md gives."""
+    root = _touch(
+        tmp_path,
+        "cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi",
+        "cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_7.avi",
+        "brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi",
+    )
+    found = ucf101.find(root, group_regex="([^/]+)/(?P<group>.+)_\\1_")
+    groups = [video.group for video in found.videos]
+    assert groups == ["April_09", "Turnk_r_Pippi_Michel", "Turnk_r_Pippi_Michel"]
+    assert (found.classes, found.grouping) == (("brush_hair", "cartwheel"), "regex")
+
+
+def test_kinetics_sides_are_its_top_folders_and_groups_its_youtube_ids(tmp_path: Path) -> None:
+    """The regex that README.md gives."""
+    root = _touch(
+        tmp_path,
+        "train/abseiling/0wR5jVB-WPk_000417_000427.mp4",
+        "train/abseiling/0wR5jVB-WPk_000427_000437.mp4",
+        "val/air drumming/-2EU_hPcOqw_000010_000020.mp4",
+    )
+    found = ucf101.find(root, group_regex="([^/]{11})_[0-9]{6}_[0-9]{6}[.]")
+    assert [video.side for video in found.videos] == [1, 1, 2]
+    assert [video.group for video in found.videos] == ["0wR5jVB-WPk"] * 2 + ["-2EU_hPcOqw"]
+    assert found.classes == ("abseiling", "air drumming")
