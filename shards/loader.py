@@ -33,8 +33,12 @@ from shards.ring import Batch, Event, Ring
 __all__ = ["BadClipWarning", "Batch", "Event", "Loader", "LoaderError", "Ring"]
 
 
+CACHES = ("none", "ram")
+
+
 class LoaderError(ValueError):
-    """More frames asked for than stored, a stuck worker, a ring never given back; one sentence."""
+    """More frames asked for than stored, an unknown cache, a stuck worker, a ring never given back;
+    one sentence."""
 
 
 class BadClipWarning(UserWarning):
@@ -63,8 +67,11 @@ class Loader:
         check: bool = True,
         pixels: Pixels | None = None,
         max_bad: int = 0,
+        cache: str = "none",
         timeout: float = 30.0,
     ) -> None:
+        if cache not in CACHES:
+            raise LoaderError(f"unknown cache {cache!r}: choose one of {', '.join(CACHES)}.")
         stored, height, width, channels = manifest.clip_shape
         self.frames = stored if frames is None else frames
         if not 1 <= self.frames <= stored:
@@ -76,7 +83,7 @@ class Loader:
         self.pixels, self.max_bad, self.depth = pixels, max_bad, max(1, depth)
         self.bad: dict[int, str] = {}  # sample id -> what is wrong with it
         self._bad_lock = threading.Lock()
-        self._reader = ClipReader(manifest, check=check)
+        self._reader = ClipReader(manifest, check=check, keep=cache == "ram")
         share = plan.batch_size // plan.ranks
         size = (height, width) if pixels is None else pixels.size
         shape = (share, self.frames, *size, channels)

@@ -21,12 +21,16 @@ from shards.manifest import Manifest, ShardSetError
 class ClipReader:
     """Random access to the clips of one shard set, from any number of threads.
 
+    keep: hold every clip that was read in memory from then on, checked once (the page cache does
+    the same while nobody else needs the memory; this holds on to it, and on a network share it
+    saves the network).
     Files are opened at first use and stay open (one descriptor a shard). Raises ShardSetError
     naming shard, key and offset when a shard is missing, short, or its pixels do not match.
     """
 
-    def __init__(self, manifest: Manifest, *, check: bool = True) -> None:
+    def __init__(self, manifest: Manifest, *, check: bool = True, keep: bool = False) -> None:
         self.manifest = manifest
+        self._kept: dict[int, np.ndarray] | None = {} if keep else None
         self.check = check
         index = manifest.index  # columns of their own: a row of the index takes 1 us to look at
         self._shards = np.ascontiguousarray(index["shard"])
@@ -39,6 +43,17 @@ class ClipReader:
 
     def read_into(self, sample: int, out: np.ndarray) -> None:
         """Fill `out` (uint8 [T,H,W,C], C-contiguous) with the clip of sample id `sample`."""
+        if self._kept is None:
+            self._read_into(sample, out)
+            return
+        kept = self._kept.get(sample)
+        if kept is None:
+            kept = np.empty(self.manifest.clip_shape, np.uint8)
+            self._read_into(sample, kept)
+            self._kept[sample] = kept
+        np.copyto(out, kept)
+
+    def _read_into(self, sample: int, out: np.ndarray) -> None:
         descriptor = self._descriptor(self._shards.item(sample))
         offset, size = self._offsets.item(sample), self._size
         view = memoryview(out.data).cast("B")

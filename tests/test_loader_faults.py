@@ -105,6 +105,23 @@ def test_bad_clips_are_kept_with_their_reason(tmp_path):
     assert clips.keys()[7] in loader.bad[7]
 
 
+def test_a_set_kept_in_memory_is_read_once_and_gives_the_same_batches(tmp_path):
+    clips, right = truth(tmp_path / "set")
+    with Loader(clips, Plan(np.arange(34), 8, shuffle=True), cache="ram") as loader:
+        for epoch in range(3):
+            for batch in loader.epoch(epoch):
+                pixels = batch.pixels.numpy()
+                assert all(np.array_equal(pixels[n], right[k]) for n, k in enumerate(batch.keys))
+            clips.shard_path(0).unlink(missing_ok=True)  # what is open stays open
+            loader._reader.close()
+
+
+def test_an_unknown_cache_is_refused(tmp_path):
+    clips = make_tars(tmp_path / "set")
+    with pytest.raises(LoaderError, match="unknown cache 'disk': choose one of none, ram"):
+        Loader(clips, Plan(np.arange(34), 8), cache="disk")
+
+
 def test_a_dead_worker_is_named(tmp_path, monkeypatch):
     clips, _ = truth(tmp_path / "set")
     monkeypatch.setattr(crew._Worker, "run", lambda self: None)

@@ -75,7 +75,7 @@ class Feed:
     """Batches of one side of a split, ready for the model.
 
     rule: how to augment, None for the evaluation transform (resize, centre crop). max_bad: so many
-    corrupt clips are replaced (see `Loader.bad`) before the run stops.
+    corrupt clips are replaced (see `Loader.bad`) before the run stops. cache: see `Loader`.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Feed:
         jitter: bool = False,
         workers: int = 2,
         max_bad: int = 0,
+        cache: str = "none",
     ) -> None:
         import torch
 
@@ -104,6 +105,7 @@ class Feed:
             pinned=cuda,
             pixels=None if cuda else self._pixels,
             max_bad=max_bad,
+            cache=cache,
         )
         self.preprocessing, self.device, self.rule = preprocessing, device, rule
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
