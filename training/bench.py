@@ -11,12 +11,14 @@ CPU, of a process of its own for each contestant.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import device as devices
@@ -186,15 +188,43 @@ def _peak(name: str, shape: tuple[int, ...], on: torch.device, dtype: torch.dtyp
         step()
         return peak_bytes(on) - before
     code = (
-        "import sys, json, torch; from training import bench; from training.run import peak_bytes;"
-        "name, shape, kind = json.loads(sys.argv[1]); on = torch.device('cpu');"
-        "base = peak_bytes(on);"
-        "step = bench._contestant(name, tuple(shape), on, getattr(torch, kind));"
-        "step(); step(); print(peak_bytes(on) - base)"
+        "import sys, json; from training import bench;"
+        "print(bench.peak_here(*json.loads(sys.argv[1])))"
     )
     argument = json.dumps([name, shape, str(dtype).removeprefix("torch.")])
     command = [sys.executable, "-c", code, argument]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def peak_here(who: str, shape: Sequence[int], dtype: str) -> int:
+    """Most bytes that building a contestant and two steps of it add to this process (CPU).
+
+    A tiny step goes before, so that what libraries load at first use is not counted: 150 MB, twice
+    what a batch of 8 ConvLSTM clips takes.
+    """
+    import torch
+
+    on, kind = torch.device("cpu"), getattr(torch, dtype)
+    _contestant(who, (2, 3, 4, 32, 32), on, kind)()
+    base = _forget_peak()
+    step = _contestant(who, tuple(shape), on, kind)
+    step()
+    step()
+    return peak_bytes(on) - base
+
+
+def _forget_peak() -> int:
+    """Give free memory back and start the process's peak anew, where Linux lets us; -> it now."""
+    import ctypes
+    import gc
+
+    import torch
+
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # 5: VmHWM becomes what is in use now
+    return peak_bytes(torch.device("cpu"))
 
 
 def _table(results: list[dict[str, Any]], shape: tuple[int, ...]) -> str:

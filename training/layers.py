@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from training.config import ConfigError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -70,7 +72,10 @@ def examine(
     precision: torch.dtype,
     **options: Any,
 ) -> Sheet:
-    """Run one training step of a network on tensors without data and write down what happens."""
+    """Run one training step of a network on tensors without data and write down what happens.
+
+    options: of the model. Raises ConfigError for a name or an option that is not there.
+    """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -81,7 +86,10 @@ def examine(
         options = {"weights": "none", **options}
     shape = (batch, 3, frames, *size)
     rows: list[Row] = []
-    network = models.build(name, CLASSES, **options)
+    try:
+        network = models.build(name, CLASSES, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
     network = device.place(network, torch.device("cpu"), precision)
     with FakeTensorMode():
         _empty(network)
