@@ -148,6 +148,31 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "best.pt").exists()
 
 
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixed_colourful_cached_windowed_runs_train(shards, tmp_path, mix):
+    more = ["--mix", mix, "--brightness", "0.3", "--saturation", "0.3", "--cache", "ram"]
+    more += ["--shuffle-window", "8", "--max-bad", "1", "--label-smoothing", "0.1"]
+    result = train(shards, tmp_path / "run", *more)
+    assert result.exit_code == 0, result.output
+    kept = (tmp_path / "run" / "config.toml").read_text()
+    assert f'mix = "{mix}"' in kept
+
+
+def test_a_mixed_batch_learns_from_both_labels(shards, tmp_path):
+    config = Config(
+        shards=str(shards), model_options="width=4", frames=4, size=16, batch_size=6,
+        mix="mixup", precision="fp32", device="cpu",
+    ).resolve()  # fmt: skip
+    trainer = prepare.prepare(config, tmp_path, lambda _: None)
+    batches = trainer.train.epoch(1)
+    batch = next(batches)
+    clips, wanted = loop._mixed(trainer, batch)
+    assert wanted.shape == (6, 3)
+    torch.testing.assert_close(wanted.sum(1), torch.ones(6))
+    assert clips.shape == batch.clips.shape
+    assert not torch.equal(clips, batch.clips)
+
+
 def test_out_of_memory_is_one_sentence_with_what_helps(shards, tmp_path, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")

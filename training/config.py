@@ -25,6 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "split": SPLITS,
     "preset": ("paper", "modern"),
     "schedule": ("plateau", "cosine"),
+    "mix": ("none", "mixup", "cutmix"),
+    "cache": ("none", "ram"),
     "optimizer": ("adam", "adamw", "sgd"),
     "class_weights": ("balanced", "none"),
     "monitor": ("val_loss", "val_acc"),
@@ -36,7 +38,7 @@ _LEAST = {
     "frames": 1, "batch_size": 1, "epochs": 1, "patience": 1, "accumulate": 1,
     "workers": 0, "seed": 0, "split_seed": 0, "plateau_patience": 0, "max_minutes": 0,
     "save_every_minutes": 0, "clip_norm": 0, "warmup_epochs": 0, "epsilon_increment": 0,
-    "degrees": 0, "weight_decay": 0,
+    "degrees": 0, "weight_decay": 0, "shuffle_window": 0, "max_bad": 0,
 }  # fmt: skip
 
 
@@ -88,12 +90,20 @@ class Config:
     degrees: float = _opt(15.0, "Random rotation within +- this (section 3.1).")
     flip: float = _opt(0.0, "Probability of a left-right flip; section 3 names it, 3.1 does not.")
     per_frame: bool = _opt(False, "Another crop and rotation for each frame, as the paper does.")
+    brightness: float = _opt(0.0, "Each clip's brightness changes by a factor within 1 +- this.")
+    contrast: float = _opt(0.0, "The same of contrast.")
+    saturation: float = _opt(0.0, "The same of saturation.")
+    mix: str = _opt("none", "Mix each clip with another of its batch.")
+    mix_alpha: float = _opt(0.2, "Shares are drawn from Beta(alpha, alpha).")
     jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
     precision: str = _opt("auto", "auto: bf16 where this device gains by it, else fp32.")
     device: str = _opt("auto", "auto, cpu, cuda or cuda:N.")
     sync_bn: bool = _opt(False, "Batch norm over all ranks (CUDA), for small shares per rank.")
     deterministic: bool = _opt(False, "Only bit-reproducible algorithms, where torch has them.")
     save_every_minutes: float = _opt(10.0, "Save last.pt within an epoch too; 0 = only after each.")
+    shuffle_window: int = _opt(0, "Shuffle within so many clips, for sets beyond memory.")
+    cache: str = _opt("none", "ram: keep the clips in memory, read and checked once.")
+    max_bad: int = _opt(0, "Replace and report so many corrupt clips before the run stops.")
     workers: int = _opt(2, "Reading threads; 0 reads in the training thread.")
     seed: int = _opt(0, "Seed of weights, order and augmentation.")
 
@@ -115,6 +125,9 @@ class Config:
         self._check("lr", self.lr is None or self.lr > 0, "more than 0")
         self._check("plateau_factor", 0 < self.plateau_factor < 1, "between 0 and 1")
         self._check("crop_scale", 0 < self.crop_scale <= 1, "above 0, at most 1")
+        for name in ("brightness", "contrast", "saturation"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        self._check("mix_alpha", self.mix_alpha > 0, "more than 0")
         self._check("flip", 0 <= self.flip <= 1, "between 0 and 1")
         self.options  # noqa: B018  (parses, so that a malformed string fails here)
 
@@ -158,6 +171,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_norm": 5.0,  # one bad batch does not undo an epoch
         "jitter": True,  # temporal phase, where the shards hold more frames than are used
         "flip": 0.5,  # actions look the same in a mirror; switch off where left and right matter
+        "brightness": 0.2,  # a little light and colour, alike for all frames of a clip
+        "contrast": 0.2,
+        "saturation": 0.2,
+        "mix": "mixup",  # clips between clips: the strongest regulariser of the modern recipes
         "crop_scale": 0.25,  # of the area: 0.08 often cuts the action out of the frame
         "class_weights": "none",  # the classes differ by 1.67 at most
         "patience": 1000,  # cosine runs to its end

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shards import mix
 from training import checkpoint, distributed, progress, run, signals
 from training.config import Config, ConfigError
 from training.distributed import Ranks
@@ -46,15 +47,16 @@ def train_step(trainer: Trainer, batch: Ready, last: bool) -> torch.Tensor:
     config, ranks = trainer.config, trainer.ranks
     place = (config.seed, trainer.position.epoch, batch.step, ranks.rank)
     torch.manual_seed(np.random.SeedSequence(place).generate_state(1)[0])
-    logits = forward(trainer.parallel, batch.clips, trainer.precision)  # [b,K] float32
-    losses = F.cross_entropy(logits, batch.labels, reduction="none")  # [b]
+    clips, wanted = _mixed(trainer, batch)
+    logits = forward(trainer.parallel, clips, trainer.precision)  # [b,K] float32
+    losses = F.cross_entropy(logits, wanted, reduction="none")  # [b]
     weight = batch.valid.float()  # [b]
     if trainer.class_weight is not None:
         weight = weight * trainer.class_weight[batch.labels]
     smooth = losses
     if config.label_smoothing:
         smooth = F.cross_entropy(
-            logits, batch.labels, reduction="none", label_smoothing=config.label_smoothing
+            logits, wanted, reduction="none", label_smoothing=config.label_smoothing
         )
     # over the global batch: DDP divides by the ranks what each of them adds
     loss = (smooth * weight).sum() / ranks.add(weight.sum()) * ranks.count
@@ -69,6 +71,19 @@ def train_step(trainer: Trainer, batch: Ready, last: bool) -> torch.Tensor:
             trainer.average.update(trainer.model)
     count(trainer.sums, logits, losses, batch)
     return loss.detach()
+
+
+def _mixed(trainer: Trainer, batch: Ready) -> tuple[torch.Tensor, torch.Tensor]:
+    """-> clips and what they should give: labels int64 [b], or shares float32 [b,K] when mixed."""
+    config = trainer.config
+    if config.mix == "none":
+        return batch.clips, batch.labels
+    drawn = mix.draw(
+        config.mix, config.mix_alpha, seed=config.seed, epoch=trainer.position.epoch,
+        keys=batch.keys, size=trainer.preprocessing.size,
+    )  # fmt: skip
+    classes = len(trainer.manifest.classes)
+    return mix.apply(batch.clips, drawn), mix.targets(batch.labels, drawn, classes)
 
 
 def forward(model: nn.Module, clips: torch.Tensor, precision: torch.dtype) -> torch.Tensor:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shards import manifest as shard_set
 from shards import splits
 from shards.augment import Augmentation
@@ -51,14 +53,18 @@ def prepare(
     model = device.place(model, on, precision)
     optimizer = _optimizer(config, model)
     share = config.batch_size // config.accumulate
+    window = config.shuffle_window
+    ids = np.sort(split.train) if window else split.train  # a window wants neighbours on the disk
     train = Feed(
         clips,
-        Plan(split.train, share, config.seed, True, ranks.rank, ranks.count),
+        Plan(ids, share, config.seed, True, ranks.rank, ranks.count, window),
         wanted,
         on,
         rule=_rule(config),
         jitter=config.jitter,
         workers=config.workers,
+        max_bad=config.max_bad,
+        cache=config.cache,
     )
     trainer = Trainer(
         config=config,
@@ -138,6 +144,7 @@ def _rule(config: Config) -> Augmentation | None:
         degrees=config.degrees,
         flip=config.flip,
         per_frame=config.per_frame,
+        colour=(config.brightness, config.contrast, config.saturation),
     )
 
 
@@ -164,7 +171,6 @@ def _class_weight(
 
     A class without a train clip gets 0; it never occurs in the loss.
     """
-    import numpy as np
     import torch
 
     if config.class_weights == "none":

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from shards import splits
 from shards.manifest import Manifest
+from shards.plan import check_resume
 from training.average import Average
-from training.config import Config, ConfigError
+from training.config import Config
 from training.distributed import Ranks
 from training.feed import Feed, Preprocessing
 from training.metrics import Running
@@ -107,11 +108,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state` (of `last.pt`): everything but config and shards, which must agree."""
-        if state["manifest_digest"] != self.manifest.digest:
-            raise ConfigError(
-                f"{self.config.shards} is not the shard set this run was trained on (its manifest "
-                "has changed): resume with the set it had, or start a new run."
-            )
+        check_resume(state["manifest_digest"], self.manifest)
         self.model.load_state_dict(state.get("trained", state["model"]))
         if self.average is not None:
             self.average.load(state["average"])
