@@ -44,6 +44,14 @@ def test_there_is_no_drawer_for_odds_and_ends():
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 
 
+def test_the_design_names_every_file():
+    design = (ROOT / "docs" / "design.md").read_text()
+    for room in ROOMS:
+        for path in (ROOT / room).glob("[a-z]*.py"):
+            named = f"`{path.name}`" in design or f"`{room}/{path.name}`" in design
+            assert named or path.name.startswith("report"), path  # report*.py is one line there
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_help_of_a_command_imports_nothing_heavy(name):
     """--help answers in under 0.5 s because none of these is imported for it."""
