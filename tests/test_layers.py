@@ -103,7 +103,7 @@ def test_a_row_says_shape_kernel_and_bytes() -> None:
 
 def test_convlstm_has_a_row_for_each_convolution() -> None:
     rows = {row.name: row for row in sheet("convlstm", hidden=(8, 12), peephole=True).rows}
-    assert rows["layers.0.stem"].shape == (4, 48, 8, 24, 24)
+    assert rows["layers.0.stem"].shape == (4, 64, 8, 24, 24)
     assert rows["layers.0.state"].shape == (4, 32, 8, 12, 12)
     assert rows["layers.1.input"].shape == (4, 48, 8, 6, 6)
     assert rows["layers.1.state"].parameters == 48 * 12 * 9 + 3 * 12
