@@ -214,7 +214,7 @@ class ConvLSTM(nn.Module):
         """Which layers keep their gates: fast all; lean the last ones, up to the bytes of x.
 
         Backward starts at the last layer, and its gates are gone when the first layer, whose maps
-        are the largest, needs room. Keeping those saves their recomputation; the peak stays the same
+        are the largest, needs room. Keeping those saves recomputation; the peak stays the same
         in float32 and grows by a tenth in bfloat16 (8 clips of 16x112x112).
         """
         if self.memory == "fast":
