@@ -20,6 +20,7 @@ def bench_train(*words: str) -> Any:
     return CliRunner().invoke(bench_train_main, ["--device", "cpu", "--precision", "fp32", *words])
 
 
+@pytest.mark.slow
 def test_json_is_a_list_with_an_object_a_model() -> None:
     done = bench_train("--model", "convlstm", *TINY, "--json")
     assert done.exit_code == 0, done.output
