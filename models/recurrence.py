@@ -11,9 +11,9 @@ What is odd about it, and what it buys:
   resolution exists for one chunk at a time.
 - Weight gradients are one convolution per chunk, not one per step.
 - Convolutions run in the dtype of the weights, gate arithmetic (`models.gates`) in float32.
-Layout: time-major `[T,B,C,H,W]`, channels last in memory (1.1 to 3 times faster than planar
-in all 12 convolutions measured, bfloat16 and float32); gates along the channels: input, forget,
-output, candidate.
+Layout: time-major `[T,B,C,H,W]`, channels last in memory (of 12 convolutions measured on a CPU, 9
+run 1.1 to 3.9 times as fast forward as planar ones, in bfloat16 and float32, none below 0.9);
+gates along the channels: input, forget, output, candidate.
 """
 
 from __future__ import annotations
