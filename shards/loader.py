@@ -5,8 +5,8 @@ Odd:
   itself, so the ring's slots are made once (pinned once, when the batches go to CUDA) and reused.
 - Threads, not processes: reading, checksum and sampling all run outside the GIL; two threads gave
   10,997 clips/s of 1.05 MB in a calm minute, and 6 to 14 times what torch's worker processes give
-  with whole batches, in one run each (docs/benchmarks.md, "Loader"). There is nothing to pickle, no shared
-  memory to leak, nothing left behind by a killed run.
+  with whole batches, in one run each (docs/benchmarks.md, "Loader"). There is nothing to pickle, no
+  shared memory to leak, nothing left behind by a killed run.
 - A batch is borrowed: its slot returns to the ring at `batch.release()`, at `batch.release(event)`
   once that CUDA event (the copy to the device) has happened, or, after `batch.lend()`, when the
   tensor and all its views are gone.
