@@ -6,8 +6,8 @@ clip, and nothing is written but the normalised float.
 
 Odd:
 - Measured on one core of machine A (docs/benchmarks.md, "Loader"): this 0.47-0.58 ms a clip of 16
-  frames 128x171 -> 112x112, the same loop left to the compiler 0.73 ms, OpenCV's `warpAffine` per frame
-  and numpy's normalisation 0.96 ms, torch's `grid_sample` 2.8 ms.
+  frames 128x171 -> 112x112, the same loop left to the compiler 0.73 ms, OpenCV's `warpAffine` per
+  frame and numpy's normalisation 0.96 ms, torch's `grid_sample` 2.8 ms.
 - Weights have 10 bits, so a pixel is off by at most 255/1024 of a level beside float weights, on
   noise as well; on photographs by 0.02.
 - The machine code (`shards.sample_kernel`) is kept in `__pycache__` or numba's own folder; only the

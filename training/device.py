@@ -145,12 +145,13 @@ def _weight_gradient(
     import torch
 
     x = x.contiguous(memory_format=torch.channels_last_3d)
-    for _ in range(3):
+    spent = float("inf")
+    for _ in range(3):  # the best of three: a busy machine must not decide the precision
         leaf = weight.clone().requires_grad_()
         convolve = functools.partial(torch.nn.functional.conv3d, weight=leaf, padding=1)
         start = time.perf_counter()
         y = mended(convolve, x) if mend else convolve(x)
         y.backward(towards)
-        spent = time.perf_counter() - start
+        spent = min(spent, time.perf_counter() - start)
     assert leaf.grad is not None
     return leaf.grad.float(), spent
