@@ -312,11 +312,18 @@ def test_sides_of_a_csv_are_in_the_index(videos: Path, tmp_path: Path) -> None:
     assert clips.grouping == "regex"
 
 
+def _as_at_a_terminal() -> None:
+    """A script's background jobs inherit "ignore Ctrl-C", and this suite may be one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_within_two_seconds_and_leaves_no_process(
     videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "set"
-    child = subprocess.Popen(_command(videos, out), stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        _command(videos, out), stderr=subprocess.PIPE, text=True, preexec_fn=_as_at_a_terminal
+    )
     deadline = time.monotonic() + 20
     while not list(out.glob(".*.tmp")) and time.monotonic() < deadline:
         time.sleep(0.01)
