@@ -173,6 +173,17 @@ def test_a_mixed_batch_learns_from_both_labels(shards, tmp_path):
     assert not torch.equal(clips, batch.clips)
 
 
+def test_sync_bn_replaces_the_batch_norms(shards, tmp_path):
+    config = Config(
+        shards=str(shards), model_options="width=4", frames=4, size=16, sync_bn=True,
+        precision="fp32", device="cpu",
+    )  # fmt: skip
+    trainer = prepare.prepare(config, tmp_path, lambda _: None)
+    kinds = {type(module).__name__ for module in trainer.model.modules()}
+    assert "SyncBatchNorm" in kinds
+    assert "BatchNorm3d" not in kinds
+
+
 def test_out_of_memory_is_one_sentence_with_what_helps(shards, tmp_path, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")

@@ -32,7 +32,6 @@ def prepare(
     config: Config, folder: Path, log: Log, ranks: distributed.Ranks | None = None
 ) -> Trainer:
     """Open the shards, split them, build model, optimizer and feeds. Writes nothing."""
-
     config = config.resolve()
     ranks = ranks or distributed.Ranks()
     on = device.choose(config.device, ranks.local if ranks.count > 1 else None)
@@ -49,23 +48,11 @@ def prepare(
     model = _build(config, len(clips.classes))
     wanted = _preprocessing(config, model.input_spec)
     if config.sync_bn:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = _with_sync_bn(model)
     model = device.place(model, on, precision)
     optimizer = _optimizer(config, model)
     share = config.batch_size // config.accumulate
-    window = config.shuffle_window
-    ids = np.sort(split.train) if window else split.train  # a window wants neighbours on the disk
-    train = Feed(
-        clips,
-        Plan(ids, share, config.seed, True, ranks.rank, ranks.count, window),
-        wanted,
-        on,
-        rule=_rule(config),
-        jitter=config.jitter,
-        workers=config.workers,
-        max_bad=config.max_bad,
-        cache=config.cache,
-    )
+    train = _train_feed(config, clips, split, wanted, on, ranks)
     trainer = Trainer(
         config=config,
         folder=folder,
@@ -95,6 +82,36 @@ def prepare(
     )
     log(_introduce(trainer))
     return trainer
+
+
+def _with_sync_bn(model: nn.Module) -> nn.Module:
+    from torch.nn import SyncBatchNorm
+
+    return SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def _train_feed(
+    config: Config,
+    clips: Manifest,
+    split: splits.Split,
+    wanted: Preprocessing,
+    on: torch.device,
+    ranks: distributed.Ranks,
+) -> Feed:
+    """The train side, shuffled and augmented."""
+    share, window = config.batch_size // config.accumulate, config.shuffle_window
+    ids = np.sort(split.train) if window else split.train  # a window wants neighbours on the disk
+    return Feed(
+        clips,
+        Plan(ids, share, config.seed, True, ranks.rank, ranks.count, window),
+        wanted,
+        on,
+        rule=_rule(config),
+        jitter=config.jitter,
+        workers=config.workers,
+        max_bad=config.max_bad,
+        cache=config.cache,
+    )
 
 
 def _settle_random(config: Config) -> None:
