@@ -1,6 +1,7 @@
 """A video -> clips, uint8 [T,H,W,3], exactly the frames that a plain decode counted by hand gives.
 
-`clips` scans the packets, which costs little, and then takes one of two ways:
+`clips` looks at the packets (of a plain AVI by `pipeline.avi`, else through libavformat) and then
+takes one of two ways:
 - MPEG-4 part 2 (UCF101, HMDB51): only the pictures that the chosen frames need are decoded, see
   `pipeline.mpeg4`;
 - anything else: every frame is decoded, and only the chosen ones are converted. The number of
@@ -12,7 +13,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 
-from pipeline import mpeg4
+from pipeline import avi, mpeg4
 from pipeline.frames import Frames
 from pipeline.sampling import Sampling
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 _IN_MEMORY = 256 << 20  # bytes of the largest file whose packets are held, to be decoded in part
@@ -86,12 +90,9 @@ def clips(
     """
     path = Path(path)
     try:
-        with _open(path) as container:
-            video = _video_stream(container, path)
-            stream = _scan(container, video, path.stat().st_size)
-            taken = None
-            if not whole:
-                taken = _by_pictures(stream, video.codec_context, sampling, size)
+        with contextlib.ExitStack() as opened:
+            stream, decoder = _scan(path, opened)
+            taken = None if whole else _by_pictures(stream, decoder, sampling, size)
         if taken is None:
             taken = _by_frames(path, stream, sampling, size, keep_partial)
     except _FAULTS as error:
@@ -118,12 +119,12 @@ def _reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class _Stream:
-    """What one pass over the packets tells. pictures: None where nothing can be left out."""
+    """What the packets tell. pictures: None where nothing can be left out."""
 
     packets: int
     declared: int
     fps: float
-    pictures: list[mpeg4.Picture] | None
+    pictures: mpeg4.Pictures | None
 
 
 @dataclass(frozen=True)
@@ -155,38 +156,73 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
-def _scan(container: InputContainer, video: VideoStream, size: int) -> _Stream:
+def _scan(path: Path, opened: contextlib.ExitStack) -> tuple[_Stream, Any]:
+    """What the packets tell, and a decoder that has seen none of them yet."""
+    data = _whole(path)
+    layout = avi.read(data) if data else None
+    if layout is not None:
+        return _scan_chunks(data, layout), _decoder(layout)
+    container = opened.enter_context(_open(path))
+    video = _video_stream(container, path)
+    return _scan_stream(container, video, path.stat().st_size), video.codec_context
+
+
+def _whole(path: Path) -> bytes:
+    """The bytes of a RIFF file that fits in memory; of others nothing."""
+    with path.open("rb", buffering=0) as file:
+        if file.read(4) != b"RIFF" or os.fstat(file.fileno()).st_size > _IN_MEMORY:
+            return b""
+        file.seek(0)
+        return file.readall()
+
+
+def _scan_chunks(data: bytes, layout: avi.Layout) -> _Stream:
+    found = mpeg4.pictures(data, layout.spans)
+    return _Stream(len(layout.spans), layout.frames, layout.fps, found)
+
+
+def _decoder(layout: avi.Layout) -> VideoCodecContext:
+    """As libavformat sets it up: FFmpeg takes the encoder's inverse transform from the fourcc."""
+    decoder: VideoCodecContext = av.CodecContext.create("mpeg4", "r")
+    decoder.codec_tag = layout.fourcc.decode("ascii")
+    decoder.width, decoder.height = layout.width, layout.height
+    decoder.thread_count = 1
+    return decoder
+
+
+def _scan_stream(container: InputContainer, video: VideoStream, size: int) -> _Stream:
     """Read the packets of the stream, and look at those of MPEG-4 if the file fits in memory."""
     context = video.codec_context
     simple = context.name == "mpeg4" and size <= _IN_MEMORY
-    packets, count = [], 0
+    packets, sizes = [], []
     for packet in container.demux(video):
         if packet.size:
-            count += 1
+            sizes.append(packet.size)
             if simple:
                 packets.append(bytes(packet))
+    found = None
+    if simple and packets:
+        ends = np.cumsum(sizes)
+        spans = np.stack([ends - sizes, ends], 1)  # [n,2]
+        found = mpeg4.pictures(b"".join(packets), spans, bytes(context.extradata or b""))
     return _Stream(
-        packets=count,
+        packets=len(sizes),
         declared=int(video.frames),
         fps=float(video.average_rate or video.guessed_rate or 0),
-        pictures=mpeg4.pictures(bytes(context.extradata or b""), packets) if simple else None,
+        pictures=found,
     )
 
 
 def _by_pictures(
     stream: _Stream, decoder: Any, sampling: Sampling, size: tuple[int, int]
 ) -> _Taken | None:
-    """Decode only what the chosen frames need; None where that is not possible or goes wrong.
-
-    decoder: the open file's own. A bare one does not know the fourcc, and with it the encoder's
-    inverse transform.
-    """
-    if not stream.pictures:
+    """Decode only what the chosen frames need; None where that is not possible or goes wrong."""
+    if stream.pictures is None:
         return None
     wanted = _wanted(sampling, len(stream.pictures))
     frames = Frames(size)
     try:
-        for packet in _packets(mpeg4.needed(stream.pictures, wanted)):
+        for packet in _packets(stream.pictures, wanted):
             for frame in decoder.decode(packet):
                 if frame.pts in wanted:
                     frames.add(frame.pts, frame)
@@ -197,16 +233,19 @@ def _by_pictures(
     return _Taken(frames.done(), frames.numbers, len(stream.pictures))
 
 
-def _packets(pictures: list[mpeg4.Picture]) -> Iterator[av.Packet | None]:
-    """Packets for the decoder, and the None that makes it give out its last frame.
+def _packets(stream: mpeg4.Pictures, wanted: set[int]) -> Iterator[av.Packet | None]:
+    """What the decoder needs for those frames, and the None that makes it give out its last.
 
     `Packet(bytes)` has no padding behind it, the decoder reads a little past the end, and frames
     came out wrong now and then: a packet made by size, then filled, has.
     """
-    for picture in pictures:
-        packet = av.Packet(len(picture.data))
-        packet.update(picture.data)
-        packet.pts = picture.number  # comes back with the frame
+    used = mpeg4.needed(stream, wanted)
+    data = memoryview(stream.data)
+    spans, numbers = stream.spans[used].tolist(), stream.numbers[used].tolist()
+    for (at, end), number in zip(spans, numbers, strict=True):
+        packet = av.Packet(end - at)
+        packet.update(data[at:end])
+        packet.pts = number  # comes back with the frame
         yield packet
     yield None
 
@@ -248,12 +287,10 @@ def bare(path: Path, sampling: Sampling) -> int:
 
     -> how many chosen frames came out. Raises VideoError for what is not MPEG-4 part 2.
     """
-    with _open(path) as container:
-        video = _video_stream(container, path)
-        stream = _scan(container, video, path.stat().st_size)
-        if not stream.pictures:
+    with contextlib.ExitStack() as opened:
+        stream, decoder = _scan(path, opened)
+        if stream.pictures is None:
             raise VideoError(f"{path} has no pictures that could be left out.")
         wanted = _wanted(sampling, len(stream.pictures))
-        packets = _packets(mpeg4.needed(stream.pictures, wanted))
-        decoder = video.codec_context
+        packets = _packets(stream.pictures, wanted)
         return sum(frame.pts in wanted for packet in packets for frame in decoder.decode(packet))

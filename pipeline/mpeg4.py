@@ -16,98 +16,76 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 _VOP = b"\x00\x00\x01\xb6"
-_DIVX = b"DivX"  # without this in its user data, FFmpeg takes one picture a packet, and so do we;
-# looking for a second one in every packet takes 0.6 ms a video
-_I, _P, _B, _S = range(4)
-_FILLER = 8  # bytes; HMDB51 files hold packets of one byte without a picture
+_DIVX = b"DivX"  # without this in its user data, FFmpeg takes one picture a packet, and so do we
+I, P, B, S = range(4)
 
 
-class Picture(NamedTuple):
-    """One coded picture: its bytes, its type (0 I, 1 P, 2 B, 3 S), its place in presentation."""
+class Pictures(NamedTuple):
+    """The coded pictures of a stream, in decoding order.
+
+    data: the bytes they lie in. spans: int64 [n,2], start and end there. kinds: int64 [n], one of I,
+    P, B, S. numbers: int64 [n], which frame each is, in presentation order.
+    """
 
     data: bytes
-    kind: int
-    number: int
+    spans: np.ndarray
+    kinds: np.ndarray
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.kinds)
 
 
-def pictures(extradata: bytes, packets: Iterable[bytes]) -> list[Picture] | None:
-    """The coded pictures in decoding order, or None where the stream is not plainly MPEG-4.
+def pictures(data: bytes, packets: np.ndarray, extradata: bytes = b"") -> Pictures | None:
+    """The coded pictures in `packets` (int64 [n,2], start and end in `data`), or None where the
+    stream is not plainly MPEG-4.
 
-    `number` counts frames as a plain decode from the first packet gives them out: a picture that is
-    not coded gives no frame. None: no sequence header, a packet without a picture or with more than
-    two, two packed pairs without a stub between, a first picture that is not I, a
-    B without the two pictures it refers to.
+    `numbers` counts frames as a plain decode from the first packet gives them out: a picture that
+    is not coded gives no frame. None: no sequence header, a packet without a picture or with more
+    than two, two packed pairs without a stub between, a first picture that is not I, a B without
+    the two pictures it refers to.
     """
-    bits = _time_bits(extradata)
-    may_pack = _DIVX in extradata
-    coded: list[tuple[bytes, int]] = []
-    waiting = 0  # pictures of a packed pair that are not decoded yet: one a packet is
-    for packet in packets:
-        if bits is None:
-            bits = _time_bits(packet)
-        first = packet.find(_VOP)
-        if first < 0 and len(packet) <= _FILLER and not waiting:
-            continue
-        may_pack = may_pack or _DIVX in packet[: max(first, 0)]
-        second = packet.find(_VOP, first + 4) if may_pack else -1
-        if bits is None or first < 0 or (second >= 0 and packet.find(_VOP, second + 4) >= 0):
-            return None
-        # headers in front of the pictures stay with the first
-        parts = (
-            [(packet, first)] if second < 0 else [(packet[:second], first), (packet[second:], 0)]
-        )
-        for data, at in parts:
-            header = data[at + 4 : at + 16]
-            is_coded = _is_coded(header, bits)
-            if is_coded is None or (not is_coded and second >= 0):
-                return None
-            if is_coded:
-                coded.append((data, header[0] >> 6))
-                waiting += 1
-        waiting = max(0, waiting - 1)
-        if waiting > 1:
-            return None
-    return _numbered(coded[: len(coded) - waiting])
+    from pipeline import packet_kernel
 
-
-def needed(stream: list[Picture], numbers: Iterable[int]) -> list[Picture]:
-    """The pictures, in decoding order, that the frames `numbers` (presentation order) need."""
-    wanted = set(numbers)
-    keep = [False] * len(stream)
-    owed = 0  # how many more pictures that others refer to are asked for, going backwards
-    for at in range(len(stream) - 1, -1, -1):
-        picture = stream[at]
-        if picture.kind == _B:
-            keep[at] = picture.number in wanted
-            owed = max(owed, 2) if keep[at] else owed
-            continue
-        keep[at] = owed > 0 or picture.number in wanted
-        if keep[at]:
-            owed = max(owed - 1, 0 if picture.kind == _I else 1)
-    return [picture for picture, kept in zip(stream, keep, strict=True) if kept]
-
-
-def _numbered(coded: list[tuple[bytes, int]]) -> list[Picture] | None:
-    """Give each its place: a B comes out at once, the others when the next of them comes."""
-    order: list[int] = []
-    waiting, references = None, 0
-    for at, (_, kind) in enumerate(coded):
-        if kind == _B:
-            if references < 2:
-                return None
-            order.append(at)
-            continue
-        if not references and kind != _I:
-            return None
-        if waiting is not None:
-            order.append(waiting)
-        waiting, references = at, references + 1
-    if waiting is None:
+    bits = _first_time_bits(data, packets, extradata)
+    if bits is None:
         return None
-    order.append(waiting)
-    number = {at: place for place, at in enumerate(order)}
-    return [Picture(data, kind, number[at]) for at, (data, kind) in enumerate(coded)]
+    spans, kinds = np.empty((2 * len(packets), 2), np.int64), np.empty(2 * len(packets), np.int64)
+    array = np.frombuffer(data, np.uint8)
+    count = packet_kernel.pictures(array, packets, bits, _DIVX in extradata, spans, kinds)
+    if count < 1:
+        return None
+    spans, kinds, numbers = spans[:count], kinds[:count], np.empty(count, np.int64)
+    if not packet_kernel.number(kinds, numbers):
+        return None
+    return Pictures(data, spans, kinds, numbers)
+
+
+def needed(stream: Pictures, numbers: Iterable[int]) -> np.ndarray:
+    """The pictures that the frames `numbers` need: int64, places in `stream`, in decoding order."""
+    from pipeline import packet_kernel
+
+    wanted = np.zeros(len(stream), np.bool_)
+    wanted[list(numbers)] = True
+    return np.flatnonzero(packet_kernel.needed(stream.kinds, stream.numbers, wanted))
+
+
+def _first_time_bits(data: bytes, packets: np.ndarray, extradata: bytes) -> int | None:
+    """From the stream's header: in the extradata, or in the first packet that is not a filler."""
+    from pipeline.packet_kernel import FILLER
+
+    bits = _time_bits(extradata)
+    for at, end in packets:
+        if bits is not None:
+            break
+        packet = data[at:end]
+        bits = _time_bits(packet)
+        if len(packet) > FILLER or _VOP in packet:
+            break
+    return bits
 
 
 class _Bits:
@@ -121,19 +99,6 @@ class _Bits:
             raise IndexError("end of header")
         self._left -= count
         return (self._value >> self._left) & ((1 << count) - 1)
-
-
-def _is_coded(header: bytes, time_bits: int) -> bool | None:
-    """vop_coded of a picture header (ISO 14496-2, 6.2.5); None where it is cut off.
-
-    Type (2 bits), seconds in unary (ones, then a zero), marker, time_bits of time, marker, the bit.
-    Written without `_Bits`: called for every picture, it took 0.9 ms a video that way.
-    """
-    value, at = int.from_bytes(header, "big"), len(header) * 8 - 3
-    while at > 0 and (value >> at) & 1:
-        at -= 1
-    at -= time_bits + 3
-    return bool((value >> at) & 1) if at >= 0 else None
 
 
 def _time_bits(data: bytes) -> int | None:
