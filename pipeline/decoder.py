@@ -2,23 +2,29 @@
 
 FFmpeg reads files that nobody has checked: it can run forever or take the process with it. The
 child decodes one video after the other; the parent asks by a line of JSON and gets a line of JSON
-and raw pixels back. `ask` may run one video ahead, so that the child decodes the next one while the
+back, and pixels. `ask` may run one video ahead, so that the child decodes the next one while the
 parent hashes and writes this one.
 
-Odd: a plain subprocess and pipes, not multiprocessing: it works inside any executor's worker
-(Dask's are daemons, which may not have multiprocessing children), and nothing is pickled. The child
-sets an alarm clock that ends it, so that it does not outlive a parent that was killed.
+Odd:
+- A plain subprocess and pipes, not multiprocessing: it works inside any executor's worker (Dask's
+  are daemons, which may not have multiprocessing children), and nothing is pickled. The child sets
+  an alarm clock that ends it, so that it does not outlive a parent that was killed.
+- Pixels come over in memory that both share, a file without a name: nothing is left of it when both
+  are gone. Through a pipe a clip of 1 MB was copied twice more, into fresh pages each time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
+import mmap
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +43,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
 }
 _START_SECONDS = 120.0
-_PIPE_BYTES = 1 << 20  # the most Linux gives an ordinary user; a 16x128x171 clip is 1.05 MB
+_SLOTS = 2  # answers: one is being read while the child makes the next
 
 
 class DecoderDied(ValueError):  # noqa: N818 - an event, said as one
@@ -56,14 +62,14 @@ class Decoder:
     """One child. `ask(path)`, then `answer()`; after a death the next `ask` starts another child.
 
     answer(): a list of (pixels uint8 [T,H,W,3], facts) with facts numbers, padded, decoded,
-    declared, fps; or a str, the one sentence why the video gives none. Raises DecoderDied and
-    DecoderHung.
+    declared, fps; or a str, the one sentence why the video gives none. The pixels are the child's
+    memory: they stay as they are until the next `ask`. Raises DecoderDied and DecoderHung.
     """
 
     def __init__(
         self, sampling: Sampling, size: tuple[int, int], *, keep_partial: bool, timeout: float
     ) -> None:
-        self._shape = (sampling.frames, *size, 3)
+        self._shape = (_SLOTS, sampling.clips, sampling.frames, *size, 3)
         self._timeout = timeout
         self._options = {
             "sampling": asdict(sampling),
@@ -72,6 +78,8 @@ class Decoder:
             "timeout": timeout,
         }
         self._child: subprocess.Popen[bytes] | None = None
+        self._shared = np.empty(0, np.uint8)  # of `_shape`
+        self._answers = 0  # the child has given
         self._is_ready = False  # its imports are done
         self._is_ended = False  # for good
         self.queued = 0  # videos asked for and not answered
@@ -95,14 +103,11 @@ class Decoder:
         deadline = time.monotonic() + self._timeout
         header = json.loads(self._line(deadline))
         self.queued -= 1
+        slot = self._shared[self._answers % _SLOTS]
+        self._answers += 1
         if "fault" in header:
             return str(header["fault"])
-        clips = []
-        for facts in header["clips"]:
-            pixels = np.empty(self._shape, np.uint8)
-            self._fill(pixels.data.cast("B"), deadline)
-            clips.append((pixels, facts))
-        return clips
+        return list(zip(slot, header["clips"], strict=False))
 
     def kill(self) -> None:
         """End the child at once; harmless where there is none."""
@@ -122,17 +127,21 @@ class Decoder:
             child.kill()
 
     def _start(self) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", "from pipeline.decoder import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,  # Ctrl-C is for the parent, which ends the child
-        )
-        _widen(self._child.stdout)
-        self._send(json.dumps(self._options))
+        size = math.prod(self._shape)
+        with _nameless(size) as memory:
+            self._child = subprocess.Popen(
+                [sys.executable, "-c", "from pipeline.decoder import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env={**os.environ, **ENVIRONMENT},
+                start_new_session=True,  # Ctrl-C is for the parent, which ends the child
+                pass_fds=(memory.fileno(),),
+            )
+            self._shared = _mapped(memory.fileno(), self._shape)
+            self._answers = 0
+            self._send(json.dumps({**self._options, "memory": memory.fileno()}))
 
     def _send(self, text: str) -> None:
         assert self._child is not None
@@ -191,13 +200,20 @@ def _close(pipe: IO[bytes] | None) -> None:
             pipe.close()
 
 
-def _widen(pipe: IO[bytes] | None) -> None:
-    """A pipe of 64 KB makes a clip 16 switches between the processes."""
-    if pipe and sys.platform == "linux":
-        import fcntl
+def _nameless(size: int) -> IO[bytes]:
+    """A file of `size` bytes that only its holders know, in memory where the system has that."""
+    file: IO[bytes]
+    if hasattr(os, "memfd_create"):
+        file = os.fdopen(os.memfd_create("har-decoder"), "w+b", buffering=0)
+    else:
+        file = tempfile.TemporaryFile(buffering=0)
+    os.ftruncate(file.fileno(), size)
+    return file
 
-        with contextlib.suppress(OSError):  # a limit of the system: slower, not wrong
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+def _mapped(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 of `shape`, in memory shared by all who map that file."""
+    return np.frombuffer(mmap.mmap(descriptor, math.prod(shape)), np.uint8).reshape(shape)
 
 
 def serve() -> None:
@@ -214,7 +230,8 @@ def serve() -> None:
     settle()
     _send_all(answers, _framed({"ready": True}))
     sampling, size = Sampling(**options["sampling"]), tuple(options["size"])
-    for line in asked:
+    shared = _mapped(options["memory"], (_SLOTS, sampling.clips, sampling.frames, *size, 3))
+    for number, line in enumerate(asked):
         # a parent that was killed cannot stop a hanging decoder: SIGALRM's default ends us
         signal.setitimer(signal.ITIMER_REAL, options["timeout"] * 1.5 + 5)
         path = json.loads(line)
@@ -227,8 +244,9 @@ def serve() -> None:
                 {name: value for name, value in vars(clip).items() if name != "pixels"}
                 for clip in clips
             ]
-            pixels = [clip.pixels.data.cast("B") for clip in clips]
-            _send_all(answers, _framed({"clips": facts}), *pixels)
+            for room, clip in zip(shared[number % _SLOTS], clips, strict=False):
+                room[:] = clip.pixels
+            _send_all(answers, _framed({"clips": facts}))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -255,8 +273,7 @@ def _framed(header: dict[str, Any]) -> bytes:
     return b"%08x" % len(text) + text
 
 
-def _send_all(pipe: int, *parts: bytes | memoryview) -> None:
-    for part in parts:
-        rest = memoryview(part)
-        while rest:
-            rest = rest[os.write(pipe, rest) :]
+def _send_all(pipe: int, text: bytes) -> None:
+    rest = memoryview(text)
+    while rest:
+        rest = rest[os.write(pipe, rest) :]

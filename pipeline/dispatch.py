@@ -68,7 +68,8 @@ def run(
 def _run_here(
     tasks: list[Task], out: Folder, limits: Limits, progress: Progress
 ) -> dict[int, Report]:
-    """In threads of this process."""
+    """In threads of this process: two a decoder, so that it goes on with the next shard while the
+    last one is on its way to the disk (a quarter of the time, with shards of 64 MB)."""
 
     def step() -> None:
         progress.step()
@@ -76,7 +77,8 @@ def _run_here(
             limits.step()
 
     workers = max(1, limits.workers or os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
+    task.limit(workers)
+    with ThreadPoolExecutor(2 * workers, thread_name_prefix="shard") as pool:
         try:
             return _collect(tasks, out, lambda one: pool.submit(task.run, one, step), None)
         except BaseException:

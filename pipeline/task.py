@@ -12,6 +12,7 @@ want of memory; one that hangs does not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -91,15 +92,17 @@ def run(task: Task, step: Callable[[], None] | None = None) -> Report:
     """
     _check_versions(task)
     out, decoder = store.open_folder(task.out), _DECODERS.take(task)
-    try:
-        with out.shard(task.shard) as writer, store.Fetcher(task.root) as videos:
-            rows, rejects = _fill(task, writer, videos, decoder, step)
-            shard = asdict(writer.close()) if rows else None
-    except BaseException:
-        decoder.kill()  # it may be in the middle of an answer
-        raise
-    finally:
-        _DECODERS.give(decoder)
+    with contextlib.ExitStack() as shard_open:
+        try:
+            writer = shard_open.enter_context(out.shard(task.shard))
+            with store.Fetcher(task.root) as videos:
+                rows, rejects = _fill(task, writer, videos, decoder, step)
+        except BaseException:
+            decoder.kill()  # it may be in the middle of an answer
+            raise
+        finally:
+            _DECODERS.give(decoder)  # another task may have it while the disk takes this shard in
+        shard = asdict(writer.close()) if rows else None
     if shard is None:
         out.remove(task.shard)
     report = {"plan": task.plan, "shard": shard, "rows": rows, "rejects": rejects}
@@ -192,18 +195,27 @@ def _about(task: Task, video: Video, view: int, facts: dict[str, Any]) -> dict[s
 
 
 class _Decoders:
-    """The idle decoders of this process, by what they were started for."""
+    """The decoders of this process: the idle ones by what they were started for.
+
+    most: so many may be taken at a time, and who wants one more waits; None = any number.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._taken = 0
+        self.most: int | None = None
         self._idle: dict[Any, queue.SimpleQueue[Decoder]] = {}
         self._all: list[Decoder] = []
         self.stopping = False
 
     def take(self, task: Task) -> Decoder:
-        with self._lock:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.stopping or self.most is None or self._taken < self.most
+            )
             if self.stopping:
                 raise Stopped("the build was stopped")
+            self._taken += 1
             idle = self._idle.setdefault(self._kind(task), queue.SimpleQueue())
             if not idle.empty():
                 return idle.get()
@@ -217,26 +229,29 @@ class _Decoders:
             return decoder
 
     def give(self, decoder: Decoder) -> None:
-        with self._lock:
+        with self._changed:
+            self._taken -= 1
             self._idle[decoder.kind].put(decoder)
+            self._changed.notify()
 
     def stop(self) -> None:
         """End all children now; tasks that wait for one raise Stopped."""
-        with self._lock:
+        with self._changed:
             self.stopping = True
+            self._changed.notify_all()
             for decoder in self._all:
                 decoder.end()
 
     def close(self) -> None:
         """End all children of finished tasks, and forget them."""
-        with self._lock:
+        with self._changed:
             for decoder in self._all:
                 decoder.kill()
-            self._all, self._idle, self.stopping = [], {}, False
+            self._all, self._idle, self.stopping, self.most = [], {}, False, None
 
     def rest(self) -> None:
         """End the children that have nothing to do: a cluster's workers outlive the build."""
-        with self._lock:
+        with self._changed:
             for idle in self._idle.values():
                 while not idle.empty():
                     decoder = idle.get()
@@ -248,6 +263,13 @@ class _Decoders:
 
 
 _DECODERS = _Decoders()
+
+
+def limit(decoders: int) -> None:
+    """So many children at a time in this process, whatever the number of threads."""
+    _DECODERS.most = decoders
+
+
 stop, close, rest = _DECODERS.stop, _DECODERS.close, _DECODERS.rest
 
 
