@@ -73,6 +73,14 @@ class _Worker(threading.Thread):
             self.doing = None
 
 
+def alive() -> None:
+    """Called by what a worker waits in, as long as that gets on: the worker is not stuck."""
+    worker = threading.current_thread()
+    if isinstance(worker, _Worker) and worker.doing is not None:
+        job, row, _ = worker.doing
+        worker.doing = (job, row, time.monotonic())
+
+
 class Crew:
     """`workers` threads; with 0 the caller's thread does the work in `start`."""
 

@@ -11,39 +11,28 @@ Odd:
   once that CUDA event (the copy to the device) has happened, or, after `batch.lend()`, when the
   tensor and all its views are gone.
 - A corrupt clip stops the run. With `max_bad` its place is taken by the next clip of the plan
-  that reads well; it is kept in `Loader.bad` and warned about, and in an evaluation not counted.
+  that reads well; it is kept in `Loader.bad` and warned about, and in an evaluation not counted
+  (by its own rank: the others do not hear of it).
+- Of a remote set the first batch waits for its own shards; the others come in the background, in
+  the plan's order (`shards.supply`).
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 
-from shards import augment
+from shards import crew
 from shards.augment import Pixels
 from shards.crew import Crew, Job, StuckError
-from shards.manifest import Manifest, ShardSetError
+from shards.filler import CACHES, BadClipWarning, Filler, LoaderError
+from shards.manifest import Manifest
 from shards.plan import Plan, Rows
-from shards.reader import ClipReader
 from shards.ring import Batch, Event, Ring
 
-__all__ = ["BadClipWarning", "Batch", "Event", "Loader", "LoaderError", "Ring"]
-
-
-CACHES = ("none", "ram")
-
-
-class LoaderError(ValueError):
-    """More frames asked for than stored, an unknown cache, a stuck worker, a ring never given back;
-    one sentence."""
-
-
-class BadClipWarning(UserWarning):
-    """A corrupt clip was replaced by another one."""
+__all__ = ["CACHES", "BadClipWarning", "Batch", "Event", "Loader", "LoaderError", "Ring"]
 
 
 class Loader:
@@ -52,7 +41,9 @@ class Loader:
     frames: how many of the stored frames to give, evenly spaced; with `jitter` the phase is random
     per clip and epoch (temporal jitter). workers: threads; 0 reads in the caller's. depth: batches
     read ahead. pinned: page-lock the ring for copies to CUDA. timeout: seconds after which a
-    worker that has not filled its batch is called stuck.
+    worker that has been at one clip is called stuck. pixels: augment or preprocess in the workers.
+    max_bad: see above. cache: "ram" keeps in memory what was read. Several views of a clip:
+    `Plan.views`.
     """
 
     def __init__(
@@ -71,25 +62,18 @@ class Loader:
         cache: str = "none",
         timeout: float = 30.0,
     ) -> None:
-        if cache not in CACHES:
-            raise LoaderError(f"unknown cache {cache!r}: choose one of {', '.join(CACHES)}.")
-        stored, height, width, channels = manifest.clip_shape
-        self.frames = stored if frames is None else frames
-        if not 1 <= self.frames <= stored:
-            raise LoaderError(
-                f"{self.frames} frames asked for and the clips in {manifest.root} hold {stored}: "
-                f"use --frames {stored} or fewer, or build shards with more frames."
-            )
-        self.manifest, self.plan, self.jitter, self.timeout = manifest, plan, jitter, timeout
-        self.pixels, self.max_bad, self.depth = pixels, max_bad, max(1, depth)
-        self.bad: dict[int, str] = {}  # sample id -> what is wrong with it
-        self._bad_lock = threading.Lock()
-        self._reader = ClipReader(manifest, check=check, keep=cache == "ram")
-        share = plan.batch_size // plan.ranks
-        size = (height, width) if pixels is None else pixels.size
-        shape = (share, self.frames, *size, channels)
+        self.manifest, self.plan, self.timeout = manifest, plan, timeout
+        self.depth = max(1, depth)
+        self._filler = Filler(
+            manifest, plan, frames=frames, jitter=jitter, check=check, pixels=pixels,
+            max_bad=max_bad, cache=cache, beat=crew.alive,
+        )  # fmt: skip
+        self.frames, self.pixels = self._filler.frames, pixels
+        self.max_bad, self.bad = max_bad, self._filler.bad
+        self._supply = self._filler.reader.supply
+        shape = (plan.batch_size // plan.ranks, *self._filler.shape)
         # one slot is with the user, one may still be on its way to the device
-        self._ring = Ring(self.depth + 2, shape, pinned, pixels is not None)
+        self._ring = Ring(self.depth + 2, shape, pinned, self._filler.floats)
         self._crew = Crew(workers)
 
     @property
@@ -102,10 +86,15 @@ class Loader:
         the next one is asked for."""
         pending: deque[tuple[Job, Rows, int]] = deque()
         step, last = start, None
+        share = self.plan.batch_size // self.plan.ranks
+        self._follow(epoch, start)
         try:
             while True:
                 if last is not None:
                     last.release()
+                if self._supply is not None:
+                    oldest = pending[0][0].step if pending else step
+                    self._supply.at((oldest - start) * share)
                 while step < self.steps and len(pending) < self.depth:
                     slot = self._ring.take()
                     if slot is None:
@@ -118,7 +107,7 @@ class Loader:
                 job, rows, slot = pending[0]
                 self._wait(job)
                 pending.popleft()
-                last = self._batch(job.step, rows, slot)
+                last = self._batch(epoch, job.step, rows, slot)
                 yield last
                 del job, rows
         finally:
@@ -128,10 +117,16 @@ class Loader:
                 if self._crew.settle(job, 0 if isinstance(job.error, StuckError) else self.timeout):
                     self._ring.give(slot, None)
 
+    def frame_numbers(self, epoch: int, sample: int) -> np.ndarray:
+        """Which stored frames of a clip a batch of `epoch` has (view 0): int64 [frames]."""
+        return self._filler.frame_numbers(epoch, sample)
+
+    _frame_numbers = frame_numbers
+
     def close(self) -> None:
         """End the threads and close the shards."""
         self._crew.close()
-        self._reader.close()
+        self._filler.reader.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -144,13 +139,12 @@ class Loader:
             raise LoaderError("every slot of the ring is lent out: release batches after use.")
 
     def _start(self, epoch: int, step: int, slot: int) -> tuple[Job, Rows, int]:
-        rows = self.plan.rows(epoch, step)
-        rows = Rows(rows.ids.copy(), rows.valid.copy(), rows.counted)  # a bad clip changes them
-        ids = rows.ids
+        rows = self._filler.rows(epoch, step)
+        ids, memory = rows.ids, self._ring.memory[slot]
         job = Job(
             step,
             len(ids),
-            lambda row: self._fill(epoch, rows, row, slot),
+            lambda row: self._filler.fill(epoch, rows, row, memory[row]),
             lambda row: f"sample {self.manifest.keys(ids[row : row + 1])[0]}",
         )
         self._crew.start(job)
@@ -163,73 +157,20 @@ class Loader:
             job.error = error
             raise LoaderError(str(error)) from error
 
-    def _batch(self, step: int, rows: Rows, slot: int) -> Batch:
+    def _batch(self, epoch: int, step: int, rows: Rows, slot: int) -> Batch:
         labels = self.manifest.index["label"][rows.ids].astype(np.int64)
         keys = self.manifest.keys(rows.ids)
+        counted = self._filler.counted(epoch, step, rows)
         pixels = self._ring.pixels(slot)
         return Batch(
-            step, pixels, labels, rows.ids, rows.valid, rows.counted, keys, slot, self._ring
+            step, pixels, labels, rows.ids, rows.valid, counted, keys, slot, self._ring, rows.views
         )
 
-    def _fill(self, epoch: int, rows: Rows, row: int, slot: int) -> None:
-        """Runs in a worker: one clip -> its row of the slot's memory."""
-        out, first = self._ring.memory[slot][row], int(rows.ids[row])
-        sample = first
-        while True:
-            try:
-                self._put(epoch, sample, out)
-                break
-            except ShardSetError as error:
-                self._count_bad(sample, error)
-                sample = self._next_good(sample)
-        if sample != first:
-            rows.ids[row] = sample
-            if not self.plan.shuffle:  # in an evaluation the other clip counts elsewhere
-                rows.valid[row] = False
-
-    def _put(self, epoch: int, sample: int, out: np.ndarray) -> None:
-        whole = self.frames == self.manifest.clip_shape[0]
-        if self.pixels is None and whole:
-            self._reader.read_into(sample, out)
+    def _follow(self, epoch: int, start: int) -> None:
+        """Tell the supply of a remote set what comes: this epoch, then the next one of training."""
+        if self._supply is None:
             return
-        if self.pixels is None:
-            self._reader.read_frames_into(sample, self._frame_numbers(epoch, sample), out)
-            return
-        clip = self._reader.scratch()
-        self._reader.read_into(sample, clip)
-        if not whole:
-            clip = clip[self._frame_numbers(epoch, sample)]
-        key = self.manifest.index["key"][sample].decode()
-        self.pixels.put(clip, key, self.plan.seed, epoch, out)
-
-    def _count_bad(self, sample: int, error: ShardSetError) -> None:
-        """Note a corrupt clip; raise its error when there are more than `max_bad`."""
-        with self._bad_lock:
-            if sample in self.bad:
-                return
-            if len(self.bad) >= self.max_bad:
-                if self.max_bad == 0:
-                    raise error
-                raise ShardSetError(
-                    f"more than {self.max_bad} clips are corrupt, the last: {error}"
-                ) from error
-            self.bad[sample] = str(error)
-        warnings.warn(f"replaced a corrupt clip: {error}", BadClipWarning, stacklevel=2)
-
-    def _next_good(self, sample: int) -> int:
-        """The clip after `sample` in the plan's own order that is not known to be bad."""
-        ids = self.plan.ids
-        at = int(np.flatnonzero(ids == sample)[0])
-        for other in np.roll(ids, -at - 1)[:-1].tolist():
-            if other not in self.bad:
-                return int(other)
-        raise ShardSetError(f"every clip of this side of {self.manifest.root} is corrupt.")
-
-    def _frame_numbers(self, epoch: int, sample: int) -> np.ndarray:
-        """Which stored frames: int64 [frames], evenly spaced, phase 0 or random (jitter)."""
-        stored = self.manifest.clip_shape[0]
-        phase = 0.0
-        if self.jitter:
-            key = self.manifest.index["key"][sample].decode()
-            phase = augment.generator(self.plan.seed, epoch, f"{key}/phase").random()
-        return ((np.arange(self.frames) + phase) * stored / self.frames).astype(np.int64)
+        ids = self.plan.sequence(epoch, start)
+        if self.plan.shuffle:
+            ids = np.concatenate([ids, self.plan.sequence(epoch + 1)])
+        self._supply.follow(self.manifest.index["shard"][ids].astype(np.int64))

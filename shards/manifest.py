@@ -7,6 +7,9 @@ A shard set is a folder:
     shard-000000.tar  plain tar, WebDataset convention: KEY.npy, KEY.cls, KEY.json
     rejects.jsonl     the videos that are not in the set, each with its reason
 
+The folder may lie behind a URL (`shards.remote`): then manifest and index are fetched whole when
+the set is opened, and shards one by one when they are read.
+
 Odd: `offset` in the index points at the first *pixel*, behind the tar header and the npy header,
 so that a reader copies `clip_bytes` bytes straight into a batch and parses nothing. Keys are stored
 as fixed-width bytes, so that 100,000 rows are mapped, not parsed (start-up well under a second).
@@ -22,9 +25,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from shards.remote import Remote
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -33,6 +39,8 @@ REJECTS = "rejects.jsonl"
 SIDES = ("", "train", "val", "test")  # the `side` column: a split given by a CSV, 0 = none given
 NO_GROUP = -1
 _SHARD_NAME = re.compile(r"shard-\d{6,}\.tar")
+_SHA256 = re.compile(r"[0-9a-f]{64}")  # it names a file of the cache
+_UCF_GROUP = re.compile(r"/g\d{1,9}$")
 _KEY = re.compile(r"[A-Za-z0-9_\-+@=]{1,90}")
 
 
@@ -57,6 +65,7 @@ class Manifest:
     clip_shape: (T, H, W, C), the same for every clip. sampling / resize: the rules, as written by
     the builder. groups: group names, e.g. "YoYo/g01"; `grouping` says where they come from
     ("ucf101", "regex", "csv") or is None where the data set has none. plan: hash of the build plan.
+    root: the folder, or the URL of a set that `remote` fetches.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -71,7 +80,8 @@ class Manifest:
     rejects: int
     index_sha256: str
     schema: int = SCHEMA
-    root: Path = field(default=Path(), compare=False)
+    root: Path | str = field(default=Path(), compare=False)
+    remote: Remote | None = field(default=None, compare=False, repr=False)
     digest: str = field(default="", compare=False)
     index: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
@@ -84,8 +94,23 @@ class Manifest:
         """Sample ids -> keys."""
         return [k.decode() for k in self.index["key"][ids].tolist()]
 
+    def shard_name(self, number: int) -> str:
+        """Path or URL of a shard, for messages."""
+        return f"{self.root}/{self.shards[number].name}"
+
     def shard_path(self, number: int) -> Path:
-        return self.root / self.shards[number].name
+        """The file of a shard; of a remote set its copy in the cache, fetched now if need be.
+
+        Raises RemoteError. The copy may be evicted later; `ClipReader` holds on to what it reads.
+        """
+        if self.remote is None:
+            return Path(self.root) / self.shards[number].name
+        from shards.cache import Cache
+
+        cache = Cache()
+        cache.check(self.shards[number])
+        os.close(cache.get(self.remote, self.shards[number]))
+        return cache.path(self.shards[number])
 
 
 def valid_key(key: str) -> bool:
@@ -138,7 +163,7 @@ def save(manifest: Manifest, root: Path) -> Manifest:
     body = {
         name: value
         for name, value in asdict(manifest).items()
-        if name not in ("root", "digest", "index")
+        if name not in ("root", "remote", "digest", "index")
     }
     body["index_sha256"] = hashlib.sha256(raw).hexdigest()
     text = json.dumps(body, indent=1, sort_keys=True) + "\n"
@@ -167,16 +192,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def load(root: Path | str) -> Manifest:
-    """Read and check manifest and index of the shard set in `root`; opens no shard.
+    """Read and check manifest and index of the shard set in `root` (folder or URL); no shard.
 
     Raises ShardSetError, one sentence, when the set is missing, half built, of another schema, or
-    when manifest and index do not fit together or point outside the shards.
+    when manifest and index do not fit together or point outside the shards; for a URL RemoteError.
     """
-    root = Path(root)
-    path = root / MANIFEST
-    if not path.is_file():
-        raise ShardSetError(_missing(root))
-    raw = path.read_bytes()
+    from shards.remote import local_path, open_folder, url_of
+
+    url = url_of(root)
+    remote = open_folder(url) if url else None
+    root = url or local_path(root)
+    path = f"{root}/{MANIFEST}"
+    try:
+        raw = remote.read(MANIFEST) if remote else Path(path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ShardSetError(_missing(root)) from error
     try:
         body = json.loads(raw)
         if not isinstance(body, dict) or body.get("schema") != SCHEMA:
@@ -188,7 +218,8 @@ def load(root: Path | str) -> Manifest:
         body["shards"] = tuple(ShardInfo(**shard) for shard in body["shards"])
         body["clip_shape"] = tuple(int(n) for n in body["clip_shape"])
         body["classes"], body["groups"] = tuple(body["classes"]), tuple(body["groups"])
-        manifest = Manifest(**body, root=root, digest=hashlib.sha256(raw).hexdigest())
+        digest = hashlib.sha256(raw).hexdigest()
+        manifest = Manifest(**body, root=root, remote=remote, digest=digest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ShardSetError):
             raise
@@ -198,7 +229,12 @@ def load(root: Path | str) -> Manifest:
     return manifest
 
 
-def _missing(root: Path) -> str:
+def _missing(root: Path | str) -> str:
+    if isinstance(root, str):
+        return (
+            f"there is no shard set at {root} (no {MANIFEST}): give the URL of the folder that "
+            "'har-shards build --out' wrote or that was uploaded from there."
+        )
     if not root.exists():
         return (
             f"there is no shard set at {root}: make one with 'make shards' or 'har-shards build'."
@@ -213,7 +249,7 @@ def _missing(root: Path) -> str:
 
 def _check_manifest(manifest: Manifest) -> None:
     """Refuse what a hostile or damaged manifest could use: paths that climb out, absurd sizes."""
-    where = manifest.root / MANIFEST
+    where = f"{manifest.root}/{MANIFEST}"
     shape = manifest.clip_shape
     if len(shape) != 4 or min(shape) < 1 or math.prod(shape) > 2**32:
         raise ShardSetError(f"{where}: clip shape {shape} is not a sensible [T, H, W, C].")
@@ -221,16 +257,28 @@ def _check_manifest(manifest: Manifest) -> None:
     bad = [name for name in names if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name)]
     if bad or len(set(names)) != len(names):
         raise ShardSetError(f"{where}: shard names must be distinct and like shard-000000.tar.")
-    if any(shard.samples < 0 or shard.bytes < 0 for shard in manifest.shards):
-        raise ShardSetError(f"{where}: a shard has a negative size.")
+    if any(not _is_size(n) for shard in manifest.shards for n in (shard.samples, shard.bytes)):
+        raise ShardSetError(f"{where}: a shard has a negative or absurd size.")
+    if not all(_SHA256.fullmatch(str(shard.sha256)) for shard in manifest.shards):
+        raise ShardSetError(f"{where}: a shard's sha256 is not 64 hex digits.")
     if not manifest.classes or any(not isinstance(name, str) for name in manifest.classes):
         raise ShardSetError(f"{where}: it names no classes.")
+    if any(not isinstance(name, str) for name in manifest.groups):
+        raise ShardSetError(f"{where}: a group's name is not text.")
+    if manifest.grouping == "ucf101" and not all(map(_UCF_GROUP.search, manifest.groups)):
+        raise ShardSetError(f"{where}: its groups are not UCF101's, as it says they are.")
+    if not isinstance(manifest.sampling, dict) or not isinstance(manifest.resize, dict):
+        raise ShardSetError(f"{where}: its sampling and resize rules are not JSON objects.")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _load_index(manifest: Manifest) -> np.ndarray:
-    path = manifest.root / INDEX
+    path = f"{manifest.root}/{INDEX}"
     try:
-        raw = path.read_bytes()
+        raw = manifest.remote.read(INDEX) if manifest.remote else Path(path).read_bytes()
     except OSError as error:
         raise ShardSetError(f"{path} cannot be read ({error.strerror}).") from error
     if hashlib.sha256(raw).hexdigest() != manifest.index_sha256:
@@ -249,11 +297,13 @@ def _load_index(manifest: Manifest) -> np.ndarray:
 
 def _check_index(manifest: Manifest, index: np.ndarray) -> None:
     """Every number in the index must point at something that exists."""
-    path = manifest.root / INDEX
+    path = f"{manifest.root}/{INDEX}"
     if len(index) != sum(shard.samples for shard in manifest.shards):
         raise ShardSetError(f"{path} and {MANIFEST} disagree on the number of samples.")
     if len(index) == 0:
         raise ShardSetError(f"the shard set at {manifest.root} holds no clip.")
+    if np.frombuffer(index["key"].tobytes(), np.uint8).max() >= 128:
+        raise ShardSetError(f"{path} has a key that is not ASCII.")
     if index["shard"].max() >= len(manifest.shards):
         raise ShardSetError(f"{path} names a shard that {MANIFEST} does not.")
     if index["label"].max() >= len(manifest.classes):

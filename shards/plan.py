@@ -28,12 +28,14 @@ class PlanError(ValueError):
 class Rows:
     """One rank's part of one global batch. ids: int64 [b]; valid: bool [b], False = fill-up.
 
-    counted: valid rows of the whole global batch, the number to divide a summed loss by.
+    counted: clips of the whole global batch that count, the number to divide a summed loss by.
+    views: int64 [b], which view of its clip a row is; only the valid rows of view 0 are counted.
     """
 
     ids: np.ndarray
     valid: np.ndarray
     counted: int
+    views: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Plan:
     `window` clips of them open at a time, so that a disk or a small cache is read once and in long
     runs: the split is cut into runs of window/8 neighbours, the runs are shuffled, then the clips
     within each `window` of them. `quality` says what that costs.
+
+    views: in an evaluation, each clip comes so many times in a row, view 0 to `views` - 1 (the
+    loader gives view k of K the frames of phase k/K), and is counted once.
     """
 
     ids: np.ndarray
@@ -53,6 +58,7 @@ class Plan:
     rank: int = 0
     ranks: int = 1
     window: int = 0
+    views: int = 1
 
     def __post_init__(self) -> None:
         if len(self.ids) == 0:
@@ -64,23 +70,37 @@ class Plan:
             )
         if self.window < 0:
             raise PlanError(f"a shuffle window of {self.window} clips is none: give 0 or more.")
+        if self.views < 1 or (self.views > 1 and self.shuffle):
+            raise PlanError(f"{self.views} views a clip: give 1 or, without shuffling, more.")
 
     @property
     def steps(self) -> int:
         """Batches an epoch, the same on every rank."""
-        return -(-len(self.ids) // self.batch_size)
+        return -(-len(self.ids) * self.views // self.batch_size)
 
     def rows(self, epoch: int, step: int) -> Rows:
         """This rank's rows of the global batch at (epoch, step)."""
         if not 0 <= step < self.steps:
             raise PlanError(f"step {step} is outside the epoch's {self.steps} steps.")
-        total = len(self.ids)
+        total = len(self.ids) * self.views
         at = step * self.batch_size + np.arange(self.batch_size)
+        mine, order = at[self._share], self._order(epoch)
+        ids = self.ids[order[mine % total // self.views]]
+        counted = int(np.count_nonzero((at < total) & (at % self.views == 0)))
+        return Rows(ids, mine < total, counted, mine % total % self.views)
+
+    def sequence(self, epoch: int, start: int = 0) -> np.ndarray:
+        """Ids of all rows of this rank from step `start` of the epoch on, in order: int64."""
+        at = np.arange(start * self.batch_size, self.steps * self.batch_size)
+        at = at.reshape(-1, self.batch_size)[:, self._share].ravel()
+        total = len(self.ids) * self.views
+        return self.ids[self._order(epoch)[at % total // self.views]]
+
+    @property
+    def _share(self) -> slice:
+        """This rank's rows of a global batch."""
         share = self.batch_size // self.ranks
-        mine = slice(self.rank * share, (self.rank + 1) * share)
-        order = self._order(epoch)
-        counted = min(self.batch_size, total - step * self.batch_size)
-        return Rows(self.ids[order[at[mine] % total]], at[mine] < total, counted)
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def quality(self, epoch: int = 0) -> float:
         """How well the epoch is shuffled: the mean distance in it between clips that are neighbours

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import xxhash
 
 from shards.manifest import Manifest, ShardSetError
+from shards.supply import Supply
 
 
 class ClipReader:
@@ -24,12 +26,23 @@ class ClipReader:
     keep: hold every clip that was read in memory from then on, checked once (the page cache does
     the same while nobody else needs the memory; this holds on to it, and on a network share it
     saves the network).
+    beat: of a remote set, called twice a second while a shard is waited for (`shards.supply`).
     Files are opened at first use and stay open (one descriptor a shard). Raises ShardSetError
-    naming shard, key and offset when a shard is missing, short, or its pixels do not match.
+    naming shard, key and offset when a shard is missing, short, or its pixels do not match, and
+    RemoteError (a ShardSetError) when a remote one cannot be fetched.
     """
 
-    def __init__(self, manifest: Manifest, *, check: bool = True, keep: bool = False) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        check: bool = True,
+        keep: bool = False,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self.manifest = manifest
+        self.supply = Supply(manifest, manifest.remote) if manifest.remote else None
+        self._beat = beat
         self._kept: dict[int, np.ndarray] | None = {} if keep else None
         self.check = check
         index = manifest.index  # columns of their own: a row of the index takes 1 us to look at
@@ -54,7 +67,14 @@ class ClipReader:
         np.copyto(out, kept)
 
     def _read_into(self, sample: int, out: np.ndarray) -> None:
-        descriptor = self._descriptor(self._shards.item(sample))
+        shard = self._shards.item(sample)
+        if self.supply is None:
+            self._copy(self._descriptor(shard), sample, out)
+            return
+        with self.supply.use(shard, self._beat) as descriptor:
+            self._copy(descriptor, sample, out)
+
+    def _copy(self, descriptor: int, sample: int, out: np.ndarray) -> None:
         offset, size = self._offsets.item(sample), self._size
         view = memoryview(out.data).cast("B")
         got = 0
@@ -93,7 +113,9 @@ class ClipReader:
         return clip
 
     def close(self) -> None:
-        """Close the shards; the reader opens them again if it is used again."""
+        """Close the shards; the reader of a local set opens them again if it is used again."""
+        if self.supply is not None:
+            self.supply.close()
         with self._lock:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
@@ -117,8 +139,11 @@ class ClipReader:
 
     def _at(self, sample: int, what: str) -> str:
         row = self.manifest.index[sample]
-        shard = self.manifest.shard_path(int(row["shard"]))
+        number = int(row["shard"])
+        shard, do = self.manifest.shard_name(number), "build that shard again"
+        if self.supply is not None:  # it was right when it arrived
+            do = f"remove its copy {self.supply.copy_of(number)}"
         return (
             f"sample {row['key'].decode()} in {shard} at byte {int(row['offset']):,} {what}: "
-            f"run 'har-shards verify {self.manifest.root}' and build that shard again."
+            f"run 'har-shards verify {self.manifest.root}' and {do}."
         )

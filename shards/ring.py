@@ -26,7 +26,7 @@ class Batch:
 
     pixels: torch uint8 [b,T,H,W,C]; of a loader with `pixels`, float32 [b,C,T,h,w] in
     channels_last_3d, ready for the model. labels: int64 [b]. keys: the samples' keys. ids, valid,
-    counted: see `plan.Rows`; rows that are not valid are fill-up and must not count.
+    counted, views: see `plan.Rows`; rows that are not valid are fill-up and must not count.
     """
 
     step: int
@@ -38,6 +38,7 @@ class Batch:
     keys: list[str]
     _slot: int = field(repr=False, default=-1)
     _ring: Ring | None = field(repr=False, default=None)
+    views: np.ndarray | None = None
 
     def release(self, event: Event | None = None) -> None:
         """Give the slot back; with `event`, it is filled again only after the event."""

@@ -116,15 +116,17 @@ def _csv_sides(manifest: Manifest) -> np.ndarray:
 
 def _paper_sides(manifest: Manifest, seed: int) -> np.ndarray:
     """20 % of the videos test; 20 % of the rest val (paper, section 3: 8:2, then 8:2)."""
-    videos, first = np.unique(manifest.index["video"], return_index=True)
-    by_key = videos[np.argsort(manifest.index["key"][first], kind="stable")]
+    videos, first, of_sample = np.unique(
+        manifest.index["video"], return_index=True, return_inverse=True
+    )
+    by_key = np.argsort(manifest.index["key"][first], kind="stable")
     shuffled = np.random.default_rng(seed).permutation(by_key)
     tests = round(0.2 * len(shuffled))
     vals = round(0.2 * (len(shuffled) - tests))
-    side_of_video = np.full(int(videos.max()) + 1, _TRAIN, np.uint8)
-    side_of_video[shuffled[:tests]] = _TEST
-    side_of_video[shuffled[tests : tests + vals]] = _VAL
-    return side_of_video[manifest.index["video"]]
+    sides = np.full(len(videos), _TRAIN, np.uint8)
+    sides[shuffled[:tests]] = _TEST
+    sides[shuffled[tests : tests + vals]] = _VAL
+    return sides[of_sample]
 
 
 def _grouped_sides(manifest: Manifest) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_fewer_frames_are_evenly_spaced(clips):
 
 def test_jitter_draws_a_phase_per_clip_and_epoch(clips):
     loader = Loader(clips, plan_of(clips), frames=2, jitter=True)
-    chosen = {tuple(loader._frame_numbers(epoch, 0).tolist()) for epoch in range(40)}
+    chosen = {tuple(loader._filler.frame_numbers(epoch, 0).tolist()) for epoch in range(40)}
     assert chosen == {(0, 2), (1, 3)}
 
 

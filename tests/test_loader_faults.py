@@ -113,7 +113,7 @@ def test_a_set_kept_in_memory_is_read_once_and_gives_the_same_batches(tmp_path):
                 pixels = batch.pixels.numpy()
                 assert all(np.array_equal(pixels[n], right[k]) for n, k in enumerate(batch.keys))
             clips.shard_path(0).unlink(missing_ok=True)  # what is open stays open
-            loader._reader.close()
+            loader._filler.reader.close()
 
 
 def test_an_unknown_cache_is_refused(tmp_path):
