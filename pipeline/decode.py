@@ -240,11 +240,10 @@ def _packets(stream: mpeg4.Pictures, wanted: set[int]) -> Iterator[av.Packet | N
     came out wrong now and then: a packet made by size, then filled, has.
     """
     used = mpeg4.needed(stream, wanted)
-    data = memoryview(stream.data)
     spans, numbers = stream.spans[used].tolist(), stream.numbers[used].tolist()
     for (at, end), number in zip(spans, numbers, strict=True):
         packet = av.Packet(end - at)
-        packet.update(data[at:end])
+        packet.update(stream.data[at:end])
         packet.pts = number  # comes back with the frame
         yield packet
     yield None

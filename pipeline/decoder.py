@@ -206,7 +206,7 @@ def _nameless(size: int) -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         file = os.fdopen(os.memfd_create("har-decoder"), "w+b", buffering=0)
     else:
-        file = tempfile.TemporaryFile(buffering=0)
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
     os.ftruncate(file.fileno(), size)
     return file
 

@@ -20,14 +20,14 @@ import numpy as np
 
 _VOP = b"\x00\x00\x01\xb6"
 _DIVX = b"DivX"  # without this in its user data, FFmpeg takes one picture a packet, and so do we
-I, P, B, S = range(4)
+I_VOP, P_VOP, B_VOP, S_VOP = range(4)
 
 
 class Pictures(NamedTuple):
     """The coded pictures of a stream, in decoding order.
 
-    data: the bytes they lie in. spans: int64 [n,2], start and end there. kinds: int64 [n], one of I,
-    P, B, S. numbers: int64 [n], which frame each is, in presentation order.
+    data: the bytes they lie in. spans: int64 [n,2], start and end there. kinds: int64 [n], one of
+    I_VOP to S_VOP. numbers: int64 [n], which frame each is, in presentation order.
     """
 
     data: bytes

@@ -107,7 +107,7 @@ def test_b_frames_that_no_clip_needs_are_not_decoded(tmp_path: Path) -> None:
     assert sorted(stream.pictures.numbers) == list(range(40))
     used = mpeg4.needed(stream.pictures, {0, 12})
     assert len(used) < 10
-    assert stream.pictures.kinds[mpeg4.needed(stream.pictures, {0})].tolist() == [mpeg4.I]
+    assert stream.pictures.kinds[mpeg4.needed(stream.pictures, {0})].tolist() == [mpeg4.I_VOP]
 
 
 def test_one_decoder_gives_the_clip_that_shards_hold(tmp_path: Path) -> None:
