@@ -104,14 +104,20 @@ def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(
     assert result["multiply_adds"] > 0
 
 
-def _by_hand(run: Path, clips: shard_set.Manifest, ids: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Probabilities [N,K] and labels: one clip at a time, torch's own resize, no loader."""
+def _by_hand(
+    run: Path, clips: shard_set.Manifest, ids: np.ndarray, frames: np.ndarray | None = None
+) -> tuple[np.ndarray, Any]:
+    """Probabilities [N,K] and labels: one clip at a time, torch's own resize, no loader.
+
+    frames: which of the stored ones, None for all.
+    """
     model = checkpoint.restore_model(checkpoint.load(run / "best.pt"))
     raw = (clips.root / "shard-000000.tar").read_bytes()
     rows = []
     for sample in ids.tolist():
         at = int(clips.index["offset"][sample])
         pixels = np.frombuffer(raw, np.uint8, clips.clip_bytes, at).reshape(clips.clip_shape)
+        pixels = pixels if frames is None else pixels[frames]
         x = torch.tensor(pixels).permute(0, 3, 1, 2).float()  # [T,C,H,W]
         x = torch.nn.functional.interpolate(x, (18, 24), mode="bilinear", align_corners=False)
         x = (x[:, :, 1:17, 4:20] / 255 - 0.4) / 0.2
@@ -163,6 +169,52 @@ def test_views_of_a_video_are_averaged(tmp_path: Path):
     assert result["video@1"] == pytest.approx(np.mean(right))
     keys = {one["key"] for one in result["predictions"]}
     assert not any("+" in key for key in keys)
+
+
+def _views_by_hand(run: Path, clips: shard_set.Manifest, ids: np.ndarray, views: int) -> np.ndarray:
+    """Mean probabilities [N,K] over phases k/K of 8 stored frames for a model of 4."""
+    every = [
+        _by_hand(run, clips, ids, np.array([2 * t + 2 * k // views for t in range(4)]))[0]
+        for k in range(views)
+    ]
+    return np.mean(every, axis=0)
+
+
+@pytest.mark.parametrize("batch_size", [3, 4, 100])
+def test_views_are_cut_out_of_clips_that_hold_more_frames(tmp_path: Path, batch_size: int):
+    clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3))
+    run = make_run(tmp_path / "run", clips)
+    result = evaluate.run(run, views=2, batch_size=batch_size)
+    test = splits.make(clips, "grouped").test
+    assert (result["clips"], result["videos"], result["views"]) == (6, 6, 2)
+    probabilities = _views_by_hand(run, clips, test, 2)
+    assert not np.allclose(probabilities, _views_by_hand(run, clips, test, 1), atol=1e-4)
+    said = {one["key"]: one["probability"] for one in result["predictions"]}
+    for row, key in enumerate(clips.keys(test)):
+        assert said[key] == pytest.approx(probabilities[row].max(), abs=1e-5)
+
+
+def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
+    clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3), views=2)
+    run = make_run(tmp_path / "run", clips)
+    result = evaluate.run(run, views=4)
+    test = splits.make(clips, "grouped").test
+    assert (result["clips"], result["videos"]) == (12, 6)
+    videos = clips.index["video"][test]
+    probabilities = _views_by_hand(run, clips, test, 2)
+    said = {one["key"]: one["probability"] for one in result["predictions"]}
+    for video in np.unique(videos):
+        of_video = probabilities[videos == video].mean(0)
+        key = min(clips.keys(test[videos == video]))
+        assert said[key] == pytest.approx(of_video.max(), abs=1e-5)
+    with pytest.raises(evaluate.EvaluationError, match=r"--views 3 .* give 1 to 2 or 4, or build"):
+        evaluate.run(run, views=3)
+
+
+def test_views_that_come_apart_are_an_error_not_a_mean_of_other_clips():
+    batches = _batches([[0, 1], [0, 1]], [[True, True], [True, True]])
+    with pytest.raises(evaluate.EvaluationError, match="came apart"):
+        evaluate.collect(_Table(torch.zeros(6, 3)), batches, views=2)
 
 
 def test_more_views_than_stored_is_an_error(run: Path):
@@ -220,7 +272,7 @@ def test_shards_with_other_videos_have_an_unknown_leak(tmp_path: Path, run: Path
 def test_a_side_without_clips_is_an_error(clips: shard_set.Manifest):
     split = replace(splits.make(clips, "grouped"), test=np.array([], np.int64))
     with pytest.raises(evaluate.EvaluationError, match="no test clip"):
-        evaluate._choose_clips(clips, split, "test", 1)
+        evaluate._choose_clips(clips, split, "test", 1, 4)
 
 
 def test_a_folder_without_checkpoint_is_an_error(tmp_path: Path):

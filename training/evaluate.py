@@ -5,6 +5,8 @@ Odd:
   machine has bf16 units, and a prediction from the video file equals the one from the shard.
 - A shard set that the run was not trained for (other classes, frame size, frame rule) is refused,
   and so is another split, unless asked for: the model may have been trained on those test clips.
+- Views of a video are its stored clips; asked for more, and each clip gives several, of evenly
+  spaced phases, where it holds more frames than the model takes.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 
 from shards import manifest as shard_set
 from shards import splits
+from shards.filler import views_in
 from shards.manifest import Manifest, write_atomically
 from shards.plan import Plan
 from shards.reader import ClipReader
@@ -43,7 +46,7 @@ class EvaluationError(ValueError):
 def run(
     run: Path,
     *,
-    shards: Path | None = None,
+    shards: Path | str | None = None,
     split: str | None = None,
     on: str = "test",
     views: int = 1,
@@ -53,9 +56,10 @@ def run(
 ) -> dict[str, Any]:
     """Evaluate `run`/best.pt; writes eval.json (eval-val.json, ...) and -> what it holds.
 
-    shards, split, batch_size: None for the run's own. on: "test", "val" or "train". views: average
-    the softmax of up to this many clips of a video (1 as in the paper). Beside eval.json go
-    per_class.csv, confusion.png and examples.png.
+    shards, split, batch_size: None for the run's own; shards may be a URL. on: "test", "val" or
+    "train". views: average the softmax of up to this many clips of a video (1 as in the paper);
+    more than are stored are cut out of the stored clips' frames, as many of each. Beside eval.json
+    go per_class.csv, confusion.png and examples.png.
 
     Raises EvaluationError, CheckpointError, ShardSetError or SplitError, each one sentence.
     """
@@ -63,11 +67,11 @@ def run(
     clips = shard_set.load(shards or state["config"]["shards"])
     _check_fits(state, clips)
     chosen = _choose_split(state, clips, split, allow_other_split)
-    ids = _choose_clips(clips, chosen, on, views)
+    ids, each = _choose_clips(clips, chosen, on, views, int(state["preprocessing"]["frames"]))
     model = checkpoint.restore_model(state)
-    feed = _open_batches(state, clips, ids, device, batch_size)
+    feed = _open_batches(state, clips, ids, each, device, batch_size)
     try:
-        predictions, macs = _predict(model, feed)
+        predictions, macs = _predict(model, feed, each)
     finally:
         feed.close()
     result = {
@@ -96,12 +100,16 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def collect(
-    model: nn.Module, batches: Iterable[Ready], precision: torch.dtype | None = None
+    model: nn.Module,
+    batches: Iterable[Ready],
+    precision: torch.dtype | None = None,
+    views: int = 1,
 ) -> Predictions:
     """Predict all valid clips of `batches` (see `training.feed.Ready`), each exactly once.
 
-    The model is put into eval mode. precision: None for float32. Nothing is fetched from the
-    device before the last batch. Raises EvaluationError when a clip comes twice.
+    The model is put into eval mode. precision: None for float32. views: how often each clip comes
+    (`Plan.views`); probabilities and losses are means over them. Nothing is fetched from the device
+    before the last batch. Raises EvaluationError when a clip comes more or less often.
     """
     import torch
     import torch.nn.functional as F
@@ -115,17 +123,26 @@ def collect(
             parts.append((batch.ids, logits.softmax(1), batch.labels, losses, batch.valid))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     valid = columns.pop()
-    found = Predictions(*(column[valid] for column in columns))
-    if len(np.unique(found.ids)) != len(found.ids):
+    return _mean(Predictions(*(column[valid] for column in columns)), views)
+
+
+def _mean(found: Predictions, views: int) -> Predictions:
+    """Rows that are views of one clip, one after the other -> one row a clip."""
+    if len(found.ids) % views or len(np.unique(found.ids)) * views != len(found.ids):
         raise EvaluationError("a clip was evaluated twice: the loader's plan is wrong.")
-    return found
+    ids = found.ids.reshape(-1, views)
+    if (ids != ids[:, :1]).any():
+        raise EvaluationError("the views of a clip came apart: the loader's plan is wrong.")
+    probabilities = found.probabilities.reshape(len(ids), views, -1).mean(1)  # [N,K]
+    losses = found.losses.reshape(-1, views).mean(1)
+    return Predictions(ids[:, 0], probabilities, found.labels[::views], losses)
 
 
-def _predict(model: nn.Module, feed: Feed) -> tuple[Predictions, int]:
+def _predict(model: nn.Module, feed: Feed, views: int) -> tuple[Predictions, int]:
     """-> predictions, and multiply-adds of one clip."""
     model = model.to(feed.device)
     batches = progress.track(feed.epoch(), total=feed.steps, what="evaluate")
-    predictions = collect(model, batches)
+    predictions = collect(model, batches, views=views)
     return predictions, multiply_adds(model, feed.preprocessing, feed.device)
 
 
@@ -144,13 +161,15 @@ def _open_batches(
     state: dict[str, Any],
     clips: Manifest,
     ids: np.ndarray,
+    views: int,
     name: str | None,
     batch_size: int | None,
 ) -> Feed:
     """The clips `ids` in order, preprocessed as the checkpoint says, without augmentation."""
     if batch_size is not None and batch_size < 1:
         raise EvaluationError(f"--batch-size {batch_size} does not work: give 1 or more.")
-    plan = Plan(np.sort(ids), min(batch_size or state["config"]["batch_size"], len(ids)))
+    rows = min(batch_size or state["config"]["batch_size"], len(ids) * views)
+    plan = Plan(np.sort(ids), rows, views=views)
     wanted = Preprocessing.from_dict(state["preprocessing"])
     return Feed(clips, plan, wanted, device.choose(name or "auto"))
 
@@ -222,8 +241,14 @@ def _leak(state: dict[str, Any], clips: Manifest, ids: np.ndarray) -> float | No
     return splits.leak(clips, own.train, ids) if own.digest == trained["digest"] else None
 
 
-def _choose_clips(clips: Manifest, split: splits.Split, on: str, views: int) -> np.ndarray:
-    """Sample ids of the side `on`: the first `views` clips of each video."""
+def _choose_clips(
+    clips: Manifest, split: splits.Split, on: str, views: int, frames: int
+) -> tuple[np.ndarray, int]:
+    """-> sample ids of the side `on`, and how many views of `frames` frames each gives.
+
+    The first `views` clips of each video; all of them, each several times, where more are asked for
+    than are stored.
+    """
     if on not in SIDES:
         raise EvaluationError(f"--on {on!r} is unknown: choose one of {', '.join(SIDES)}.")
     ids = split.side(on)
@@ -232,12 +257,18 @@ def _choose_clips(clips: Manifest, split: splits.Split, on: str, views: int) -> 
             f"split {split.name} leaves no {on} clip of {clips.root}: choose another --on."
         )
     stored = int(clips.index["view"][ids].max()) + 1
-    if not 1 <= views <= stored:
+    if 1 <= views <= stored:
+        return ids[clips.index["view"][ids] < views], 1
+    each, most = views // stored, views_in(clips.clip_shape[0], frames)
+    if views < 1 or views % stored or each > most:
+        several = [str(stored * n) for n in range(2, most + 1)]
         raise EvaluationError(
             f"--views {views} does not work: {clips.root} holds up to {stored} clips of a video, "
-            f"give 1 to {stored} or build shards with more views."
+            f"of {clips.clip_shape[0]} frames where the model takes {frames}, give "
+            f"{' or '.join([f'1 to {stored}', *several])}, or build shards with more clips or "
+            "frames."
         )
-    return ids[clips.index["view"][ids] < views]
+    return ids, each
 
 
 def _write(run: Path, result: dict[str, Any], clips: Manifest) -> None:
