@@ -2,35 +2,37 @@
 
 The reference is what a paper's code does: float32, contiguous memory, Adam, and torchvision's
 module (r2plus1d_18 beside r2plus1d, r3d_18 beside resnet3d and r3d) or, beside convlstm, the naive
-cell-by-cell ConvLSTM of the same architecture (`training.reference`).
+cell-by-cell ConvLSTM of the same architecture (`training.reference`). The same step is timed on
+one batch that stays on the device and on batches of the real loader (`training.bench_data`), and a
+large matrix product in the same precision says what the device can do at best.
 
-Odd: steps run on one synthetic batch that stays on the device, so this is the compute alone; rounds
-of all contestants are interleaved, and peak memory is of the device's allocator (CUDA) or, on the
-CPU, of a process of its own for each contestant.
+Odd: rounds of all contestants are interleaved, and peak memory is of the device's allocator (CUDA)
+or, on the CPU, of a process of its own for each contestant. A GPU's host runs ahead of it, so there
+the wait for data is what a step on the loader's batches takes longer than one on the batch that
+stays; on the CPU it is the time in which the step stood still, which a busy machine does not blur.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
-import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import device as devices
+from training.bench_steps import BASE, contestant, matrix_product, matrix_side, peak
 from training.config import ConfigError
-from training.run import peak_bytes
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-CLASSES = 101
-_BASE = "reference of "  # a contestant is a model's name, or this before it
+    from training.bench_data import Fed
+
+_FED = "fed "  # before a model's name: the same step on the loader's batches
+_MATRIX = "matrix"  # the matrix product
 
 
 def run(
@@ -53,11 +55,16 @@ def run(
     on = devices.choose(device)
     dtype = devices.precision(precision, on)
     shape = (batch_size, 3, frames, size, size)
-    rivals = {name: _BASE + _twin(name) for name in names}
+    rivals = {name: BASE + _twin(name) for name in names}
     everyone = [*names, *sorted(set(rivals.values()))]
-    seconds = _race(everyone, shape, on, dtype, steps, rounds)
-    peaks = {who: _peak(who, shape, on, dtype) for who in everyone}
-    results = [_result(name, rivals[name], seconds, peaks, batch_size, on, dtype) for name in names]
+    seconds, waits = _race(names, everyone, shape, on, dtype, steps, rounds)
+    peaks = {who: peak(who, shape, on, dtype) for who in everyone}
+    results = [
+        _result(name, rivals[name], seconds, peaks, batch_size, on, dtype)
+        | _data(name, seconds, waits[_FED + name], on)
+        | _use(name, seconds, shape, on, dtype)
+        for name in names
+    ]
     return json.dumps(results, indent=1) if as_json else _table(results, shape)
 
 
@@ -72,22 +79,112 @@ def _twin(name: str) -> str:
 
 
 def _race(
+    names: Sequence[str],
     everyone: Sequence[str],
     shape: tuple[int, ...],
     on: torch.device,
     dtype: torch.dtype,
     steps: int,
     rounds: int,
-) -> dict[str, float]:
-    """-> the median over rounds of each contestant's seconds a step, the rounds interleaved."""
-    contestants = {who: _contestant(who, shape, on, dtype) for who in everyone}
-    seconds: dict[str, list[float]] = {who: [] for who in everyone}
+) -> tuple[dict[str, float], dict[str, float]]:
+    """-> the medians of `_rounds` over all contestants: `everyone`, the models `names` again on the
+    loader's batches, and the matrix product."""
+    from training.bench_data import Fed
+
+    contestants = {who: contestant(who, shape, on, dtype) for who in everyone}
+    contestants[_MATRIX] = matrix_product(on, dtype)
+    batches = Fed.batches_of(rounds, steps) + Fed.batches_of(1, 1)
+    with tempfile.TemporaryDirectory(prefix="har-bench-train-") as folder:
+        fed = _fed(names, contestants, shape, on, Path(folder), batches)
+        try:
+            return _rounds(contestants | fed, steps, rounds, on)
+        finally:
+            for one in fed.values():
+                one.close()
+
+
+def _rounds(
+    contestants: Mapping[str, Callable[..., None]], steps: int, rounds: int, on: torch.device
+) -> tuple[dict[str, float], dict[str, float]]:
+    """-> the median over rounds, interleaved, of each contestant's seconds a step, and of the share
+    of its steps that a fed one stood waiting for the loader."""
+    from training.bench_data import Fed
+
+    seconds: dict[str, list[float]] = {}
+    waits: dict[str, list[float]] = {}
     for number in range(rounds + 1):  # the first round warms up and is not counted
         for who, step in contestants.items():
-            spent = _time(step, 1 if number == 0 else steps, on)
+            count = 1 if number == 0 else steps
+            if isinstance(step, Fed):
+                step.catch_up()
+            spent = _time(step, count, on)
             if number:
-                seconds[who].append(spent)
-    return {who: statistics.median(spent) for who, spent in seconds.items()}
+                seconds.setdefault(who, []).append(spent)
+                if isinstance(step, Fed):
+                    waits.setdefault(who, []).append(step.waited / count / spent)
+    return _medians(seconds), _medians(waits)
+
+
+def _medians(values: dict[str, list[float]]) -> dict[str, float]:
+    return {who: statistics.median(many) for who, many in values.items()}
+
+
+def _fed(
+    names: Sequence[str],
+    contestants: dict[str, Callable[..., None]],
+    shape: tuple[int, ...],
+    on: torch.device,
+    folder: Path,
+    batches: int,
+) -> dict[str, Fed]:
+    """The steps of the models `names` again, on batches of a shard set written to `folder`."""
+    from models.spec import InputSpec
+    from training import bench_data
+
+    batch, _, frames, size, _ = shape
+    clips = bench_data.write_set(
+        folder, clips=max(16, 2 * batch), frames=frames, size=size, spec=InputSpec()
+    )
+    return {
+        _FED + name: bench_data.Fed(
+            bench_data.open_feed(clips, batch, batches, size, InputSpec(), on), contestants[name]
+        )
+        for name in names
+    }
+
+
+def _data(name: str, seconds: dict[str, float], waited: float, on: torch.device) -> dict[str, Any]:
+    """data_wait: share of a step on the loader's batches spent waiting; see the file's head.
+
+    ratio.fed: the time of such a step over that of a step on a batch that stays on the device.
+    """
+    fed, stays = seconds[_FED + name], seconds[name]
+    wait = max(0.0, 1 - stays / fed) if on.type == "cuda" else waited
+    return {"data_wait": wait, "fed_step_s": fed, "ratio.fed": fed / stays}
+
+
+def _use(
+    name: str,
+    seconds: dict[str, float],
+    shape: tuple[int, ...],
+    on: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """mfu: the model's floating point operations a second over those of the matrix product.
+
+    A step is three times the forward's multiply-adds (backward has two products for each one), two
+    operations each; what the ConvLSTM computes again to save memory does not count.
+    """
+    from training import layers
+
+    sheet = layers.examine(name, shape[2], (shape[3], shape[4]), shape[0], dtype)
+    flops = 3 * 2 * sum(row.macs for row in sheet.rows)
+    peak = 2 * matrix_side(on) ** 3 / seconds[_MATRIX]
+    return {
+        "mfu": flops / seconds[name] / peak,
+        "step_flops": flops,
+        "matrix_flops_per_s": peak,
+    }
 
 
 def _result(
@@ -120,45 +217,6 @@ def _result(
     }
 
 
-def _contestant(
-    who: str, shape: tuple[int, ...], on: torch.device, dtype: torch.dtype
-) -> Callable[[], None]:
-    """-> one training step: ours in our memory format and precision, or its reference's."""
-    import torch
-
-    import models
-    from training import reference
-
-    if who.startswith(_BASE):
-        model = reference.build(who.removeprefix(_BASE), CLASSES).to(on)
-        return _step(model, torch.randn(shape, device=on), torch.float32, fused=False)
-    options = {"weights": "none"} if "weights" in models.options_of(who) else {}
-    model = devices.place(models.build(who, CLASSES, seed=0, **options), on, dtype)
-    clips = torch.randn(shape, device=on).contiguous(memory_format=torch.channels_last_3d)
-    return _step(model, clips, dtype, fused=True)
-
-
-def _step(
-    model: nn.Module, clips: torch.Tensor, dtype: torch.dtype, *, fused: bool
-) -> Callable[[], None]:
-    import torch
-    import torch.nn.functional as F
-
-    from training.loop import forward
-
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fused)
-    labels = torch.zeros(len(clips), dtype=torch.int64, device=clips.device)
-    model.train()
-
-    def step() -> None:
-        loss = F.cross_entropy(forward(model, clips, dtype), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
 def _time(step: Callable[[], None], steps: int, on: torch.device) -> float:
     """Seconds a step, the device's queue empty before and after."""
     import torch
@@ -175,69 +233,19 @@ def _time(step: Callable[[], None], steps: int, on: torch.device) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def _peak(name: str, shape: tuple[int, ...], on: torch.device, dtype: torch.dtype) -> int:
-    """Most bytes a training step takes; on the CPU above what the idle process takes."""
-    import torch
-
-    if on.type == "cuda":
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated(on)  # the contestants of the race may still be there
-        torch.cuda.reset_peak_memory_stats(on)
-        step = _contestant(name, shape, on, dtype)
-        step()
-        step()
-        return peak_bytes(on) - before
-    code = (
-        "import sys, json; from training import bench;"
-        "print(bench.peak_here(*json.loads(sys.argv[1])))"
-    )
-    argument = json.dumps([name, shape, str(dtype).removeprefix("torch.")])
-    command = [sys.executable, "-c", code, argument]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def peak_here(who: str, shape: Sequence[int], dtype: str) -> int:
-    """Most bytes that building a contestant and two steps of it add to this process (CPU).
-
-    A tiny step goes before, so that what libraries load at first use is not counted: 150 MB, twice
-    what a batch of 8 ConvLSTM clips takes.
-    """
-    import torch
-
-    on, kind = torch.device("cpu"), getattr(torch, dtype)
-    _contestant(who, (2, 3, 4, 32, 32), on, kind)()
-    base = _forget_peak()
-    step = _contestant(who, tuple(shape), on, kind)
-    step()
-    step()
-    return peak_bytes(on) - base
-
-
-def _forget_peak() -> int:
-    """Give free memory back and start the process's peak anew, where Linux lets us; -> it now."""
-    import ctypes
-    import gc
-
-    import torch
-
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # 5: VmHWM becomes what is in use now
-    return peak_bytes(torch.device("cpu"))
-
-
 def _table(results: list[dict[str, Any]], shape: tuple[int, ...]) -> str:
     batch, _, frames, height, width = shape
     first = results[0]
     lines = [
         f"training step, batch {batch} of {frames}x{height}x{width}, {first['device']}, "
-        f"{first['precision']}, torch {first['torch']}",
-        f"{'model':10s}{'clips/s':>10s}{'step':>10s}{'peak':>10s}{'speed-up':>10s}{'memory':>9s}"
-        "  against",
+        f"{first['precision']}, torch {first['torch']}, matrix peak "
+        f"{first['matrix_flops_per_s'] / 1e12:.2f} TFLOP/s",
+        f"{'model':10s}{'clips/s':>10s}{'step':>10s}{'data wait':>11s}{'mfu':>7s}{'peak':>10s}"
+        f"{'speed-up':>10s}{'memory':>9s}  against",
     ]
     lines += [
         f"{line['model']:10s}{line['clips_per_s']:10.2f}{line['step_s'] * 1000:7.0f} ms"
+        f"{line['data_wait']:11.1%}{line['mfu']:7.1%}"
         f"{line['peak_bytes'] / 1e9:7.2f} GB{line['ratio.reference']:9.2f}x"
         f"{line['ratio.memory']:8.2f}x  {line['reference']}"
         for line in results
