@@ -42,7 +42,7 @@ def run(arguments):
 
 def figures_of(folder):
     """The lines of metrics.jsonl without what depends on the clock or the process."""
-    clock = ("seconds", "clips_per_s", "data_wait", "peak_bytes")
+    clock = ("seconds", "clips_per_s", "data_wait", "h2d", "compute", "peak_bytes")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 

@@ -145,6 +145,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
     result = train(shards, tmp_path / "run")
     assert result.exit_code == 1
     assert "not finite" in result.output
+    assert "next: train anew" in result.output
     assert not (tmp_path / "run" / "best.pt").exists()
 
 
@@ -192,7 +193,10 @@ def test_out_of_memory_is_one_sentence_with_what_helps(shards, tmp_path, monkeyp
     result = train(shards, tmp_path / "run")
     assert result.exit_code == 2
     text = " ".join(result.output.split())
-    assert "cpu is out of memory with 6 clips of 4x16x16 at once: use '--accumulate 2'" in text
+    assert "cpu is out of memory with 6 clips of 4x16x16 at once: by the estimate" in text
+    assert "--batch-size 2 fits" in text
+    assert "--accumulate 2" in text
+    assert "--frames 2" in text
 
 
 def test_class_weights_are_inverse_to_the_train_counts(shards):

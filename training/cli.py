@@ -40,9 +40,28 @@ def one_sentence(command: Command) -> Command:
         except ValueError as error:
             if type(error).__module__.split(".")[0] not in _OURS:
                 raise
+            if not str(error):  # another rank has said it
+                sys.exit(UserError.exit_code)
             raise UserError(str(error)) from error
 
     return wrapped
+
+
+class NumberOrAuto(click.ParamType):
+    """A whole number, or "auto", which becomes the number `auto`."""
+
+    name = "integer|auto"
+
+    def __init__(self, auto: int) -> None:
+        self._auto = auto
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "auto":
+            return self._auto
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number nor 'auto'.", param, ctx)
 
 
 def config_options(command: Command) -> Command:
@@ -57,6 +76,8 @@ def config_options(command: Command) -> Command:
         kind: Any = kinds[0]
         if field.name in CHOICES:
             kind = click.Choice(CHOICES[field.name])
+        if "auto" in field.metadata:
+            kind = NumberOrAuto(field.metadata["auto"])
         name = field.name.replace("_", "-")
         declaration = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
         text = field.metadata["help"]
@@ -97,6 +118,8 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
         sys.exit(128 + asked.number)
     log(f"stopped: {summary['stop_reason']}")
     if not summary["finite"]:
+        kept = f"; har-eval {folder} looks at epoch {summary['best_epoch']}"
+        log(f"next: train anew with that changed{kept if summary['best_epoch'] else ''}")
         sys.exit(1)
     log(f"best epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.4f}")
     log(f"next: har-eval {folder}")

@@ -26,16 +26,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "preset": ("paper", "modern"),
     "schedule": ("plateau", "cosine"),
     "mix": ("none", "mixup", "cutmix"),
-    "cache": ("none", "ram"),
+    "cache": ("none", "ram", "gpu"),
     "optimizer": ("adam", "adamw", "sgd"),
     "class_weights": ("balanced", "none"),
     "monitor": ("val_loss", "val_acc"),
     "precision": ("auto", "bf16", "fp32"),
+    "compile": ("auto", "on", "off"),
 }
+AUTO = -1  # --batch-size auto, until `training.capacity` has found it
 
 
 _LEAST = {
-    "frames": 1, "batch_size": 1, "epochs": 1, "patience": 1, "accumulate": 1,
+    "frames": 1, "epochs": 1, "patience": 1, "accumulate": 1,
     "workers": 0, "seed": 0, "split_seed": 0, "plateau_patience": 0, "max_minutes": 0,
     "save_every_minutes": 0, "clip_norm": 0, "warmup_epochs": 0, "epsilon_increment": 0,
     "degrees": 0, "weight_decay": 0, "shuffle_window": 0, "max_bad": 0,
@@ -65,7 +67,9 @@ class Config:
     split_seed: int = _opt(0, "Seed of the 'paper' split.")
     frames: int = _opt(16, "Frames per clip, at most what the shards hold.")
     size: int | None = _opt(None, "Height and width the model sees. [the model's own: 112]")
-    batch_size: int = _opt(32, "Clips per step, over all devices.")
+    batch_size: int = _opt(
+        32, "Clips per step, over all devices; auto: the most that fit.", auto=AUTO
+    )
     epochs: int = _opt(50, "At most this many epochs.")
     max_minutes: float = _opt(0.0, "Stop after this many minutes; 0 = no limit.")
     optimizer: str = _opt("adam", "adam is the paper's (section 5).")
@@ -99,12 +103,15 @@ class Config:
     precision: str = _opt("auto", "auto: bf16 where this device gains by it, else fp32.")
     device: str = _opt("auto", "auto, cpu, cuda or cuda:N.")
     sync_bn: bool = _opt(False, "Batch norm over all ranks (CUDA), for small shares per rank.")
+    compile: str = _opt("auto", "torch.compile; auto: on CUDA, where its timed steps gain.")
     deterministic: bool = _opt(False, "Only bit-reproducible algorithms, where torch has them.")
     save_every_minutes: float = _opt(10.0, "Save last.pt within an epoch too; 0 = only after each.")
     shuffle_window: int = _opt(0, "Shuffle within so many clips, for sets beyond memory.")
-    cache: str = _opt("none", "ram: keep the clips in memory, read and checked once.")
+    cache: str = _opt("none", "ram, gpu: keep the clips there, read and checked once.")
     max_bad: int = _opt(0, "Replace and report so many corrupt clips before the run stops.")
     workers: int = _opt(2, "Reading threads; 0 reads in the training thread.")
+    rank_timeout: float = _opt(300.0, "Seconds that ranks wait for one another.")
+    tensorboard: bool = _opt(False, "TensorBoard's events in the run folder too.")
     seed: int = _opt(0, "Seed of weights, order and augmentation.")
 
     def __post_init__(self) -> None:
@@ -119,8 +126,10 @@ class Config:
         for name in ("label_smoothing", "dropout", "ema"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._check(
-            "accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}"
+            "batch_size", self.batch_size >= 1 or self.batch_size == AUTO, "1 or more, or auto"
         )
+        self._check_accumulate()
+        self._check("rank_timeout", self.rank_timeout >= 1, "1 or more")
         self._check("size", self.size is None or self.size >= 16, "16 or more")
         self._check("lr", self.lr is None or self.lr > 0, "more than 0")
         self._check("plateau_factor", 0 < self.plateau_factor < 1, "between 0 and 1")
@@ -130,6 +139,16 @@ class Config:
         self._check("mix_alpha", self.mix_alpha > 0, "more than 0")
         self._check("flip", 0 <= self.flip <= 1, "between 0 and 1")
         self.options  # noqa: B018  (parses, so that a malformed string fails here)
+
+    def _check_accumulate(self) -> None:
+        if self.batch_size != AUTO:
+            good = self.batch_size % self.accumulate == 0
+            self._check("accumulate", good, f"a divisor of {self.batch_size}")
+        elif self.accumulate > 1:
+            raise ConfigError(
+                f"--accumulate {self.accumulate} and --batch-size auto do not go together: auto is "
+                "what fits at once; give a number, or leave --accumulate out."
+            )
 
     def _check(self, name: str, good: bool, allowed: str) -> None:
         if not good:
@@ -198,6 +217,9 @@ def from_mapping(values: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f"unknown setting {unknown[0]!r}: the settings are {', '.join(sorted(known))}."
         )
+    values = dict(values)
+    if values.get("batch_size") == "auto":
+        values["batch_size"] = AUTO
     for field_ in fields(Config):
         _check_type(field_.name, values.get(field_.name))
     return Config(**values)

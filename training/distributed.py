@@ -3,8 +3,11 @@
 Each rank takes its rows of the same global batch, so the number of ranks changes speed and not the
 training. Rank 0 alone writes and speaks; sums are added over ranks and divided once.
 
-Odd: what one rank alone could decide (a signal, a time limit) is agreed on first, because ranks
-that disagree on whether another step follows wait for each other for ever.
+Odd:
+- What one rank alone could decide (a signal, a time limit) is agreed on first, because ranks that
+  disagree on whether another step follows wait for each other.
+- A rank that dies breaks the others' next exchange at once under gloo (its connections close), a
+  rank that hangs after `--rank-timeout`; the first of the others to notice says so, once.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from training.config import ConfigError
@@ -21,6 +25,13 @@ from training.metrics import Running
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+class LostRankError(ValueError):
+    """Another rank died or hangs; one sentence, or nothing where another rank has said it."""
+
+
+_SIGNS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out")
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,12 @@ class Ranks:
 
 
 @contextmanager
-def join(device: str) -> Iterator[Ranks]:
-    """Join the ranks that torchrun started; alone where it did not. Leaves at the end."""
+def join(device: str, timeout: float = 300.0) -> Iterator[Ranks]:
+    """Join the ranks that torchrun started; alone where it did not. Leaves at the end.
+
+    timeout: seconds after which a rank that does not answer is given up. Raises LostRankError in
+    the block's place when an exchange with the others breaks.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Ranks()
@@ -99,8 +114,38 @@ def join(device: str) -> Iterator[Ranks]:
         )
     if cuda:
         torch.cuda.set_device(ranks.local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
     try:
         yield ranks
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise LostRankError(_say_lost(ranks, error)) from error
     finally:
         dist.destroy_process_group()
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Whether it is the exchange between ranks that broke."""
+    import torch.distributed as dist
+
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS)
+
+
+def _say_lost(ranks: Ranks, error: RuntimeError) -> str:
+    """The sentence; empty where another rank has said it already."""
+    from torch.distributed import distributed_c10d as c10d
+
+    try:
+        first = c10d._get_default_store().add("har/lost", 1) == 1
+    except RuntimeError:  # the store was the lost rank's
+        first = True
+    if not first:
+        return ""
+    reason = " ".join(str(error).split())[-120:]
+    return (
+        f"rank {ranks.rank} of {ranks.count} lost another rank, which died or hangs ({reason}): "
+        "all ranks end here; start the same torchrun command again with --resume and the run's "
+        "folder."
+    )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from shards.augment import Pixels
 from shards.loader import Batch, Loader
 from shards.manifest import Manifest
 from shards.plan import Plan
+from training import clock
+from training.resident import Resident
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +60,8 @@ class Preprocessing:
 class Ready:
     """One batch on the device. clips: [b,C,T,h,w]. labels, ids: int64 [b]. valid: bool [b].
 
-    counted: valid clips of the global batch. waited: seconds spent waiting for the loader.
+    counted: valid clips of the global batch. waited: seconds the host spent waiting for the loader.
+    marks: on CUDA, of the steps that are timed, the events around the batch's way in.
     """
 
     clips: torch.Tensor
@@ -69,13 +72,15 @@ class Ready:
     waited: float
     keys: list[str]
     step: int
+    marks: clock.Marks | None = None
 
 
 class Feed:
     """Batches of one side of a split, ready for the model.
 
     rule: how to augment, None for the evaluation transform (resize, centre crop). max_bad: so many
-    corrupt clips are replaced (see `Loader.bad`) before the run stops. cache: see `Loader`.
+    corrupt clips are replaced (see `Loader.bad`) before the run stops. cache: see `Loader`; `gpu`
+    keeps the side's clips on `device` (see `training.resident`).
     """
 
     def __init__(
@@ -105,8 +110,9 @@ class Feed:
             pinned=cuda,
             pixels=None if cuda else self._pixels,
             max_bad=max_bad,
-            cache=cache,
+            cache="none" if cache == "gpu" else cache,
         )
+        self._resident = Resident(self.loader, device, workers) if cache == "gpu" else None
         self.preprocessing, self.device, self.rule = preprocessing, device, rule
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -117,64 +123,79 @@ class Feed:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Ready]:
         """The batches of an epoch from step `start` on; the next is under way while one is used."""
-        batches = self.loader.epoch(epoch, start)
+        source = self.loader if self._resident is None else self._resident
+        batches = source.epoch(epoch, start)
         if self._copies is None:
-            yield from self._on_cpu(batches)
+            yield from self._on_cpu(batches, epoch)
             return
-        ahead = self._next(batches, epoch)
+        import torch
+
+        stream = torch.cuda.current_stream(self.device)
+        ahead = self._next(batches, epoch, first=start)
         while ahead is not None:
             ready, arrived = ahead
-            ahead = self._next(batches, epoch)
-            if arrived is not None:
-                import torch
-
-                stream = torch.cuda.current_stream(self.device)
-                stream.wait_event(arrived)
-                for tensor in (ready.clips, ready.labels, ready.ids, ready.valid):
-                    tensor.record_stream(stream)
+            if ready.marks is not None:
+                ready.marks.done.record(stream)  # all of the step before is in the queue
+            ahead = self._next(batches, epoch, first=start)
+            stream.wait_event(arrived)
+            for tensor in (ready.clips, ready.labels, ready.ids, ready.valid):
+                tensor.record_stream(stream)
+            if ready.marks is not None:
+                ready.marks.go.record(stream)
             yield ready
 
     def close(self) -> None:
         self.loader.close()
 
-    def _on_cpu(self, batches: Iterator[Batch]) -> Iterator[Ready]:
+    def _on_cpu(self, batches: Iterator[Batch], epoch: int) -> Iterator[Ready]:
         start = time.perf_counter()
         for batch in batches:
+            clips = batch.lend() if self._resident is None else self._augmented(batch, epoch)
             waited = time.perf_counter() - start
-            ready = self._ready(batch, batch.lend(), waited)
-            del batch
+            ready = self._ready(batch, clips, waited)
+            del batch, clips
             yield ready
             del ready  # or its slot would stay lent while the next batch is waited for
             start = time.perf_counter()
 
-    def _next(self, batches: Iterator[Batch], epoch: int) -> tuple[Ready, Any] | None:
-        start = time.perf_counter()
-        batch = next(batches, None)
-        if batch is None:
-            return None
-        waited = time.perf_counter() - start
+    def _next(
+        self, batches: Iterator[Batch], epoch: int, first: int
+    ) -> tuple[Ready, torch.cuda.Event] | None:
+        """The next batch, sent off to the device on a stream of its own. first: of the epoch."""
         import torch
 
+        start = time.perf_counter()
         with torch.cuda.stream(self._copies):
-            pixels = batch.pixels.to(self.device, non_blocking=True)
-            copied = torch.cuda.Event()
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            waited = time.perf_counter() - start
+            timing = clock.timed(batch.step - first, self.steps - first)
+            began, copied, arrived = (torch.cuda.Event(enable_timing=timing) for _ in range(3))
+            began.record(self._copies)
+            batch.pixels = batch.pixels.to(self.device, non_blocking=True)
             copied.record(self._copies)
-            wanted = self.preprocessing
-            clips = augment.apply(
-                pixels,
-                torch.from_numpy(self._maps(batch, epoch)),
-                size=wanted.size,
-                mean=wanted.mean,
-                std=wanted.std,
-                colours=self._pixels.colours(
-                    seed=self.loader.plan.seed, epoch=epoch, keys=batch.keys
-                ),
-            )  # [b,C,T,h,w]
-            ready = self._ready(batch, clips, waited)
-            arrived = torch.cuda.Event()
+            ready = self._ready(batch, self._augmented(batch, epoch), waited)
             arrived.record(self._copies)
+            if timing:
+                done, go = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                ready = replace(ready, marks=clock.Marks(done, began, copied, arrived, go))
         batch.release(copied)
         return ready, arrived
+
+    def _augmented(self, batch: Batch, epoch: int) -> torch.Tensor:
+        """uint8 pixels, on whatever device they are -> [b,C,T,h,w] there."""
+        import torch
+
+        wanted = self.preprocessing
+        return augment.apply(
+            batch.pixels,
+            torch.from_numpy(self._maps(batch, epoch)),
+            size=wanted.size,
+            mean=wanted.mean,
+            std=wanted.std,
+            colours=self._pixels.colours(seed=self.loader.plan.seed, epoch=epoch, keys=batch.keys),
+        )
 
     def _ready(self, batch: Batch, clips: torch.Tensor, waited: float) -> Ready:
         import torch

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shards import mix
-from training import checkpoint, distributed, progress, run, signals
+from training import capacity, checkpoint, clock, compiling, distributed, progress, run, signals
 from training.config import Config, ConfigError
 from training.distributed import Ranks
 from training.feed import Ready
@@ -139,18 +139,22 @@ def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
         trainer.train.epoch(position.epoch, position.step),
         total=trainer.train.steps - position.step,
         what=f"epoch {position.epoch}",
+        note=lambda: f"{trainer.waiting():.1%} waiting for data",
     )
+    first, on_device = position.step, trainer.device.type != "cpu"
     for batch in batches:
         last = (batch.step + 1) % accumulate == 0 or batch.step + 1 == trainer.train.steps
         loss = train_step(trainer, batch, last)
         bad = torch.where((bad < 0) & ~loss.isfinite(), batch.step, bad)
-        position.waited += batch.waited
+        trainer.clock.add(batch.waited, batch.marks, first=batch.step == first, device=on_device)
         start = _tick(position, start)
         if last:
             position.step = batch.step + 1
             if _save_if_due(trainer, watch, start - saved, bad):
                 saved = start
-    trained = trainer.ranks.total(trainer.sums).compute()
+    trained = trainer.ranks.total(trainer.sums).compute()  # the device has done all by now
+    start = _tick(position, start)
+    trainer.settle_clock()
     train_seconds = position.epoch_seconds
     checked = evaluate(
         trainer.evaluated, trainer.val.epoch(), trainer.device, trainer.precision, trainer.ranks
@@ -164,7 +168,7 @@ def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
         "val_acc": checked["acc"],
         "lr": trainer.rate.value,
         "clips_per_s": trained["count"] / train_seconds,
-        "data_wait": position.waited / train_seconds,
+        **clock.shares(position.waited, position.transferred, train_seconds),
         "peak_bytes": run.peak_bytes(trainer.device),
         "seconds": position.epoch_seconds,
     }
@@ -188,6 +192,7 @@ def _save_if_due(trainer: Trainer, watch: signals.Watch, since: float, bad: torc
     if not wish:
         return False
     if ranks.any(int(bad.item()), trainer.device) < 0:  # never nan over a good checkpoint
+        trainer.settle_clock()
         state = trainer.state()
         if ranks.speaks:
             checkpoint.save_last(state, trainer.folder)
@@ -213,24 +218,25 @@ def fit(
     one-sentence errors of config, shards, splits and models before anything is written, and
     signals.Interrupted after saving.
     """
-    import torch
-
-    with distributed.join(config.device) as ranks:
+    with distributed.join(config.device, config.rank_timeout) as ranks:
         trainer = prepare(config, folder, log if ranks.speaks else run.silent, ranks)
         try:
             if resume is not None:
                 trainer.restore(resume)
                 place = trainer.position
                 trainer.log(f"going on from epoch {place.epoch}, step {place.step}")
+            trainer.log(capacity.foretell(trainer))
+            compiling.settle(trainer)
             if ranks.speaks:
                 run.start(trainer, resumed=resume is not None)
             with signals.watch() as watch:
                 return _train(trainer, watch)
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(_too_large(trainer)) from error
+        except (RuntimeError, MemoryError) as error:
+            if not capacity.is_full(error):
+                raise
+            raise ConfigError(capacity.too_large(trainer)) from error
         finally:
-            trainer.train.close()
-            trainer.val.close()
+            trainer.close()
 
 
 def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
@@ -238,9 +244,9 @@ def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
     reason = _over(trainer)
     while reason is None:
         line = train_epoch(trainer, watch)
-        trainer.log(_describe(line))
+        trainer.log(progress.describe(line))
         if not (math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])):
-            return run.finish(trainer, _diverged(line), finite=False)
+            return run.finish(trainer, progress.diverged(line), finite=False)
         _close_epoch(trainer, line)
         reason = trainer.ranks.from_first(_over(trainer))
     return run.finish(trainer, reason, finite=True)
@@ -260,6 +266,8 @@ def _close_epoch(trainer: Trainer, line: dict[str, Any]) -> None:
             checkpoint.save(state, trainer.folder / "best.pt")
         checkpoint.save_last(state, trainer.folder)
         run.record(trainer)
+        if trainer.events is not None:
+            trainer.events.add(line)
 
 
 def _over(trainer: Trainer) -> str | None:
@@ -275,30 +283,3 @@ def _over(trainer: Trainer) -> str | None:
     if config.max_minutes and trainer.position.seconds > config.max_minutes * 60:
         return f"time budget: {config.max_minutes:g} minutes are over"
     return None
-
-
-def _too_large(trainer: Trainer) -> str:
-    """What to do when the device's memory is full: the two options that help most."""
-    config = trainer.config
-    T, (H, W) = trainer.preprocessing.frames, trainer.preprocessing.size
-    return (
-        f"{trainer.device} is out of memory with {config.batch_size // config.accumulate} clips of "
-        f"{T}x{H}x{W} at once: use '--accumulate {config.accumulate * 2}' (the same batch in more "
-        f"parts) or fewer --frames; what was saved is in {trainer.folder}."
-    )
-
-
-def _diverged(line: dict[str, Any]) -> str:
-    where = f"the loss of epoch {line['epoch']} is not finite"
-    if "bad_step" in line:
-        where += f" from step {line['bad_step']} on (keys {', '.join(line['bad_keys'][:4])}, ...)"
-    return f"{where}: try a lower --lr or --precision fp32; checkpoints are of the epochs before"
-
-
-def _describe(line: dict[str, Any]) -> str:
-    return (
-        f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
-        f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}  lr {line['lr']:.1e}"
-        f"  {line['clips_per_s']:.1f} clips/s  {line['data_wait']:.1%} waiting for data"
-        f"{', which limits it: try more --workers' if line['data_wait'] > 0.5 else ''}"
-    )

@@ -5,6 +5,7 @@ Nothing is written here, so that whatever is wrong is said before a run folder e
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,9 @@ from shards import splits
 from shards.augment import Augmentation
 from shards.manifest import Manifest
 from shards.plan import Plan
-from training import device, distributed
+from training import capacity, device, distributed, events, resident
 from training.average import Average
-from training.config import Config, ConfigError
+from training.config import AUTO, Config, ConfigError
 from training.feed import Feed, Preprocessing
 from training.metrics import Running
 from training.schedule import EarlyStop, LearningRate
@@ -33,6 +34,8 @@ def prepare(
 ) -> Trainer:
     """Open the shards, split them, build model, optimizer and feeds. Writes nothing."""
     config = config.resolve()
+    if config.tensorboard:
+        events.check()
     ranks = ranks or distributed.Ranks()
     on = device.choose(config.device, ranks.local if ranks.count > 1 else None)
     precision = device.precision(config.precision, on)
@@ -50,6 +53,12 @@ def prepare(
     if config.sync_bn:
         model = _with_sync_bn(model)
     model = device.place(model, on, precision)
+    task = capacity.Task(config, model, wanted, clips.clip_shape, on, precision)
+    if config.batch_size == AUTO:
+        config, said = capacity.settle_batch(task, len(split.train), ranks)
+        log(said)
+    if config.cache == "gpu":
+        _check_cache(task, config, split, ranks)
     optimizer = _optimizer(config, model)
     share = config.batch_size // config.accumulate
     train = _train_feed(config, clips, split, wanted, on, ranks)
@@ -74,6 +83,7 @@ def prepare(
             wanted,
             on,
             workers=config.workers,
+            cache="gpu" if config.cache == "gpu" else "none",
         ),
         device=on,
         precision=precision,
@@ -82,6 +92,18 @@ def prepare(
     )
     log(_introduce(trainer))
     return trainer
+
+
+def _check_cache(
+    task: capacity.Task, config: Config, split: splits.Split, ranks: distributed.Ranks
+) -> None:
+    """Refuse --cache gpu where the clips do not fit beside a training step."""
+    needed = (len(split.train) + len(split.val)) * math.prod(task.stored)
+    if task.device.type != "cuda":
+        resident.check(task.device, needed, None)
+    step = task.needs(config.batch_size // config.accumulate // ranks.count)
+    room = capacity.free(task.device)
+    resident.check(task.device, needed, None if room is None else room - step)
 
 
 def _with_sync_bn(model: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """A run's folder: where it is, what is written at its start and end. It never writes over another.
 
 config.toml (resolved), environment.json, metrics.jsonl (one line an epoch), best.pt, last.pt,
-log.txt, the curves as PNG, summary.json at the end.
+log.txt, the curves as PNG, summary.json at the end; with --tensorboard its events.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.manifest import write_atomically
-from training import checkpoint, config, figures
+from training import checkpoint, config, events, figures
 from training.config import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ RESUMABLE = (
     "device",
     "save_every_minutes",
     "shards",
+    "cache",
+    "rank_timeout",
+    "tensorboard",
 )
 
 
@@ -82,7 +87,7 @@ class Log:
         sys.stdout.flush()
         self._waiting.append(text)
         if self._path.parent.is_dir():
-            with open(self._path, "a") as file:
+            with _writing(self._path.parent), open(self._path, "a") as file:
                 file.writelines(line + "\n" for line in self._waiting)
             self._waiting.clear()
 
@@ -92,11 +97,24 @@ def silent(_: str) -> None:
 
 
 def start(trainer: Trainer, *, resumed: bool) -> None:
-    """Make the folder and write config.toml and environment.json (a resumed run: once more)."""
+    """Make the folder and write config.toml and environment.json (a resumed run: once more).
+
+    What a resumed run has of metrics, curves and events is written anew too: the run may have been
+    killed after its checkpoint and before them. Raises RunError where the folder takes no more.
+    """
     folder = trainer.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.toml", trainer.config.to_toml().encode())
-    environment = {
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "config.toml", trainer.config.to_toml().encode())
+        write_atomically(folder / "environment.json", _json(_environment(trainer, resumed)))
+        if trainer.config.tensorboard:
+            trainer.events = events.Events(folder, trainer.history)
+    if trainer.history:
+        record(trainer)
+
+
+def _environment(trainer: Trainer, resumed: bool) -> dict[str, Any]:
+    return {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": _device_name(trainer.device),
@@ -105,20 +123,36 @@ def start(trainer: Trainer, *, resumed: bool) -> None:
         "command": sys.argv,
         "resumed": resumed,
     }
-    write_atomically(folder / "environment.json", _json(environment))
+
+
+class RunError(ValueError):
+    """The run folder cannot be written to; one sentence."""
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"the run folder {folder} cannot be written to ({error.strerror or error}): free some "
+            f"space, then 'har-train --resume {folder}' goes on from its last checkpoint."
+        ) from error
 
 
 def record(trainer: Trainer) -> None:
     """Write metrics.jsonl and the curves anew from the run's history.
 
     Anew, not appended: a run that was killed and resumed repeats no line and misses none.
+    Raises RunError where the folder takes no more.
     """
     lines = "".join(json.dumps(line) + "\n" for line in trainer.history)
-    write_atomically(trainer.folder / "metrics.jsonl", lines.encode())
     name = trainer.config.model
     curve = figures.curve(name, name, trainer.history, trainer.best.epoch)
-    for quantity in ("loss", "acc"):
-        figures.model_curves(trainer.folder / f"{quantity}.png", [curve], quantity)
+    with _writing(trainer.folder):
+        write_atomically(trainer.folder / "metrics.jsonl", lines.encode())
+        for quantity in ("loss", "acc"):
+            figures.model_curves(trainer.folder / f"{quantity}.png", [curve], quantity)
 
 
 def finish(trainer: Trainer, reason: str, *, finite: bool) -> dict[str, Any]:
@@ -137,7 +171,8 @@ def finish(trainer: Trainer, reason: str, *, finite: bool) -> dict[str, Any]:
         "classes": list(trainer.manifest.classes),
     }
     if trainer.ranks.speaks:
-        write_atomically(trainer.folder / "summary.json", _json(summary))
+        with _writing(trainer.folder):
+            write_atomically(trainer.folder / "summary.json", _json(summary))
     return summary
 
 

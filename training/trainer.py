@@ -11,8 +11,10 @@ from shards import splits
 from shards.manifest import Manifest
 from shards.plan import check_resume
 from training.average import Average
+from training.clock import StepClock
 from training.config import Config
 from training.distributed import Ranks
+from training.events import Events
 from training.feed import Feed, Preprocessing
 from training.metrics import Running
 from training.schedule import Best, EarlyStop, LearningRate
@@ -29,7 +31,8 @@ class Position:
     """Where a run is; with the plan, all that is needed to go on from any step.
 
     epoch: the one under way, from 1; step: its steps that are done. seconds: of training, over all
-    sessions; epoch_seconds and waited: those of this epoch, and of them those spent on data.
+    sessions; epoch_seconds: those of this epoch; waited and transferred: of them those spent
+    waiting for data and for its way to the device.
     """
 
     epoch: int = 1
@@ -37,13 +40,15 @@ class Position:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     waited: float = 0.0
+    transferred: float = 0.0
 
 
 @dataclasses.dataclass
 class Trainer:
     """Everything a run holds while it trains; `training.loop` drives it.
 
-    parallel: `model` as the forward pass calls it, which with several ranks is DDP's wrapper.
+    parallel: `model` as the forward pass calls it, which with several ranks is DDP's wrapper, and
+    compiled where --compile says so. room: bytes free on the device before the first step.
     """
 
     config: Config
@@ -68,11 +73,33 @@ class Trainer:
     best: Best = dataclasses.field(default_factory=Best)
     position: Position = dataclasses.field(default_factory=Position)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    clock: StepClock = dataclasses.field(default_factory=StepClock)
+    room: int | None = None
+    events: Events | None = None
 
     @property
     def evaluated(self) -> nn.Module:
         """The weights that are evaluated and kept as best: the average where there is one."""
         return self.model if self.average is None else self.average.module
+
+    def close(self) -> None:
+        """End the feeds' threads and the event file."""
+        self.train.close()
+        self.val.close()
+        if self.events is not None:
+            self.events.close()
+
+    def waiting(self) -> float:
+        """The share of the epoch's time so far that was spent waiting for data."""
+        waited = self.position.waited + self.clock.so_far()[0]
+        return waited / self.position.epoch_seconds if self.position.epoch_seconds else 0.0
+
+    def settle_clock(self) -> None:
+        """Add what the clock has measured to the position. Waits for the device."""
+        waited, transferred = self.clock.settle()
+        self.position.waited += waited
+        self.position.transferred += transferred
+        self.clock = StepClock()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds (see training/checkpoint.py). `model` is what is evaluated.
