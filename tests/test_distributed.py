@@ -2,15 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from made_shards import make_shards
 
-from training import distributed
+from training import checkpoint, distributed
 from training.config import ConfigError
 
 HERE = Path(__file__).resolve().parent
@@ -71,6 +73,80 @@ def test_har_train_under_torchrun_is_one_run_with_one_writer(shards, tmp_path):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert (out / "summary.json").exists()
+
+
+def start_two_slow_ranks(shards, out, *more):
+    """torchrun, with ranks that write their process ids and take 0.2 s a step; -> it, ids."""
+    command = command_line(shards, out, "--epochs", "1000", *more)
+    slow = """
+import os, time
+from pathlib import Path
+from training import loop
+from training.cli import train_main
+Path(f"{os.environ['HAR_TEST_PIDS']}-{os.environ['RANK']}").write_text(str(os.getpid()))
+real = loop.train_step
+def step(*arguments):
+    time.sleep(0.2)
+    return real(*arguments)
+loop.train_step = step
+train_main()
+"""
+    Path(command[0]).write_text(slow)
+    pids = out.parent / "pid"
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
+        "HAR_TEST_PIDS": str(pids),
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [*TORCHRUN, "2", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment, cwd=HERE.parent,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)  # into the next epoch's steps
+    return process, [int(Path(f"{pids}-{rank}").read_text()) for rank in (0, 1)]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_is_killed_ends_the_other_with_one_sentence(shards, tmp_path, killed):
+    process, pids = start_two_slow_ranks(shards, tmp_path / "run")
+    os.kill(pids[killed], signal.SIGKILL)
+    start = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - start < 30
+    assert process.returncode != 0
+    assert not any(alive(pid) for pid in pids)
+    assert said.count("lost another rank, which died or hangs") == 1, said
+    assert f"rank {1 - killed} of 2 lost another rank" in said
+    assert "Error: rank" in said
+    assert "training/loop.py" not in said  # no traceback of ours
+    checkpoint.load(tmp_path / "run" / "last.pt")
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_given_up_after_the_timeout(shards, tmp_path):
+    process, pids = start_two_slow_ranks(shards, tmp_path / "run", "--rank-timeout", "4")
+    os.kill(pids[1], signal.SIGSTOP)
+    start = time.monotonic()
+    try:
+        while alive(pids[0]) and time.monotonic() - start < 60:
+            time.sleep(0.1)
+        assert time.monotonic() - start < 30
+    finally:
+        os.kill(pids[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "rank 0 of 2 lost another rank, which died or hangs" in said
 
 
 def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(shards, tmp_path):
