@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import subprocess
@@ -89,6 +90,10 @@ def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: l
     line = {"epoch": 1, "train_loss": 9000.0, "val_loss": 2.0, "train_acc": 0.0, "val_acc": 0.0}
     figures.model_curves(tmp_path / "c.png", [figures.curve("r3d", "R3D", [line], 1)], "loss")
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "linear", "log"]
+    # one wild epoch of validation, as batch norm gives it when training begins
+    wild = dataclasses.replace(_curve(epochs=3, top=1.0), loss_val=[16.6, 4.8, 0.78])
+    figures.model_curves(tmp_path / "d.png", [wild], "loss")
+    assert drawn.pop().axes[0].get_yscale() == "log"
     (axes,) = drawn[-1].axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert any(labels)

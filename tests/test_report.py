@@ -329,6 +329,15 @@ def test_the_papers_figures_never_stand_without_their_data_set(four: tuple[list[
     assert "not comparable" in after[:1200]
 
 
+@pytest.mark.parametrize(("weights", "is_said"), [("none", True), ("kinetics400", False)])
+def test_a_table1_with_an_r3d_from_random_weights_says_so(
+    tmp_path: Path, weights: str, is_said: bool
+):
+    report.write([make(tmp_path / "r", "r3d", weights=weights)], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert ("R3D started here from random weights" in text) == is_said
+
+
 def test_what_is_missing_is_named(tmp_path: Path):
     run = make(tmp_path / "a", "r3d")
     text = report.write([run], tmp_path / "out").read_text()

@@ -49,6 +49,35 @@ def test_the_report_has_no_console_error_and_all_its_pictures(
 
 
 @needs_chromium
+def test_no_table_hides_a_column_on_a_phone(browser: Chromium, page: Path):
+    browser.resize(390)
+    browser.go(page.as_uri())
+    hidden = browser.ask(
+        "[...document.querySelectorAll('table')].filter(t => t.parentElement.scrollWidth"
+        " > t.parentElement.clientWidth).map(t => t.ariaLabel)"
+    )
+    assert hidden == []
+    cells = browser.ask("[...document.querySelectorAll('td')].map(c => c.offsetWidth)")
+    assert len(cells) > 100
+    assert min(cells) > 20
+
+
+@needs_chromium
+def test_a_wide_table_names_each_cell_on_a_phone_and_stays_a_table_on_a_desk(
+    browser: Chromium, page: Path
+):
+    before = "getComputedStyle(document.querySelector('.list td'), '::before').content"
+    shown = "getComputedStyle(document.querySelector('.list td')).display"
+    browser.resize(390)
+    browser.go(page.as_uri())
+    assert browser.ask(f"{before}.replace('\" \"', '')") == '"Parameters: "'
+    assert browser.ask(shown) == "block"
+    browser.resize(1280)
+    assert browser.ask(before) == "none"
+    assert browser.ask(shown) == "table-cell"
+
+
+@needs_chromium
 def test_every_link_of_the_report_leads_to_a_section(browser: Chromium, page: Path):
     browser.resize(390)
     browser.go(page.as_uri())

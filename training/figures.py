@@ -176,7 +176,11 @@ def _mark_best(axes: Axes, run: Curve, quantity: str, label: str) -> None:
 
 
 def _frame(axes: Axes, curves: Sequence[Curve], quantity: str) -> None:
-    """Axes that start where the quantity does; whole epochs; log where a first loss explodes."""
+    """Axes that start where the quantity does; whole epochs; log where a first loss explodes.
+
+    That is 100 times the least loss, or 10 times the middle one: on a linear axis the rest of the
+    curves would lie on its ground.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlabel("Epoch")
@@ -192,7 +196,7 @@ def _frame(axes: Axes, curves: Sequence[Curve], quantity: str) -> None:
         [v for run in curves for s in ("train", "val") for v in run.values("loss", s)]
     )
     values = values[np.isfinite(values) & (values > 0)]
-    if len(values) and values.max() > 100 * values.min():
+    if len(values) and values.max() > min(100 * values.min(), 10 * np.median(values)):
         axes.set_yscale("log")
         # plain numbers: the default writes powers as formulas, which are switched off here
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -127,6 +127,9 @@ def _table1(runs: Sequence[Run], out: Path) -> list[Block]:
     blocks.append(Table(caption, columns, over))
     blocks.append(Table("The paper's own Table 1, on UCF101.", columns, paper))
     blocks.append(Text(_comparable(runs), strong=True))
+    if any(run.model == "r3d" and run.config.get("weights") == "none" for run in runs):
+        text = "R3D started here from random weights; the paper's from Kinetics-400's."
+        blocks.append(Text(text, strong=True))
     if any(run.config.get("class_weights") == "balanced" for run in runs):
         blocks.append(Text("Losses are unweighted, also where the loss that trained was weighted."))
     return blocks

@@ -1,8 +1,10 @@
 """A report as one HTML file: pictures inside, no script, no network; reads on a phone and a desk.
 
 Odd: nothing is fetched and nothing runs, so the file can be mailed and opened from disk; a policy
-in its head forbids both. Tables and pictures too wide for a phone scroll in a box of their own,
-the page itself never does.
+in its head forbids both. On a phone a table of few columns is set smaller, and one of many columns
+or of sentences becomes a list, a block for each row and a line for each cell: no figure of Table 1
+hides to the right. Pictures too wide for a phone scroll in a box of their own, the page itself
+never does.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ padding:18px 20px;margin:0 0 18px}
 p{max-width:76ch;margin:0 0 12px;overflow-wrap:anywhere}
 .strong{border-left:4px solid #c77700;background:#fff8ec;padding:8px 12px;max-width:none}
 code{background:var(--band);padding:1px 4px;border-radius:4px;font-size:.9em}
+.option{white-space:nowrap}
 .scroll{overflow-x:auto;margin:0 0 18px}
 table{border-collapse:separate;border-spacing:0;font-size:.9rem;font-variant-numeric:tabular-nums}
 .caption{color:var(--soft);font-size:.9rem;margin:0 0 6px;max-width:96ch}
@@ -53,9 +56,19 @@ img{display:block;max-width:100%;height:auto}
 figcaption{color:var(--soft);font-size:.88rem;margin-top:4px}
 footer{color:var(--soft);font-size:.88rem;padding-bottom:28px}
 @media (max-width:600px){section{padding:14px 12px}h1{font-size:1.4rem}th,td{padding:6px 8px}
-tbody th{min-width:18ch}}
+tbody th{min-width:18ch}
+.tight{font-size:.7rem;width:100%}.tight th,.tight td{padding:6px 2px;min-width:0}
+.tight .text{overflow-wrap:anywhere}
+.list thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
+.list,.list tbody,.list tr,.list th,.list td{display:block;width:auto;max-width:none;
+text-align:left;white-space:normal;overflow-wrap:anywhere;position:static}
+.list tr{border-bottom:1px solid var(--line);padding:8px 0}
+.list th,.list td{border:0;padding:2px 0;min-width:0}
+.list td::before{content:attr(data-column) ": ";color:var(--soft)}}
 """
 _SHORT = 18  # letters
+_FEW = 7  # columns, as Table 1 has
+_LONG = 30  # letters
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -115,35 +128,51 @@ def _block(block: Block) -> str:
 
 
 def _inline(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    """Escaped, `code` as such; a browser must not break "--epochs" behind its first hyphen."""
+
+    def code(found: re.Match[str]) -> str:
+        words = re.sub(r"(?<!\S)--[\w-]+", r'<span class="option">\g<0></span>', found[1])
+        return f"<code>{words}</code>"
+
+    return re.sub(r"`([^`]+)`", code, escape(text))
 
 
 def _table(table: Table) -> str:
     numbers = number_columns(table)
     kinds = ["number" if number else "text" for number in numbers]
     head = "".join(
-        f'<th scope="col" class="{kind}">{escape(name)}</th>'
+        f'<th scope="col" role="columnheader" class="{kind}">{escape(name)}</th>'
         for kind, name in zip(kinds, table.columns, strict=True)
     )
-    rows = "".join(f"<tr>{_cells(row, kinds)}</tr>\n" for row in table.rows)
+    rows = "".join(
+        f'<tr role="row">{_cells(row, kinds, table.columns)}</tr>\n' for row in table.rows
+    )
     label = escape(table.caption, quote=True)
-    # not a <caption>: that scrolls with the table and is cut off on a phone
+    on_phone = "list" if _is_list_on_phone(table) else "tight"
+    # not a <caption>: that scrolls with the table and is cut off on a phone. Roles: what is laid
+    # out as a block is no table to a screen reader otherwise
     return (
         f'<p class="caption">{_inline(table.caption)}</p>'
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
-        f'<table aria-label="{label}">'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+        f'<table class="{on_phone}" role="table" aria-label="{label}">'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n'
+        f'<tbody role="rowgroup">{rows}</tbody></table></div>'
     )
 
 
-def _cells(row: Sequence[str], kinds: Sequence[str]) -> str:
+def _is_list_on_phone(table: Table) -> bool:
+    cells = [cell for row in table.rows for cell in row]
+    return len(table.columns) > _FEW or max(map(len, cells), default=0) > _LONG
+
+
+def _cells(row: Sequence[str], kinds: Sequence[str], columns: Sequence[str]) -> str:
     first, *rest = row
     # a short name stays in sight while the rest of its row scrolls on a phone
     kind = ' class="short"' if len(first) <= _SHORT else ""
-    cells = [f'<th scope="row"{kind}>{_inline(first)}</th>']
+    cells = [f'<th scope="row" role="rowheader"{kind}>{_inline(first)}</th>']
     cells += [
-        f'<td class="{kind}">{_inline(cell)}</td>'
-        for kind, cell in zip(kinds[1:], rest, strict=True)
+        f'<td role="cell" class="{kind}" data-column="{escape(name)}">{_inline(cell)}</td>'
+        for kind, cell, name in zip(kinds[1:], rest, columns[1:], strict=True)
     ]
     return "".join(cells)
 
