@@ -60,7 +60,7 @@ _VIDEOS = 32  # videos in a pass of those that decode
 
 
 def run(
-    shards: Path | None, *, workers: int | Sequence[int] = 2, batch_size: int = 32,
+    shards: Path | str | None, *, workers: int | Sequence[int] = 2, batch_size: int = 32,
     rounds: int = 5, as_json: bool = False, videos: Path | None = None, cold: bool = False,
     device: str = "cpu", plot: Path | None = None,
 ) -> str:  # fmt: skip

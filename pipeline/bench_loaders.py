@@ -112,7 +112,7 @@ def _passes(loader: Loader) -> Contestant:
 
 
 class _Clips:
-    """The plain way: a map-style dataset; an index gives a clip, a list of indices a batch."""
+    """The plain way: a map-style dataset of single clips."""
 
     def __init__(self, clips: Manifest) -> None:
         self._reader, self._clips = ClipReader(clips), clips
@@ -120,36 +120,36 @@ class _Clips:
     def __len__(self) -> int:
         return len(self._clips.index)
 
-    def __getitem__(self, wanted: Any) -> tuple[Any, Any]:
+    def __getitem__(self, sample: int) -> tuple[Any, int]:
         import torch
 
-        labels = self._clips.index["label"]
-        if not isinstance(wanted, list):
-            return torch.from_numpy(self._reader.read(wanted)), int(labels[wanted])
-        batch = torch.empty((len(wanted), *self._clips.clip_shape), dtype=torch.uint8)
-        for row, sample in zip(batch.numpy(), wanted, strict=True):
-            self._reader.read_into(sample, row)
-        return batch, torch.from_numpy(labels[wanted].astype(np.int64))
+        clip = torch.from_numpy(self._reader.read(sample))
+        return clip, int(self._clips.index["label"][sample])
 
 
 def dataloader(clips: Manifest, batch_size: int, workers: int, whole: bool) -> Contestant:
     """torch's DataLoader over the shards: one clip an item, or whole batches made by the worker."""
     import torch
-    from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+    from torch.utils.data import DataLoader, RandomSampler
 
-    dataset: Any = _Clips(clips)
-    order = RandomSampler(dataset, generator=torch.Generator().manual_seed(1))
     how = workers_of(workers)
     if whole:
-        loader = DataLoader(
-            dataset, batch_size=None, sampler=BatchSampler(order, batch_size, False), **how
-        )
-    else:
-        loader = DataLoader(dataset, batch_size, sampler=order, **how)
+        from shards.dataset import ClipBatches, Steps
 
-    def one_pass() -> Iterator[int]:
-        for pixels, _ in loader:
-            yield len(pixels)
+        plan = Plan(np.arange(len(clips.index)), batch_size, seed=1, shuffle=True)
+        loader = DataLoader(ClipBatches(clips, plan), batch_size=None, sampler=Steps(plan), **how)
+
+        def one_pass() -> Iterator[int]:
+            for batch in loader:
+                yield batch.counted
+    else:
+        dataset: Any = _Clips(clips)
+        order = RandomSampler(dataset, generator=torch.Generator().manual_seed(1))
+        items = DataLoader(dataset, batch_size, sampler=order, **how)
+
+        def one_pass() -> Iterator[int]:
+            for pixels, _ in items:
+                yield len(pixels)
 
     return one_pass
 
@@ -180,11 +180,14 @@ def webdataset(clips: Manifest, batch_size: int, workers: int) -> Contestant:
     return one_pass
 
 
+_opened = functools.cache(load_set)
+
+
 def _litdata_sample(root: str, sample: int) -> dict[str, Any]:
     """Runs in litdata's own process."""
     import torch
 
-    clips = load_set(root)
+    clips = _opened(root)
     pixels = ClipReader(clips).read(sample)
     return {"pixels": torch.from_numpy(pixels), "label": int(clips.index["label"][sample])}
 

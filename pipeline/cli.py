@@ -132,15 +132,16 @@ def info(shard_set: str, split_name: str | None, seed: int) -> None:
 
 
 @shards_main.command()
-@_folder()
+@click.argument("shard_set")
 @click.option("--quick/--full", default=False, help="Sizes and counts only, or every byte. [full]")
 @click.option(
     "--sha256", is_flag=True, help="With --full: the manifest's sha256 of each shard too."
 )
 @click.option("--workers", type=click.IntRange(1), help="Threads. [one a core]")
 @one_sentence
-def verify(shard_set: Path, quick: bool, sha256: bool, workers: int | None) -> None:
-    """Check a shard set against its manifest; names shard, key and byte of each fault.
+def verify(shard_set: str, quick: bool, sha256: bool, workers: int | None) -> None:
+    """Check a shard set (folder or URL) against its manifest; names shard, key and byte of each
+    fault.
 
     Exit code 1 where something is wrong.
 
@@ -171,7 +172,7 @@ def verify(shard_set: Path, quick: bool, sha256: bool, workers: int | None) -> N
 
 
 @shards_main.command()
-@_folder()
+@click.argument("shard_set")
 @click.option(
     "-o", "--out", default="sheet.png", show_default=True, type=click.Path(path_type=Path)
 )
@@ -181,10 +182,10 @@ def verify(shard_set: Path, quick: bool, sha256: bool, workers: int | None) -> N
 @click.option("--key", "keys", multiple=True, help="Only this key (* and ? work).")
 @one_sentence
 def preview(
-    shard_set: Path, out: Path, rows: int, frames: int, classes: tuple[str, ...],
+    shard_set: str, out: Path, rows: int, frames: int, classes: tuple[str, ...],
     keys: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Draw a contact sheet: class, key, frames side by side.
+    """Draw a contact sheet of a shard set (folder or URL): class, key, frames side by side.
 
     Example: har-shards preview data/shards -o sheet.png --class 'Yo*'
     """
@@ -233,7 +234,7 @@ def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
 
 
 @click.command()
-@click.argument("shards", required=False, type=click.Path(path_type=Path))
+@click.argument("shards", required=False)
 @click.option("--workers", default="2", show_default=True, help="One number, or several: 0,1,2,4.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
@@ -247,7 +248,7 @@ def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar chart into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_sentence
-def bench_loader_main(shards: Path | None, workers: str, **given: Any) -> None:
+def bench_loader_main(shards: str | None, workers: str, **given: Any) -> None:
     """How fast clips come out of SHARDS (without: data/shards or a synthetic set), beside other
     ways.
 

@@ -3,7 +3,8 @@
 `clips` looks at the packets (of a plain AVI by `pipeline.avi`, else through libavformat) and then
 takes one of two ways:
 - MPEG-4 part 2 (UCF101, HMDB51): only the pictures that the chosen frames need are decoded, see
-  `pipeline.mpeg4`;
+  `pipeline.mpeg4`; damage in one of them sends the video the other way, damage in a picture that
+  nothing needs is not seen;
 - anything else: every frame is decoded, and only the chosen ones are converted. The number of
   packets is taken for the number of frames; where the decode shows another number, the frames are
   chosen anew and a second decode fetches them.
@@ -224,6 +225,8 @@ def _by_pictures(
     try:
         for packet in _packets(stream.pictures, wanted):
             for frame in decoder.decode(packet):
+                if frame.is_corrupt:  # what hides the damage depends on the frames before it
+                    return None
                 if frame.pts in wanted:
                     frames.add(frame.pts, frame)
     except _FAULTS:

@@ -33,7 +33,7 @@ def built(clips: Manifest, out: Path | str) -> str:
 
 def set(root: Path | str) -> str:
     """Shape, rules, sizes, versions, rejects, and clips of each class."""
-    clips = build.load(root)
+    clips = manifest.load(root)
     size = sum(shard.bytes for shard in clips.shards)
     T, H, W, C = clips.clip_shape
     videos = len(np.unique(clips.index["video"]))
@@ -63,7 +63,7 @@ def set(root: Path | str) -> str:
 
 def split(root: Path | str, name: str, seed: int = 0) -> str:
     """Sizes of each side by class, and how many test clips have a group mate in train."""
-    clips = build.load(root)
+    clips = manifest.load(root)
     made = splits.make(clips, name, seed)
     sides = (made.train, made.val, made.test)
     counts = [np.bincount(clips.index["label"][ids], minlength=len(clips.classes)) for ids in sides]

@@ -39,26 +39,27 @@ def chunks(
 
     movi, index: start and end. video: its two possible names, others: int64 names to pass over; a
     name is its four bytes, little-endian. -> how many; -1 where a chunk is unknown or leaves
-    `movi`, or the index does not have exactly these.
+    `movi`, or the index does not have exactly these (libavformat may go by it).
     """
     at, end = movi
-    entry, count, first = index[0], 0, 0
+    entry, count, first = index[0], 0, -1
     while at + 8 <= end:
         name, size = _word(data, at), _word(data, at + 4)
         at += 8
-        if at + size > end or count == len(spans):
+        if at + size > end or entry + 16 > index[1]:
             return -1
+        if first < 0:
+            first = at - _word(data, entry + 8)
+        if (
+            _word(data, entry) != name
+            or _word(data, entry + 8) + first != at
+            or _word(data, entry + 12) != size
+        ):
+            return -1
+        entry += 16
         if name in video:
-            while entry + 16 <= index[1] and _word(data, entry) not in video:
-                entry += 16
             spans[count, 0], spans[count, 1] = at, at + size
-            if entry + 16 > index[1] or _word(data, entry + 12) != size:
-                return -1
-            if count == 0:
-                first = _word(data, entry + 8)
-            if _word(data, entry + 8) - first != at - spans[0, 0]:
-                return -1
-            entry, count = entry + 16, count + 1
+            count += 1
         else:
             known = False
             for other in others:
@@ -66,8 +67,6 @@ def chunks(
             if not known:
                 return -1
         at += size + (size & 1)
-    while entry + 16 <= index[1] and _word(data, entry) not in video:
-        entry += 16
     return count if at in (end, end + 1) and entry == index[1] else -1
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import made_videos
+import numpy as np
 import pytest
 
 from pipeline import avi, decode
@@ -86,3 +87,31 @@ def test_the_bare_decoder_gives_the_pixels_of_a_plain_decode(real_clips: Path) -
         decode.clips(path, decode.Sampling(), (64, 80), whole=whole)[0] for whole in (False, True)
     )
     assert (short.pixels == plain.pixels).all()
+
+
+def _answer(path: Path, *, whole: bool) -> tuple[object, ...]:
+    try:
+        clip = decode.clips(path, decode.Sampling(frames=4), (24, 30), whole=whole)[0]
+    except decode.VideoError:
+        return ("no clip",)
+    return (clip.decoded, clip.declared, clip.fps, clip.numbers, clip.pixels.tobytes())
+
+
+def test_damage_outside_the_pictures_changes_nothing_or_is_seen(tmp_path: Path) -> None:
+    """Any byte of headers and index, of a file with sound: as a plain decode takes it."""
+    sound = made_videos.write(tmp_path / "sound.avi", "sound.avi").read_bytes()
+    rng, bad = np.random.default_rng(0), tmp_path / "bad.avi"
+    outside = [*range(sound.index(b"movi") + 12), *range(sound.index(b"idx1"), len(sound))]
+    for at in rng.choice(outside, 120, replace=False).tolist():
+        bad.write_bytes(sound[:at] + bytes([rng.integers(256)]) + sound[at + 1 :])
+        assert _answer(bad, whole=False) == _answer(bad, whole=True), at
+
+
+def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
+    path = made_videos.write(tmp_path / "v.avi")
+    data = bytearray(path.read_bytes())
+    first = data.index(b"00dc", data.index(b"movi"))
+    data[first + 200 : first + 260] = bytes(60)  # in the first picture
+    path.write_bytes(data)
+    assert avi.read(bytes(data)) is not None
+    assert _answer(path, whole=False) == _answer(path, whole=True)
