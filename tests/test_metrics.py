@@ -1,4 +1,4 @@
-"""Metrics against slow, obvious code: loops and fractions instead of vectorised numpy."""
+"""Metrics against slow, obvious code (loops and fractions) and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -136,3 +136,48 @@ def test_views_of_a_video_are_averaged_whatever_their_order():
 def test_two_labels_on_one_video_are_refused():
     with pytest.raises(ValueError, match="different labels"):
         metrics.average_views(np.eye(2), np.array([0, 1]), np.array([5, 5]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_figure_equals_scikit_learns_on_random_data(seed):
+    """Random answers over classes of which one never occurs and one is never said."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(seed)
+    N, K = int(random.integers(20, 400)), int(random.integers(6, 30))
+    P = random.dirichlet(np.ones(K) * 0.3, size=N)
+    P[:, 1] = 0  # never said
+    P /= P.sum(axis=1, keepdims=True)
+    labels = random.integers(1, K, N)  # 0 never occurs
+    predicted, every = P.argmax(axis=1), np.arange(K)
+    matrix = metrics.confusion(labels, predicted, K)
+    assert np.array_equal(matrix, sklearn.confusion_matrix(labels, predicted, labels=every))
+    assert metrics.topk_accuracy(P, labels) == pytest.approx(
+        sklearn.accuracy_score(labels, predicted)
+    )
+    for k in (2, 5):
+        assert metrics.topk_accuracy(P, labels, k) == pytest.approx(
+            sklearn.top_k_accuracy_score(labels, P, k=k, labels=every)
+        )
+    figures = metrics.per_class(matrix)
+    expected = sklearn.precision_recall_fscore_support(
+        labels, predicted, labels=every, zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        np.testing.assert_allclose(figures[name], values, rtol=0, atol=1e-12)
+    present = np.unique(labels)
+    recalls = sklearn.recall_score(labels, predicted, labels=present, average="macro")
+    assert metrics.mean_class_accuracy(matrix) == pytest.approx(recalls)
+
+
+def test_the_running_loss_and_accuracy_equal_scikit_learns():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    P, labels = _random(301)
+    losses = torch.from_numpy(-np.log(P[np.arange(len(P)), labels]))
+    hits = torch.from_numpy(P.argmax(axis=1) == labels)
+    running = metrics.Running("cpu")
+    for start in range(0, 301, 32):  # the last batch is a short one
+        part = slice(start, start + 32)
+        running.update(losses[part].sum(), hits[part].sum(), torch.tensor(len(hits[part])))
+    found = running.compute()
+    assert found["loss"] == pytest.approx(sklearn.log_loss(labels, P, labels=np.arange(7)))
+    assert found["acc"] == pytest.approx(sklearn.accuracy_score(labels, P.argmax(axis=1)))

@@ -1,6 +1,7 @@
 """har-train as a user runs it, on a tiny set: files, protection, errors, the rules in effect."""
 
 import json
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from made_shards import make_shards
 
 from shards import manifest as shard_set
 from shards import splits
-from training import checkpoint, loop, prepare
+from training import checkpoint, loop, prepare, run
 from training.cli import train_main
 from training.config import Config
 from training.feed import Ready
@@ -147,6 +148,68 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
     assert "not finite" in result.output
     assert "next: train anew" in result.output
     assert not (tmp_path / "run" / "best.pt").exists()
+
+
+def failing_after(monkeypatch, module, name, times):
+    """Make a function fail as on a full disk from its call number `times` + 1 on."""
+    real, calls = getattr(module, name), []
+
+    def call(*arguments, **more):
+        calls.append(1)
+        if len(calls) > times:
+            raise OSError(28, "No space left on device")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, name, call)
+
+
+def test_a_disk_full_while_saving_keeps_the_epoch_before_and_goes_on_later(
+    shards, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:  # epoch 1 saves best.pt and last.pt
+        failing_after(patch, torch, "save", 2)
+        result = train(shards, out)
+    assert result.exit_code == 2
+    assert "No space left on device" in result.output
+    assert "Traceback" not in result.output
+    assert checkpoint.load(out / "last.pt")["epoch"] == 1
+    assert not list(out.glob(".*.tmp"))
+    assert CliRunner().invoke(train_main, ["--resume", str(out)]).exit_code == 0
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_disk_full_while_drawing_the_curves_is_one_sentence(shards, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        failing_after(patch, run.figures, "model_curves", 3)
+        result = train(shards, out)
+    assert result.exit_code == 2
+    assert f"the run folder {out} cannot be written to (No space left on device)" in " ".join(
+        result.output.split()
+    )
+    assert checkpoint.load(out / "last.pt")["epoch"] == 2
+    assert CliRunner().invoke(train_main, ["--resume", str(out)]).exit_code == 0
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_curves_are_drawn_anew_each_epoch(shards, tmp_path, monkeypatch):
+    drawn, real = [], run.figures.model_curves
+
+    def draw(path, curves, quantity):
+        drawn.append((path.name, len(curves[0].epochs)))
+        real(path, curves, quantity)
+
+    monkeypatch.setattr(run.figures, "model_curves", draw)
+    train(shards, tmp_path / "run")
+    assert drawn == [("loss.png", 1), ("acc.png", 1), ("loss.png", 2), ("acc.png", 2)]
+
+
+def test_the_environment_says_what_the_run_ran_on(shards, tmp_path):
+    train(shards, tmp_path / "run", "--epochs", "1")
+    kept = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert kept["versions"]["torch"] == metadata.version("torch")
+    assert {"python", "device", "precision", "commit", "command", "resumed"} <= set(kept)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])

@@ -13,6 +13,7 @@ Odd:
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +144,9 @@ def _say_lost(ranks: Ranks, error: RuntimeError) -> str:
         first = True
     if not first:
         return ""
-    reason = " ".join(str(error).split())[-120:]
+    text = " ".join(str(error).split())
+    known = re.search(r"connection (closed|reset) by peer|timed out|broken pipe", text, re.I)
+    reason = known.group().lower() if known else text[:100]
     return (
         f"rank {ranks.rank} of {ranks.count} lost another rank, which died or hangs ({reason}): "
         "all ranks end here; start the same torchrun command again with --resume and the run's "
