@@ -183,10 +183,11 @@ def _options(url: str) -> dict[str, Any]:
     if url.startswith(("http:", "https:")):
         from aiohttp import ClientTimeout
 
-        limits = ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
-        return {"client_kwargs": {"timeout": limits}}
+        silence = ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+        return {"client_kwargs": {"timeout": silence}}
     if url.startswith("s3:"):
-        return {"config_kwargs": {"connect_timeout": SILENCE, "read_timeout": SILENCE}}
+        limits = {"connect_timeout": SILENCE, "read_timeout": SILENCE}
+        return {"config_kwargs": {**limits, "retries": {"max_attempts": 1}}}  # we try again
     return {}
 
 

@@ -77,6 +77,7 @@ class Supply:
         self._share = self._cache.most // self._cache.users()
         with self._changed:
             self._later, self._at = shards, 0
+            self._failed.clear()
             self._choose()
 
     def at(self, clip: int) -> None:
@@ -135,7 +136,7 @@ class Supply:
                 self._changed.wait(0.5)
                 beat()
                 if shard in self._failed and shard not in self._held:
-                    raise self._failed.pop(shard)
+                    raise self._failed[shard]  # to all that ask, until `follow`
         finally:
             self._asked.pop(shard, None)
         return self._held[shard]

@@ -79,6 +79,28 @@ def test_fewer_frames_are_evenly_spaced(clips):
         assert np.array_equal(pixels[row], reader.read(row)[[0, 2]])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_a_clip_are_its_evenly_spaced_phases(clips, workers):
+    reader, plan = ClipReader(clips), Plan(np.arange(5), 4, views=2)
+    with Loader(clips, plan, frames=2, workers=workers) as loader:
+        rows = [
+            (one, view, pixels.copy())
+            for b in loader.epoch()
+            for one, view, pixels, good in zip(
+                b.ids, b.views, b.pixels.numpy(), b.valid, strict=True
+            )
+            if good
+        ]
+    assert [row[:2] for row in rows] == [(one, view) for one in range(5) for view in (0, 1)]
+    for one, view, pixels in rows:
+        assert np.array_equal(pixels, reader.read(int(one))[[view, 2 + view]])
+
+
+def test_more_views_than_the_frames_give_are_refused(clips):
+    with pytest.raises(LoaderError, match=r"3 views of 2 frames .* hold 4 frames: use at most 2"):
+        Loader(clips, Plan(np.arange(5), 4, views=3), frames=2)
+
+
 def test_jitter_draws_a_phase_per_clip_and_epoch(clips):
     loader = Loader(clips, plan_of(clips), frames=2, jitter=True)
     chosen = {tuple(loader._filler.frame_numbers(epoch, 0).tolist()) for epoch in range(40)}

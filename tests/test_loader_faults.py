@@ -78,6 +78,24 @@ def test_in_an_evaluation_a_replaced_clip_does_not_count(tmp_path):
     assert sorted(counted) == sorted(set(clips.keys()) - {clips.keys()[3]})
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_an_evaluation_counted_is_what_really_counts(tmp_path, workers):
+    clips, _ = truth(tmp_path / "set")
+    spoil(clips, 3, 9)
+    plan = Plan(np.arange(34), 8)
+    with Loader(clips, plan, workers=workers, max_bad=2) as loader, pytest.warns(BadClipWarning):
+        counts = [(b.counted, int(b.valid.sum())) for b in loader.epoch()]
+    assert counts == [(7, 7), (7, 7), (8, 8), (8, 8), (2, 2)]
+
+
+def test_in_training_a_replaced_clip_counts(tmp_path):
+    clips, _ = truth(tmp_path / "set")
+    spoil(clips, 3, 9)
+    plan = Plan(np.arange(34), 8, shuffle=True)
+    with Loader(clips, plan, max_bad=2) as loader, pytest.warns(BadClipWarning):
+        assert [b.counted for b in loader.epoch()] == [8, 8, 8, 8, 2]
+
+
 def test_one_corrupt_clip_more_than_allowed_stops(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3, 4, 20)

@@ -97,3 +97,38 @@ def test_a_window_as_large_as_the_split_is_a_true_permutation():
 def test_a_negative_window_is_refused():
     with pytest.raises(PlanError, match="window of -1 clips"):
         Plan(np.arange(9), 3, window=-1)
+
+
+@given(sizes, batches, st.integers(1, 4), st.sampled_from([1, 2]))
+@settings(deadline=None)
+def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, ranks):
+    ids, batch = np.arange(50, 50 + n), batch * ranks
+    plans = [Plan(ids, batch, rank=rank, ranks=ranks, views=views) for rank in range(ranks)]
+    rows = [plan.rows(0, step) for step in range(plans[0].steps) for plan in plans]
+    pairs = [
+        (one, view)
+        for row in rows
+        for one, view in zip(
+            row.ids[row.valid].tolist(), row.views[row.valid].tolist(), strict=True
+        )
+    ]
+    assert pairs == [(one, view) for one in ids.tolist() for view in range(views)]
+    assert sum(row.counted for row in rows[::ranks]) == n
+
+
+@given(sizes, batches, st.booleans(), st.sampled_from([1, 2, 3]), st.data())
+@settings(deadline=None)
+def test_the_sequence_is_what_the_rows_are(n, batch, shuffle, ranks, data):
+    rank = data.draw(st.integers(0, ranks - 1))
+    plan = Plan(np.arange(n), batch * ranks, 5, shuffle, rank, ranks)
+    start = data.draw(st.integers(0, plan.steps))
+    rows = [plan.rows(2, step).ids for step in range(start, plan.steps)]
+    expected = np.concatenate([np.empty(0, int), *rows])
+    assert plan.sequence(2, start).tolist() == expected.tolist()
+
+
+def test_views_of_a_shuffled_plan_are_refused():
+    with pytest.raises(PlanError, match="2 views a clip: give 1 or, without shuffling, more"):
+        Plan(np.arange(9), 3, shuffle=True, views=2)
+    with pytest.raises(PlanError, match="0 views"):
+        Plan(np.arange(9), 3, views=0)
