@@ -51,6 +51,31 @@ def test_an_integer_crop_takes_exactly_those_pixels():
     torch.testing.assert_close(got, clip[0, :, 5:37, 9:41].float(), atol=1e-2, rtol=0)
 
 
+@pytest.mark.parametrize("crop", [(0, 0, 40, 56), (3, 7, 30, 21), (10, 20, 17, 36)])
+def test_a_resized_crop_and_a_flip_agree_with_torchvision_within_a_hundredth_level(crop):
+    clip, (top, left, height, width) = smooth_clip(), crop
+    frames = clip[0].permute(0, 3, 1, 2).float()
+    theirs = v2.functional.resized_crop(frames, top, left, height, width, (32, 32), antialias=False)
+    inner = slice(1, -1)  # the crop's outermost pixels see their neighbours here, their copy there
+    for flip in (False, True):
+        expected = v2.functional.horizontal_flip(theirs) if flip else theirs
+        got = run(clip, one_map(crop, flip=flip), (32, 32)).permute(0, 3, 1, 2)
+        worst = (got - expected)[..., inner, inner].abs().max()
+        assert worst < 0.01
+
+
+def test_a_rotation_of_0_degrees_is_the_crop_alone():
+    rule, args = Augmentation(degrees=0.0), {"frames": 1, "source": (40, 56), "size": (32, 32)}
+    maps = augment.train_maps(rule, seed=1, epoch=2, keys=["a", "b"], **args)
+    for row, key in enumerate("ab"):
+        crop, angle, flip = augment._draw(rule, augment.generator(1, 2, key), (40, 56))
+        assert (angle, flip) == (0.0, False)
+        assert np.allclose(maps[row], one_map(crop)[0], atol=1e-6)
+        assert maps[row, 0, 0, 1] == maps[row, 0, 1, 0] == 0
+    turned = augment.train_maps(Augmentation(), seed=1, epoch=2, keys=["a", "b"], **args)
+    assert np.abs(turned[:, 0, 0, 1]).min() > 0
+
+
 def test_evaluation_equals_torchvisions_resize_and_centre_crop():
     clip = smooth_clip(height=48, width=64)
     maps = augment.eval_maps(1, source=(48, 64), resize=(48, 64), size=(42, 42))

@@ -68,6 +68,10 @@ def test_damaged_manifests_are_refused(root, text):
         ({"groups": []}, "group outside"),
         ({"index_sha256": "0" * 64}, "not the index"),
         ({"surprise": 1}, "not a shard set's manifest"),
+        ({"remote": "http://x"}, "not a shard set's manifest"),
+        ({"groups": [7] * 15}, "group's name is not text"),
+        ({"groups": ["YoYo"] * 15}, "groups are not UCF101's"),
+        ({"sampling": "paper"}, "not JSON objects"),
     ],
 )
 def test_hostile_manifests_are_refused(root, changes, text):
@@ -81,6 +85,25 @@ def test_a_shard_name_that_climbs_out_is_refused(root, name):
     shards = json.loads((root / "manifest.json").read_text())["shards"]
     rewrite(root, shards=[shards[0] | {"name": name}])
     with pytest.raises(ShardSetError, match="shard names must be"):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"bytes": 2**70}, "absurd size"),
+        ({"bytes": -1}, "absurd size"),
+        ({"bytes": 1e9}, "absurd size"),
+        ({"samples": "30"}, "absurd size"),
+        ({"samples": True}, "absurd size"),
+        ({"sha256": "0" * 63 + "/"}, "not 64 hex digits"),
+        ({"sha256": None}, "not 64 hex digits"),
+    ],
+)
+def test_sizes_and_checksums_that_are_none_are_refused(root, change, text):
+    shards = json.loads((root / "manifest.json").read_text())["shards"]
+    rewrite(root, shards=[shards[0] | change])
+    with pytest.raises(ShardSetError, match=text):
         load(root)
 
 
@@ -102,6 +125,7 @@ def damaged_index(root, column, value):
         ("group", -2, "group outside"),
         ("group", 15, "group outside"),
         ("side", 4, "split side"),
+        ("key", b"v_\xff", "not ASCII"),
     ],
 )
 def test_an_index_that_points_outside_is_refused(root, column, value, text):
