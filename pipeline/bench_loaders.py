@@ -43,9 +43,16 @@ def workers_of(workers: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def whole_batches(clips: Manifest, batch_size: int) -> np.ndarray:
+    """Sample ids for a plan without fill-up, which reads clips that are not counted: 6% of the work
+    in a set of 120 clips and batches of 32, 0.1% in UCF101. All ids of a set below one batch."""
+    count = len(clips.index)
+    return np.arange(count - count % batch_size or count)
+
+
 def ours(clips: Manifest, batch_size: int, workers: int) -> dict[str, Contestant]:
     """This loader: shuffled, in order, and augmented in its workers."""
-    order = np.arange(len(clips.index))
+    order = whole_batches(clips, batch_size)
     shuffled = Plan(order, batch_size, seed=1, shuffle=True)
     side = min(112, *clips.clip_shape[1:3])
     pixels = Pixels((side, side), clips.clip_shape[1:3], MEAN, STD, augment.Augmentation())
@@ -62,7 +69,7 @@ def torch_augmented(clips: Manifest, batch_size: int, workers: int) -> Contestan
 
     T, H, W, _ = clips.clip_shape
     side = min(112, H, W)
-    plan = Plan(np.arange(len(clips.index)), batch_size, seed=1, shuffle=True)
+    plan = Plan(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
     loader = Loader(clips, plan, workers=workers)
     size, rule = (side, side), augment.Augmentation()
 
@@ -83,7 +90,7 @@ def on_device(clips: Manifest, batch_size: int, workers: int, name: str) -> Cont
 
     T, H, W, _ = clips.clip_shape
     side = min(112, H, W)
-    plan = Plan(np.arange(len(clips.index)), batch_size, seed=1, shuffle=True)
+    plan = Plan(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
     loader = Loader(clips, plan, workers=workers, pinned=True)
     device, size, rule = torch.device(name), (side, side), augment.Augmentation()
 
@@ -136,7 +143,7 @@ def dataloader(clips: Manifest, batch_size: int, workers: int, whole: bool) -> C
     if whole:
         from shards.dataset import ClipBatches, Steps
 
-        plan = Plan(np.arange(len(clips.index)), batch_size, seed=1, shuffle=True)
+        plan = Plan(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
         loader = DataLoader(ClipBatches(clips, plan), batch_size=None, sampler=Steps(plan), **how)
 
         def one_pass() -> Iterator[int]:

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from made_tars import make_tars
 
 from pipeline import bench, synthetic
-from pipeline.bench_loaders import memcpy, ours
+from pipeline.bench_loaders import dataloader, memcpy, ours
 from pipeline.cli import bench_loader_main
 
 KEYS = {"dataloader", "webdataset", "litdata", "memcpy", "sequential", "paper_augmented",
@@ -45,8 +45,18 @@ def test_a_folder_without_videos_is_named(tmp_path):
 def test_contestants_pass_over_every_clip(tmp_path):
     clips = make_tars(tmp_path / "set")
     for workers in (0, 2):
-        for contestant in (*ours(clips, 8, workers).values(), memcpy(clips, 8, workers)):
-            assert sum(contestant()) == 34
+        assert sum(memcpy(clips, 8, workers)()) == 34
+        for contestant in (
+            *ours(clips, 17, workers).values(),
+            dataloader(clips, 17, workers, True),
+        ):
+            assert list(contestant()) == [17, 17]
+
+
+def test_ours_reads_no_fill_up_that_nobody_counts(tmp_path):
+    clips = make_tars(tmp_path / "set")
+    assert [sum(one()) for one in ours(clips, 8, 2).values()] == [32] * 3
+    assert [sum(one()) for one in ours(clips, 40, 2).values()] == [34] * 3  # less than one batch
 
 
 def test_the_first_batch_is_timed_from_nothing(tmp_path):
