@@ -124,6 +124,40 @@ def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
         assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
 
 
+@pytest.fixture(scope="module")
+def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shard_set.Manifest:
+    """A real clip each of five groups of two classes, built as `har-shards build` does."""
+    from pipeline import build
+    from pipeline.plan import Options
+    from pipeline.sampling import Sampling
+
+    root = tmp_path_factory.mktemp("real")
+    for name in ("Punch", "YoYo"):
+        (root / "videos" / name).mkdir(parents=True)
+        found = sorted((real_clips / "ucf101" / name).glob("*_c01.avi"))[:5]
+        for path in found:
+            (root / "videos" / name / path.name).symlink_to(path.resolve())
+    options = Options(Sampling(frames=8), (48, 64))
+    build.build(root / "videos", root / "shards", options=options)
+    return shard_set.load(root / "shards")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("model", list(SMALL))
+def test_a_clip_of_ucf101_predicts_what_its_built_shard_evaluates_to(
+    tmp_path: Path, real_clips: Path, real_set: shard_set.Manifest, model: str
+):
+    settings = {"model": model, "model_options": SMALL[model], "frames": 8}
+    run = make_run(tmp_path / "run", real_set, **settings)
+    tested = evaluate.run(run, on="train")["predictions"]
+    files = {path.stem: path for path in real_clips.rglob("*.avi")}
+    found = predict.predict(run, [files[one["key"]] for one in tested])
+    for one, answer in zip(tested, found, strict=True):
+        assert answer.error is None
+        assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
+    assert len(tested) >= 4
+
+
 def test_the_video_is_decoded_as_the_shards_were_built(
     tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
 ):

@@ -243,6 +243,7 @@ def _by_runtime(path: Path) -> tuple[Any, str]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # errors; it warns of each cast that it cannot fold, in colour
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def answer(given: torch.Tensor) -> NDArray[np.float32]:
