@@ -121,8 +121,6 @@ class Loader:
         """Which stored frames of a clip a batch of `epoch` has (view 0): int64 [frames]."""
         return self._filler.frame_numbers(epoch, sample)
 
-    _frame_numbers = frame_numbers
-
     def close(self) -> None:
         """End the threads and close the shards."""
         self._crew.close()

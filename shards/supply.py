@@ -64,6 +64,7 @@ class Supply:
         self._wanted: dict[int, None] = {}  # soonest first, together no more than our share
         self._later = np.empty(0, np.int64)  # shard of each clip to come
         self._at = 0
+        self._looked = 0.0
         self._full = False  # no room at the last try; until something changes
         self._closed = False
         self._threads: list[threading.Thread] = []
@@ -74,7 +75,7 @@ class Supply:
 
     def follow(self, shards: np.ndarray) -> None:
         """From now on clips of these shards are read, in this order."""
-        self._share = self._cache.most // self._cache.users()
+        self._share, self._looked = self._cache.most // self._cache.users(), time.monotonic()
         with self._changed:
             self._later, self._at = shards, 0
             self._failed.clear()
@@ -86,6 +87,7 @@ class Supply:
             return
         with self._changed:
             self._at = clip
+            self._look_around()
             if self._full or self._sizes.sum() > self._share:  # else all is wanted, as before
                 self._choose()
 
@@ -156,6 +158,16 @@ class Supply:
         self._start()
         self._changed.notify_all()
 
+    def _look_around(self) -> None:
+        """Once a second: our part of the cache is less when others came, even if we stand still."""
+        now = time.monotonic()
+        if now - self._looked < 1 or self._closed:
+            return
+        self._looked, share = now, self._cache.most // self._cache.users()
+        if share != self._share:
+            self._share = share
+            self._choose()
+
     def _let_go(self, shard: int) -> None:
         os.close(self._held.pop(shard).descriptor)
 
@@ -174,6 +186,7 @@ class Supply:
             with self._changed:
                 while (shard := self._next()) is None and not self._closed:
                     self._changed.wait(1.0)
+                    self._look_around()
                 if self._closed or shard is None:
                     return
                 self._busy.add(shard)

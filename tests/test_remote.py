@@ -271,6 +271,21 @@ def test_a_cache_full_of_what_others_read_is_one_sentence(far, tmp_path, monkeyp
     os.close(held)
 
 
+def test_a_loader_that_stands_still_leaves_half_of_the_cache_to_one_that_comes(
+    made, far, server, monkeypatch, tmp_path
+):
+    room = sum(shard.bytes for shard in made.shards)
+    monkeypatch.setenv("HAR_CACHE_SIZE", str(room))
+    monkeypatch.setattr(supply, "PATIENCE", 5.0)
+    with serving(tmp_path) as other, Loader(far, Plan(np.arange(CLIPS), 8)) as still:
+        first = next(still.epoch())
+        while sizes(tmp_path / "cache") < room:
+            time.sleep(0.01)  # all of it is held
+        near = make_tars(tmp_path / "other", 5, 20, (4, 10, 14, 3))
+        assert batches(shard_set.load(f"{other.url}/other")) == batches(near)
+        first.release()
+
+
 def test_a_copy_that_went_bad_in_the_cache_names_the_copy(far, tmp_path):
     batches(far, epochs=1)
     copy = tmp_path / "cache" / f"{far.shards[0].sha256}.tar"
