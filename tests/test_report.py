@@ -92,6 +92,15 @@ def test_the_papers_own_table_is_the_papers():
     assert [row.cells() for row in report_tables.PAPER] == rows
 
 
+@pytest.mark.parametrize(("count", "is_said"), [(5, True), (6, False)])
+def test_video_at_5_of_five_classes_is_said_to_say_nothing(
+    tmp_path: Path, count: int, is_said: bool
+):
+    run = make(tmp_path / "r", "r3d", classes=[f"C{n}" for n in range(count)])
+    report.write([run], tmp_path / "out")
+    assert ("Video@5 says nothing here" in (tmp_path / "out" / "report.md").read_text()) == is_said
+
+
 def test_test_table_recomputes_from_the_predictions(four: tuple[list[Path], Path]):
     runs, out = four
     table = _read(out / "test.csv")

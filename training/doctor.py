@@ -111,7 +111,8 @@ def check_device(on: torch.device) -> Line:
         )
     cores = len(os.sched_getaffinity(0)) if _linux() else os.cpu_count() or 1
     threads = torch.get_num_threads()
-    text = f"{on} ({platform.machine()}), {threads} threads on {cores} cores"
+    plural = "" if threads == 1 else "s"
+    text = f"{on} ({platform.machine()}), {threads} thread{plural} on {cores} cores"
     if threads > cores:
         return Line("device", WARNING, text, f"OMP_NUM_THREADS={cores} har-train ...")
     return Line("device", OK, text)

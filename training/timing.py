@@ -90,7 +90,8 @@ def where() -> str:
     on = device.choose("auto")
     if on.type == "cuda":
         return torch.cuda.get_device_name(on)
-    return f"this CPU ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"this CPU ({threads} thread{'' if threads == 1 else 's'})"
 
 
 def _time(step: Callable[[], None], on: torch.device) -> float:
