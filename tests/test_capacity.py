@@ -106,6 +106,28 @@ def test_the_need_rises_with_the_clips_and_counts_the_optimizer(shards, tmp_path
     trainer.close()
 
 
+def test_batch_norms_over_all_ranks_are_foretold_alike(shards, tmp_path):
+    plain, synced = (trainer_of(shards, tmp_path, sync_bn=sync) for sync in (False, True))
+    needs = [capacity._task(trainer).needs(4) for trainer in (plain, synced)]
+    assert needs[0] == needs[1]
+    kinds = {type(module).__name__ for module in synced.model.modules()}
+    assert "SyncBatchNorm" in kinds  # the model itself is as it was
+    for trainer in (plain, synced):
+        trainer.close()
+
+
+def test_no_estimate_does_not_hide_that_memory_is_full(shards, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("an operator that fake tensors do not know")
+
+    trainer = trainer_of(shards, tmp_path)
+    monkeypatch.setattr(Task, "needs", fail)
+    assert capacity.foretell(trainer) == "memory: no estimate (RuntimeError)"
+    said = capacity.too_large(trainer)
+    trainer.close()
+    assert "cpu is out of memory with 8 clips of 4x16x16 at once: use --accumulate 2" in said
+
+
 def test_a_step_that_fits_is_a_line_and_one_that_does_not_a_warning(shards, tmp_path, monkeypatch):
     trainer = trainer_of(shards, tmp_path)
     assert re.fullmatch(r"memory: a step of 8 clips takes \d+ MB of .* GB free", line(trainer))

@@ -69,3 +69,15 @@ def test_a_checkpoint_with_other_weights_names_what_does_not_fit():
              "model": {"nonsense": torch.ones(1)}}  # fmt: skip
     with pytest.raises(CheckpointError, match="does not hold the weights of resnet3d"):
         checkpoint.restore_model(state)
+
+
+def test_the_checkpoint_before_is_kept_where_the_disk_knows_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    for name in ("first", "second"):
+        checkpoint.save_last({"model_name": name}, tmp_path)
+    assert checkpoint.load(tmp_path / "last.pt")["model_name"] == "second"
+    assert checkpoint.load(tmp_path / "previous.pt")["model_name"] == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]

@@ -1,6 +1,7 @@
 """The time of a step, split: by made-up events, by the host's clock, and in a real run's lines."""
 
 import json
+import os
 import time
 
 import pytest
@@ -134,7 +135,8 @@ def test_a_slow_reader_shows_as_waiting_for_data(shards, tmp_path, monkeypatch):
 
 def test_cuda_measures_a_copy_that_the_step_waits_for():
     if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+        missing = pytest.fail if os.environ.get("HAR_REQUIRE_CUDA") == "1" else pytest.skip
+        missing("needs a GPU")
     events = [torch.cuda.Event(enable_timing=True) for _ in range(5)]
     made = Marks(*events)
     stream, side = torch.cuda.current_stream(), torch.cuda.Stream()

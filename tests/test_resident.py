@@ -1,6 +1,7 @@
 """--cache gpu: the batches are those without it, bit for bit; what it cannot do it refuses."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -101,7 +102,8 @@ def test_clips_that_do_not_fit_are_refused_with_both_numbers():
 
 def test_on_a_gpu_the_runs_batches_equal_those_without_it(clips):
     if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+        missing = pytest.fail if os.environ.get("HAR_REQUIRE_CUDA") == "1" else pytest.skip
+        missing("needs a GPU")
     cuda = torch.device("cuda:0")
     rule = Augmentation(flip=0.5, colour=(0.3, 0.3, 0.3))
     plain, kept = (

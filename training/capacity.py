@@ -48,6 +48,9 @@ class Task:
         from training import layers, memory
 
         model = copy.deepcopy(self.model)
+        for module in model.modules():
+            if isinstance(module, torch.nn.SyncBatchNorm):  # as much memory, and asks no other rank
+                module.__class__ = torch.nn.BatchNorm3d
         with FakeTensorMode():
             layers._empty(model)
             shape = (max(2, clips), 3, self.wanted.frames, *self.wanted.size)
@@ -181,9 +184,13 @@ def foretell(trainer: Trainer) -> str:
 def too_large(trainer: Trainer) -> str:
     """What to do now that the device's memory is full."""
     T, (H, W) = trainer.preprocessing.frames, trainer.preprocessing.size
+    try:
+        advice = _advice(trainer)
+    except Exception:  # no estimate must not hide what happened
+        advice = f"use --accumulate {trainer.config.accumulate * 2} or fewer --frames"
     return (
         f"{trainer.device} is out of memory with {_at_once(trainer)} clips of {T}x{H}x{W} at once: "
-        f"{_advice(trainer)}; what was saved is in {trainer.folder}."
+        f"{advice}; what was saved is in {trainer.folder}."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,27 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 def save_last(state: dict[str, Any], folder: Path) -> None:
     """Write `last.pt`; the one before stays as `previous.pt`, should `last.pt` be damaged later."""
-    last, link = folder / "last.pt", folder / ".previous.pt.tmp"
+    last = folder / "last.pt"
     if last.exists():
-        link.unlink(missing_ok=True)
-        os.link(last, link)  # not a rename: there is a last.pt at every moment
-        os.replace(link, folder / "previous.pt")
+        try:
+            _keep(last, folder / "previous.pt")
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder / 'previous.pt'} could not be written ({error}): free some space; "
+                "last.pt is untouched."
+            ) from error
     save(state, last)
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give the file `path` the second name `name`; a copy where the disk knows no hard links."""
+    link = name.with_name(f".{name.name}.tmp")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)  # not a rename: there is a last.pt at every moment
+    except OSError:
+        shutil.copyfile(path, link)
+    os.replace(link, name)
 
 
 def load_last(path: Path) -> dict[str, Any]:
