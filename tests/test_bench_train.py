@@ -160,6 +160,12 @@ def test_a_slow_loader_shows_as_waiting() -> None:
     assert bench._data("convlstm", {**seconds, "convlstm": 0.001}, 0.8, CPU)["data_wait"] == 0.8
 
 
+def test_the_peak_is_the_best_round_of_the_matrix_product_not_the_middle_one() -> None:
+    naps = iter([0.0, 0.03, 0.03, 0.001])  # the first round is not counted
+    seconds, _ = bench._rounds({"matrix": lambda: time.sleep(next(naps))}, 1, 3, CPU)
+    assert seconds["matrix"] < 0.02
+
+
 def test_on_a_gpu_the_wait_is_what_a_fed_step_takes_longer() -> None:
     seconds = {"fed r3d": 0.05, "r3d": 0.04}
     on = torch.device("cuda")
