@@ -50,7 +50,7 @@ class Task:
         model = copy.deepcopy(self.model)
         for module in model.modules():
             if isinstance(module, torch.nn.SyncBatchNorm):  # as much memory, and asks no other rank
-                module.__class__ = torch.nn.BatchNorm3d
+                module.__class__ = torch.nn.BatchNorm3d  # type: ignore[assignment]
         with FakeTensorMode():
             layers._empty(model)
             shape = (max(2, clips), 3, self.wanted.frames, *self.wanted.size)
