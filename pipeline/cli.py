@@ -134,12 +134,9 @@ def info(shard_set: str, split_name: str | None, seed: int) -> None:
 @shards_main.command()
 @click.argument("shard_set")
 @click.option("--quick/--full", default=False, help="Sizes and counts only, or every byte. [full]")
-@click.option(
-    "--sha256", is_flag=True, help="With --full: the manifest's sha256 of each shard too."
-)
 @click.option("--workers", type=click.IntRange(1), help="Threads. [one a core]")
 @one_sentence
-def verify(shard_set: str, quick: bool, sha256: bool, workers: int | None) -> None:
+def verify(shard_set: str, quick: bool, workers: int | None) -> None:
     """Check a shard set (folder or URL) against its manifest; names shard, key and byte of each
     fault.
 
@@ -156,7 +153,7 @@ def verify(shard_set: str, quick: bool, sha256: bool, workers: int | None) -> No
         faults = checks.quick(clips)
     else:
         bar = Progress(len(clips.shards), "verify", "shard")
-        faults = checks.full(clips, workers=workers, sha256=sha256, progress=bar.step)
+        faults = checks.full(clips, workers=workers, progress=bar.step)
         bar.close()
     for fault in faults:
         click.echo(str(fault), err=True)

@@ -18,12 +18,11 @@ _HOW: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 @numba.njit(**_HOW)
 def _word(data: np.ndarray, at: int) -> int:
-    return (
-        np.int64(data[at])
-        | np.int64(data[at + 1]) << 8
-        | np.int64(data[at + 2]) << 16
-        | np.int64(data[at + 3]) << 24
-    )
+    """Four bytes, little-endian."""
+    word = 0
+    for place in range(3, -1, -1):
+        word = word << 8 | data[at + place]
+    return word
 
 
 @numba.njit(**_HOW)

@@ -3,13 +3,13 @@
     HAR_CACHE        the folder, ~/.cache/har unless told otherwise
     HAR_CACHE_SIZE   most bytes of shards in it, 100GB unless told otherwise
 
-A shard's file is named by its sha256, so a shard set that changed, or lies at another URL, never
+A shard's file is named by its checksum, so a shard set that changed, or lies at another URL, never
 mixes with this one. It is there whole or not at all: fetched under a temporary name, checked,
 renamed.
 
 Odd: who uses what is told by `flock` alone, so that a killed process lets go of everything.
 - A shared lock on a shard: somebody reads it or is about to; it is not thrown away.
-- A lock on `locks/SHA256`: somebody fetches that shard, all others wait for it.
+- A lock on `locks/CHECKSUM`: somebody fetches that shard, all others wait for it.
 - A lock on `locks/room`: somebody counts, evicts (least recently used first) and reserves. The size
   is part of the temporary name, so that room is taken before the bytes are.
 - Network file systems may not keep such locks between hosts: give each host a folder of its own.
@@ -67,7 +67,7 @@ class Cache:
 
     def path(self, shard: ShardInfo) -> Path:
         """Where the shard is, if it is."""
-        return self.at / f"{shard.sha256}.tar"
+        return self.at / f"{shard.xxh3}.tar"
 
     def check(self, largest: ShardInfo) -> None:
         """Refuse a cache that cannot hold the largest shard."""
@@ -95,7 +95,7 @@ class Cache:
         and then; what it raises ends this. Raises RemoteError, NoRoomError.
         """
         while (descriptor := self.here(shard)) is None:
-            with _locked(self.at / "locks" / shard.sha256, beat):
+            with _locked(self.at / "locks" / shard.xxh3, beat):
                 if not self.path(shard).exists():
                     self._fetch(remote, shard, beat)
         return descriptor
@@ -143,7 +143,7 @@ class Cache:
         return None
 
     def _fetch(self, remote: Remote, shard: ShardInfo, beat: Callable[[], None]) -> None:
-        part = self.at / f"{shard.sha256}.{shard.bytes}.part"
+        part = self.at / f"{shard.xxh3}.{shard.bytes}.part"
         try:
             for again in (True, False):
                 try:
@@ -188,8 +188,8 @@ class Cache:
                 with contextlib.suppress(FileNotFoundError):
                     total += path.stat().st_size
             elif path.suffix == ".part":
-                sha256, size = path.stem.split(".")
-                with open(self.at / "locks" / sha256, "w") as lock:
+                checksum, size = path.stem.split(".")
+                with open(self.at / "locks" / checksum, "w") as lock:
                     if _try_lock(lock.fileno()):
                         path.unlink(missing_ok=True)
                     else:

@@ -32,7 +32,7 @@ import numpy as np
 if TYPE_CHECKING:
     from shards.remote import Remote
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
 REJECTS = "rejects.jsonl"
@@ -47,12 +47,12 @@ class ShardSetError(ValueError):
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One tar of the set. `bytes` is the file's size, `sha256` its hex digest."""
+    """One tar of the set. `bytes` is the file's size, `xxh3` its xxh3_128 in 32 hex digits."""
 
     name: str
     samples: int
     bytes: int
-    sha256: str
+    xxh3: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ Odd:
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
+
+import xxhash
 
 from shards.manifest import ShardInfo, ShardSetError
 
@@ -92,8 +93,8 @@ class Remote:
         """Write the shard to `path`, whole and right, or raise.
 
         beat: called for each piece that arrives; what it raises ends the transfer. check: compare
-        size and sha256 with the manifest's; wrong bytes are fetched once more. Raises RemoteError,
-        DiskFullError, StoppedError.
+        size and checksum with the manifest's; wrong bytes are fetched once more. Raises
+        RemoteError, DiskFullError, StoppedError.
         """
         files, root = _file_system(self.url)
 
@@ -102,7 +103,7 @@ class Remote:
             size = path.stat().st_size
             if check and size < shard.bytes:  # a server without Content-Length that was cut off
                 raise ConnectionError(f"{size:,} of {shard.bytes:,} bytes arrived")
-            return not check or (size == shard.bytes and sha256(path, beat) == shard.sha256)
+            return not check or (size == shard.bytes and checksum(path, beat) == shard.xxh3)
 
         for _ in range(2):
             try:
@@ -144,9 +145,9 @@ def open_folder(url: str) -> Remote:
     return Remote(url)
 
 
-def sha256(path: Path, beat: Callable[[], None] = lambda: None) -> str:
-    """Hex digest of a file."""
-    state = hashlib.sha256()
+def checksum(path: Path, beat: Callable[[], None] = lambda: None) -> str:
+    """The xxh3_128 of a file, in hex."""
+    state = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while block := file.read(8 << 20):
             state.update(block)

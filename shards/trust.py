@@ -15,7 +15,7 @@ import numpy as np
 from shards.manifest import INDEX, MANIFEST, NO_GROUP, SIDES, Manifest, ShardSetError
 
 _SHARD_NAME = re.compile(r"shard-\d{6,}\.tar")
-_SHA256 = re.compile(r"[0-9a-f]{64}")  # it names a file of the cache
+_CHECKSUM = re.compile(r"[0-9a-f]{32}")  # it names a file of the cache
 _UCF_GROUP = re.compile(r"/g\d{1,9}$")
 
 
@@ -31,8 +31,8 @@ def check_manifest(manifest: Manifest) -> None:
         raise ShardSetError(f"{where}: shard names must be distinct and like shard-000000.tar.")
     if any(not _is_size(n) for shard in manifest.shards for n in (shard.samples, shard.bytes)):
         raise ShardSetError(f"{where}: a shard has a negative or absurd size.")
-    if not all(_SHA256.fullmatch(str(shard.sha256)) for shard in manifest.shards):
-        raise ShardSetError(f"{where}: a shard's sha256 is not 64 hex digits.")
+    if not all(_CHECKSUM.fullmatch(str(shard.xxh3)) for shard in manifest.shards):
+        raise ShardSetError(f"{where}: a shard's xxh3 is not 32 hex digits.")
     if not manifest.classes or any(not isinstance(name, str) for name in manifest.classes):
         raise ShardSetError(f"{where}: it names no classes.")
     if any(not isinstance(name, str) for name in manifest.groups):

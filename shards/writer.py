@@ -10,7 +10,6 @@ matter; `verify` builds them again and compares.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -41,7 +40,7 @@ class ShardWriter:
         self._path, self._temporary = path, temporary_name(path, writer)
         self._is_synced = is_synced
         self._file = open(self._temporary, "wb", buffering=0)  # noqa: SIM115 - closed in __exit__
-        self._sha256 = hashlib.sha256()
+        self._checksum = xxhash.xxh3_128()
         self._offset = self._samples = 0
 
     def add(
@@ -70,11 +69,11 @@ class ShardWriter:
         os.replace(self._temporary, self._path)
         if self._is_synced:
             sync_folder(self._path.parent)
-        return ShardInfo(self._path.name, self._samples, self._offset, self._sha256.hexdigest())
+        return ShardInfo(self._path.name, self._samples, self._offset, self._checksum.hexdigest())
 
     def _write(self, *parts: bytes | memoryview) -> None:
         for part in parts:
-            self._sha256.update(part)
+            self._checksum.update(part)
             self._offset += len(part)
             rest = memoryview(part)
             while rest:

@@ -60,7 +60,7 @@ def make_shards(
         classes=classes,
         groups=tuple(names),
         grouping="ucf101",
-        shards=(shard_set.ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 64),),
+        shards=(shard_set.ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 32),),
         plan="",
         versions={},
         rejects=0,

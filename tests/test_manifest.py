@@ -48,7 +48,7 @@ def test_missing_half_built_and_foreign_folders_are_told_apart(tmp_path, root):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "7", '{"schema": 1}', '{"schema": 1, "shards": 3}']
+    "text", ["", "{", "[]", "7", '{"schema": 2}', '{"schema": 2, "shards": 3}']
 )
 def test_damaged_manifests_are_refused(root, text):
     (root / "manifest.json").write_text(text)
@@ -96,8 +96,8 @@ def test_a_shard_name_that_climbs_out_is_refused(root, name):
         ({"bytes": 1e9}, "absurd size"),
         ({"samples": "30"}, "absurd size"),
         ({"samples": True}, "absurd size"),
-        ({"sha256": "0" * 63 + "/"}, "not 64 hex digits"),
-        ({"sha256": None}, "not 64 hex digits"),
+        ({"xxh3": "0" * 31 + "/"}, "not 32 hex digits"),
+        ({"xxh3": None}, "not 32 hex digits"),
     ],
 )
 def test_sizes_and_checksums_that_are_none_are_refused(root, change, text):

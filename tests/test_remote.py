@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from click.testing import CliRunner
 from made_server import serving
 from made_shards import make_shards
@@ -288,7 +289,7 @@ def test_a_loader_that_stands_still_leaves_half_of_the_cache_to_one_that_comes(
 
 def test_a_copy_that_went_bad_in_the_cache_names_the_copy(far, tmp_path):
     batches(far, epochs=1)
-    copy = tmp_path / "cache" / f"{far.shards[0].sha256}.tar"
+    copy = tmp_path / "cache" / f"{far.shards[0].xxh3}.tar"
     data = bytearray(copy.read_bytes())
     data[int(far.index["offset"][0]) + 5] ^= 1
     copy.write_bytes(data)
@@ -482,7 +483,7 @@ def test_a_run_trains_and_is_evaluated_from_a_url(server, tmp_path):
     clips = shard_set.load(tmp_path / "set")
     path = clips.shard_path(0)
     body = json.loads((tmp_path / "set" / "manifest.json").read_text())
-    body["shards"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    body["shards"][0]["xxh3"] = xxhash.xxh3_128_hexdigest(path.read_bytes())
     (tmp_path / "set" / "manifest.json").write_text(json.dumps(body))
     run = tmp_path / "run"
 
@@ -508,7 +509,7 @@ def test_a_manifest_behind_a_url_cannot_name_a_file_outside_the_cache(made, tmp_
     root = tmp_path / "set"
     shutil.copytree(made.root, root)
     body = json.loads((root / "manifest.json").read_text())
-    body["shards"][0]["sha256"] = "../" * 5 + "x"
+    body["shards"][0]["xxh3"] = "../" * 5 + "x"
     (root / "manifest.json").write_text(json.dumps(body))
-    with pytest.raises(ShardSetError, match="sha256 is not 64 hex digits"):
+    with pytest.raises(ShardSetError, match="xxh3 is not 32 hex digits"):
         shard_set.load(root)

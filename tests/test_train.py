@@ -1,6 +1,8 @@
 """har-train as a user runs it, on a tiny set: files, protection, errors, the rules in effect."""
 
+import hashlib
 import json
+import re
 from importlib import metadata
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from made_shards import make_shards
 
+import models
 from shards import manifest as shard_set
 from shards import splits
 from training import checkpoint, loop, prepare, run
@@ -57,6 +60,44 @@ def test_r3d_trains_from_random_weights_only_when_told(shards, tmp_path):
     result = train(shards, tmp_path / "a", "--weights", "none", "--epochs", "1", model="r3d")
     assert result.exit_code == 0, result.output
     assert "augment = false" in (tmp_path / "a" / "config.toml").read_text()
+
+
+def test_weights_are_shown_with_their_checksum_and_frozen_groups_stay(shards, tmp_path):
+    model = models.build("r3d", 400, weights="none")
+    torch.save(model.state_dict(), tmp_path / "r3d.pth")
+    options = ["--weights", str(tmp_path / "r3d.pth"), "--freeze", "layer3", "--epochs", "1"]
+    result = train(shards, tmp_path / "run", *options, model="r3d")
+    assert result.exit_code == 0, result.output
+    digest = hashlib.sha256((tmp_path / "r3d.pth").read_bytes()).hexdigest()
+    assert f"weights {tmp_path / 'r3d.pth'}, sha256 {digest}" in result.output
+    trained = checkpoint.load(tmp_path / "run" / "last.pt")["model"]
+    moved = {name for name, old in model.state_dict().items() if not trained[name].equal(old)}
+    assert all("layer4" in name or name.startswith("fc.") or "running" in name or "num_b" in name
+               for name in moved)  # fmt: skip
+    assert any("layer4" in name for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "text"),
+    [
+        ("resnet3d", ("--freeze", "layer1"), "--freeze layer1: resnet3d has no such option"),
+        ("r3d", ("--memory", "fast"), "--memory fast: r3d has no such option; use it with conv"),
+        ("convlstm", ("--memory", "tiny"), "memory must be"),
+    ],
+)
+def test_options_of_another_model_are_refused(shards, tmp_path, model, option, text):
+    result = train(shards, tmp_path / "run", *option, model=model)
+    assert result.exit_code == 2
+    assert text in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_window_says_how_well_it_shuffles(shards, tmp_path):
+    result = train(shards, tmp_path / "run", "--shuffle-window", "4", "--memory", "fast",
+                   "--epochs", "1", model="convlstm")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert re.search(r"shuffle window 4: quality \d\.\d\d of 1", result.output)
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["model_options"]["memory"] == "fast"
 
 
 def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_on(shards, tmp_path):

@@ -222,11 +222,18 @@ def _class_weight(
 def _introduce(trainer: Trainer) -> str:
     split, config = trainer.split, trainer.config
     leak = "no groups known" if split.leak is None else f"{split.leak:.1%} of test leaks from train"
-    return (
+    weights = getattr(trainer.model, "weights_info", None)
+    lines = [
         f"{config.model}: {sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
         f"{trainer.preprocessing.frames} frames of {trainer.preprocessing.size[0]}x"
         f"{trainer.preprocessing.size[1]}, {trainer.device}, "
-        f"{str(trainer.precision).removeprefix('torch.')}\n"
+        f"{str(trainer.precision).removeprefix('torch.')}",
         f"split {split.name} ({split.digest}): {len(split.train)} train, {len(split.val)} val, "
-        f"{len(split.test)} test clips, {leak}"
-    )
+        f"{len(split.test)} test clips, {leak}",
+    ]
+    if weights is not None:
+        lines.insert(1, f"weights {weights.path}, sha256 {weights.sha256}")
+    if config.shuffle_window:
+        plan = trainer.train.loader.plan
+        lines.append(f"shuffle window {plan.window}: quality {plan.quality(1):.2f} of 1")
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ from shards.manifest import Manifest
 from shards.plan import check_resume
 from training.average import Average
 from training.clock import StepClock
-from training.config import Config
+from training.config import Config, ConfigError
 from training.distributed import Ranks
 from training.events import Events
 from training.feed import Feed, Preprocessing
@@ -160,8 +160,17 @@ def known_options(config: Config) -> dict[str, Any]:
 
 
 def model_options(config: Config) -> dict[str, Any]:
-    """--model-options, then --dropout and --zero-init where the model has them."""
+    """--model-options, then --dropout and --zero-init where the model has them, --freeze and
+    --memory, which are an error where it has not."""
     options = config.options
+    for name, owner in (("freeze", "r3d"), ("memory", "convlstm")):
+        value = getattr(config, name)
+        if value and name not in known_options(config):
+            raise ConfigError(
+                f"--{name} {value}: {config.model} has no such option; use it with {owner}."
+            )
+        if value:
+            options[name] = value
     if config.dropout:
         options.setdefault("dropout", config.dropout)
     if config.zero_init and "zero_init_residual" in known_options(config):
