@@ -62,7 +62,7 @@ class Config:
     weights: str | None = _opt(
         None, "kinetics400, none, or a file of weights. [r3d: kinetics400; others: none]"
     )
-    freeze: str | None = _opt(None, "r3d: stem or layer1-4, the last group that stays fixed. [none]")
+    freeze: str | None = _opt(None, "r3d: stem or layer1-4, the last group kept fixed. [none]")
     memory: str | None = _opt(None, "convlstm: lean computes anew, fast keeps more. [lean]")
     shards: str = _opt("data/shards", "The shard set, as 'make shards' makes it.")
     split: str = _opt("grouped", "Which rule splits the set.")
