@@ -17,7 +17,7 @@ DEMO_convlstm := --lr 2e-3 --epochs 25
 DEMO_r3d      := --weights none --lr 3e-4 --augment --epochs 14
 
 # OpenMP threads that wait give their core away: on shared cores spinning costs 7-10 times the step.
-export GOMP_SPINCOUNT ?= 0
+export GOMP_SPINCOUNT ?= 2000
 
 .PHONY: help install demo shards reproduce test test-all lint format clean
 
