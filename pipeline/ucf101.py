@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -101,9 +102,14 @@ class _Local:
         self.source, self.root = str(source), source.parent if self.is_csv else source
 
     def names(self) -> list[str]:
-        """Every file with a video's suffix, by path relative to the root."""
-        paths = (path for path in self.root.rglob("*") if path.suffix.lower() in SUFFIXES)
-        return [path.relative_to(self.root).as_posix() for path in paths if path.is_file()]
+        """Every file with a video's suffix, by path relative to the root; links are followed."""
+        found = []
+        for folder, inside, files in os.walk(self.root, followlinks=True):
+            here = Path(folder)
+            inside[:] = [name for name in inside if not _leads_back(here / name)]
+            paths = (here / name for name in files)
+            found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+        return [path.relative_to(self.root).as_posix() for path in found]
 
     def size(self, name: str) -> int:
         """Bytes; -1 for what is not there: a CSV may name it, and it is a reject, later."""
@@ -115,6 +121,11 @@ class _Local:
     def read(self, name: str | None = None) -> bytes:
         """The source itself, or a file in the root."""
         return (self.root / name if name else Path(self.source)).read_bytes()
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in: following it would never end."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 class _Remote:

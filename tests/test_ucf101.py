@@ -188,3 +188,15 @@ def test_kinetics_sides_are_its_top_folders_and_groups_its_youtube_ids(tmp_path:
     assert [video.side for video in found.videos] == [1, 1, 2]
     assert [video.group for video in found.videos] == ["0wR5jVB-WPk"] * 2 + ["-2EU_hPcOqw"]
     assert found.classes == ("abseiling", "air drumming")
+
+
+def test_linked_class_folders_are_read_and_circles_are_not_followed(tmp_path: Path) -> None:
+    for name in ("YoYo", "Punch"):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        (tmp_path / "real" / name / f"v_{name}_g01_c01.avi").write_bytes(b"")
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    (chosen / "YoYo").symlink_to(tmp_path / "real" / "YoYo")
+    (tmp_path / "real" / "YoYo" / "round").symlink_to(tmp_path / "real" / "YoYo")
+    (chosen / "again").symlink_to(chosen)
+    assert [video.path for video in ucf101.find(chosen).videos] == ["YoYo/v_YoYo_g01_c01.avi"]
