@@ -46,6 +46,11 @@ def read(data: bytes) -> Layout | None:
         return None
 
 
+def size_said(data: bytes) -> int:
+    """Bytes that a RIFF file's header says it has; 0 where it is shorter than that header."""
+    return 8 + _size(data, 4) if len(data) >= 8 else 0
+
+
 def _read(data: bytes) -> Layout | None:
     if data[:4] != b"RIFF" or data[8:12] != b"AVI " or len(data) != 8 + _size(data, 4):
         return None

@@ -11,8 +11,10 @@ executor (`pipeline.cluster`) gets the same tasks; videos and output may be URLs
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -51,12 +53,26 @@ def build(
     if done:
         return done
     _prepare(plan, folder)
-    tasks = _tasks(plan, str(folder), limits.timeout)
-    reports = {one.number: report for one in tasks if (report := task.finished(one, folder))}
-    missing = [one for one in tasks if one.number not in reports]
-    _check_room(plan, folder, len(missing) / len(tasks))
-    reports |= run(missing, folder, limits, executor)
-    return _finish(plan, folder, [reports[one.number] for one in tasks], limits)
+    with _alone(folder):
+        done = _finished_set(plan, folder)  # by another build, since we looked
+        if done:
+            return done
+        _sweep(folder, folder.names())
+        tasks = _tasks(plan, str(folder), limits.timeout)
+        reports = {one.number: report for one in tasks if (report := task.finished(one, folder))}
+        missing = [one for one in tasks if one.number not in reports]
+        _check_room(plan, folder, len(missing) / len(tasks))
+        reports |= run(missing, folder, limits, executor)
+        return _finish(plan, folder, [reports[one.number] for one in tasks], limits)
+
+
+@contextlib.contextmanager
+def _alone(out: Folder) -> Iterator[None]:
+    """Nobody else builds here meanwhile, where the file system can tell; else BuildError."""
+    with contextlib.ExitStack() as held:
+        if isinstance(out, LocalFolder) and not held.enter_context(out.locked()):
+            raise BuildError(f"another build is writing {out}: wait for it, or give another --out.")
+        yield
 
 
 def load(out: Path | str) -> Manifest:
@@ -140,7 +156,6 @@ def _prepare(plan: Plan, out: Folder) -> None:
             ) from error
         text = json.dumps({"hash": plan.hash, "facts": plan.facts}, indent=1)
         guarded(out, out.write, _PLAN, text.encode())
-    _sweep(out, names)
 
 
 def _sweep(out: Folder, names: list[str]) -> None:

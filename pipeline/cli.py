@@ -6,6 +6,7 @@ Odd: av, numpy and torch are imported inside the command bodies only: --help ans
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,7 @@ def shards_main() -> None:
     "--shard-size",
     default="64MB",
     show_default=True,
-    help="Most bytes of a shard; a small set is cut into 8 shards all the same.",
+    help="Most bytes of a shard; a small set is cut into 8 or a few more all the same.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
 @click.option("--scheduler", help="Dask cluster that runs the build: tcp://host:8786.")
@@ -74,7 +75,10 @@ def shards_main() -> None:
     "--classes", type=click.Path(path_type=Path), help="Class names in order: classInd.txt."
 )
 @click.option("--group-regex", help="Finds the group in a video's path, e.g. '_g(\\d+)_'.")
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds a video may take.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True,
+    help="Seconds a video may take.",
+)  # fmt: skip
 @click.option(
     "--max-rejects", type=click.IntRange(0), help="Videos that may fail. [1%, at least 10]"
 )
@@ -102,6 +106,7 @@ def build(videos: str, out: str, scheduler: str | None, **given: Any) -> None:
         keep_partial=given["keep_partial"],
     )
     limits = building.Limits(given["workers"], given["timeout"], given["max_rejects"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     try:
         with cluster.executor(scheduler) as executor:
             made = building.build(

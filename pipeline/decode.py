@@ -92,7 +92,7 @@ def clips(
     path = Path(path)
     try:
         with contextlib.ExitStack() as opened:
-            stream, decoder = _scan(path, opened)
+            stream, decoder = _scan(path, opened, keep_partial)
             taken = None if whole else _by_pictures(stream, decoder, sampling, size)
         if taken is None:
             taken = _by_frames(path, stream, sampling, size, keep_partial)
@@ -157,12 +157,19 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
-def _scan(path: Path, opened: contextlib.ExitStack) -> tuple[_Stream, Any]:
-    """What the packets tell, and a decoder that has seen none of them yet."""
+def _scan(
+    path: Path, opened: contextlib.ExitStack, keep_partial: bool = False
+) -> tuple[_Stream, Any]:
+    """What the packets tell, and a decoder that has seen none of them yet.
+
+    A RIFF file that ends early is a fault: libavformat would take what is there for all.
+    """
     data = _whole(path)
     layout = avi.read(data) if data else None
     if layout is not None:
         return _scan_chunks(data, layout), _decoder(layout)
+    if data and not keep_partial and avi.size_said(data) > len(data):
+        raise VideoError(f"{path} is cut off: {len(data):,} of {avi.size_said(data):,} bytes.")
     container = opened.enter_context(_open(path))
     video = _video_stream(container, path)
     return _scan_stream(container, video, path.stat().st_size), video.codec_context

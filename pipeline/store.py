@@ -58,6 +58,18 @@ def open_folder(place: Path | str) -> LocalFolder | RemoteFolder:
     return RemoteFolder(at) if is_url(at) else LocalFolder(Path(at))
 
 
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
+
+
 class LocalFolder:
     """A folder of this machine or one it mounts. OSError passes: its text is understood."""
 
@@ -70,6 +82,18 @@ class LocalFolder:
     def make(self) -> None:
         """Make it and its parents, where they are not there."""
         self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Whether the folder could be locked for this process alone; a killed one lets go.
+
+        True as well where the system has no such locks (some network shares).
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            yield _try_lock(descriptor)
+        finally:
+            os.close(descriptor)
 
     def names(self) -> list[str]:
         """What lies directly in it; [] where there is no folder."""

@@ -104,11 +104,12 @@ class _Local:
     def names(self) -> list[str]:
         """Every file with a video's suffix, by path relative to the root; links are followed."""
         found = []
-        for folder, inside, files in os.walk(self.root, followlinks=True):
+        for folder, inside, files in os.walk(self.root, onerror=_unread, followlinks=True):
             here = Path(folder)
             inside[:] = [name for name in inside if not _leads_back(here / name)]
             paths = (here / name for name in files)
-            found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+            found += [path for path in paths if path.suffix.lower() in SUFFIXES]
+        found = [path for path in found if path.is_file() or path.is_symlink()]  # broken: a reject
         return [path.relative_to(self.root).as_posix() for path in found]
 
     def size(self, name: str) -> int:
@@ -121,6 +122,13 @@ class _Local:
     def read(self, name: str | None = None) -> bytes:
         """The source itself, or a file in the root."""
         return (self.root / name if name else Path(self.source)).read_bytes()
+
+
+def _unread(error: OSError) -> None:
+    raise DatasetError(
+        f"the folder {error.filename} cannot be read ({error.strerror}): mend its permissions, or "
+        "move it away."
+    ) from error
 
 
 def _leads_back(folder: Path) -> bool:

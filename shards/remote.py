@@ -38,6 +38,10 @@ class RemoteError(ShardSetError):
     """A store that does not answer or gives wrong bytes, a cache that is too small or full."""
 
 
+class MissingError(RemoteError):
+    """A file that the manifest names and the store does not have."""
+
+
 class DiskFullError(OSError):
     """The disk under the cache is full, or cannot be written."""
 
@@ -110,7 +114,7 @@ class Remote:
                 if self._tried(shard.name, once):
                     return
             except FileNotFoundError as error:
-                raise RemoteError(
+                raise MissingError(
                     f"{self.url}/{shard.name} is not there, and the manifest names it: upload the "
                     "whole set again."
                 ) from error

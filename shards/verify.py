@@ -28,6 +28,7 @@ import xxhash
 
 from shards import manifest as shard_set
 from shards.manifest import Manifest
+from shards.remote import MissingError, RemoteError
 from shards.writer import BLOCK, END, describe, npy_header, padding, tar_header
 
 
@@ -121,6 +122,10 @@ def _check_shard(clips: Manifest, number: int, scratch: Path) -> list[Fault]:
             clips.remote.fetch(shard, path, check=False)
         with open(path, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except MissingError as error:
+        return [Fault(shard.name, f"cannot be read ({error})")]
+    except RemoteError:  # a store that refuses says nothing of the set
+        raise
     except (OSError, ValueError) as error:
         return [Fault(shard.name, f"cannot be read ({error})")]
     with mapped, memoryview(mapped) as data:

@@ -115,3 +115,13 @@ def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
     path.write_bytes(data)
     assert avi.read(bytes(data)) is not None
     assert _answer(path, whole=False) == _answer(path, whole=True)
+
+
+def test_a_file_cut_off_is_rejected_unless_what_is_there_is_wanted(tmp_path: Path) -> None:
+    data = made_videos.write(tmp_path / "v.avi").read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(data[: len(data) // 2])
+    said = rf"cut\.avi is cut off: {len(data) // 2:,} of {len(data):,} bytes"
+    with pytest.raises(decode.VideoError, match=said):
+        decode.clip(cut)
+    assert 0 < decode.clip(cut, keep_partial=True).decoded < 40

@@ -351,3 +351,13 @@ def test_real_clips_build_verify_and_read(real_clips: Path, tmp_path: Path) -> N
     assert clips.clip_shape == (16, 128, 171, 3)
     assert verify.full(clips) == []
     assert len(ucf101.find(real_clips / "ucf101").videos) == 83
+
+
+def test_a_second_build_into_the_same_folder_waits_its_turn(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    with store.LocalFolder(tmp_path / "set").locked() as is_ours:
+        assert is_ours
+        with pytest.raises(BuildError, match=r"another build is writing .*set: wait for it"):
+            building.build(videos, tmp_path / "set", options=OPTIONS, limits=QUIET)
+    made = building.build(videos, tmp_path / "set", options=OPTIONS, limits=QUIET)
+    assert len(made.index) > 0

@@ -207,7 +207,7 @@ def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
         of_video = probabilities[videos == video].mean(0)
         key = min(clips.keys(test[videos == video]))
         assert said[key] == pytest.approx(of_video.max(), abs=1e-5)
-    with pytest.raises(evaluate.EvaluationError, match=r"--views 3 .* give 1 to 2 or 4, or build"):
+    with pytest.raises(evaluate.EvaluationError, match=r"--views 3 .* give 1 or 2 or 4, or build"):
         evaluate.run(run, views=3)
 
 

@@ -16,7 +16,7 @@ from shards import manifest as shard_set
 from shards import splits
 from training import checkpoint, loop, prepare, run
 from training.cli import train_main
-from training.config import Config
+from training.config import Config, ConfigError
 from training.feed import Ready
 
 SMALL = {
@@ -132,6 +132,22 @@ def test_a_run_never_writes_over_another(shards, tmp_path):
     assert result.exit_code == 2
     assert "already exists" in result.output
     assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_a_run_that_fails_before_it_trains_leaves_no_folder(shards, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ConfigError("the server is gone.")
+
+    monkeypatch.setattr(loop, "train_step", fails)
+    out = tmp_path / "run"
+    assert train(shards, out).exit_code == 2
+    assert not out.exists()
+    monkeypatch.undo()
+    assert train(shards, out).exit_code == 0
+    monkeypatch.setattr(loop, "train_step", fails)
+    result = CliRunner().invoke(train_main, ["--resume", str(out), "--epochs", "3"])
+    assert result.exit_code == 2
+    assert (out / "last.pt").exists()  # a resumed run's folder stays
 
 
 def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,21 @@ def test_linked_class_folders_are_read_and_circles_are_not_followed(tmp_path: Pa
     (tmp_path / "real" / "YoYo" / "round").symlink_to(tmp_path / "real" / "YoYo")
     (chosen / "again").symlink_to(chosen)
     assert [video.path for video in ucf101.find(chosen).videos] == ["YoYo/v_YoYo_g01_c01.avi"]
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_a_broken_link_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = _touch(tmp_path, "YoYo/v_YoYo_g01_c01.avi", "Punch/v_Punch_g01_c01.avi")
+    (root / "YoYo" / "v_YoYo_g01_c02.avi").symlink_to(root / "gone.avi")
+    assert "YoYo/v_YoYo_g01_c02.avi" in [video.path for video in ucf101.find(root).videos]
+    scandir = os.scandir
+
+    def refuses(path: str) -> object:
+        if str(path).endswith("Punch"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(ucf101.DatasetError, match=r"Punch cannot be read \(Permission denied"):
+        ucf101.find(root)

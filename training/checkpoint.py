@@ -73,6 +73,11 @@ def _keep(path: Path, name: Path) -> None:
 
 def load_last(path: Path) -> dict[str, Any]:
     """The state to go on from: of a run folder's last.pt, or of the .pt file `path` itself."""
+    if path.is_dir() and not any(path.glob("*.pt")):
+        raise CheckpointError(
+            f"{path} holds no checkpoint, so there is nothing to go on from: remove it and start "
+            "the run again."
+        )
     if path.is_dir() or not path.suffix:
         path = path / "last.pt"
     try:

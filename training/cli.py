@@ -112,6 +112,13 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
     log = run.Log(folder) if speaks else run.silent
     try:
         summary = loop.fit(chosen, folder, log, state)
+    except (ValueError, KeyboardInterrupt) as error:
+        if resume is None and speaks:
+            run.forget(folder)
+        if isinstance(error, ValueError):
+            raise
+        click.echo("\nstopped: nothing was trained yet.", err=True)  # later it is Interrupted
+        sys.exit(130)
     except signals.Interrupted as asked:
         log(f"stopped: {asked}, saved in {folder / 'last.pt'}")
         log(f"next: har-train --resume {folder}")

@@ -261,12 +261,11 @@ def _choose_clips(
         return ids[clips.index["view"][ids] < views], 1
     each, most = views // stored, views_in(clips.clip_shape[0], frames)
     if views < 1 or views % stored or each > most:
-        several = [str(stored * n) for n in range(2, most + 1)]
+        able = [*range(1, stored + 1), *(stored * n for n in range(2, most + 1))]
         raise EvaluationError(
             f"--views {views} does not work: {clips.root} holds up to {stored} clips of a video, "
-            f"of {clips.clip_shape[0]} frames where the model takes {frames}, give "
-            f"{' or '.join([f'1 to {stored}', *several])}, or build shards with more clips or "
-            "frames."
+            f"of {clips.clip_shape[0]} frames where the model takes {frames}: give "
+            f"{' or '.join(map(str, able))}, or build shards with more clips or frames."
         )
     return ids, each
 

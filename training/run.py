@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from training.trainer import Trainer
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
+_FIRST = ("config.toml", "environment.json", "log.txt")  # what a run writes before it trains
 
 
 def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Path:
@@ -39,6 +41,13 @@ def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Pa
             f"the run folder {out} already exists: choose another --out; nothing was written."
         )
     return out
+
+
+def forget(folder: Path) -> None:
+    """Remove what a run wrote that failed before it had trained anything, so that the same command
+    works again; a folder that holds more stays."""
+    if folder.is_dir() and all(path.name in _FIRST for path in folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # What may differ in a resumed run: how long, and on what machine, but not what is computed.
