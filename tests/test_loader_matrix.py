@@ -107,6 +107,28 @@ def test_a_set_of_100_000_clips_gives_its_first_batch_within_a_second(tmp_path):
     assert time.process_time() - start < 1
 
 
+def _resident() -> int:
+    """KiB of this process in memory."""
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith("VmRSS"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("augmented", [False, True])
+def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
+    clips = make_tars(tmp_path / "set", clips=34, shape=(16, 64, 85, 3))
+    pixels = Pixels((56, 56), (64, 85), (0.5,) * 3, (0.25,) * 3, Augmentation())
+    plan = Plan(np.arange(34), 8, shuffle=True)
+    with Loader(clips, plan, pixels=pixels if augmented else None) as loader:
+        sizes = []
+        for epoch in range(53):
+            for batch in loader.epoch(epoch):
+                batch.release()
+            sizes.append(_resident())
+    assert sizes[-1] <= 1.01 * sizes[2]
+
+
 _ENDLESS = """
 import sys, numpy as np
 from shards import manifest
