@@ -430,6 +430,7 @@ def bucket(made, monkeypatch, tmp_path):
         "AWS_DEFAULT_REGION": "us-east-1", "HAR_CACHE": str(tmp_path / "cache"),
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another test's server
     for _ in range(200):
         with contextlib.suppress(OSError), urllib.request.urlopen(at):
             break

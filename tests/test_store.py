@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import made_videos
 import pytest
 
@@ -191,6 +192,7 @@ def bucket() -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     at = f"http://127.0.0.1:{port}"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another test's server
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ENDPOINT_URL": at, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
