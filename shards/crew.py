@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,14 @@ def alive() -> None:
         worker.doing = (job, row, time.monotonic())
 
 
+def _end(tasks: queue.SimpleQueue[Any], workers: list[_Worker]) -> None:
+    for _ in workers:
+        tasks.put(None)
+    for worker in workers:
+        if worker is not threading.current_thread():
+            worker.join(2.0)
+
+
 class Crew:
     """`workers` threads; with 0 the caller's thread does the work in `start`."""
 
@@ -89,6 +98,8 @@ class Crew:
         self._workers = [_Worker(number, self._tasks) for number in range(workers)]
         for worker in self._workers:
             worker.start()
+        # at the end of the process too, whoever forgot to close
+        self._end = weakref.finalize(self, _end, self._tasks, self._workers)
 
     def start(self, job: Job) -> None:
         """Cut the job into pieces and queue them."""
@@ -122,10 +133,7 @@ class Crew:
         Waiting matters at the end of the process: a daemon that comes out of compiled code while
         Python shuts down makes the C++ runtime abort ("terminate called without ...").
         """
-        for _ in self._workers:
-            self._tasks.put(None)
-        for worker in self._workers:
-            worker.join(2.0)
+        self._end()
 
     def _look_at(self, worker: _Worker, timeout: float) -> None:
         doing = worker.doing

@@ -1,11 +1,14 @@
-"""A real HTTP server on loopback that serves a folder, and fails as it is told to."""
+"""Real servers on loopback: HTTP that serves a folder and fails as it is told to; S3."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -93,3 +96,39 @@ def serving(root: Path) -> Iterator[Server]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def s3(bucket: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A real S3-speaking server (moto's) with one empty bucket, that this process's s3:// means."""
+    import fsspec
+    import pytest
+
+    pytest.importorskip("moto.server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    at = f"http://127.0.0.1:{port}"
+    settings = {
+        "AWS_ENDPOINT_URL": at, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            # of another test's server
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
+            for _ in range(200):
+                with contextlib.suppress(OSError), urllib.request.urlopen(at):
+                    break
+                time.sleep(0.1)
+            urllib.request.urlopen(urllib.request.Request(f"{at}/{bucket}", method="PUT")).close()
+            yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -1,7 +1,10 @@
 """Faults on the way: a flipped or missing byte, a dead thread, a corrupt clip that is replaced."""
 
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,3 +241,32 @@ def fuzz(tmp_path, name, how, times):
             errors += 1
             assert str(clips.root) in error
     assert errors > 0
+
+
+_FORGOTTEN = """
+import sys, time, numpy as np
+from shards import manifest
+from shards.loader import Loader
+from shards.plan import Plan
+clips = manifest.load(sys.argv[1])
+loader = Loader(clips, Plan(np.arange(len(clips.index)), 4), workers=1)
+fill = loader._filler.fill
+def slow(*given):
+    time.sleep(0.4)
+    fill(*given)
+    print("filled", flush=True)
+loader._filler.fill = slow
+epoch = loader.epoch()
+next(epoch)
+"""
+
+
+def test_a_loader_that_nobody_closed_ends_its_threads_before_python_ends(tmp_path):
+    """A thread that came out of compiled code while Python shut down aborted the process."""
+    made = make_tars(tmp_path / "set", clips=8)
+    done = subprocess.run(
+        [sys.executable, "-c", _FORGOTTEN, str(made.root)], capture_output=True, text=True,
+        cwd=Path(__file__).parents[1], timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("filled") >= 5  # 4 of the first batch, and the clip in hand at the end

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import needs_chromium
 from made_runs import SPEEDS, SPLIT, make
 from PIL import Image
 
@@ -396,7 +396,7 @@ def test_importing_the_report_loads_neither_torch_nor_matplotlib():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_renders_in_chromium_without_scrolling_sideways(
     four: tuple[list[Path], Path], tmp_path: Path, width: int

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
-import fsspec
 import made_videos
 import pytest
+from made_server import s3
 
 from pipeline import build as building
 from pipeline import describe, store, task, ucf101
@@ -182,39 +179,9 @@ def test_a_worker_with_other_versions_is_refused(videos: Path, tmp_path: Path, m
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket of a real S3-speaking server on loopback."""
-    pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    at = f"http://127.0.0.1:{port}"
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another test's server
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": at, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():  # fmt: skip
-            patch.setenv(name, value)
-        _wait_for(at)
-        urllib.request.urlopen(urllib.request.Request(f"{at}/clips", method="PUT")).close()
+    with s3("clips"):
         yield "s3://clips"
-    server.kill()
-    server.wait()
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(200):
-        try:
-            urllib.request.urlopen(address).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError("the server does not start")
 
 
 def _command(videos: str, out: str) -> list[str]:

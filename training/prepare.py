@@ -40,13 +40,7 @@ def prepare(
     on = device.choose(config.device, ranks.local if ranks.count > 1 else None)
     precision = device.precision(config.precision, on)
     clips = shard_set.load(config.shards)
-    split = splits.make(clips, config.split, config.split_seed)
-    for side in ("val", "test"):
-        if len(split.side(side)) == 0:
-            raise ConfigError(
-                f"split {config.split!r} leaves no {side} clip of {config.shards}: "
-                "build a set with more groups, or use '--split paper'."
-            )
+    split = _split(config, clips)
     _settle_random(config)
     model = _build(config, len(clips.classes))
     wanted = _preprocessing(config, model.input_spec)
@@ -92,6 +86,18 @@ def prepare(
     )
     log(_introduce(trainer))
     return trainer
+
+
+def _split(config: Config, clips: Manifest) -> splits.Split:
+    """The split, with clips on every side."""
+    split = splits.make(clips, config.split, config.split_seed)
+    for side in ("val", "test"):
+        if len(split.side(side)) == 0:
+            raise ConfigError(
+                f"split {config.split!r} leaves no {side} clip of {config.shards}: "
+                "build a set with more groups, or use '--split paper'."
+            )
+    return split
 
 
 def _check_cache(
