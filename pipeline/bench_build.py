@@ -1,47 +1,47 @@
-"""har-shards bench: how fast videos become clips, beside what people use otherwise.
+"""har-shards bench: how fast videos become clips and shards, beside what people use otherwise.
 
-Contestants take turns at each video, one thread each, so that a noisy machine hurts all alike; the
-figures to quote are the ratios. `pip install .[bench]` brings torchcodec and OpenCV; without them
-their lines are left out.
+The contestants are in `bench_decoders`. Builds on one core and on two, and decoding alone, take
+turns as well. The figures to quote are the ratios, medians over rounds. `pip install .[bench]`
+brings torchcodec and OpenCV; without them their lines are left out.
 
 Odd: the timing runs in a child process, because torchcodec wants FFmpeg's libraries under their
 plain names and finds them only in what LD_LIBRARY_PATH was at the start. PyAV brings such a set
-under hashed names; links give them the plain ones, and all contestants share one FFmpeg.
+under hashed names; links give them the plain ones, and all contestants but OpenCV share one FFmpeg.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline import bench_decoders as decoders
 from pipeline import ucf101
+from pipeline.bench_decoders import BenchError
 from pipeline.decoder import ENVIRONMENT, settle
 
-Contestant = Callable[[Path], int]
 ROUNDS = 5
-BUILD_CLIPS, BUILD_SHARD = 960, 16_000_000  # 64 shards: the last one's sync counts as little as in
-# a build of UCF101 (220 shards)
-_OPENCV = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": "threads;1"}
+BUILD_ROUNDS = 3
+BUILD_CLIPS = 2880  # 48 shards: that one worker ends before the other counts 1%
 _TITLES = {
     "har": "har: video to finished clip",
     "bare_decode": "decoding the needed packets, nothing else",
     "torchcodec": "torchcodec, same frames, same resize",
-    "opencv_seek": "OpenCV, seek to each frame, resize",
+    "opencv_seek": "OpenCV as the paper calls it: seek, resize",
+    "opencv_seek_one_thread": "the same, one thread",
 }
-
-
-class BenchError(ValueError):
-    """A benchmark that cannot run; the text is one sentence."""
 
 
 def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
@@ -49,7 +49,7 @@ def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
     dataset = ucf101.find(videos)
     paths = [str(dataset.root / video.path) for video in dataset.videos]
     with tempfile.TemporaryDirectory() as scratch:
-        environment = {**os.environ, **ENVIRONMENT, **_OPENCV}  # for all contestants alike
+        environment = {**os.environ, **ENVIRONMENT}  # for all contestants alike
         found = [_plain_names(Path(scratch)), os.environ.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = ":".join(part for part in found if part)
         program = "from pipeline.bench_build import child; child()"
@@ -86,76 +86,93 @@ def child() -> None:
     settle()
     request = json.loads(sys.stdin.read())
     paths = [Path(path) for path in request["paths"]]
-    results = decoding(paths, request["rounds"])
-    results |= building(paths, Path(request["scratch"]), results["clips_per_s"]["har"])
+    results, usable = decoders.measure(paths, request["rounds"])
+    rounds = min(BUILD_ROUNDS, request["rounds"])
+    results |= building(usable, Path(request["scratch"]), rounds)
     print(json.dumps(results))
 
 
-def contestants() -> tuple[dict[str, Contestant], dict[str, str]]:
-    """-> those that can run here, and why the others cannot."""
-    able: dict[str, Contestant] = {"har": _har, "bare_decode": _bare}
-    unable = {}
-    for name, make in (("torchcodec", _torchcodec), ("opencv_seek", _opencv)):
-        try:
-            able[name] = make()
-        except (ImportError, RuntimeError, OSError) as error:
-            unable[name] = str(error).strip().splitlines()[0]
-    return able, unable
-
-
-def decoding(paths: list[Path], rounds: int) -> dict[str, Any]:
-    """Rates on one thread, and the ratio of ours to each; a video that one cannot read is out."""
-    able, unable = contestants()
-    usable = [path for path in paths if _all_can(able, path)]
-    if not usable:
-        raise BenchError("no video that every contestant can read.")
-    seconds: dict[str, list[float]] = {name: [] for name in able}
-    for _ in range(rounds):
-        spent = dict.fromkeys(able, 0.0)
-        for path in usable:
-            for name, contestant in able.items():
-                start = time.perf_counter()
-                contestant(path)
-                spent[name] += time.perf_counter() - start
-        for name, value in spent.items():
-            seconds[name].append(value)
-    rate = {name: len(usable) / statistics.median(values) for name, values in seconds.items()}
-    ratios = {
-        f"ratio.{name}": statistics.median(
-            other / ours for other, ours in zip(seconds[name], seconds["har"], strict=True)
-        )
-        for name in able
-        if name != "har"
-    }
-    return {
-        "videos": len(usable), "left_out": len(paths) - len(usable), "rounds": rounds,
-        "clips_per_s": rate, "unable": unable, **ratios,
-    }  # fmt: skip
-
-
-def building(paths: list[Path], scratch: Path, alone: float) -> dict[str, float]:
-    """Rates of whole builds by one and by two workers, from the first finished video on."""
+def building(paths: list[Path], scratch: Path, rounds: int) -> dict[str, float | None]:
+    """Clips/s of whole builds on one core and on two, from the first finished video on, and of
+    decoding and resizing alone on two, in turns. On a machine of one core there is one figure."""
     source = _repeated(paths, scratch / "videos")
-    one, two = (_build_rate(source, scratch / f"set{workers}", workers) for workers in (1, 2))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    rates: dict[str, list[float]] = {"build_1": [], "build_2": [], "decode_2": []}
+    for turn in range(rounds):
+        with _on(cores[:1]):
+            rates["build_1"].append(_build_rate(source, scratch / f"set{turn}-1", 1))
+        if len(cores) != 1:
+            with _on(cores[:2]):
+                rates["build_2"].append(_build_rate(source, scratch / f"set{turn}-2", 2))
+                rates["decode_2"].append(_decode_rate(paths, 2))
     return {
-        "build_1": one,
-        "build_2": two,
-        "scaling_2": two / one,
-        "ratio.build_of_decode": two / (2 * alone),
+        **{name: statistics.median(some) if some else None for name, some in rates.items()},
+        "scaling_2": _median_ratio(rates["build_2"], rates["build_1"]),
+        "ratio.build_of_decode": _median_ratio(rates["build_2"], rates["decode_2"]),
     }
+
+
+def _median_ratio(these: list[float], those: list[float]) -> float | None:
+    ratios = [this / that for this, that in zip(these, those, strict=False)]
+    return statistics.median(ratios) if ratios else None
+
+
+@contextlib.contextmanager
+def _on(cores: list[int]) -> Iterator[None]:
+    """This process and what it starts, on these cores only; where the system cannot, anywhere."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _decode_rate(paths: list[Path], processes: int) -> float:
+    """Of processes that make clips at the same time and do nothing with them."""
+    fresh = multiprocessing.get_context("spawn")
+    start, rates = fresh.Barrier(processes), fresh.SimpleQueue()
+    started = [
+        fresh.Process(target=_decode_all, args=(paths, start, rates)) for _ in range(processes)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    if any(process.exitcode for process in started):
+        raise BenchError("a process that decodes for comparison died.")
+    return sum(rates.get() for _ in started)
+
+
+def _decode_all(paths: list[Path], start: Any, rates: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    settle()
+    for path in paths[: decoders.TURN]:
+        decoders.har(path)
+    start.wait(timeout=60)
+    begun = time.perf_counter()
+    for path in paths + paths:
+        decoders.har(path)
+    rates.put(2 * len(paths) / (time.perf_counter() - begun))
 
 
 def _build_rate(source: Path, out: Path, workers: int) -> float:
     from pipeline import build
-    from pipeline.plan import Options
 
     times: list[float] = []
     limits = build.Limits(
         workers=workers, quiet=True, step=lambda: times.append(time.perf_counter())
     )
-    build.build(source, out, options=Options(shard_bytes=BUILD_SHARD), limits=limits)
+    build.build(source, out, limits=limits)
+    end = time.perf_counter()
+    shutil.rmtree(out)
     first = 2 * workers  # the decoders have started by then
-    return (len(times) - first) / (time.perf_counter() - times[first - 1])
+    return (len(times) - first) / (end - times[first - 1])
 
 
 def _repeated(paths: list[Path], root: Path) -> Path:
@@ -168,77 +185,23 @@ def _repeated(paths: list[Path], root: Path) -> Path:
     return root
 
 
-def _all_can(able: dict[str, Contestant], path: Path) -> bool:
-    try:
-        return all(contestant(path) == 16 for contestant in able.values())
-    except (ValueError, RuntimeError, OSError):
-        return False
-
-
-def _har(path: Path) -> int:
-    from pipeline import decode
-
-    return len(decode.clip(path).pixels)
-
-
-def _bare(path: Path) -> int:
-    """The same packets through the same decoder; no conversion, no resize."""
-    from pipeline import decode
-    from pipeline.sampling import Sampling
-
-    return decode.bare(path, Sampling())
-
-
-def _torchcodec() -> Contestant:
-    from torch.nn.functional import interpolate
-    from torchcodec.decoders import VideoDecoder
-
-    from pipeline.sampling import Sampling
-
-    def fetch(path: Path) -> int:
-        decoder = VideoDecoder(str(path), num_ffmpeg_threads=1)
-        (pick,) = Sampling().picks(decoder.metadata.num_frames or 0)
-        frames = decoder.get_frames_at(list(pick.numbers)).data  # [T,C,H,W]
-        return len(interpolate(frames, (128, 171), mode="bilinear", antialias=True))
-
-    return fetch
-
-
-def _opencv() -> Contestant:
-    """As the paper does, section 3.2: `CAP_PROP_POS_FRAMES`, read, resize; one thread."""
-    import cv2
-
-    cv2.setNumThreads(1)
-
-    def fetch(path: Path) -> int:
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        step = max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) // 16)
-        frames = []
-        for number in range(16):
-            capture.set(cv2.CAP_PROP_POS_FRAMES, number * step)
-            is_read, frame = capture.read()
-            if is_read:
-                frames.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), (171, 128)))
-        capture.release()
-        return len(frames)
-
-    return fetch
-
-
 def _table(results: dict[str, Any]) -> str:
-    ours = results["clips_per_s"]["har"]
+    ours = results["clips_per_core_s"]["har"]
     lines = [
-        f"{results['videos']} videos to 16x128x171 clips, one thread, median of "
-        f"{results['rounds']} rounds",
-        f"{'':44s}{'clips/s':>9s}{'har is':>9s}",
+        f"{results['videos']} videos to 16x128x171 clips, median of {results['rounds']} rounds",
+        f"{'clips/s':54s}{'':9s}{'a core':>9s}{'har is':>9s}",
     ]
-    for name, rate in results["clips_per_s"].items():
-        lines.append(f"{_TITLES[name]:44s}{rate:9.1f}{ours / rate:8.2f}x")
-    lines += [f"{_TITLES[name]:44s}  {why}" for name, why in results["unable"].items()]
-    lines.append(f"{'whole build, 1 worker':44s}{results['build_1']:9.1f}")
-    share = results["ratio.build_of_decode"]
-    lines.append(
-        f"{'whole build, 2 workers':44s}{results['build_2']:9.1f}{results['scaling_2']:8.2f}x "
-        f"of 1 worker, {share:.0%} of twice the decoding alone"
-    )
+    for name, rate in results["clips_per_core_s"].items():
+        clock = results["clips_per_s"][name]
+        lines.append(f"{_TITLES[name]:54s}{clock:9.1f}{rate:9.1f}{ours / rate:8.2f}x")
+    lines += [f"{_TITLES[name]:54s}  {why}" for name, why in results["unable"].items()]
+    lines.append(f"{'whole build, 1 core':54s}{results['build_1']:9.1f}")
+    if results["build_2"]:
+        lines.append(
+            f"{'whole build, 2 cores':54s}{results['build_2']:9.1f}   {results['scaling_2']:.2f}x "
+            f"of 1 core"
+        )
+        share = results["ratio.build_of_decode"]
+        lines.append(f"{'decoding and resizing alone, 2 cores':54s}{results['decode_2']:9.1f}")
+        lines.append(f"{'':54s}{'':9s}   the build reaches {share:.0%} of it")
     return "\n".join(lines)

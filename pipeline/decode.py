@@ -83,19 +83,24 @@ def clips(
     *,
     keep_partial: bool = False,
     whole: bool = False,
+    room: np.ndarray | None = None,
 ) -> list[Clip]:
     """All clips that `sampling` takes of a video, resized straight to `size` (H, W).
 
     keep_partial: take what decoded before a fault, instead of raising. whole: decode every frame
-    even where a short cut would do (the tests compare both). Raises VideoError.
+    even where a short cut would do (the tests compare both). room: uint8 [K*T,H,W,3] to make the
+    pixels in; those of a single clip without padding lie there, others may be copies. Raises
+    VideoError.
     """
     path = Path(path)
+    if room is None:
+        room = np.empty((sampling.clips * sampling.frames, *size, 3), np.uint8)
     try:
         with contextlib.ExitStack() as opened:
             stream, decoder = _scan(path, opened, keep_partial)
-            taken = None if whole else _by_pictures(stream, decoder, sampling, size)
+            taken = None if whole else _by_pictures(stream, decoder, sampling, room)
         if taken is None:
-            taken = _by_frames(path, stream, sampling, size, keep_partial)
+            taken = _by_frames(path, stream, sampling, room, keep_partial)
     except _FAULTS as error:
         raise VideoError(f"{path} cannot be decoded ({_reason(error)}).") from error
     if taken.decoded == 0:
@@ -222,13 +227,13 @@ def _scan_stream(container: InputContainer, video: VideoStream, size: int) -> _S
 
 
 def _by_pictures(
-    stream: _Stream, decoder: Any, sampling: Sampling, size: tuple[int, int]
+    stream: _Stream, decoder: Any, sampling: Sampling, room: np.ndarray
 ) -> _Taken | None:
     """Decode only what the chosen frames need; None where that is not possible or goes wrong."""
     if stream.pictures is None:
         return None
     wanted = _wanted(sampling, len(stream.pictures))
-    frames = Frames(size)
+    frames = Frames(room)
     try:
         for packet in _packets(stream.pictures, wanted):
             for frame in decoder.decode(packet):
@@ -260,21 +265,21 @@ def _packets(stream: mpeg4.Pictures, wanted: set[int]) -> Iterator[av.Packet | N
 
 
 def _by_frames(
-    path: Path, stream: _Stream, sampling: Sampling, size: tuple[int, int], keep_partial: bool
+    path: Path, stream: _Stream, sampling: Sampling, room: np.ndarray, keep_partial: bool
 ) -> _Taken:
     """Decode everything, convert what is chosen; twice where the first count was wrong."""
     guess = max(1, stream.packets)
-    taken = _pass(path, _wanted(sampling, guess), size, keep_partial)
+    taken = _pass(path, _wanted(sampling, guess), room, keep_partial)
     if taken.decoded not in (0, guess):
         wanted = _wanted(sampling, taken.decoded)
         if not wanted <= set(taken.numbers):
-            taken = _pass(path, wanted, size, keep_partial)
+            taken = _pass(path, wanted, room, keep_partial)
     return taken
 
 
-def _pass(path: Path, wanted: set[int], size: tuple[int, int], keep_partial: bool) -> _Taken:
+def _pass(path: Path, wanted: set[int], room: np.ndarray, keep_partial: bool) -> _Taken:
     """One decode from the first frame to the last."""
-    frames, number = Frames(size), 0
+    frames, number = Frames(room), 0
     with _open(path) as container:
         try:
             for frame in container.decode(_video_stream(container, path)):

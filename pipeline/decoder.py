@@ -234,9 +234,12 @@ def serve() -> None:
     for number, line in enumerate(asked):
         # a parent that was killed cannot stop a hanging decoder: SIGALRM's default ends us
         signal.setitimer(signal.ITIMER_REAL, options["timeout"] * 1.5 + 5)
-        path = json.loads(line)
+        path, slot = json.loads(line), shared[number % _SLOTS]
         try:
-            clips = decode.clips(path, sampling, size, keep_partial=options["keep_partial"])
+            clips = decode.clips(
+                path, sampling, size, keep_partial=options["keep_partial"],
+                room=slot.reshape(-1, *size, 3),
+            )  # fmt: skip
         except Exception as error:
             _send_all(answers, _framed({"fault": _sentence(error, path)}))
         else:
@@ -244,8 +247,9 @@ def serve() -> None:
                 {name: value for name, value in vars(clip).items() if name != "pixels"}
                 for clip in clips
             ]
-            for room, clip in zip(shared[number % _SLOTS], clips, strict=False):
-                room[:] = clip.pixels
+            for place, clip in zip(slot, clips, strict=False):
+                if not np.may_share_memory(place, clip.pixels):  # else it was made there
+                    place[:] = clip.pixels
             _send_all(answers, _framed({"clips": facts}))
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -10,6 +10,7 @@ the number of workers has no part in the plan.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -100,7 +101,12 @@ def make(dataset: Dataset, options: Options) -> Plan:
 
 def versions() -> dict[str, str]:
     """What decodes, resizes and checks: other versions may give other pixels."""
-    return {name: version(name) for name in ("av", "numpy", "torch", "xxhash", "har-ucf101")}
+    return {name: _version(name) for name in ("av", "numpy", "torch", "xxhash", "har-ucf101")}
+
+
+@functools.cache  # each shard asks, and reading a package's metadata takes a millisecond
+def _version(name: str) -> str:
+    return version(name)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -235,13 +235,14 @@ class Fetcher:
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._folder = None if is_url(root) else Path(root)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def path(self, name: str) -> Path:
         """The local file of a video. Raises StoreError; a missing video gives a missing file."""
+        if self._folder and not is_url(name):
+            return self._folder / name
         place = join(self._root, name)
-        if not is_url(place):
-            return Path(place)
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="har-")
         short = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]

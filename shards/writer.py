@@ -10,6 +10,7 @@ matter; `verify` builds them again and compares.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -19,9 +20,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from shards.direct import DirectFile
 from shards.manifest import ShardInfo, sync_folder
 
 BLOCK = 512
+_SORTED = json.JSONEncoder(sort_keys=True)
 END = bytes(2 * BLOCK)  # a tar ends with two empty blocks
 
 
@@ -39,7 +42,7 @@ class ShardWriter:
     def __init__(self, path: Path, writer: str = "", *, is_synced: bool = True) -> None:
         self._path, self._temporary = path, temporary_name(path, writer)
         self._is_synced = is_synced
-        self._file = open(self._temporary, "wb", buffering=0)  # noqa: SIM115 - closed in __exit__
+        self._file = DirectFile(self._temporary, is_scratch=not is_synced)
         self._checksum = xxhash.xxh3_128()
         self._offset = self._samples = 0
 
@@ -54,17 +57,17 @@ class ShardWriter:
         data = np.ascontiguousarray(pixels).data.cast("B")
         start = self._offset + BLOCK + len(head)
         size = len(head) + len(data)
-        self._write(tar_header(f"{key}.npy", size), head, data, padding(size))
+        rest = padding(size)
         for suffix, body in (("cls", str(label).encode()), ("json", describe(about))):
-            self._write(tar_header(f"{key}.{suffix}", len(body)), body, padding(len(body)))
+            rest += tar_header(f"{key}.{suffix}", len(body)) + body + padding(len(body))
+        self._write(tar_header(f"{key}.npy", size) + head, data, rest)
         self._samples += 1
         return start, xxhash.xxh3_64_intdigest(data)
 
     def close(self) -> ShardInfo:
         """End the tar, sync it and give it its name."""
         self._write(END)
-        if self._is_synced:
-            os.fsync(self._file.fileno())
+        self._file.finish()
         self._file.close()
         os.replace(self._temporary, self._path)
         if self._is_synced:
@@ -75,9 +78,7 @@ class ShardWriter:
         for part in parts:
             self._checksum.update(part)
             self._offset += len(part)
-            rest = memoryview(part)
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
+            self._file.write(part)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -93,6 +94,7 @@ def sample_bytes(shape: tuple[int, ...], about: int = 1024) -> int:
     return 3 * BLOCK + size + len(padding(size)) + BLOCK + about
 
 
+@functools.cache
 def npy_header(shape: tuple[int, ...]) -> bytes:
     """What stands before the pixels in a .npy of uint8, C order."""
     buffer = io.BytesIO()
@@ -104,9 +106,8 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 def describe(about: dict[str, Any]) -> bytes:
     """KEY.json: sorted, with the checksum of the rest of itself under "xxh3"."""
     rest = {name: value for name, value in about.items() if name != "xxh3"}
-    text = json.dumps(rest, sort_keys=True)
-    check = xxhash.xxh3_64_hexdigest(text.encode())
-    return json.dumps({**rest, "xxh3": check}, sort_keys=True).encode()
+    check = xxhash.xxh3_64_hexdigest(_SORTED.encode(rest).encode())
+    return _SORTED.encode({**rest, "xxh3": check}).encode()
 
 
 def padding(size: int) -> bytes:

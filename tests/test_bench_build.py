@@ -6,32 +6,39 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import bench_build
+from pipeline import bench_build, bench_decoders
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra `bench`."""
 
-    def missing() -> bench_build.Contestant:
+    def missing() -> bench_decoders.Contestant:
         raise ImportError("No module named 'torchcodec'")
 
-    monkeypatch.setattr(bench_build, "_torchcodec", missing)
-    monkeypatch.setattr(bench_build, "_opencv", missing)
+    monkeypatch.setattr(bench_decoders, "_torchcodec", missing)
+    monkeypatch.setattr(bench_decoders, "_opencv", lambda _: missing())
 
 
 @pytest.mark.usefixtures("alone")
 def test_decoding_is_compared_with_its_ceiling(synthetic_videos: Path) -> None:
     paths = sorted(synthetic_videos.rglob("*.avi"))[:4]
-    results = bench_build.decoding(paths, rounds=1)
+    results, usable = bench_decoders.measure(paths, rounds=1)
+    assert usable == paths
     assert (results["videos"], results["left_out"]) == (4, 0)
     assert 0 < results["ratio.bare_decode"] < 1.5
     assert results["unable"]["torchcodec"] == "No module named 'torchcodec'"
     assert "ratio.torchcodec" not in results
-    more = {"build_1": 1.0, "build_2": 2.0, "scaling_2": 2.0, "ratio.build_of_decode": 0.9}
+    more = {
+        "build_1": 1.0, "build_2": 2.0, "decode_2": 2.2,
+        "scaling_2": 2.0, "ratio.build_of_decode": 0.9,
+    }  # fmt: skip
     table = bench_build._table(results | more)
     assert "decoding the needed packets" in table
-    assert "2.00x of 1 worker, 90%" in table
+    assert "2.00x of 1 core" in table
+    assert "90%" in table
+    alone = {"build_1": 1.0, **dict.fromkeys(list(more)[1:])}
+    assert "2 cores" not in bench_build._table(results | alone)
 
 
 @pytest.mark.usefixtures("alone")
@@ -41,12 +48,13 @@ def test_videos_that_cannot_be_read_are_counted_or_refused(
     bad = tmp_path / "bad.avi"
     bad.write_bytes(b"x")
     good = next(synthetic_videos.rglob("*.avi"))
-    assert bench_build.decoding([good, bad], rounds=1)["left_out"] == 1
-    with pytest.raises(bench_build.BenchError, match="no video that every contestant can read"):
-        bench_build.decoding([bad], rounds=1)
+    results, usable = bench_decoders.measure([good, bad], rounds=1)
+    assert (results["left_out"], usable) == (1, [good])
+    with pytest.raises(bench_decoders.BenchError, match="no video that every contestant can read"):
+        bench_decoders.measure([bad], rounds=1)
 
 
 @pytest.mark.slow
 def test_the_whole_benchmark_runs(synthetic_videos: Path) -> None:
     table = bench_build.run(synthetic_videos, rounds=1)
-    assert "whole build, 2 workers" in table
+    assert "whole build, 2 cores" in table

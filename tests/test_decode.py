@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import made_videos
@@ -115,6 +116,27 @@ def test_one_decoder_gives_the_clip_that_shards_hold(tmp_path: Path) -> None:
     clip = decode.clip(path, frames=8, size=SIZE)
     assert clip.pixels.dtype == np.uint8
     assert (clip.padded, clip.decoded, clip.fps) == (0, 40, 25.0)
+
+
+@pytest.mark.parametrize("rule", [*RULES, Sampling("uniform", 60)])
+def test_pixels_are_made_in_the_room_that_is_given(tmp_path: Path, rule: Sampling) -> None:
+    path = made_videos.write(tmp_path / "v.avi", frames=40)
+    room = np.zeros((rule.clips * rule.frames, *SIZE, 3), np.uint8)
+    there = decode.clips(path, rule, SIZE, room=room)
+    for clip, alone in zip(there, decode.clips(path, rule, SIZE), strict=True):
+        np.testing.assert_array_equal(clip.pixels, alone.pixels)
+    if len(there) == 1 and not there[0].padded:
+        assert there[0].pixels.ctypes.data == room.ctypes.data
+
+
+def test_threads_do_not_share_a_converter(tmp_path: Path) -> None:
+    kinds = ["mpeg4_b.avi", "grey.mkv", "mjpeg.mov", "ten_bit.mkv"]  # one size, four formats
+    paths = [made_videos.write(tmp_path / kind, kind) for kind in kinds] * 12
+    expected = [decode.clip(path, frames=8, size=SIZE).pixels for path in paths[: len(kinds)]]
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        clips = list(pool.map(lambda path: decode.clip(path, frames=8, size=SIZE), paths))
+    for at, clip in enumerate(clips):
+        np.testing.assert_array_equal(clip.pixels, expected[at % len(kinds)])
 
 
 def test_short_video_repeats_its_last_frame(tmp_path: Path) -> None:
