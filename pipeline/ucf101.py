@@ -102,14 +102,16 @@ class _Local:
         self.source, self.root = str(source), source.parent if self.is_csv else source
 
     def names(self) -> list[str]:
-        """Every file with a video's suffix, by path relative to the root; links are followed."""
+        """Whatever has a video's suffix, by path relative to the root; links are followed.
+
+        What is no file, a broken link or a pipe, is named too: it is a reject, later.
+        """
         found = []
         for folder, inside, files in os.walk(self.root, onerror=_unread, followlinks=True):
             here = Path(folder)
             inside[:] = [name for name in inside if not _leads_back(here / name)]
             paths = (here / name for name in files)
             found += [path for path in paths if path.suffix.lower() in SUFFIXES]
-        found = [path for path in found if path.is_file() or path.is_symlink()]  # broken: a reject
         return [path.relative_to(self.root).as_posix() for path in found]
 
     def size(self, name: str) -> int:

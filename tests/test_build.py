@@ -215,15 +215,31 @@ def test_output_that_cannot_be_written(videos: Path, tmp_path: Path) -> None:
         building.build(videos, tmp_path / "file" / "set", options=OPTIONS)
 
 
+def _hook(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """Every decoder runs `line` before each video, which is in `path`."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, pipeline.decode as d\n"
+        "plain = d.clips\n"
+        "def clips(path, *a, **k):\n"
+        f"    {line}\n"
+        "    return plain(path, *a, **k)\n"
+        "d.clips = clips\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
 @pytest.fixture
-def troubled(videos: Path, tmp_path: Path) -> Path:
-    """A CSV: three good videos, one that hangs (a pipe nobody writes), one broken, one missing."""
+def troubled(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CSV: three good videos, one that hangs the decoder, one broken, one missing, one a pipe."""
     rows = ["path,label,group"]
     for number, path in enumerate(sorted(videos.rglob("*.avi"))[:3]):
         rows.append(f"{path},good,{number}")
-    os.mkfifo(tmp_path / "hangs.avi")
+    _hook(tmp_path / "hook", monkeypatch, "if 'hangs' in path: __import__('time').sleep(3600)")
+    (tmp_path / "hangs.avi").write_bytes(b"")
     (tmp_path / "broken.avi").write_bytes(b"not a video")
-    rows += ["hangs.avi,bad,7", "broken.avi,bad,8", "missing.avi,bad,9"]
+    os.mkfifo(tmp_path / "pipe.avi")
+    rows += ["hangs.avi,bad,7", "broken.avi,bad,8", "missing.avi,bad,9", "pipe.avi,bad,10"]
     path = tmp_path / "list.csv"
     path.write_text("\n".join(rows) + "\n")
     return path
@@ -235,29 +251,21 @@ def test_bad_videos_are_rejected_by_name_and_the_rest_is_built(
     out = tmp_path / "set"
     limits = Limits(workers=1, timeout=1.5, quiet=True)
     clips = building.build(troubled, out, options=OPTIONS, limits=limits)
-    assert (len(clips.index), clips.rejects) == (3, 3)
+    assert (len(clips.index), clips.rejects) == (3, 4)
     reasons = {one["path"]: one["reason"] for one in building.rejects_of(out)}
     assert reasons["hangs.avi"] == "no answer within 1.5 s"
     assert (
         reasons["broken.avi"] == "it cannot be decoded (Invalid data found when processing input)"
     )
     assert reasons["missing.avi"] == "it cannot be decoded (No such file or directory)"
+    assert reasons["pipe.avi"] == "it is not a regular file"
     assert verify.full(clips) == []
 
 
 def test_a_decoder_that_crashes_costs_its_video_only(
     videos: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(
-        "import os, pipeline.decode as d\n"
-        "plain = d.clips\n"
-        "def clips(path, *a, **k):\n"
-        "    if 'Punch_g02_c01' in path: os.kill(os.getpid(), 11)\n"
-        "    return plain(path, *a, **k)\n"
-        "d.clips = clips\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
+    _hook(tmp_path / "hook", monkeypatch, "if 'Punch_g02_c01' in path: os.kill(os.getpid(), 11)")
     out = tmp_path / "set"
     clips = building.build(videos, out, options=OPTIONS, limits=QUIET)
     assert len(clips.index) == 15
