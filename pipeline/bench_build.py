@@ -31,6 +31,8 @@ from pipeline import bench_decoders as decoders
 from pipeline import ucf101
 from pipeline.bench_decoders import BenchError
 from pipeline.decoder import ENVIRONMENT, settle
+from pipeline.plan import Options
+from shards.writer import sample_bytes
 
 ROUNDS = 5
 BUILD_ROUNDS = 3
@@ -49,6 +51,7 @@ def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
     dataset = ucf101.find(videos)
     paths = [str(dataset.root / video.path) for video in dataset.videos]
     with tempfile.TemporaryDirectory() as scratch:
+        _check_room(scratch)
         environment = {**os.environ, **ENVIRONMENT}  # for all contestants alike
         found = [_plain_names(Path(scratch)), os.environ.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = ":".join(part for part in found if part)
@@ -63,6 +66,18 @@ def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
         raise BenchError(f"the benchmark failed: {last}")
     results = json.loads(done.stdout.splitlines()[-1])
     return json.dumps(results, indent=1) if as_json else _table(results)
+
+
+def _check_room(scratch: str) -> None:
+    options = Options()
+    needed = BUILD_CLIPS * sample_bytes(options.clip_shape) + options.shard_bytes
+    free = shutil.disk_usage(scratch).free
+    if free < needed:
+        raise BenchError(
+            f"the builds to be timed need {needed / 1e9:.1f} GB of scratch space and "
+            f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB free: set TMPDIR to a folder with "
+            "more room."
+        )
 
 
 def _plain_names(scratch: Path) -> str:

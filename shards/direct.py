@@ -6,7 +6,7 @@ machine's host has to find it first. Written directly a clip takes 0.15 ms, and 
 the disk holds.
 
 Odd: O_DIRECT wants whole blocks at aligned addresses, so bytes are gathered in a buffer of whole
-pages, and the last ones go the ordinary way. A file system that takes no direct writes says EINVAL,
+pages, and the last ones go the ordinary way. A file system that takes no direct writes says so
 at the open or at a write; the rest then goes the ordinary way, its pages are dropped at the end.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 _BUFFER = 1 << 20  # bytes; a decoder is two clips (2 MB) ahead, so a write need not hold it up
 _BLOCK = 4096  # of most disks; the others have 512
+_REFUSALS = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
 class DirectFile:
@@ -35,7 +36,7 @@ class DirectFile:
         try:
             self._descriptor = os.open(path, flags | self._direct, 0o666)
         except OSError as error:
-            if error.errno != errno.EINVAL or not self._direct:
+            if error.errno not in _REFUSALS or not self._direct:
                 raise
             self._direct = 0
             self._descriptor = os.open(path, flags, 0o666)
@@ -77,7 +78,7 @@ class DirectFile:
             try:
                 part = part[os.write(self._descriptor, part) :]
             except OSError as error:
-                if error.errno != errno.EINVAL or not self._direct:
+                if error.errno not in _REFUSALS or not self._direct:
                     raise
                 self._go_plain()
 

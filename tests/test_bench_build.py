@@ -54,6 +54,14 @@ def test_videos_that_cannot_be_read_are_counted_or_refused(
         bench_decoders.measure([bad], rounds=1)
 
 
+def test_too_little_scratch_space_is_said_before_anything_is_timed(
+    synthetic_videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_build, "BUILD_CLIPS", 10**9)
+    with pytest.raises(bench_decoders.BenchError, match=r"need 1054.* GB .*: set TMPDIR to a"):
+        bench_build.run(synthetic_videos, rounds=1)
+
+
 @pytest.mark.slow
 def test_the_whole_benchmark_runs(synthetic_videos: Path) -> None:
     table = bench_build.run(synthetic_videos, rounds=1)

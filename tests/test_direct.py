@@ -58,7 +58,7 @@ def test_a_file_system_without_direct_writes_gets_ordinary_ones(
 
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & DIRECT:
             refused.append("write")
-            raise OSError(errno.EINVAL, "Invalid argument")
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
         return plain_write(descriptor, part)
 
     monkeypatch.setattr(direct.os, "open", opening)
