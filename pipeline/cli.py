@@ -206,7 +206,9 @@ def preview(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_sentence
 def bench(videos: Path, rounds: int, as_json: bool) -> None:
-    """How fast VIDEOS become clips, beside torchcodec, OpenCV and bare decoding.
+    """How fast VIDEOS become clips, beside torchcodec, OpenCV and bare decoding; and builds.
+
+    It takes some minutes, 3.2 GB of scratch space (TMPDIR), and an idle machine.
 
     Example: har-shards bench data/UCF-101
     """
