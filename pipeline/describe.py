@@ -90,7 +90,8 @@ def _rejects(out: Path | str) -> list[str]:
     rejects = build.rejects_of(out)
     if not rejects:
         return []
-    lines = [f"{len(rejects)} videos are not in the set, see {out}/{manifest.REJECTS}:"]
+    what = "1 video is" if len(rejects) == 1 else f"{len(rejects)} videos are"
+    lines = [f"{what} not in the set, see {out}/{manifest.REJECTS}:"]
     lines += [f"  {one['path']}: {one['reason']}" for one in rejects[:_REJECTS_SHOWN]]
     if len(rejects) > _REJECTS_SHOWN:
         lines.append(f"  and {len(rejects) - _REJECTS_SHOWN} more")

@@ -267,11 +267,11 @@ def _by_regex(regex: str, path: str) -> str:
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise DatasetError(f"--group-regex {regex!r} is no regular expression: {error}.") from error
+        raise DatasetError(f"--group-regex '{regex}' is no regular expression: {error}.") from error
     match = pattern.search(path)
     if not match or not match.re.groups:
         raise DatasetError(
-            f"--group-regex {regex!r} finds no group in {path}: it needs one pair of brackets that "
+            f"--group-regex '{regex}' finds no group in {path}: it needs one pair of brackets that "
             "matches in every path, for example '_g(\\d+)_'."
         )
     return match.groupdict().get("group") or match[1] or ""
