@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -183,10 +182,11 @@ def _scan(
 
 def _whole(path: Path) -> bytes:
     """The bytes of a RIFF file that fits in memory; of others nothing."""
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, for ever
         raise VideoError(f"{path} is not a regular file.")
     with path.open("rb", buffering=0) as file:
-        if file.read(4) != b"RIFF" or os.fstat(file.fileno()).st_size > _IN_MEMORY:
+        if file.read(4) != b"RIFF" or about.st_size > _IN_MEMORY:
             return b""
         file.seek(0)
         return file.readall()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB"}
 # Frames that are resized in one call, and their bytes: a call of its own for each frame costs 14 us
-# more, and what is much larger than a core's cache comes back from memory for the resize.
+# more; more than 8 in a call gain nothing and take memory.
 _BATCH, _BATCH_BYTES = 8, 2 << 20
 
 

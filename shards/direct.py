@@ -1,9 +1,8 @@
 """A new file, written once from its start to its end, past the page cache where that can be.
 
 A shard set is larger than memory or soon will be. In the page cache, each new shard pushes out what
-others need, and finding pages for it takes up to 3 ms a clip where memory is short or a virtual
-machine's host has to find it first. Written directly a clip takes 0.15 ms, and `verify` reads what
-the disk holds.
+others need, and on a virtual machine whose host has to find the memory first, that took up to 3 ms
+a clip. Written directly a clip takes 0.15 ms, and `verify` reads what the disk holds.
 
 Odd: O_DIRECT wants whole blocks at aligned addresses, so bytes are gathered in a buffer of whole
 pages, and the last ones go the ordinary way. A file system that takes no direct writes says so

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +56,40 @@ def test_videos_that_cannot_be_read_are_counted_or_refused(
     assert (results["left_out"], usable) == (1, [good])
     with pytest.raises(bench_decoders.BenchError, match="no video that every contestant can read"):
         bench_decoders.measure([bad], rounds=1)
+
+
+def test_contestants_take_turns_and_are_charged_for_cpu_time() -> None:
+    order: list[str] = []
+
+    def busy(_: Path) -> int:
+        order.append("busy")
+        end = time.process_time() + 0.002
+        while time.process_time() < end:
+            pass
+        return 16
+
+    def waiting(_: Path) -> int:
+        order.append("waiting")
+        time.sleep(0.002)
+        return 16
+
+    videos = [Path(f"{number}.avi") for number in range(2 * bench_decoders.TURN)]
+    spent = bench_decoders._round({"busy": busy, "waiting": waiting}, videos, 0)
+    turns = order[:: bench_decoders.TURN]
+    assert turns == ["busy", "waiting", "waiting", "busy"]
+    assert spent["busy"][0] > 0.04 > spent["waiting"][0]
+    assert min(spent["busy"][1], spent["waiting"][1]) > 0.04
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process")
+def test_a_build_on_one_core_stays_there_with_what_it_starts() -> None:
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    program = "import os; print(*os.sched_getaffinity(0))"
+    with bench_build._on([core]):
+        said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert said.stdout.split() == [str(core).encode()]
+    assert os.sched_getaffinity(0) == before
 
 
 def test_too_little_scratch_space_is_said_before_anything_is_timed(

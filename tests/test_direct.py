@@ -45,7 +45,7 @@ def test_all_bytes_are_there(tmp_path: Path, size: int, is_scratch: bool) -> Non
 def test_a_file_system_without_direct_writes_gets_ordinary_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str
 ) -> None:
-    plain_open, plain_write, refused = os.open, os.write, []
+    plain_open, plain_write, refused, dropped = os.open, os.write, [], []
 
     def opening(path: Path, flags: int, *mode: int) -> int:
         if refuses == "open" and flags & DIRECT:
@@ -64,8 +64,9 @@ def test_a_file_system_without_direct_writes_gets_ordinary_ones(
     monkeypatch.setattr(direct.os, "open", opening)
     if refuses == "write":
         monkeypatch.setattr(direct.os, "write", writing)
+    monkeypatch.setattr(direct.os, "posix_fadvise", lambda *given: dropped.append(given[3]))
     _write(tmp_path / "file", _parts(3_000_001))
-    assert refused == [refuses]
+    assert (refused, dropped) == ([refuses], [os.POSIX_FADV_DONTNEED])
     assert (tmp_path / "file").read_bytes() == b"".join(_parts(3_000_001))
 
 
