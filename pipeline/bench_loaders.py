@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -200,7 +201,13 @@ def _litdata_sample(root: str, sample: int) -> dict[str, Any]:
 
 
 def litdata(clips: Manifest, batch_size: int, workers: int, scratch: Path) -> Contestant:
-    """LitData over the same clips in its own format. Raises ImportError where it is missing."""
+    """LitData over the same clips in its own format. Raises ImportError where it is missing.
+
+    Its `optimize` empties its cache folders, /tmp/data and /tmp/chunks unless told otherwise,
+    whatever is in them: here they lie in `scratch`.
+    """
+    for name in ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER"):
+        os.environ[name] = str(scratch / name.lower())
     from litdata import StreamingDataLoader, StreamingDataset, optimize
 
     folder = scratch / "litdata"
