@@ -30,6 +30,7 @@ $(BIN)/python:
 # Installed again whenever the project's own requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/link && ln -sfn ../.. $(VENV)/link/har  # for mypy: this folder under its import name
 	@touch $@
 
 install: $(VENV)/.installed  ## Make .venv and install the project with its tested versions.

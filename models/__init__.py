@@ -13,8 +13,9 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from models.spec import InputSpec
-from models.weights import WeightsError, WeightsInfo
+from ..errors import HarError
+from .spec import InputSpec
+from .weights import WeightsError, WeightsInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,15 +32,15 @@ __all__ = [
 ]
 
 _WHERE = {
-    "resnet3d": ("models.resnet3d", "ResNet3D"),
-    "r2plus1d": ("models.r2plus1d", "R2Plus1D"),
-    "convlstm": ("models.convlstm", "ConvLSTM"),
-    "r3d": ("models.r3d", "R3D"),
+    "resnet3d": ("har.models.resnet3d", "ResNet3D"),
+    "r2plus1d": ("har.models.r2plus1d", "R2Plus1D"),
+    "convlstm": ("har.models.convlstm", "ConvLSTM"),
+    "r3d": ("har.models.r3d", "R3D"),
 }
 NAMES = tuple(_WHERE)
 
 
-class UnknownModelError(ValueError):
+class UnknownModelError(HarError):
     """Asked for a network that is not one of the four; the message lists them."""
 
 
@@ -85,10 +86,10 @@ def options_of(name: str) -> dict[str, Any]:
 def load_torchvision_state(model: nn.Module, state_dict: dict[str, Any]) -> None:
     """Load torchvision's `r3d_18` / `r2plus1d_18` state into our `resnet3d` / `r2plus1d`.
 
-    The key map is documented at `models.resnet3d.TORCHVISION_KEYS`. Raises WeightsError, naming
+    The key map is documented at `har.models.resnet3d.TORCHVISION_KEYS`. Raises WeightsError, naming
     the first keys that do not fit; the model is then left as it was.
     """
-    from models.resnet3d import load_torchvision_state as load
+    from .resnet3d import load_torchvision_state as load
 
     load(model, state_dict)
 

@@ -2,7 +2,7 @@
 
 What is odd about it:
 - The paper had to cut resolution, frames and layers because the network ran out of memory. Here
-  `memory="lean"` recomputes gates in the backward pass (`models.recurrence`), exactly; figures are
+  `memory="lean"` recomputes gates in the backward pass (`har.models.recurrence`), exactly; figures are
   in docs/benchmarks.md.
 - A strided convolution and a pool, the stem, come first, and each layer but the first reads the
   layer below through a 2x2 pool: the paper does not say how it went from pixels to states. States
@@ -25,8 +25,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.recurrence import Plan, Recurrence
-from models.spec import InputSpec
+from .recurrence import Plan, Recurrence
+from .spec import InputSpec
 
 State = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer, each [B,C,H,W]
 _MEMORY = ("lean", "fast")

@@ -1,4 +1,4 @@
-"""Gate arithmetic of one ConvLSTM step, forward and backward, for `models.recurrence`.
+"""Gate arithmetic of one ConvLSTM step, forward and backward, for `har.models.recurrence`.
 
 What is odd about it:
 - tanh is 2 sigmoid(2x) - 1: torch's float32 tanh takes ten times its sigmoid's time on a CPU (457

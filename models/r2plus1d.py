@@ -18,9 +18,9 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import weights as weight_files
-from models.resnet3d import ResidualNet
-from models.weights import WeightsError
+from . import weights as weight_files
+from .resnet3d import ResidualNet
+from .weights import WeightsError
 
 STEM_MID = 45  # at width 64; scaled with the width otherwise
 _MIDPLANES = ("matched", "torchvision")
@@ -50,7 +50,7 @@ class R2Plus1D(ResidualNet):
     """R(2+1)D-18 from scratch.
 
     midplanes: "matched" or "torchvision", see the head of this file.
-    The other options are those of `models.resnet3d.ResNet3D`; "kinetics400" weights are
+    The other options are those of `har.models.resnet3d.ResNet3D`; "kinetics400" weights are
     torchvision's r2plus1d_18 and need midplanes="torchvision".
     """
 

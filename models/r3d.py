@@ -17,9 +17,9 @@ from pathlib import Path
 import torchvision.models.video as torchvision_video
 from torch import Tensor, nn
 
-from models import weights as weight_files
-from models.spec import InputSpec
-from models.weights import WeightsInfo
+from . import weights as weight_files
+from .spec import InputSpec
+from .weights import WeightsInfo
 
 BACKBONES = ("r3d_18", "r2plus1d_18", "mc3_18")
 GROUPS = ("stem", "layer1", "layer2", "layer3", "layer4")

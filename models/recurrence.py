@@ -10,7 +10,7 @@ What is odd about it, and what it buys:
 - The stem before the layer and the pool after it are part of it, so what they produce at full
   resolution exists for one chunk at a time.
 - Weight gradients are one convolution per chunk, not one per step.
-- Convolutions run in the dtype of the weights, gate arithmetic (`models.gates`) in float32.
+- Convolutions run in the dtype of the weights, gate arithmetic (`har.models.gates`) in float32.
 Layout: time-major `[T,B,C,H,W]`, channels last in memory (of 12 convolutions measured on a CPU, 9
 run 1.1 to 3.9 times as fast forward as planar ones, in bfloat16 and float32, none below 0.9);
 gates along the channels: input, forget, output, candidate.
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.gates import activate, gates_and_cells, split, step_backward_, tanh
+from .gates import activate, gates_and_cells, split, step_backward_, tanh
 
 aten = torch.ops.aten
 

@@ -19,9 +19,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import weights as weight_files
-from models.spec import InputSpec
-from models.weights import WeightsError, WeightsInfo
+from . import weights as weight_files
+from .spec import InputSpec
+from .weights import WeightsError, WeightsInfo
 
 # A convolution of a block: (in, out, stride (t, s), (in, out) of the whole block) -> module.
 ConvMaker = Callable[[int, int, tuple[int, int], tuple[int, int]], nn.Module]
@@ -125,7 +125,7 @@ class ResidualNet(nn.Module):
     def load_weights(self, weights: str | Path | None, builder: str, hint: str = "") -> None:
         """Take everything but the classifier from a file; its sha256 goes to `weights_info`.
 
-        The file may use torchvision's names or ours. See `models.weights.obtain` for `weights`.
+        The file may use torchvision's names or ours. See `har.models.weights.obtain` for `weights`.
         """
         obtained = weight_files.obtain(weights, builder)
         if obtained is None:

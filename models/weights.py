@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import HarError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ CLASSIFIER = "fc."  # the layer that the paper (S1.4) replaces; never taken from
 _WRAPPERS = ("state_dict", "model")  # keys under which checkpoints commonly hold the state dict
 
 
-class WeightsError(ValueError):
+class WeightsError(HarError):
     """Pretrained weights that cannot be had, read or fitted; the message says what to do."""
 
 

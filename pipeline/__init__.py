@@ -1,0 +1,1 @@
+"""Video files -> shards: decoding, building, looking at what was built."""

@@ -5,38 +5,14 @@ Odd: av, numpy and torch are imported inside the command bodies only: --help ans
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-Command = Callable[..., Any]
-_OURS = ("pipeline", "shards")
-
-
-class UserError(click.ClickException):
-    """A mistake the user can mend: one sentence, exit code 2."""
-
-    exit_code = 2
-
-
-def one_sentence(command: Command) -> Command:
-    """Turn the project's own errors into one sentence on standard error and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except ValueError as error:
-            if type(error).__module__.split(".")[0] not in _OURS:
-                raise
-            raise UserError(str(error)) from error
-
-    return wrapped
+from ..errors import UserError, one_sentence
 
 
 def _folder(text: str | None = None, **options: Any) -> Any:
@@ -93,10 +69,11 @@ def build(videos: str, out: str, scheduler: str | None, **given: Any) -> None:
 
     Example: har-shards build data/UCF-101 --out data/shards
     """
-    from pipeline import build as building
-    from pipeline import cluster, describe
-    from pipeline.plan import Options, parse_bytes, parse_size
-    from pipeline.sampling import Sampling
+    from .build import build as building
+    from .build import dask
+    from .build.plan import Options, parse_bytes, parse_size
+    from .inspect import info as describe
+    from .sampling import Sampling
 
     sampling = Sampling(given["sampling"], given["frames"], given["stride"], given["clips"])
     options = Options(
@@ -108,7 +85,7 @@ def build(videos: str, out: str, scheduler: str | None, **given: Any) -> None:
     limits = building.Limits(given["workers"], given["timeout"], given["max_rejects"])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     try:
-        with cluster.executor(scheduler) as executor:
+        with dask.executor(scheduler) as executor:
             made = building.build(
                 videos, out, options=options, limits=limits, classes=given["classes"],
                 group_regex=given["group_regex"], executor=executor,
@@ -129,7 +106,7 @@ def info(shard_set: str, split_name: str | None, seed: int) -> None:
 
     Example: har-shards info data/shards --split grouped
     """
-    from pipeline import describe
+    from .inspect import info as describe
 
     click.echo(
         describe.split(shard_set, split_name, seed) if split_name else describe.set(shard_set)
@@ -149,9 +126,9 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
 
     Example: har-shards verify data/shards
     """
-    from pipeline.progress import Progress
-    from shards import manifest
-    from shards import verify as checks
+    from ..shards.format import shard_set as manifest
+    from ..shards.format import verify as checks
+    from .build.progress import Progress
 
     clips = manifest.load(shard_set)
     if quick:
@@ -191,7 +168,7 @@ def preview(
 
     Example: har-shards preview data/shards -o sheet.png --class 'Yo*'
     """
-    from pipeline import preview as previews
+    from .inspect import preview as previews
 
     picture = previews.sheet(
         shard_set, rows=max(1, rows), frames=max(1, frames), classes=classes, keys=keys
@@ -212,9 +189,9 @@ def bench(videos: Path, rounds: int, as_json: bool) -> None:
 
     Example: har-shards bench data/UCF-101
     """
-    from pipeline import bench_build
+    from .benchmark import build_bench
 
-    click.echo(bench_build.run(videos, as_json=as_json, rounds=rounds))
+    click.echo(build_bench.run(videos, as_json=as_json, rounds=rounds))
 
 
 @shards_main.command()
@@ -228,8 +205,8 @@ def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
 
     Example: har-shards synthetic data/demo/videos
     """
-    from pipeline import synthetic as videos
-    from pipeline.progress import Progress
+    from . import synthetic as videos
+    from .build.progress import Progress
 
     bar = Progress(len(videos.CLASSES) * groups * clips, "synthetic")
     paths = videos.write(out, groups=groups, clips=clips, seed=seed, progress=lambda _: bar.step())
@@ -258,7 +235,7 @@ def bench_loader_main(shards: str | None, workers: str, **given: Any) -> None:
 
     Example: har-bench-loader data/shards --workers 2
     """
-    from pipeline import bench
+    from .benchmark import loader_bench
 
     try:
         counts = [int(number) for number in workers.split(",")]
@@ -266,4 +243,4 @@ def bench_loader_main(shards: str | None, workers: str, **given: Any) -> None:
         counts = [-1]
     if min(counts) < 0:
         raise UserError(f"--workers {workers!r} does not work: give numbers from 0 on, as 0,1,2,4.")
-    click.echo(bench.run(shards, workers=counts, **given))
+    click.echo(loader_bench.run(shards, workers=counts, **given))

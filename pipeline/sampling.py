@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
+from ..errors import HarError
+
 RULES = ("paper", "uniform", "dense")
 
 
-class SamplingError(ValueError):
+class SamplingError(HarError):
     """Sampling options that make no clip; the text is one sentence."""
 
 

@@ -27,6 +27,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import HarError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -46,7 +48,7 @@ PATHS: dict[str, Callable[[float, float], tuple[float, float]]] = {
 CLASSES = tuple(PATHS)
 
 
-class SyntheticError(ValueError):
+class SyntheticError(HarError):
     """A synthetic set that cannot be written as asked; the text is one sentence."""
 
 

@@ -1,0 +1,1 @@
+"""Shard sets: the format on disk, where they are stored, transforms and the loader."""

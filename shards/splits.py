@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.manifest import NO_GROUP, SIDES, Manifest
+from ..errors import HarError
+from .format.shard_set import NO_GROUP, SIDES, Manifest
 
 NAMES = ("grouped", "official-1", "official-2", "official-3", "paper", "csv")
 _TRAIN, _VAL, _TEST = 1, 2, 3  # as in manifest.SIDES
@@ -28,7 +29,7 @@ _OFFICIAL_TEST = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}
 _OFFICIAL_VAL = range(22, 26)
 
 
-class SplitError(ValueError):
+class SplitError(HarError):
     """A split that this shard set cannot give; the text is one sentence with the way out."""
 
 

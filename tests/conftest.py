@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import synthetic
+from har.pipeline import synthetic
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from dataclasses import replace as _replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import models
-from shards.splits import NAMES as SPLITS
+from .. import models
+from ..errors import HarError
+from ..shards.splits import NAMES as SPLITS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": models.NAMES,
@@ -33,7 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("auto", "bf16", "fp32"),
     "compile": ("auto", "on", "off"),
 }
-AUTO = -1  # --batch-size auto, until `training.capacity` has found it
+AUTO = -1  # --batch-size auto, until `har.training.runtime.memory` has found it
 
 
 _LEAST = {
@@ -44,7 +45,7 @@ _LEAST = {
 }  # fmt: skip
 
 
-class ConfigError(ValueError):
+class ConfigError(HarError):
     """A setting outside what is allowed; the text is one sentence."""
 
 

@@ -1,12 +1,12 @@
 """The training loop of all four models: `train_step`, `evaluate`, `fit`. Reads top to bottom.
 
-uint8 batch -> device -> augmentation (all in `training.feed`) -> model -> loss -> optimizer.
+uint8 batch -> device -> augmentation (all in `har.training.input.device_loader`) -> model -> loss -> optimizer.
 
 Odd:
 - No step waits for the device: losses and hits are summed there and read once an epoch.
 - The loss that trains is weighted by class (paper, section 3.4); every loss that is reported, for
   train, val and test, is not, so that they can be compared.
-- The last batch of an epoch is filled up to full size (`shards.plan`); fill-up rows carry weight
+- The last batch of an epoch is filled up to full size (`har.shards.loading.batch_sampler`); fill-up rows carry weight
   0 in loss and metrics.
 """
 
@@ -20,14 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shards import mix
-from training import capacity, checkpoint, clock, compiling, distributed, progress, run, signals
-from training.config import Config, ConfigError
-from training.distributed import Ranks
-from training.feed import Ready
-from training.metrics import Running
-from training.prepare import prepare
-from training.trainer import Log, Position, Trainer
+from ..shards.transforms import mixup
+from .config import Config, ConfigError
+from .evaluation.metrics import Running
+from .input.device_loader import Ready
+from .runtime import (
+    checkpoint,
+    compiling,
+    distributed,
+    memory,
+    progress,
+    run_dir,
+    signals,
+    step_timer,
+)
+from .runtime.distributed import Ranks
+from .setup import prepare
+from .state import Log, Position, Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -78,12 +87,12 @@ def _mixed(trainer: Trainer, batch: Ready) -> tuple[torch.Tensor, torch.Tensor]:
     config = trainer.config
     if config.mix == "none":
         return batch.clips, batch.labels
-    drawn = mix.draw(
+    drawn = mixup.draw(
         config.mix, config.mix_alpha, seed=config.seed, epoch=trainer.position.epoch,
         keys=batch.keys, size=trainer.preprocessing.size,
     )  # fmt: skip
     classes = len(trainer.manifest.classes)
-    return mix.apply(batch.clips, drawn), mix.targets(batch.labels, drawn, classes)
+    return mixup.apply(batch.clips, drawn), mixup.targets(batch.labels, drawn, classes)
 
 
 def forward(model: nn.Module, clips: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
@@ -168,8 +177,8 @@ def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
         "val_acc": checked["acc"],
         "lr": trainer.rate.value,
         "clips_per_s": trained["count"] / train_seconds,
-        **clock.shares(position.waited, position.transferred, train_seconds),
-        "peak_bytes": run.peak_bytes(trainer.device),
+        **step_timer.shares(position.waited, position.transferred, train_seconds),
+        "peak_bytes": run_dir.peak_bytes(trainer.device),
         "seconds": position.epoch_seconds,
     }
     if bad.item() >= 0:
@@ -219,22 +228,22 @@ def fit(
     signals.Interrupted after saving.
     """
     with distributed.join(config.device, config.rank_timeout) as ranks:
-        trainer = prepare(config, folder, log if ranks.speaks else run.silent, ranks)
+        trainer = prepare(config, folder, log if ranks.speaks else run_dir.silent, ranks)
         try:
             if resume is not None:
                 trainer.restore(resume)
                 place = trainer.position
                 trainer.log(f"going on from epoch {place.epoch}, step {place.step}")
-            trainer.log(capacity.foretell(trainer))
+            trainer.log(memory.foretell(trainer))
             compiling.settle(trainer)
             if ranks.speaks:
-                run.start(trainer, resumed=resume is not None)
+                run_dir.start(trainer, resumed=resume is not None)
             with signals.watch() as watch:
                 return _train(trainer, watch)
         except (RuntimeError, MemoryError) as error:
-            if not capacity.is_full(error):
+            if not memory.is_full(error):
                 raise
-            raise ConfigError(capacity.too_large(trainer)) from error
+            raise ConfigError(memory.too_large(trainer)) from error
         finally:
             trainer.close()
 
@@ -246,10 +255,10 @@ def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
         line = train_epoch(trainer, watch)
         trainer.log(progress.describe(line))
         if not (math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])):
-            return run.finish(trainer, progress.diverged(line), finite=False)
+            return run_dir.finish(trainer, progress.diverged(line), finite=False)
         _close_epoch(trainer, line)
         reason = trainer.ranks.from_first(_over(trainer))
-    return run.finish(trainer, reason, finite=True)
+    return run_dir.finish(trainer, reason, finite=True)
 
 
 def _close_epoch(trainer: Trainer, line: dict[str, Any]) -> None:
@@ -265,7 +274,7 @@ def _close_epoch(trainer: Trainer, line: dict[str, Any]) -> None:
         if improved:
             checkpoint.save(state, trainer.folder / "best.pt")
         checkpoint.save_last(state, trainer.folder)
-        run.record(trainer)
+        run_dir.record(trainer)
         if trainer.events is not None:
             trainer.events.add(line)
 

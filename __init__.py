@@ -1,0 +1,1 @@
+"""har: decode videos once into shards of uint8 clips, stream them, train four video models."""

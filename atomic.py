@@ -1,0 +1,47 @@
+"""Write a file whole or not at all: temporary name, sync, rename, sync of the folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def temporary_name(path: Path, writer: str = "") -> Path:
+    """`.NAME.tmp`, or `.NAME.WRITER.tmp` where several processes may write the same file."""
+    return path.with_name(f".{path.name}.{writer}.tmp" if writer else f".{path.name}.tmp")
+
+
+@contextmanager
+def replacing(path: Path, writer: str = "") -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what the block writes there becomes `path` at its end.
+
+    Where the block or the sync fails, `path` is as it was and the temporary file is removed.
+    Raises OSError.
+    """
+    temporary = temporary_name(path, writer)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path`; the file is whole or as it was before. Raises OSError."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

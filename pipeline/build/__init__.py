@@ -1,0 +1,1 @@
+"""A data set of videos -> a shard set: plan, shard tasks, executors."""

@@ -1,0 +1,193 @@
+"""What a build will do: which videos go to which shard, in which order. Pure, and hashed.
+
+The order follows group numbers, not classes: all of g01, then all of g02. A leak-free split of
+UCF101 takes whole group numbers, so each of its sides is a run of shards, and every run of clips
+holds many classes. Shards are cut between groups where that is possible.
+
+Odd: a small set is cut into 8 shards even if one could hold it all, so that the work can be spread;
+the number of workers has no part in the plan.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import groupby
+from typing import Any
+
+from ...errors import HarError
+from ...shards.format.writer import sample_bytes
+from ..dataset import Dataset, Video
+from ..sampling import Sampling
+
+SHARDS_AT_LEAST = 8
+MIN_SHARD_BYTES = 1 << 10
+
+
+class PlanError(HarError):
+    """Options that make no plan; the text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the bytes of a set depend on. size: (H, W). shard_bytes: most bytes of a shard."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    size: tuple[int, int] = (128, 171)
+    shard_bytes: int = 64_000_000
+    keep_partial: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(1 <= side <= 4096 for side in self.size):
+            raise PlanError(f"--size {self.size[0]}x{self.size[1]}: each side must be in 1..4096.")
+        if self.shard_bytes < MIN_SHARD_BYTES:
+            raise PlanError(f"--shard-size {self.shard_bytes} bytes: give at least 1KB.")
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        return (self.sampling.frames, *self.size, 3)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """shards: the videos of each. groups: group names in order, their place is their number.
+
+    first: number of the first video of each shard. facts: all that the bytes depend on but the
+    videos' contents; `hash` is its digest.
+    """
+
+    dataset: Dataset
+    options: Options
+    shards: tuple[tuple[Video, ...], ...]
+    first: tuple[int, ...]
+    groups: tuple[str, ...]
+    facts: dict[str, Any]
+    hash: str
+
+    @property
+    def bytes(self) -> int:
+        """Most bytes the finished set takes, its index left out."""
+        videos = len(self.dataset.videos) * self.options.sampling.clips
+        return videos * sample_bytes(self.options.clip_shape) + len(self.shards) * 1024
+
+
+def make(dataset: Dataset, options: Options) -> Plan:
+    """A pure function of the videos (names, sizes, classes, groups) and the options."""
+    grouping = dataset.grouping
+    videos = sorted(dataset.videos, key=lambda video: _order(video, grouping))
+    clips = options.sampling.clips
+    room = options.shard_bytes // (sample_bytes(options.clip_shape) * clips)
+    room = max(1, min(room, -(-len(videos) // SHARDS_AT_LEAST)))
+    shards = _pack(videos, room)
+    first, count = [], 0
+    for shard in shards:
+        first.append(count)
+        count += len(shard)
+    facts = _facts(dataset, options)
+    text = json.dumps([facts, [asdict(video) for video in videos]], sort_keys=True)
+    return Plan(
+        dataset=dataset,
+        options=options,
+        shards=tuple(shards),
+        first=tuple(first),
+        groups=tuple(sorted({video.group for video in videos} - {""}, key=_natural)),
+        facts=facts,
+        hash=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """What decodes, resizes and checks: other versions may give other pixels."""
+    return {name: _version(name) for name in ("av", "numpy", "torch", "xxhash", "har-ucf101")}
+
+
+@functools.cache  # each shard asks, and reading a package's metadata takes a millisecond
+def _version(name: str) -> str:
+    return version(name)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """ "sampling frames: 16 there, 8 now" for each fact in which two plans differ."""
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name), new.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            lines += [f"{name} {line}" for line in differences(was, now)]
+        elif was != now:
+            lines.append(f"{name}: {_short(was)} there, {_short(now)} now")
+    return lines
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _facts(dataset: Dataset, options: Options) -> dict[str, Any]:
+    from ..decode.frames import RESIZE
+
+    listing = json.dumps([[video.path, video.size] for video in dataset.videos])
+    facts = {
+        "sampling": options.sampling.describe(),
+        "resize": {**RESIZE, "size": list(options.size)},
+        "shard_bytes": options.shard_bytes,
+        "keep_partial": options.keep_partial,
+        "classes": list(dataset.classes),
+        "grouping": dataset.grouping,
+        "videos": len(dataset.videos),
+        "listing": hashlib.sha256(listing.encode()).hexdigest()[:16],
+        "versions": versions(),
+    }
+    result: dict[str, Any] = json.loads(json.dumps(facts))
+    return result
+
+
+def _order(video: Video, grouping: str | None) -> tuple[Any, ...]:
+    """Group number, then class, then key; without groups a fixed shuffle, to mix the classes."""
+    if grouping is None:
+        return (hashlib.sha256(video.key.encode()).hexdigest(),)
+    number = video.group.rsplit("/", 1)[-1] if grouping == "ucf101" else video.group
+    return (_natural(number), video.label, video.key)
+
+
+def _pack(videos: list[Video], room: int) -> list[tuple[Video, ...]]:
+    """Cut into runs of at most `room`, between groups where that is possible."""
+    shards: list[tuple[Video, ...]] = []
+    current: list[Video] = []
+    for name, members in groupby(videos, key=lambda video: video.group):
+        group = list(members)
+        if current and (len(current) + len(group) > room) and name:
+            shards.append(tuple(current))
+            current = []
+        for video in group:
+            if len(current) == room:
+                shards.append(tuple(current))
+                current = []
+            current.append(video)
+    return [*shards, tuple(current)] if current else shards
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key in which g9 comes before g10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "128x171" -> (128, 171), height first. Raises PlanError."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip())
+    if not match:
+        raise PlanError(f"--size {text!r}: give height x width, as in 128x171.")
+    return int(match[1]), int(match[2])
+
+
+def parse_bytes(text: str) -> int:
+    """ "64MB" -> 64000000 (KB, MB, GB are powers of 1000; KiB, MiB, GiB of 1024)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise PlanError(f"--shard-size {text!r}: give a size as in 64MB or 8MB.")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))

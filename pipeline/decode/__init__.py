@@ -1,0 +1,1 @@
+"""A video file -> clips, uint8 [T,H,W,3]."""

@@ -1,0 +1,1 @@
+"""Looking at a shard set: its description in words, contact sheets."""

@@ -1,0 +1,1 @@
+"""The format of a shard set: schema, writing, reading, verification."""

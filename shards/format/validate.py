@@ -1,0 +1,73 @@
+"""What manifest and index must be before anybody uses a number of theirs.
+
+A manifest comes from wherever the set does. Offsets outside the shards, sizes that overflow, names
+that climb out of the folder or the cache: each is refused with one sentence when the set is opened,
+and no reader checks again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from .shard_set import INDEX, MANIFEST, NO_GROUP, SIDES, Manifest, ShardSetError
+
+_SHARD_NAME = re.compile(r"shard-\d{6,}\.tar")
+_CHECKSUM = re.compile(r"[0-9a-f]{32}")  # it names a file of the cache
+_UCF_GROUP = re.compile(r"/g\d{1,9}$")
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Refuse what a hostile or damaged manifest could use: paths that climb out, absurd sizes."""
+    where = f"{manifest.root}/{MANIFEST}"
+    shape = manifest.clip_shape
+    if len(shape) != 4 or min(shape) < 1 or math.prod(shape) > 2**32:
+        raise ShardSetError(f"{where}: clip shape {shape} is not a sensible [T, H, W, C].")
+    names = [shard.name for shard in manifest.shards]
+    bad = [name for name in names if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name)]
+    if bad or len(set(names)) != len(names):
+        raise ShardSetError(f"{where}: shard names must be distinct and like shard-000000.tar.")
+    if any(not _is_size(n) for shard in manifest.shards for n in (shard.samples, shard.bytes)):
+        raise ShardSetError(f"{where}: a shard has a negative or absurd size.")
+    if not all(_CHECKSUM.fullmatch(str(shard.xxh3)) for shard in manifest.shards):
+        raise ShardSetError(f"{where}: a shard's xxh3 is not 32 hex digits.")
+    if not manifest.classes or any(not isinstance(name, str) for name in manifest.classes):
+        raise ShardSetError(f"{where}: it names no classes.")
+    if any(not isinstance(name, str) for name in manifest.groups):
+        raise ShardSetError(f"{where}: a group's name is not text.")
+    if manifest.grouping == "ucf101" and not all(map(_UCF_GROUP.search, manifest.groups)):
+        raise ShardSetError(f"{where}: its groups are not UCF101's, as it says they are.")
+    if not isinstance(manifest.sampling, dict) or not isinstance(manifest.resize, dict):
+        raise ShardSetError(f"{where}: its sampling and resize rules are not JSON objects.")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def check_index(manifest: Manifest, index: np.ndarray) -> None:
+    """Every number in the index must point at something that exists."""
+    path = f"{manifest.root}/{INDEX}"
+    if len(index) != sum(shard.samples for shard in manifest.shards):
+        raise ShardSetError(f"{path} and {MANIFEST} disagree on the number of samples.")
+    if len(index) == 0:
+        raise ShardSetError(f"the shard set at {manifest.root} holds no clip.")
+    if np.frombuffer(index["key"].tobytes(), np.uint8).max() >= 128:
+        raise ShardSetError(f"{path} has a key that is not ASCII.")
+    if index["shard"].max() >= len(manifest.shards):
+        raise ShardSetError(f"{path} names a shard that {MANIFEST} does not.")
+    if index["label"].max() >= len(manifest.classes):
+        raise ShardSetError(f"{path} has a label outside the {len(manifest.classes)} classes.")
+    if index["group"].max() >= len(manifest.groups) or index["group"].min() < NO_GROUP:
+        raise ShardSetError(f"{path} has a group outside the {len(manifest.groups)} groups.")
+    if index["side"].max() >= len(SIDES):
+        raise ShardSetError(f"{path} has a split side outside {SIDES}.")
+    sizes = np.array([shard.bytes for shard in manifest.shards], np.uint64)[index["shard"]]
+    clip = np.uint64(manifest.clip_bytes)
+    if (sizes < clip).any() or (index["offset"] > sizes - clip).any():
+        bad = int(np.argmax((sizes < clip) | (index["offset"] > sizes - clip)))
+        raise ShardSetError(
+            f"{path}: sample {index['key'][bad].decode(errors='replace')} lies outside its shard."
+        )

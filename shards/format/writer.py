@@ -1,0 +1,128 @@
+"""Write one shard: a plain tar of KEY.npy, KEY.cls and KEY.json, whole or not there.
+
+The bytes are a function of the samples alone: times, owners and modes are fixed, JSON keys are
+sorted. The tar goes under a temporary name; `close` syncs and renames it.
+
+Odd: `KEY.json` carries a checksum of itself (`xxh3`), so that `verify` can name the one sample of
+which a bit turned, whichever member it is in. Tar headers are made by hand of the few fields that
+matter; `verify` builds them again and compares.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from ...atomic import sync_folder
+from .direct import DirectFile
+from .shard_set import ShardInfo
+
+BLOCK = 512
+_SORTED = json.JSONEncoder(sort_keys=True)
+END = bytes(2 * BLOCK)  # a tar ends with two empty blocks
+
+
+def temporary_name(path: Path, writer: str = "") -> Path:
+    """`.NAME.tmp`, or `.NAME.WRITER.tmp`: two processes may be at one shard without harm."""
+    return path.with_name(f".{path.name}.{writer}.tmp" if writer else f".{path.name}.tmp")
+
+
+class ShardWriter:
+    """`with ShardWriter(path) as shard: ... shard.close()`; without `close` there is no shard.
+
+    writer: part of the temporary name. is_synced: False where the file is but scratch.
+    """
+
+    def __init__(self, path: Path, writer: str = "", *, is_synced: bool = True) -> None:
+        self._path, self._temporary = path, temporary_name(path, writer)
+        self._is_synced = is_synced
+        self._file = DirectFile(self._temporary, is_scratch=not is_synced)
+        self._checksum = xxhash.xxh3_128()
+        self._offset = self._samples = 0
+
+    def add(
+        self, key: str, pixels: np.ndarray, label: int, about: dict[str, Any]
+    ) -> tuple[int, int]:
+        """Append one sample; -> (offset of its first pixel, xxh3_64 of its pixels).
+
+        pixels: uint8 [T,H,W,C], C order. about: what KEY.json holds.
+        """
+        head = npy_header(pixels.shape)
+        data = np.ascontiguousarray(pixels).data.cast("B")
+        start = self._offset + BLOCK + len(head)
+        size = len(head) + len(data)
+        rest = padding(size)
+        for suffix, body in (("cls", str(label).encode()), ("json", describe(about))):
+            rest += tar_header(f"{key}.{suffix}", len(body)) + body + padding(len(body))
+        self._write(tar_header(f"{key}.npy", size) + head, data, rest)
+        self._samples += 1
+        return start, xxhash.xxh3_64_intdigest(data)
+
+    def close(self) -> ShardInfo:
+        """End the tar, sync it and give it its name."""
+        self._write(END)
+        self._file.finish()
+        self._file.close()
+        os.replace(self._temporary, self._path)
+        if self._is_synced:
+            sync_folder(self._path.parent)
+        return ShardInfo(self._path.name, self._samples, self._offset, self._checksum.hexdigest())
+
+    def _write(self, *parts: bytes | memoryview) -> None:
+        for part in parts:
+            self._checksum.update(part)
+            self._offset += len(part)
+            self._file.write(part)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def sample_bytes(shape: tuple[int, ...], about: int = 1024) -> int:
+    """Most bytes a sample of `shape` takes in a shard, if its JSON has at most `about` bytes."""
+    size = len(npy_header(shape)) + int(np.prod(shape))
+    return 3 * BLOCK + size + len(padding(size)) + BLOCK + about
+
+
+@functools.cache
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """What stands before the pixels in a .npy of uint8, C order."""
+    buffer = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def describe(about: dict[str, Any]) -> bytes:
+    """KEY.json: sorted, with the checksum of the rest of itself under "xxh3"."""
+    rest = {name: value for name, value in about.items() if name != "xxh3"}
+    check = xxhash.xxh3_64_hexdigest(_SORTED.encode(rest).encode())
+    return _SORTED.encode({**rest, "xxh3": check}).encode()
+
+
+def padding(size: int) -> bytes:
+    """Up to the next whole block."""
+    return bytes(-size % BLOCK)
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """A ustar header: mode 0644, time and owner zero. `name`: at most 100 ASCII bytes."""
+    encoded = name.encode("ascii")
+    if len(encoded) > 100 or size >= 8**11:
+        raise ValueError(f"{name!r} of {size} bytes does not fit a ustar header.")
+    fields = b"%-100s%07o\0%07o\0%07o\0%011o\0%011o\0        0" % (b"", 0o644, 0, 0, size, 0)
+    header = bytearray(encoded.ljust(100, b"\0") + fields[100:])
+    header += bytes(100) + b"ustar\x0000" + bytes(BLOCK - 265)
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)

@@ -1,0 +1,1 @@
+"""Batches from shards: sampler, worker threads, reused buffers."""

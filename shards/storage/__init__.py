@@ -1,0 +1,1 @@
+"""Shard sets behind URLs: fsspec, the cache of this host, fetching ahead."""

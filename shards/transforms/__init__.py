@@ -1,0 +1,1 @@
+"""Clip transforms: one affine map a clip, color, mixup and cutmix."""

@@ -1,0 +1,269 @@
+"""Augmentation: crop, scale, aspect, rotation and flip of a clip are one affine map, sampled once.
+
+The maps are drawn on the host (numpy, a few floats a clip), the sampling runs on the whole batch
+where the batch is (`apply`, torch: CPU or CUDA), normalisation and cast included; on the CPU the
+loader's workers do the same clip by clip (`Pixels`, `har.shards.transforms.sample_cpu`).
+
+Odd:
+- A map is a pure function of (seed, epoch, key): nothing depends on batch, worker or rank.
+- Where a rotated crop reaches over the edge of the frame it repeats the edge. Rotating a crop that
+  is already cut (as the paper's torchvision chain does) fills its corners with black; here they
+  show what is really there.
+- Training at a size well below the stored one would alias with plain bilinear sampling; whole pixel
+  blocks are averaged first where the clip's map shrinks by 2 or more.
+
+Source: paper, sections 3.1 and 3.2 (random resized crop, rotation in +-15 degrees, centre crop,
+normalise; resize and centre crop for evaluation).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import color as colour
+
+if TYPE_CHECKING:
+    import torch
+
+_TRIES = 10  # of drawing a crop that fits, as torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The ranges to draw from. scale: share of the frame's area; ratio: width/height of the crop;
+    degrees: rotation in +-degrees; flip: probability; per_frame: draw anew for each frame (the
+    paper's way, which shakes the clip). colour: brightness, contrast, saturation, each a factor in
+    1 +- this, one for all frames (`har.shards.transforms.color`; not in the paper)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    degrees: float = 15.0
+    flip: float = 0.0
+    per_frame: bool = False
+    colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+def train_maps(
+    rule: Augmentation,
+    *,
+    seed: int,
+    epoch: int,
+    keys: Sequence[str],
+    frames: int,
+    source: tuple[int, int],
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Draw the maps of a batch: float32 [B,F,2,3], F = 1, or `frames` where the rule is per frame.
+
+    source, size: (H, W) of the stored frame and of the output. A map takes the output's
+    normalised coordinates to the source's, as `torch.nn.functional.affine_grid` wants them.
+    """
+    count = frames if rule.per_frame else 1
+    maps = np.empty((len(keys), count, 2, 3), np.float32)
+    for row, key in enumerate(keys):
+        random = generator(seed, epoch, key)
+        for frame in range(count):
+            maps[row, frame] = _map(*_draw(rule, random, source), source, size)
+    return maps
+
+
+def eval_maps(
+    batch: int, *, source: tuple[int, int], resize: tuple[int, int], size: tuple[int, int]
+) -> np.ndarray:
+    """Resize to `resize`, then the centre crop of `size`: float32 [B,1,2,3], alike for all."""
+    height, width = source[0] * size[0] / resize[0], source[1] * size[1] / resize[1]
+    # torchvision's CenterCrop rounds the corner to a pixel of the resized frame; so do we
+    top = round((resize[0] - size[0]) / 2) * source[0] / resize[0]
+    left = round((resize[1] - size[1]) / 2) * source[1] / resize[1]
+    one = _map((top, left, height, width), 0.0, False, source, size)
+    return np.broadcast_to(one, (batch, 1, 2, 3)).astype(np.float32)
+
+
+def apply(
+    pixels: torch.Tensor,
+    maps: torch.Tensor,
+    *,
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: Any = None,
+    colours: np.ndarray | None = None,
+) -> torch.Tensor:
+    """uint8 [B,T,H,W,C] and maps [B,F,2,3] -> normalised [B,C,T,h,w] in channels_last_3d.
+
+    One bilinear sampling, then `colours` (of `Pixels.colours`), then (x / 255 - mean) / std, in
+    float32, cast to `dtype` at the end.
+    """
+    import torch
+
+    B, T, H, W, C = pixels.shape
+    factors = blocks(maps.numpy(), (H, W), size) if min(H / size[0], W / size[1]) >= 2 else None
+    maps = maps.to(pixels.device, torch.float32, non_blocking=True)
+    if factors is None or (factors == factors[0]).all():
+        x = _sampled(pixels, maps, size, 1 if factors is None else int(factors[0]))
+    else:  # a clip's pixels must not depend on the others in its batch
+        x = torch.empty((B, T, C, *size), device=pixels.device)
+        for factor in np.unique(factors).tolist():
+            rows = torch.from_numpy(np.flatnonzero(factors == factor)).to(pixels.device)
+            x[rows] = _sampled(pixels[rows], maps[rows], size, factor)
+    if colours is not None:
+        x = colour.apply(x, torch.from_numpy(colours))
+    x = x.permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
+    scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(1, C, 1, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device)
+    x = x * scale - shift.view(1, C, 1, 1, 1)
+    return x.to(dtype or torch.float32, memory_format=torch.channels_last_3d)
+
+
+def _sampled(
+    pixels: torch.Tensor, maps: torch.Tensor, size: tuple[int, int], factor: int
+) -> torch.Tensor:
+    """uint8 [B,T,H,W,C] -> float32 [B,T,C,h,w], values 0..255."""
+    import torch.nn.functional as F
+
+    B, T, H, W, C = pixels.shape
+    per_clip = maps.shape[1] == 1
+    x = pixels.permute(0, 1, 4, 2, 3)  # [B,T,C,H,W]
+    x = x.reshape((B, T * C, H, W) if per_clip else (B * T, C, H, W)).float()
+    if factor > 1:
+        x = F.avg_pool2d(x, factor)  # [B,T*C,H',W'] or [B*T,C,H',W']
+    theta = maps[:, 0] if per_clip else maps.flatten(0, 1)  # [B,2,3] or [B*T,2,3]
+    grid = F.affine_grid(theta, [len(theta), C, *size], align_corners=False)  # [.,h,w,2]
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return x.view(B, T, C, *size)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a loader's workers make a model's input of stored clips, on the CPU.
+
+    rule: how to augment; None for the evaluation transform (`resize`, centre crop). size, resize:
+    (H, W). mean, std: per channel, of values in 0..1.
+    """
+
+    size: tuple[int, int]
+    resize: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rule: Augmentation | None = None
+
+    def maps(
+        self, *, seed: int, epoch: int, keys: Sequence[str], frames: int, source: tuple[int, int]
+    ) -> np.ndarray:
+        """The maps of these clips, float32 [B,F,2,3]."""
+        if self.rule is None:
+            return eval_maps(len(keys), source=source, resize=self.resize, size=self.size)
+        return train_maps(
+            self.rule, seed=seed, epoch=epoch, keys=keys, frames=frames, source=source,
+            size=self.size,
+        )  # fmt: skip
+
+    def colours(self, *, seed: int, epoch: int, keys: Sequence[str]) -> np.ndarray | None:
+        """The colour matrices of these clips, [B,3,4], or None where the rule changes no colour."""
+        if self.rule is None or not any(self.rule.colour):
+            return None
+        ranges = self.rule.colour
+        return np.stack([colour.draw(ranges, generator(seed, epoch, f"{k}/colour")) for k in keys])
+
+    def put(self, clip: np.ndarray, key: str, seed: int, epoch: int, out: np.ndarray) -> None:
+        """uint8 clip [T,H,W,3] -> out float32 [T,h,w,3], equal to `apply` within 1/255."""
+        from . import sample_cpu
+
+        T, H, W, _ = clip.shape
+        maps = self.maps(seed=seed, epoch=epoch, keys=[key], frames=T, source=(H, W))
+        factor = int(blocks(maps, (H, W), self.size)[0])
+        scale, shift = sample_cpu.coefficients(self.mean, self.std)
+        colours = self.colours(seed=seed, epoch=epoch, keys=[key])
+        if colours is None:
+            sample_cpu.sample(clip, maps[0], out, factor=factor, scale=scale, shift=shift)
+            return
+        plain = np.ones(3, np.float32), np.zeros(3, np.float32)
+        sample_cpu.sample(clip, maps[0], out, factor=factor, scale=plain[0], shift=plain[1])
+        colour.apply_cpu(out, colours[0], scale, shift)
+
+
+def blocks(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Maps [B,F,2,3] -> int [B]: blocks of f x f pixels are averaged first, where all maps of the
+    clip shrink by f.
+
+    Normalised coordinates do not change under it as long as f divides the frame.
+    """
+    H, W = source
+    shrink = min(H / size[0], W / size[1])
+    if shrink < 2:  # no map can shrink more than the whole frame does
+        return np.ones(len(maps), int)
+    zooms = np.linalg.norm(maps[..., :2], axis=-1).min(axis=(1, 2))  # smallest window / frame
+    factors = np.maximum(1, (zooms * shrink).astype(int))
+    for row, factor in enumerate(factors.tolist()):
+        while H % factor or W % factor:
+            factor -= 1
+        factors[row] = factor
+    return factors
+
+
+def _block(maps: torch.Tensor, source: tuple[int, int], size: tuple[int, int]) -> int:
+    """`blocks` of maps that are all alike."""
+    return int(blocks(maps.numpy(), source, size)[0])
+
+
+def generator(seed: int, epoch: int, key: str) -> np.random.Generator:
+    """Philox keyed by (seed, epoch, key): the same draw wherever and whenever it is made."""
+    words = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(words, "little")))
+
+
+def _draw(
+    rule: Augmentation, random: np.random.Generator, source: tuple[int, int]
+) -> tuple[tuple[float, float, float, float], float, bool]:
+    """-> crop (top, left, height, width) in pixels, angle in radians, flip."""
+    height, width = source
+    area = height * width
+    low, high = math.log(rule.ratio[0]), math.log(rule.ratio[1])
+    crop = _central(source, rule.ratio)
+    for _ in range(_TRIES):
+        target = area * random.uniform(*rule.scale)
+        ratio = math.exp(random.uniform(low, high))
+        h, w = math.sqrt(target / ratio), math.sqrt(target * ratio)
+        if h <= height and w <= width:
+            crop = (random.uniform(0, height - h), random.uniform(0, width - w), h, w)
+            break
+    angle = math.radians(random.uniform(-rule.degrees, rule.degrees))
+    return crop, angle, bool(random.random() < rule.flip)
+
+
+def _central(
+    source: tuple[int, int], ratio: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """torchvision's fall-back: the largest central crop whose ratio is in range."""
+    height, width = source
+    w = min(width, height * ratio[1])
+    h = min(height, width / ratio[0])
+    return (height - h) / 2, (width - w) / 2, h, w
+
+
+def _map(
+    crop: tuple[float, float, float, float],
+    angle: float,
+    flip: bool,
+    source: tuple[int, int],
+    size: tuple[int, int],
+) -> np.ndarray:
+    """-> the affine map [2,3] from normalised output to normalised source coordinates.
+
+    The output square is turned by `angle` in its own pixels (so that circles stay circles), then
+    stretched over the crop.
+    """
+    (top, left, h, w), (H, W), (out_h, out_w) = crop, source, size
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = np.array([[cos, -sin * out_h / out_w, 0], [sin * out_w / out_h, cos, 0], [0, 0, 1]])
+    mirror = np.diag([-1.0 if flip else 1.0, 1.0, 1.0])
+    window = np.array(
+        [[w / W, 0, (2 * left + w) / W - 1], [0, h / H, (2 * top + h) / H - 1], [0, 0, 1]]
+    )
+    return (window @ turn @ mirror)[:2]

@@ -1,0 +1,88 @@
+"""Mixup and cutmix of clips: each clip of a batch is mixed with the next row of its rank's part.
+
+Odd: the share is drawn for each clip, a pure function of (seed, epoch, key); only the partner
+depends on the batch, and with several ranks on the rank's part of it (pixels do not cross ranks).
+Cutmix cuts one box through all frames. Not in the paper; part of modern recipes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import HarError
+from .affine import generator
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = ("mixup", "cutmix")
+
+
+class MixError(HarError):
+    """An unknown kind or an alpha that is none; one sentence."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What was drawn for a batch. share: float32 [b], of the clip itself; the rest is its
+    partner's. boxes: int64 [b,4] (top, left, bottom, right) for cutmix, None for mixup."""
+
+    share: np.ndarray
+    boxes: np.ndarray | None
+
+
+def draw(
+    kind: str, alpha: float, *, seed: int, epoch: int, keys: Sequence[str], size: tuple[int, int]
+) -> Mix:
+    """Shares from Beta(alpha, alpha); of cutmix, the box's true share after it is cut to pixels.
+
+    size: (h, w) of the clips. Raises MixError.
+    """
+    if kind not in KINDS:
+        raise MixError(f"unknown mixing {kind!r}: choose one of {', '.join(KINDS)}.")
+    if not alpha > 0:
+        raise MixError(f"alpha {alpha} does not work for {kind}: give more than 0.")
+    share = np.empty(len(keys), np.float32)
+    boxes = np.empty((len(keys), 4), np.int64)
+    height, width = size
+    for row, key in enumerate(keys):
+        random = generator(seed, epoch, f"{key}/mix")
+        kept = random.beta(alpha, alpha)
+        if kind == "cutmix":
+            edge = math.sqrt(1 - kept)
+            y, x = random.uniform(0, height), random.uniform(0, width)
+            top, bottom = np.clip([y - edge * height / 2, y + edge * height / 2], 0, height).round()
+            left, right = np.clip([x - edge * width / 2, x + edge * width / 2], 0, width).round()
+            boxes[row] = top, left, bottom, right
+            kept = 1 - (bottom - top) * (right - left) / (height * width)
+        share[row] = kept
+    return Mix(share, boxes if kind == "cutmix" else None)
+
+
+def apply(clips: torch.Tensor, mix: Mix) -> torch.Tensor:
+    """[b,C,T,h,w] -> mixed clips, a new tensor of the same shape, dtype and layout."""
+    import torch
+
+    partner = clips.roll(-1, 0)
+    if mix.boxes is None:
+        share = torch.from_numpy(mix.share).to(clips.device, clips.dtype)
+        return partner.lerp(clips, share.view(-1, 1, 1, 1, 1))
+    mixed = clips.clone(memory_format=torch.preserve_format)
+    for row, (top, left, bottom, right) in enumerate(mix.boxes.tolist()):
+        mixed[row, :, :, top:bottom, left:right] = partner[row, :, :, top:bottom, left:right]
+    return mixed
+
+
+def targets(labels: torch.Tensor, mix: Mix, classes: int) -> torch.Tensor:
+    """int64 [b] -> float32 [b,K], rows sum to 1: what cross_entropy takes for mixed clips."""
+    import torch
+    import torch.nn.functional as F
+
+    own = F.one_hot(labels, classes).float()
+    share = torch.from_numpy(mix.share).to(labels.device).view(-1, 1)
+    return share * own + (1 - share) * own.roll(-1, 0)

@@ -1,0 +1,51 @@
+"""The door to the four networks: names, options, seeds, errors."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from har import models
+
+
+def test_importing_models_does_not_import_torch() -> None:
+    code = "import sys, models; assert 'torch' not in sys.modules; print(*models.NAMES)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["resnet3d", "r2plus1d", "convlstm", "r3d"]
+
+
+def test_unknown_model_lists_the_four() -> None:
+    with pytest.raises(models.UnknownModelError, match="resnet3d, r2plus1d, convlstm, r3d"):
+        models.build("resnet50", 10)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_unknown_option_lists_the_allowed_ones(name: str) -> None:
+    with pytest.raises(ValueError, match=r"has no option .colour.*dropout"):
+        models.build(name, 10, colour="red")
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_no_classes_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="num_classes must be at least 1"):
+        models.build(name, 0)
+
+
+def small(name: str) -> dict[str, object]:
+    if name == "convlstm":
+        return {"hidden": (4, 4), "stem_channels": 4}
+    return {"weights": "none"} if name == "r3d" else {"width": 4}
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_seed_decides_the_weights_and_spares_the_global_generator(name: str) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first = models.build(name, 5, seed=7, **small(name)).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    again = models.build(name, 5, seed=7, **small(name)).state_dict()
+    other = models.build(name, 5, seed=8, **small(name)).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["fc.weight"], other["fc.weight"])

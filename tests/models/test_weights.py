@@ -1,0 +1,229 @@
+"""Weight files: what is loaded, what is refused, and in which words. No network is used."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision.models.video as torchvision_video
+from torch import Tensor, nn
+
+from har import models
+from har.models.r3d import BACKBONES, GROUPS, R3D
+from har.models.resnet3d import ResidualNet
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A state dict of every torchvision video ResNet, randomly initialised, on disk."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {}
+    for name in BACKBONES:
+        paths[name] = folder / f"{name}.pth"
+        torch.save(getattr(torchvision_video, name)(num_classes=400).state_dict(), paths[name])
+    return paths
+
+
+def held(path: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return state
+
+
+def r3d(**options: Any) -> R3D:
+    model = models.build("r3d", 5, seed=0, **options)
+    assert isinstance(model, R3D)
+    return model
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_r3d_takes_all_but_the_classifier_and_shows_the_checksum(
+    files: dict[str, Path], backbone: str
+) -> None:
+    path = files[backbone]
+    model = r3d(backbone=backbone, weights=path)
+    theirs = held(path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, theirs[key]) == (not key.startswith("fc.")), key
+    assert model.fc.out_features == 5
+    assert model.weights_info is not None
+    assert model.weights_info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (model.weights_info.source, model.weights_info.path) == ("file", str(path))
+
+
+def test_r3d_logits_equal_torchvisions_with_its_classifier(files: dict[str, Path]) -> None:
+    model = models.build("r3d", 400, weights=files["r3d_18"]).double().eval()
+    theirs = torchvision_video.r3d_18(num_classes=400).double().eval()
+    theirs.load_state_dict(held(files["r3d_18"]))
+    model.fc.load_state_dict(theirs.fc.state_dict())
+    x = torch.randn(1, 3, 3, 18, 20, dtype=torch.float64)
+    assert (model(x) - theirs(x)).abs().max() <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("name", "builder", "options"),
+    [("resnet3d", "r3d_18", {}), ("r2plus1d", "r2plus1d_18", {"midplanes": "torchvision"})],
+)
+def test_scratch_networks_take_torchvision_files_and_their_own(
+    files: dict[str, Path], tmp_path: Path, name: str, builder: str, options: dict[str, Any]
+) -> None:
+    model = models.build(name, 5, seed=0, weights=str(files[builder]), **options)
+    assert isinstance(model, ResidualNet)
+    stem = model.stem.conv if name == "resnet3d" else model.stem.conv.spatial
+    assert torch.equal(stem.weight, held(files[builder])["stem.0.weight"])
+    assert model.weights_info is not None
+    own = tmp_path / "own.pt"
+    torch.save({"epoch": 3, "model": model.state_dict()}, own)
+    again = models.build(name, 7, seed=1, weights=own, **options)
+    assert torch.equal(again.group4[1].norm2.weight, model.group4[1].norm2.weight)
+    assert again.fc.out_features == 7
+
+
+def test_wrong_network_is_refused_naming_the_first_keys(files: dict[str, Path]) -> None:
+    with pytest.raises(models.WeightsError) as caught:
+        r3d(weights=files["r2plus1d_18"])
+    assert "missing (layer1.0.conv1.0.weight, " in str(caught.value)
+    assert "unexpected (stem.3.weight, " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_shape_is_named_with_both_shapes(files: dict[str, Path]) -> None:
+    with pytest.raises(models.WeightsError, match=r"stem.0.*\(64, 3, 3, 7, 7\), not \(45, 3, 1"):
+        r3d(backbone="r2plus1d_18", weights=files["r3d_18"])
+    with pytest.raises(models.WeightsError, match="of another shape"):
+        models.build("resnet3d", 5, width=32, weights=files["r3d_18"])
+
+
+def test_matched_r2plus1d_says_which_option_the_file_needs(files: dict[str, Path]) -> None:
+    with pytest.raises(models.WeightsError, match="need midplanes='torchvision'"):
+        models.build("r2plus1d", 5, weights=files["r2plus1d_18"])
+    with pytest.raises(models.WeightsError, match="need midplanes='torchvision' and width=64"):
+        models.build("r2plus1d", 5, weights="kinetics400")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(models.WeightsError, match="does not exist; pass --weights"):
+        r3d(weights=tmp_path / "nowhere.pth")
+    with pytest.raises(models.WeightsError, match="is a folder, not a file"):
+        r3d(weights=tmp_path)
+
+
+class Bomb:
+    """Would leave a file behind if anything unpickled it."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def test_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    trace, path = tmp_path / "ran", tmp_path / "evil.pth"
+    for writer in (
+        lambda: path.write_bytes(pickle.dumps({"stem.0.weight": Bomb(trace)})),
+        lambda: torch.save({"stem.0.weight": Bomb(trace)}, path),
+        lambda: torch.save(nn.Linear(2, 2), path),
+    ):
+        writer()
+        with pytest.raises(models.WeightsError, match="cannot be read as a state dict") as caught:
+            r3d(weights=path)
+        assert "\n" not in str(caught.value)
+        assert not trace.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not weights at all", None])
+def test_corrupt_file_is_refused_in_one_sentence(
+    files: dict[str, Path], tmp_path: Path, damage: bytes | None
+) -> None:
+    path = tmp_path / "bad.pth"
+    path.write_bytes(files["mc3_18"].read_bytes()[:100_000] if damage is None else damage)
+    with pytest.raises(models.WeightsError, match="cannot be read") as caught:
+        r3d(weights=path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, {"a": {"b": torch.ones(1)}}])
+def test_file_without_a_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(content, path)
+    with pytest.raises(models.WeightsError, match="not a state dict of named tensors"):
+        r3d(weights=path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty torchvision cache on a machine without network."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    return tmp_path / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "file"),
+    [
+        ("r3d", {}, "r3d_18-b3b3357e.pth"),
+        ("r3d", {"backbone": "r2plus1d_18"}, "r2plus1d_18-91a641e6.pth"),
+        ("r3d", {"backbone": "mc3_18"}, "mc3_18-a90a0ba3.pth"),
+        ("resnet3d", {"weights": "kinetics400"}, "r3d_18-b3b3357e.pth"),
+    ],
+)
+def test_without_network_the_error_says_what_to_fetch_and_how_to_pass_it(
+    cache: Path, name: str, options: dict[str, Any], file: str
+) -> None:
+    with pytest.raises(models.WeightsError) as caught:
+        models.build(name, 5, **options)
+    sentence = str(caught.value)
+    assert file in sentence
+    assert "--weights PATH" in sentence
+    assert "no route to host" in sentence
+
+
+def test_damaged_cache_is_refused(cache: Path, files: dict[str, Path]) -> None:
+    cache.mkdir()
+    (cache / "r3d_18-b3b3357e.pth").write_bytes(files["r3d_18"].read_bytes())
+    with pytest.raises(models.WeightsError, match="are damaged"):
+        r3d()
+
+
+def test_cached_kinetics_weights_are_used(
+    cache: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir()
+    (cache / "r3d_18-b3b3357e.pth").write_bytes(files["r3d_18"].read_bytes())
+    monkeypatch.setattr("har.models.weights._sha256", lambda _: "b3b3357e" + "0" * 56)
+    model = r3d()
+    assert model.weights_info is not None
+    assert model.weights_info.source == "kinetics400"
+    assert torch.equal(
+        model.layer4[1].conv2[0].weight, held(files["r3d_18"])["layer4.1.conv2.0.weight"]
+    )
+
+
+@pytest.mark.parametrize("last", [0, 2, 4])
+def test_freezing_stops_gradients_and_norms_up_to_the_group(last: int) -> None:
+    model = r3d(weights="none", freeze=GROUPS[last]).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model(torch.randn(2, 3, 2, 16, 16)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        frozen = name.split(".")[0] in GROUPS[: last + 1]
+        assert (parameter.grad is None) == frozen, name
+        assert parameter.requires_grad != frozen, name
+    for key, value in model.state_dict().items():
+        if key.endswith("running_mean"):
+            frozen = key.split(".")[0] in GROUPS[: last + 1]
+            assert torch.equal(before[key], value) == frozen, key
+
+
+def test_bad_r3d_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="backbone must be one of r3d_18, r2plus1d_18, mc3_18"):
+        r3d(weights="none", backbone="r3d_50")
+    with pytest.raises(ValueError, match="freeze must be none or one of stem, layer1"):
+        r3d(weights="none", freeze="group9")

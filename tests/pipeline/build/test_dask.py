@@ -1,0 +1,113 @@
+"""A build on a Dask cluster: a real scheduler, two worker processes, one killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import made_videos
+import pytest
+
+from har.pipeline.build import build as building
+from har.pipeline.build import dask
+from har.pipeline.build.build import BuildError, Limits
+from har.pipeline.build.plan import Options
+from har.pipeline.sampling import Sampling
+
+OPTIONS = Options(Sampling(frames=4), (24, 32), shard_bytes=100_000)
+QUIET = Limits(workers=1, quiet=True)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(dask, "_CONNECT_SECONDS", 0.5)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with (
+            pytest.raises(dask.ClusterError, match="start one with 'dask scheduler'"),
+            dask.executor(address),
+        ):
+            pass
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(dask.ClusterError, match=r"'pip install \.\[cluster\]'"),
+        dask.executor("tcp://127.0.0.1:8786"),
+    ):
+        pass
+
+
+def test_no_scheduler_is_no_executor() -> None:
+    with dask.executor(None) as executor:
+        assert executor is None
+
+
+def _start(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """The scheduler's address and the two workers."""
+    pytest.importorskip("distributed")
+    known = tmp_path / "scheduler.json"
+    here = ["--host", "127.0.0.1", "--no-dashboard"]
+    scheduler = _start("scheduler", *here, "--port", "0", "--scheduler-file", str(known))
+    while not known.exists():
+        time.sleep(0.1)
+    address = json.loads(known.read_text())["address"]
+    workers = [
+        _start(
+            "worker", address, *here, "--no-nanny", "--nthreads", "1",
+            "--local-directory", str(tmp_path / f"worker{number}"),
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    yield address, workers
+    for process in (*workers, scheduler):
+        process.kill()
+        process.wait()
+
+
+def _bytes(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_costs_nothing(
+    running: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path
+) -> None:
+    address, workers = running
+    videos = made_videos.tree(tmp_path / "videos", groups=8, clips=6)
+    building.build(videos, tmp_path / "local", options=OPTIONS, limits=QUIET)
+    out = tmp_path / "set"
+    program = "from har.pipeline.cli import shards_main; shards_main()"
+    command = [
+        sys.executable, "-c", program, "build", str(videos), "--out", str(out), "--frames", "4",
+        "--size", "24x32", "--shard-size", "100000", "--scheduler", address,
+    ]  # fmt: skip
+    build = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while len(list(out.glob("*.tar"))) < 3 and build.poll() is None:
+        time.sleep(0.005)
+    workers[0].kill()
+    assert len(list(out.glob("*.tar"))) < 16
+    _, said = build.communicate(timeout=120)
+    assert build.returncode == 0, said
+    assert workers[1].poll() is None
+    assert _bytes(out) == _bytes(tmp_path / "local")
+    with dask.executor(address) as executor:  # a folder that cannot be made anywhere
+        (tmp_path / "file").write_text("")
+        with pytest.raises(BuildError, match="cannot be made"):
+            building.build(videos, tmp_path / "file" / "set", options=OPTIONS, executor=executor)

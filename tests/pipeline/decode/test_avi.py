@@ -1,0 +1,127 @@
+"""Walking an AVI's chunks gives what libavformat gives, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import made_videos
+import numpy as np
+import pytest
+
+from har.pipeline.decode import avi, clips
+
+
+def _demuxed(path: Path) -> tuple[list[bytes], float, int, int, int]:
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        packets = [bytes(packet) for packet in container.demux(video) if packet.size]
+        context = video.codec_context
+        rate = video.average_rate
+        assert rate is not None
+        return packets, float(rate), video.frames, context.width, context.height
+
+
+def _assert_the_same(path: Path) -> None:
+    data = path.read_bytes()
+    layout = avi.read(data)
+    assert layout is not None
+    packets = [data[start:end] for start, end in layout.spans]
+    assert _demuxed(path) == (packets, layout.fps, layout.frames, layout.width, layout.height)
+
+
+KINDS = ("mpeg4_b.avi", "mpeg4_odd_size.avi", "ntsc.avi", "sound.avi", "one_frame.avi")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packets_rate_and_size_are_those_of_libavformat(tmp_path: Path, kind: str) -> None:
+    _assert_the_same(made_videos.write(tmp_path / kind, kind))
+
+
+@pytest.mark.real
+def test_every_real_clip_is_read_and_reads_the_same(real_clips: Path) -> None:
+    for path in sorted((real_clips / "ucf101").rglob("*.avi")):
+        _assert_the_same(path)
+
+
+@pytest.mark.real
+def test_real_odd_files_are_left_to_libavformat_or_read_the_same(real_clips: Path) -> None:
+    for path in sorted((real_clips / "odd").iterdir()):
+        if avi.read(path.read_bytes()) is not None:
+            _assert_the_same(path)
+
+
+def test_anything_but_the_plain_form_is_left_to_libavformat(tmp_path: Path) -> None:
+    data = made_videos.write(tmp_path / "plain.avi").read_bytes()
+    index = data.index(b"idx1")
+    first = data.index(b"00dc", data.index(b"movi"))
+    entry = index + 8 + 12  # size of the index's first entry
+    damaged = {
+        "cut": data[:-1],
+        "longer than it says": data + b"\0",
+        "no index": data[:index] + b"JUNK" + data[index + 4 :],
+        "index of another size": data[:entry] + b"\xff" + data[entry + 1 :],
+        "unknown chunk": data[:first] + b"77zz" + data[first + 4 :],
+        "chunk past the end": data[: first + 4] + b"\xff\xff\xff\x7f" + data[first + 8 :],
+        "another codec": data.replace(b"FMP4", b"H264"),
+        "not AVI": b"RIFX" + data[4:],
+        "nothing": b"",
+    }
+    assert avi.read(data) is not None
+    for name, bytes_ in damaged.items():
+        assert avi.read(bytes_) is None, name
+
+
+def test_a_cut_header_is_left_to_libavformat(tmp_path: Path) -> None:
+    data = made_videos.write(tmp_path / "plain.avi").read_bytes()
+    for length in range(12, data.index(b"movi"), 7):
+        cut = data[:4] + (length - 8).to_bytes(4, "little") + data[8:length]
+        assert avi.read(cut) is None
+
+
+@pytest.mark.real
+def test_the_bare_decoder_gives_the_pixels_of_a_plain_decode(real_clips: Path) -> None:
+    path = next((real_clips / "ucf101").rglob("v_YoYo_g01_c01.avi"))
+    assert avi.read(path.read_bytes()) is not None
+    short, plain = (
+        clips.clips(path, clips.Sampling(), (64, 80), whole=whole)[0] for whole in (False, True)
+    )
+    assert (short.pixels == plain.pixels).all()
+
+
+def _answer(path: Path, *, whole: bool) -> tuple[object, ...]:
+    try:
+        clip = clips.clips(path, clips.Sampling(frames=4), (24, 30), whole=whole)[0]
+    except clips.VideoError:
+        return ("no clip",)
+    return (clip.decoded, clip.declared, clip.fps, clip.numbers, clip.pixels.tobytes())
+
+
+def test_damage_outside_the_pictures_changes_nothing_or_is_seen(tmp_path: Path) -> None:
+    """Any byte of headers and index, of a file with sound: as a plain decode takes it."""
+    sound = made_videos.write(tmp_path / "sound.avi", "sound.avi").read_bytes()
+    rng, bad = np.random.default_rng(0), tmp_path / "bad.avi"
+    outside = [*range(sound.index(b"movi") + 12), *range(sound.index(b"idx1"), len(sound))]
+    for at in rng.choice(outside, 120, replace=False).tolist():
+        bad.write_bytes(sound[:at] + bytes([rng.integers(256)]) + sound[at + 1 :])
+        assert _answer(bad, whole=False) == _answer(bad, whole=True), at
+
+
+def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
+    path = made_videos.write(tmp_path / "v.avi")
+    data = bytearray(path.read_bytes())
+    first = data.index(b"00dc", data.index(b"movi"))
+    data[first + 200 : first + 260] = bytes(60)  # in the first picture
+    path.write_bytes(data)
+    assert avi.read(bytes(data)) is not None
+    assert _answer(path, whole=False) == _answer(path, whole=True)
+
+
+def test_a_file_cut_off_is_rejected_unless_what_is_there_is_wanted(tmp_path: Path) -> None:
+    data = made_videos.write(tmp_path / "v.avi").read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(data[: len(data) // 2])
+    said = rf"cut\.avi is cut off: {len(data) // 2:,} of {len(data):,} bytes"
+    with pytest.raises(clips.VideoError, match=said):
+        clips.clip(cut)
+    assert 0 < clips.clip(cut, keep_partial=True).decoded < 40

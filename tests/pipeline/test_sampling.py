@@ -1,0 +1,70 @@
+"""Which frames make a clip: the paper's rule, the even one, and windows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from har.pipeline.sampling import RULES, Sampling, SamplingError
+
+
+def _numbers(rule: str, n: int, frames: int, **options: int) -> list[tuple[int, ...]]:
+    return [pick.numbers for pick in Sampling(rule, frames, **options).picks(n)]
+
+
+def test_paper_takes_every_step_from_the_first() -> None:
+    assert _numbers("paper", 20, 4) == [(0, 5, 10, 15)]
+    assert _numbers("paper", 23, 4) == [(0, 5, 10, 15)]
+
+
+def test_paper_sees_only_half_of_a_video_of_2t_minus_1_frames_and_uniform_all() -> None:
+    assert _numbers("paper", 15, 8) == [tuple(range(8))]
+    assert _numbers("uniform", 15, 8) == [(0, 2, 4, 6, 8, 10, 12, 14)]
+
+
+def test_short_video_repeats_its_last_frame() -> None:
+    for rule in ("paper", "uniform"):
+        (pick,) = Sampling(rule, 5).picks(3)
+        assert (pick.numbers, pick.padded) == ((0, 1, 2, 2, 2), 2)
+    (pick,) = Sampling("dense", 4, stride=2).picks(4)
+    assert (pick.numbers, pick.padded) == ((0, 2, 3, 3), 1)
+
+
+def test_dense_windows_reach_from_the_first_frame_to_the_last() -> None:
+    views = _numbers("dense", 100, 4, stride=2, clips=3)
+    assert views == [(0, 2, 4, 6), (46, 48, 50, 52), (93, 95, 97, 99)]
+    assert _numbers("dense", 100, 4, stride=2) == [(46, 48, 50, 52)]
+
+
+@given(
+    rule=st.sampled_from(RULES),
+    n=st.integers(1, 5000),
+    frames=st.integers(1, 64),
+    stride=st.integers(1, 9),
+    clips=st.integers(1, 10),
+)
+def test_any_clip_has_t_rising_frames_of_the_video(
+    rule: str, n: int, frames: int, stride: int, clips: int
+) -> None:
+    clips = clips if rule == "dense" else 1
+    picks = Sampling(rule, frames, stride, clips).picks(n)
+    assert len(picks) == clips
+    for pick in picks:
+        assert len(pick.numbers) == frames
+        assert list(pick.numbers) == sorted(pick.numbers)
+        assert pick.numbers[0] >= 0
+        assert pick.numbers[-1] < n
+        assert pick.padded == frames - len(set(pick.numbers))
+        assert pick.padded == 0 or pick.numbers[-1] == n - 1
+
+
+def test_options_that_make_no_clip_are_refused() -> None:
+    with pytest.raises(SamplingError, match="paper, uniform, dense"):
+        Sampling("random")
+    with pytest.raises(SamplingError, match="--frames 0"):
+        Sampling(frames=0)
+    with pytest.raises(SamplingError, match="--clips 3 needs '--sampling dense'"):
+        Sampling("paper", clips=3)
+    with pytest.raises(SamplingError, match="no frames"):
+        Sampling().picks(0)

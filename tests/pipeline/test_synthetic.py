@@ -1,0 +1,123 @@
+"""The synthetic set: real files, UCF101's names, and classes that only motion tells apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from har.pipeline import synthetic
+
+PICKS = 8
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grey clips [N, 8, 48, 64] in 0..1, labels [N], groups [N] of 6 classes x 10 groups x 2."""
+    paths = synthetic.write(tmp_path_factory.mktemp("clips"))
+    pixels = np.stack([_grey_clip(path) for path in paths])
+    labels = np.array([synthetic.CLASSES.index(path.parent.name) for path in paths])
+    groups = np.array([int(path.stem.split("_g")[1][:2]) for path in paths])
+    return pixels, labels, groups
+
+
+def _grey_clip(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    step = len(frames) // PICKS
+    picked = np.stack(frames[: step * PICKS : step]) / 255
+    return picked.reshape(PICKS, 48, 5, 64, 5).mean((2, 4))
+
+
+def _accuracy(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
+    """Ridge regression on one-hot labels, in its dual form; test accuracy."""
+    features = features - features[train].mean(0)
+    features = features / (features[train].std(0) + 1e-3)
+    kernel = features @ features[train].T
+    targets = np.eye(len(synthetic.CLASSES))[labels[train]] - 1 / len(synthetic.CLASSES)
+    ridge = 0.1 * np.trace(kernel[train]) / train.sum() * np.eye(train.sum())
+    scores = kernel @ np.linalg.solve(kernel[train] + ridge, targets)
+    return float((scores.argmax(1) == labels)[~train].mean())
+
+
+def _shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
+    """Phase correlation of two grey frames: (down, right) in pixels."""
+    spectrum = np.fft.fft2(after) * np.fft.fft2(before).conj()
+    peak = np.fft.ifft2(spectrum / (np.abs(spectrum) + 1e-9)).real
+    down, right = np.unravel_index(peak.argmax(), peak.shape)
+    return int((down + 24) % 48 - 24), int((right + 32) % 64 - 32)
+
+
+def _moving(clip: np.ndarray) -> np.ndarray:
+    """The clip without its still background."""
+    return clip - np.median(clip, 0)
+
+
+def test_one_frame_is_worthless(clips: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    pixels, labels, groups = clips
+    one_frame = np.mean(
+        [
+            _accuracy(pixels[:, at].reshape(len(pixels), -1), labels, groups % 5 != fold)
+            for at in (0, 3, 7)
+            for fold in range(5)
+        ]
+    )
+    # 15 folds of 24 clips on 6 classes: chance 1/6, standard error about 0.03 (clips repeat)
+    assert one_frame < 1 / 6 + 0.09
+
+
+def test_motion_tells_the_classes(clips: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    pixels, labels, groups = clips
+    shifts = np.array(
+        [
+            [_shift(a, b) for a, b in zip(_moving(c)[:-1], _moving(c)[1:], strict=True)]
+            for c in pixels
+        ]
+    ).astype(float)
+    before, after = shifts[:, :-1], shifts[:, 1:]
+    turn = (before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]).mean(1)
+    features = np.column_stack([shifts.mean(1), turn, np.abs(shifts).mean(1)])
+    accuracy = np.mean([_accuracy(features, labels, groups % 5 != fold) for fold in range(5)])
+    assert accuracy > 0.8
+
+
+@pytest.mark.parametrize("name", synthetic.CLASSES)
+def test_offset_of_any_frame_is_uniform_whatever_the_class(name: str) -> None:
+    rng = np.random.default_rng(1)
+    sample = np.array([synthetic.offsets(name, 40, rng)[[0, 20, 39]] for _ in range(2000)])
+    for frame in range(3):
+        for axis, period in enumerate((synthetic.WIDTH, synthetic.HEIGHT)):
+            counts = np.bincount(sample[:, frame, axis] * 8 // period, minlength=8)
+            assert np.abs(counts / 250 - 1).max() < 0.25  # 4 standard deviations
+
+
+def test_files_are_what_ucf101_ships(synthetic_videos: Path) -> None:
+    paths = sorted(synthetic_videos.rglob("*.avi"))
+    assert len(paths) == 30
+    assert (synthetic_videos / "SwipeLeft" / "v_SwipeLeft_g05_c01.avi") in paths
+    with av.open(str(paths[0])) as container:
+        video = container.streams.video[0]
+        assert video.codec_context.name == "mpeg4"
+        assert (video.width, video.height, video.average_rate) == (320, 240, 25)
+        keys = [packet.is_keyframe for packet in container.demux(video) if packet.size]
+    assert [at for at, key in enumerate(keys) if key] == list(range(0, len(keys), 12))
+    assert 40 <= len(keys) <= 56
+
+
+def test_same_seed_same_bytes_and_no_video_depends_on_the_others(tmp_path: Path) -> None:
+    many = synthetic.write(tmp_path / "a", groups=2, clips=2)
+    few = synthetic.write(tmp_path / "b", groups=1, clips=1, classes=["SwipeUp"])
+    other = synthetic.write(tmp_path / "c", groups=1, clips=1, classes=["SwipeUp"], seed=1)
+    twin = tmp_path / "a" / "SwipeUp" / "v_SwipeUp_g01_c01.avi"
+    assert twin in many
+    assert twin.read_bytes() == few[0].read_bytes() != other[0].read_bytes()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_unknown_class_names_the_classes(tmp_path: Path) -> None:
+    with pytest.raises(synthetic.SyntheticError, match="SwipeLeft"):
+        synthetic.write(tmp_path, classes=["Swim"])
+    with pytest.raises(synthetic.SyntheticError, match="1-99 groups"):
+        synthetic.write(tmp_path, groups=0)

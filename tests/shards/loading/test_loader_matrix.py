@@ -1,0 +1,174 @@
+"""Workers, ranks and shards change nothing: not a batch, not a pixel; nor does a resume."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_tars import make_tars
+
+from har.shards.format import shard_set
+from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.loader import Loader
+from har.shards.transforms.affine import Augmentation, Pixels
+
+PIXELS = Pixels((8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3, Augmentation(flip=0.5))
+BATCH = 12
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("matrix")
+    return {count: make_tars(root / f"of{count}", count) for count in (1, 3, 17)}
+
+
+def epoch_of(clips, *, workers, rank=0, ranks=1, shuffle=True, start=0, pixels=None):
+    plan = Plan(np.arange(len(clips.index)), BATCH, seed=3, shuffle=shuffle, rank=rank, ranks=ranks)
+    loader = Loader(clips, plan, workers=workers, pixels=pixels, frames=2, jitter=shuffle)
+    with loader:
+        return [
+            (b.step, b.keys, b.valid.tolist(), b.labels.tolist(), b.pixels.numpy().tobytes())
+            for b in loader.epoch(1, start)
+        ]
+
+
+def together(parts):
+    """The ranks' batches of one epoch -> the global batches."""
+    whole = []
+    for ranks in zip(*parts, strict=True):
+        assert len({one[0] for one in ranks}) == 1
+        lists = [[value for one in ranks for value in one[at]] for at in (1, 2, 3)]
+        whole.append((ranks[0][0], *lists, b"".join(one[4] for one in ranks)))
+    return whole
+
+
+@pytest.fixture(scope="module")
+def expected(sets):
+    return {
+        shuffle: epoch_of(sets[1], workers=0, shuffle=shuffle, pixels=PIXELS)
+        for shuffle in (True, False)
+    }
+
+
+@pytest.mark.parametrize("shards", [1, 3, 17])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_global_batches_are_the_same_for_any_workers_ranks_and_shards(
+    sets, expected, workers, ranks, shards
+):
+    for shuffle in (True, False):
+        parts = [
+            epoch_of(
+                sets[shards], workers=workers, rank=rank, ranks=ranks, shuffle=shuffle,
+                pixels=PIXELS,
+            )
+            for rank in range(ranks)
+        ]  # fmt: skip
+        assert together(parts) == expected[shuffle]
+
+
+def test_an_evaluation_sees_each_clip_exactly_once(sets, expected):
+    seen = [
+        key
+        for _, keys, valid, _, _ in expected[False]
+        for key, good in zip(keys, valid, strict=True)
+        if good
+    ]
+    assert sorted(seen) == sorted(sets[1].keys())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("pixels", [None, PIXELS])
+def test_a_resume_from_any_step_is_bit_identical(sets, workers, pixels):
+    whole = epoch_of(sets[3], workers=workers, pixels=pixels)
+    for start in range(len(whole) + 1):
+        assert epoch_of(sets[17], workers=workers, start=start, pixels=pixels) == whole[start:]
+
+
+def test_a_set_of_100_000_clips_gives_its_first_batch_within_a_second(tmp_path):
+    clips = make_tars(tmp_path / "set", clips=34)
+    index = np.tile(clips.index, 2942)[:100_000].copy()
+    index["key"] = np.char.add(b"v_", np.arange(100_000).astype("S6"))
+    index["video"] = np.arange(100_000)
+    shard = clips.shards[0]
+    object.__setattr__(clips, "index", index)
+    object.__setattr__(
+        clips, "shards", (shard_set.ShardInfo(shard.name, 100_000, shard.bytes, shard.xxh3),)
+    )
+    shard_set.save(clips, tmp_path / "set")
+    start = time.process_time()  # wall time of a shared machine says nothing
+    again = shard_set.load(tmp_path / "set")
+    with Loader(again, Plan(np.arange(100_000), 32, shuffle=True), workers=2) as loader:
+        next(loader.epoch(0, 1000)).release()
+    assert time.process_time() - start < 1
+
+
+def _resident() -> int:
+    """KiB of this process in memory."""
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith("VmRSS"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("augmented", [False, True])
+def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
+    clips = make_tars(tmp_path / "set", clips=34, shape=(16, 64, 85, 3))
+    pixels = Pixels((56, 56), (64, 85), (0.5,) * 3, (0.25,) * 3, Augmentation())
+    plan = Plan(np.arange(34), 8, shuffle=True)
+    with Loader(clips, plan, pixels=pixels if augmented else None) as loader:
+        sizes = []
+        for epoch in range(53):
+            for batch in loader.epoch(epoch):
+                batch.release()
+            sizes.append(_resident())
+    assert sizes[-1] <= 1.01 * sizes[2]
+
+
+_ENDLESS = """
+import sys, numpy as np
+from shards import manifest
+from har.shards.loading.loader import Loader
+from har.shards.loading.batch_sampler import Plan
+clips = manifest.load(sys.argv[1])
+loader = Loader(clips, Plan(np.arange(len(clips.index)), 8, shuffle=True), workers=4)
+for epoch in range(10**9):
+    for batch in loader.epoch(epoch):
+        if epoch == 3:
+            print("running", flush=True)
+"""
+
+
+def test_a_killed_run_leaves_no_process_and_no_shared_memory(sets):
+    before = set(os.listdir("/dev/shm"))
+    run = subprocess.Popen(
+        [sys.executable, "-c", _ENDLESS, str(sets[1].root)], stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3], start_new_session=True,
+    )  # fmt: skip
+    with run:
+        assert run.stdout.readline() == b"running\n"
+        run.send_signal(signal.SIGKILL)
+    with pytest.raises(ProcessLookupError):  # the whole group is gone, not only its leader
+        os.killpg(run.pid, 0)
+    left = {name for name in set(os.listdir("/dev/shm")) - before if "har" in name}
+    assert not left
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_50_epochs(sets):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    clips = sets[3]
+    plan = Plan(np.arange(len(clips.index)), 8, shuffle=True)
+    with Loader(clips, plan, workers=2, pixels=PIXELS) as loader:
+        for epoch in range(60):
+            if epoch == 10:
+                start = resident()
+            for batch in loader.epoch(epoch):
+                batch.lend()
+    assert resident() < 1.01 * start

@@ -1,0 +1,116 @@
+"""Run folders with made-up figures, for the tests of the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from har.training.evaluation import scores
+from har.training.plots import curves
+
+CLASSES = ["Punch", "Wave", "YoYo"]
+SPLIT = {"name": "grouped", "digest": "abcd1234abcd1234", "seed": 0, "leak": 0.0}
+SPEEDS = {"r3d": 4, "r2plus1d": 7, "resnet3d": 8, "convlstm": 14}
+
+
+def metric_lines(model: str, epochs: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Falling losses and rising accuracies with some noise, different for each model and seed."""
+    random = np.random.default_rng([seed, SPEEDS[model]])
+    lines = []
+    for epoch in range(1, epochs + 1):
+        rest = math.exp(-epoch / SPEEDS[model])
+        lines.append(
+            {
+                "epoch": epoch,
+                "train_loss": 3 * rest + 0.1 + 0.05 * random.random(),
+                "train_acc": 1 - 0.9 * rest,
+                "val_loss": 3 * rest + 0.3 + 0.2 * random.random(),
+                "val_acc": 0.85 * (1 - rest) + 0.05 * random.random(),
+                "lr": 1e-3,
+                "clips_per_s": 10 * SPEEDS[model] + random.random(),
+                "data_wait": 0.01,
+                "peak_bytes": 2**30 * SPEEDS[model],
+                "seconds": 3.0,
+            }
+        )
+    return lines
+
+
+def evaluation(
+    folder: Path, model: str, epoch: int, split: dict, classes: list[str], right: float
+) -> dict[str, Any]:
+    """What har-eval would write for answers of which about the share `right` is right."""
+    random = np.random.default_rng(SPEEDS[model])
+    K, N = len(classes), 20 * len(classes)
+    labels = np.arange(N) % K
+    said = np.where(random.random(N) < right, labels, random.integers(0, K, N))
+    P = np.full((N, K), 0.2 / K, np.float32)
+    P[np.arange(N), said] += 0.8
+    losses = -np.log(P[np.arange(N), labels])
+    found = scores.Predictions(np.arange(N), P, labels, losses)
+    keys = [f"v_{classes[label]}_g{n // K:02d}_c01" for n, label in enumerate(labels)]
+    return {
+        "run": folder.name,
+        "model": model,
+        "checkpoint": "best.pt",
+        "epoch": epoch,
+        "on": "test",
+        "split": split,
+        "views": 1,
+        "multiply_adds": 40_700_000_000,
+        **scores.summarise(found, videos=np.arange(N), keys=keys, classes=classes),
+    }
+
+
+def make(
+    folder: Path,
+    model: str,
+    *,
+    epochs: int = 12,
+    seed: int = 0,
+    split: dict | None = None,
+    classes: list[str] | None = None,
+    device: str = "NVIDIA H200",
+    right: float | None = None,
+    **config: Any,
+) -> Path:
+    """A finished, evaluated run folder (without checkpoint and pictures)."""
+    split, classes = split or SPLIT, classes or CLASSES
+    folder.mkdir(parents=True)
+    lines = metric_lines(model, epochs, seed)
+    best = max(lines, key=lambda line: line["val_acc"])
+    summary = {
+        "model": model,
+        "parameters": 33_000_000 + SPEEDS[model],
+        "stop_reason": f"all {epochs} epochs are done",
+        "epochs": epochs,
+        "best_epoch": best["epoch"],
+        "best_val_acc": best["val_acc"],
+        "seconds": 60.0 * SPEEDS[model],
+        "split": split,
+        "classes": classes,
+    }
+    share = 0.95 - 0.04 * list(curves.NAMES).index(model) if right is None else right
+    tested = evaluation(folder, model, best["epoch"], split, classes, share)
+    settings = {"model": model, "seed": seed, "batch_size": 8, "frames": 16, "weights": "none"}
+    write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write(folder / "summary.json", json.dumps(summary))
+    write(folder / "eval.json", json.dumps(tested))
+    toml = [f"{k} = {json.dumps(v)}\n" for k, v in {**settings, **config}.items()]
+    write(folder / "config.toml", "".join(toml))
+    environment = {
+        "device": device,
+        "versions": {"torch": "2.10.0"},
+        "commit": "0123456789abcdef",
+        "command": ["/somewhere/bin/har-train", "--model", model],
+    }
+    write(folder / "environment.json", json.dumps(environment))
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -1,0 +1,100 @@
+"""Tiny shard sets and checkpoints made by hand, for the tests of evaluation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from har import models
+from har.shards import splits
+from har.shards.format import shard_set
+from har.training.config import Config
+from har.training.runtime import checkpoint
+
+CLASSES = ("Punch", "Wave", "YoYo")
+SHAPE = (4, 20, 24, 3)
+OPTIONS = "hidden=[4],stem_channels=4"
+
+
+def make_shards(
+    root: Path,
+    *,
+    shape: tuple[int, int, int, int] = SHAPE,
+    classes: tuple[str, ...] = CLASSES,
+    views: int = 1,
+    rule: str = "paper",
+    groups: int = 5,
+    clips: int = 2,
+    draw: Callable[[str], np.ndarray] | None = None,
+) -> shard_set.Manifest:
+    """A set of `groups` x `clips` videos a class: raw pixels in one file, and index and manifest.
+
+    draw: key -> uint8 pixels of `shape`; None for noise.
+    """
+    root.mkdir()
+    random = np.random.default_rng(0)
+    rows, data, names, video = [], b"", [], 0
+    for label, name in enumerate(classes):
+        for group in range(1, groups + 1):
+            names.append(f"{name}/g{group:02d}")
+            for clip in range(1, clips + 1):
+                for view in range(views):
+                    key = f"v_{name}_g{group:02d}_c{clip:02d}" + (f"+{view}" if view else "")
+                    noise = random.integers(0, 256, shape, np.uint8)
+                    pixels = (draw(key) if draw else noise).tobytes()
+                    digest = xxhash.xxh3_64_intdigest(pixels)
+                    number = len(names) - 1
+                    rows.append((key, 0, len(data), label, number, video, view, 0, 9, 0, digest))
+                    data += pixels
+                video += 1
+    (root / "shard-000000.tar").write_bytes(data)
+    made = shard_set.Manifest(
+        clip_shape=shape,
+        sampling={"rule": rule},
+        resize={},
+        classes=classes,
+        groups=tuple(names),
+        grouping="ucf101",
+        shards=(shard_set.ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 32),),
+        plan="",
+        versions={},
+        rejects=0,
+        index_sha256="",
+        index=shard_set.make_index(rows),
+    )
+    return shard_set.save(made, root)
+
+
+def make_run(folder: Path, clips: shard_set.Manifest, **settings: Any) -> Path:
+    """A run folder with an untrained network (ConvLSTM unless told) as best.pt."""
+    folder.mkdir()
+    given = {"model": "convlstm", "model_options": OPTIONS, "frames": 4, "batch_size": 4}
+    config = Config(**{**given, "shards": str(clips.root), "size": 16, **settings}).resolve()
+    more = {"weights": "none"} if config.model == "r3d" else {}
+    model = models.build(config.model, len(clips.classes), seed=1, **config.options, **more)
+    split = splits.make(clips, config.split, config.split_seed)
+    state = {
+        "model_name": config.model,
+        "model_options": config.options,
+        "model": model.state_dict(),
+        "epoch": 3,
+        "config": asdict(config),
+        "classes": list(clips.classes),
+        "split": split.describe(),
+        "preprocessing": {
+            "frames": config.frames,
+            "size": [16, 16],
+            "resize": [18, 24],
+            "mean": [0.4, 0.4, 0.4],
+            "std": [0.2, 0.2, 0.2],
+            "sampling": clips.sampling,
+            "clip_shape": list(clips.clip_shape),
+        },
+    }
+    checkpoint.save(state, folder / "best.pt")
+    return folder

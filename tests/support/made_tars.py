@@ -1,0 +1,45 @@
+"""Small shard sets of real tars, the same clips cut into any number of shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from har.shards.format import shard_set
+from har.shards.format.writer import ShardWriter
+
+SHAPE = (4, 12, 14, 3)
+
+
+def make_tars(
+    root: Path, shards: int = 1, clips: int = 34, shape: tuple[int, int, int, int] = SHAPE
+) -> shard_set.Manifest:
+    """`clips` clips of noise, two to a group, four to a class; its key decides a clip's pixels."""
+    root.mkdir()
+    rows, written, groups = [], [], [f"c{n // 4:03d}/g{n // 2:02d}" for n in range(clips)]
+    names = sorted(set(groups))
+    for number, members in enumerate(np.array_split(np.arange(clips), shards)):
+        with ShardWriter(root / f"shard-{number:06d}.tar") as shard:
+            for n in members.tolist():
+                key = f"v_c{n // 4:03d}_g{n // 2:02d}_c{n % 2:02d}"
+                pixels = np.random.default_rng(n).integers(0, 256, shape, np.uint8)
+                offset, digest = shard.add(key, pixels, n // 4, {"class": f"c{n // 4:03d}"})
+                group = names.index(groups[n])
+                rows.append((key, number, offset, n // 4, group, n, 0, 0, 16, 0, digest))
+            written.append(shard.close())
+    made = shard_set.Manifest(
+        clip_shape=shape,
+        sampling={"rule": "paper"},
+        resize={},
+        classes=tuple(f"c{n:03d}" for n in range(-(-clips // 4))),
+        groups=tuple(names),
+        grouping="regex",
+        shards=tuple(written),
+        plan="",
+        versions={},
+        rejects=0,
+        index_sha256="",
+        index=shard_set.make_index(rows),
+    )
+    return shard_set.save(made, root)

@@ -1,0 +1,35 @@
+"""Run by torchrun in tests/test_distributed.py: train steps, then rank 0 saves what came out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from har.training import loop, setup
+from har.training.config import Config
+from har.training.runtime import distributed
+
+
+def main(shards: str, out: str, model: str, options: str) -> None:
+    """Steps of SGD with batch norm in eval, which would see a share of the batch otherwise."""
+    config = Config(
+        model=model, model_options=options, shards=shards, frames=4, size=16, batch_size=6,
+        optimizer="sgd", lr=0.05, precision="fp32", device="cpu", workers=1,
+    ).resolve()  # fmt: skip
+    with distributed.join("cpu") as ranks:
+        trainer = setup.prepare(config, Path(out), lambda _: None, ranks)
+        trainer.model.eval()
+        for batch in trainer.train.epoch(1):
+            loop.train_step(trainer, batch, last=True)
+        sums = ranks.total(trainer.sums).compute()
+        checked = loop.evaluate(
+            trainer.model, trainer.val.epoch(), trainer.device, trainer.precision, ranks
+        )
+        if ranks.speaks:
+            torch.save({"model": trainer.model.state_dict(), "train": sums, "val": checked}, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,320 @@
+"""har-eval on tiny hand-made shard sets and checkpoints; its numbers recomputed the slow way."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_shards import CLASSES, make_run, make_shards
+from PIL import Image
+
+from har.shards import splits
+from har.shards.format import shard_set
+from har.training.evaluation import evaluate, scores
+from har.training.plots import classes, curves
+from har.training.runtime import checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing at 200 dpi is most of the time of these tests, and none of their matter."""
+    monkeypatch.setattr(curves, "DPI", 40)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> shard_set.Manifest:
+    return make_shards(tmp_path / "shards")
+
+
+@pytest.fixture
+def run(tmp_path: Path, clips: shard_set.Manifest) -> Path:
+    return make_run(tmp_path / "run", clips)
+
+
+class _Table(torch.nn.Module):
+    """Logits from a table: the clip's first value is its row."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.logits[clips[:, 0, 0, 0, 0].long()]
+
+
+def _batches(ids: list[list[int]], valid: list[list[bool]]) -> list[Any]:
+    return [
+        SimpleNamespace(
+            clips=torch.tensor(some, dtype=torch.float32).view(-1, 1, 1, 1, 1),
+            labels=torch.tensor(some) % 3,
+            ids=torch.tensor(some),
+            valid=torch.tensor(good),
+        )
+        for some, good in zip(ids, valid, strict=True)
+    ]
+
+
+def test_collect_leaves_out_fill_up_rows_and_gives_softmax_and_unweighted_loss():
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    batches = _batches([[0, 1], [2, 0]], [[True, True], [True, False]])
+    found = evaluate.collect(_Table(logits), batches)
+    assert found.ids.tolist() == [0, 1, 2]
+    assert found.probabilities.dtype == found.losses.dtype == np.float32
+    exact = np.exp(logits[:3].double().numpy())
+    exact /= exact.sum(1, keepdims=True)
+    assert found.probabilities == pytest.approx(exact, abs=1e-6)
+    expected = [-np.log(exact[i, i]) for i in range(3)]
+    assert found.losses == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_a_clip_that_comes_twice_is_an_error_not_a_better_mean():
+    batches = _batches([[0, 1], [1, 2]], [[True, True], [True, True]])
+    with pytest.raises(evaluate.EvaluationError, match="twice"):
+        evaluate.collect(_Table(torch.zeros(6, 3)), batches)
+
+
+def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(
+    run: Path, clips: shard_set.Manifest
+):
+    result = evaluate.run(run)
+    assert json.loads((run / "eval.json").read_text()) == result
+    test = splits.make(clips, "grouped").test
+    assert (result["clips"], result["videos"]) == (len(test), len(test)) == (6, 6)
+    probabilities, labels = _by_hand(run, clips, test)
+    said = probabilities.argmax(1)
+    assert result["video@1"] == result["clip@1"] == pytest.approx((said == labels).mean())
+    assert result["video@5"] == 1.0  # three classes
+    losses = -np.log(probabilities[np.arange(6), labels])
+    assert result["loss"] == pytest.approx(losses.mean(), abs=1e-4)
+    keys = clips.keys(test)
+    for one in result["predictions"]:
+        row = keys.index(one["key"])
+        assert one["true"] == CLASSES[labels[row]]
+        assert one["predicted"] == CLASSES[said[row]]
+        assert one["probability"] == pytest.approx(probabilities[row].max(), abs=1e-4)
+    assert np.array(result["confusion"]).sum() == 6
+    assert result["interval"][0] <= result["video@1"] <= result["interval"][1]
+    assert result["split"] == splits.make(clips, "grouped").describe()
+    assert (result["epoch"], result["views"], result["on"]) == (3, 1, "test")
+    assert result["multiply_adds"] > 0
+
+
+def _by_hand(
+    run: Path, clips: shard_set.Manifest, ids: np.ndarray, frames: np.ndarray | None = None
+) -> tuple[np.ndarray, Any]:
+    """Probabilities [N,K] and labels: one clip at a time, torch's own resize, no loader.
+
+    frames: which of the stored ones, None for all.
+    """
+    model = checkpoint.restore_model(checkpoint.load(run / "best.pt"))
+    raw = (clips.root / "shard-000000.tar").read_bytes()
+    rows = []
+    for sample in ids.tolist():
+        at = int(clips.index["offset"][sample])
+        pixels = np.frombuffer(raw, np.uint8, clips.clip_bytes, at).reshape(clips.clip_shape)
+        pixels = pixels if frames is None else pixels[frames]
+        x = torch.tensor(pixels).permute(0, 3, 1, 2).float()  # [T,C,H,W]
+        x = torch.nn.functional.interpolate(x, (18, 24), mode="bilinear", align_corners=False)
+        x = (x[:, :, 1:17, 4:20] / 255 - 0.4) / 0.2
+        with torch.inference_mode():
+            rows.append(model(x.permute(1, 0, 2, 3)[None]).softmax(1)[0].double().numpy())
+    return np.array(rows), clips.index["label"][ids].astype(int)
+
+
+def test_other_sides_go_to_files_of_their_own(run: Path):
+    evaluate.run(run, on="val", batch_size=3)
+    names = {path.name for path in run.iterdir()}
+    expected = {"eval-val.json", "per_class-val.csv", "confusion-val.png", "examples-val.png"}
+    assert names == {"best.pt"} | expected
+    assert json.loads((run / "eval-val.json").read_text())["on"] == "val"
+
+
+def test_csv_and_pictures_lie_beside_eval_json(run: Path):
+    result = evaluate.run(run)
+    with open(run / "per_class.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list(CLASSES)
+    assert list(rows[0]) == ["class", "precision", "recall", "f1", "support"]
+    assert [float(row["recall"]) for row in rows] == [c["recall"] for c in result["per_class"]]
+    for name in ("confusion.png", "examples.png"):
+        with Image.open(run / name) as picture:
+            assert picture.width > 100
+
+
+def test_batch_size_does_not_change_the_result(run: Path):
+    one, all_at_once = (evaluate.run(run, batch_size=size) for size in (1, 100))
+    assert one["predictions"] == [
+        {**row, "probability": pytest.approx(row["probability"], abs=1e-5)}
+        for row in all_at_once["predictions"]
+    ]
+
+
+def test_views_of_a_video_are_averaged(tmp_path: Path):
+    clips = make_shards(tmp_path / "shards", views=3)
+    run = make_run(tmp_path / "run", clips)
+    result = evaluate.run(run, views=2)
+    test = splits.make(clips, "grouped").test
+    test = test[clips.index["view"][test] < 2]
+    assert (result["clips"], result["videos"]) == (12, 6)
+    probabilities, labels = _by_hand(run, clips, test)
+    assert result["clip@1"] == pytest.approx((probabilities.argmax(1) == labels).mean())
+    videos = clips.index["video"][test]
+    mean = {v: probabilities[videos == v].mean(0) for v in np.unique(videos)}
+    right = [mean[v].argmax() == labels[videos == v][0] for v in mean]
+    assert result["video@1"] == pytest.approx(np.mean(right))
+    keys = {one["key"] for one in result["predictions"]}
+    assert not any("+" in key for key in keys)
+
+
+def _views_by_hand(run: Path, clips: shard_set.Manifest, ids: np.ndarray, views: int) -> np.ndarray:
+    """Mean probabilities [N,K] over phases k/K of 8 stored frames for a model of 4."""
+    every = [
+        _by_hand(run, clips, ids, np.array([2 * t + 2 * k // views for t in range(4)]))[0]
+        for k in range(views)
+    ]
+    return np.mean(every, axis=0)
+
+
+@pytest.mark.parametrize("batch_size", [3, 4, 100])
+def test_views_are_cut_out_of_clips_that_hold_more_frames(tmp_path: Path, batch_size: int):
+    clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3))
+    run = make_run(tmp_path / "run", clips)
+    result = evaluate.run(run, views=2, batch_size=batch_size)
+    test = splits.make(clips, "grouped").test
+    assert (result["clips"], result["videos"], result["views"]) == (6, 6, 2)
+    probabilities = _views_by_hand(run, clips, test, 2)
+    assert not np.allclose(probabilities, _views_by_hand(run, clips, test, 1), atol=1e-4)
+    said = {one["key"]: one["probability"] for one in result["predictions"]}
+    for row, key in enumerate(clips.keys(test)):
+        assert said[key] == pytest.approx(probabilities[row].max(), abs=1e-5)
+
+
+def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
+    clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3), views=2)
+    run = make_run(tmp_path / "run", clips)
+    result = evaluate.run(run, views=4)
+    test = splits.make(clips, "grouped").test
+    assert (result["clips"], result["videos"]) == (12, 6)
+    videos = clips.index["video"][test]
+    probabilities = _views_by_hand(run, clips, test, 2)
+    said = {one["key"]: one["probability"] for one in result["predictions"]}
+    for video in np.unique(videos):
+        of_video = probabilities[videos == video].mean(0)
+        key = min(clips.keys(test[videos == video]))
+        assert said[key] == pytest.approx(of_video.max(), abs=1e-5)
+    with pytest.raises(evaluate.EvaluationError, match=r"--views 3 .* give 1 or 2 or 4, or build"):
+        evaluate.run(run, views=3)
+
+
+def test_views_that_come_apart_are_an_error_not_a_mean_of_other_clips():
+    batches = _batches([[0, 1], [0, 1]], [[True, True], [True, True]])
+    with pytest.raises(evaluate.EvaluationError, match="came apart"):
+        evaluate.collect(_Table(torch.zeros(6, 3)), batches, views=2)
+
+
+def test_more_views_than_stored_is_an_error(run: Path):
+    with pytest.raises(evaluate.EvaluationError, match=r"--views 2 .* holds up to 1 clips"):
+        evaluate.run(run, views=2)
+
+
+def test_another_split_needs_to_be_asked_for_and_its_leak_is_the_runs(
+    run: Path, clips: shard_set.Manifest
+):
+    with pytest.raises(evaluate.EvaluationError, match=r"--allow-other-split\.$"):
+        evaluate.run(run, split="paper")
+    result = evaluate.run(run, split="paper", allow_other_split=True)
+    assert result["split"]["name"] == "paper"
+    trained = {clips.index["group"][i] for i in splits.make(clips, "grouped").train.tolist()}
+    asked = splits.make(clips, "paper").test
+    mates = [clips.index["group"][i] in trained for i in asked.tolist()]
+    assert result["split"]["leak"] == pytest.approx(np.mean(mates))
+    assert result["split"]["leak"] != splits.make(clips, "paper").leak
+
+
+def test_leak_of_the_train_side_is_one(run: Path):
+    assert evaluate.run(run, on="train")["split"]["leak"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ("A", "B")}, "has 2 classes .* trained on 3"),
+        ({"classes": ("Punch", "Wave", "Zoo")}, "trained on 3"),
+        ({"shape": (2, 20, 24, 3)}, "hold 2 frames and the run needs 4"),
+        ({"shape": (4, 24, 24, 3)}, "are 24x24 and the run was trained on 20x24"),
+        ({"rule": "uniform"}, "rule 'uniform' and the run was trained on 'paper'"),
+    ],
+)
+def test_foreign_shards_are_refused_in_one_sentence(
+    tmp_path: Path, run: Path, change: dict, message: str
+):
+    other = make_shards(tmp_path / "other", **change)
+    with pytest.raises(evaluate.EvaluationError, match=message) as error:
+        evaluate.run(run, shards=other.root)
+    assert "--shards" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in run.iterdir()] == ["best.pt"]
+
+
+def test_shards_with_other_videos_have_an_unknown_leak(tmp_path: Path, run: Path):
+    other = make_shards(tmp_path / "other", groups=7)
+    with pytest.raises(evaluate.EvaluationError, match="not the split the run was trained on"):
+        evaluate.run(run, shards=other.root)
+    result = evaluate.run(run, shards=other.root, allow_other_split=True)
+    assert result["split"]["leak"] is None
+
+
+def test_a_side_without_clips_is_an_error(clips: shard_set.Manifest):
+    split = replace(splits.make(clips, "grouped"), test=np.array([], np.int64))
+    with pytest.raises(evaluate.EvaluationError, match="no test clip"):
+        evaluate._choose_clips(clips, split, "test", 1, 4)
+
+
+def test_a_folder_without_checkpoint_is_an_error(tmp_path: Path):
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint"):
+        evaluate.run(tmp_path)
+
+
+def test_the_leak_stands_beside_every_accuracy(run: Path):
+    lines = evaluate.describe(evaluate.run(run)).splitlines()
+    accuracies = [line for line in lines if "@" in line.split()[0] or "class accuracy" in line]
+    assert len(accuracies) == 4
+    assert all("leak 0.0%" in line for line in accuracies)
+    assert scores.leak_text(None) == "leak unknown"
+
+
+def test_most_confused_pairs_are_the_largest_off_the_diagonal():
+    labels = np.array([0, 0, 0, 1, 2])
+    said = np.array([1, 1, 2, 1, 0])
+    found = scores.Predictions(
+        np.arange(5), np.eye(3, dtype=np.float32)[said], labels, np.zeros(5, np.float32)
+    )
+    summary = scores.summarise(
+        found, videos=np.arange(5), keys=[f"k{n}" for n in range(5)], classes=CLASSES
+    )
+    assert summary["confused"] == [
+        {"true": "Punch", "predicted": "Wave", "count": 2},
+        {"true": "Punch", "predicted": "YoYo", "count": 1},
+        {"true": "YoYo", "predicted": "Punch", "count": 1},
+    ]
+
+
+def test_examples_are_the_surest_of_different_classes_and_the_surest_mistakes():
+    def one(key: str, true: str, said: str, p: float) -> dict:
+        return {"key": key, "true": true, "predicted": said, "probability": p}
+
+    rows = [
+        one("a", "X", "X", 0.9),
+        one("b", "X", "X", 0.8),
+        one("c", "Y", "Y", 0.7),
+        one("d", "X", "Y", 0.6),
+        one("e", "Y", "X", 0.95),
+    ]
+    assert [row["key"] for row in classes.choose_examples(rows)] == ["a", "c", "e", "d"]

@@ -1,0 +1,183 @@
+"""Metrics against slow, obvious code (loops and fractions) and against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from har.training.evaluation import metrics
+
+
+def _random(n: int = 200, k: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.ones(k) * 0.5, size=n)
+    labels = np.where(
+        random.random(n) < 0.5, probabilities.argmax(axis=1), random.integers(0, k, n)
+    )
+    return probabilities, labels
+
+
+def test_running_divides_once_so_uneven_batches_weigh_by_their_clips():
+    running = metrics.Running("cpu")
+    running.update(torch.tensor(8.0, requires_grad=True), torch.tensor(3), torch.tensor(4))
+    running.update(torch.tensor(1.0), torch.tensor(1), torch.tensor(1))
+    assert running.compute() == {"loss": 9 / 5, "acc": 4 / 5, "count": 5.0}
+    assert running.state().dtype == torch.float64
+    assert not running.state().requires_grad
+
+
+def test_running_states_of_two_ranks_add_up():
+    ranks = [metrics.Running("cpu") for _ in range(2)]
+    ranks[0].update(torch.tensor(2.0), torch.tensor(1), torch.tensor(2))
+    ranks[1].update(torch.tensor(4.0), torch.tensor(0), torch.tensor(1))
+    ranks[0].state().add_(ranks[1].state())
+    assert ranks[0].compute() == {"loss": 2.0, "acc": 1 / 3, "count": 3.0}
+
+
+def test_running_without_a_clip_is_not_a_number_and_does_not_raise():
+    result = metrics.Running("cpu").compute()
+    assert np.isnan(result["loss"])
+    assert np.isnan(result["acc"])
+    assert result["count"] == 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 99])
+def test_topk_accuracy_equals_sorting_row_by_row(k):
+    probabilities, labels = _random()
+    hits = sum(
+        label in sorted(range(7), key=lambda c: (-row[c], c))[:k]
+        for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True)
+    )
+    assert metrics.topk_accuracy(probabilities, labels, k) == pytest.approx(hits / len(labels))
+
+
+def test_a_tie_goes_to_the_lower_class():
+    even = np.full((1, 3), 1 / 3)
+    assert metrics.topk_accuracy(even, np.array([0])) == 1.0
+    assert metrics.topk_accuracy(even, np.array([2])) == 0.0
+
+
+def test_confusion_rows_are_true_classes_and_columns_predictions():
+    matrix = metrics.confusion(np.array([0, 0, 2]), np.array([0, 1, 1]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_per_class_figures_equal_counting_by_hand():
+    probabilities, labels = _random()
+    predicted = probabilities.argmax(axis=1)
+    figures = metrics.per_class(metrics.confusion(labels, predicted, 7))
+    for c in range(7):
+        true = [int(x) for x in labels == c]
+        said = [int(x) for x in predicted == c]
+        hits = sum(t * s for t, s in zip(true, said, strict=True))
+        precision, recall = hits / sum(said), hits / sum(true)
+        assert figures["precision"][c] == pytest.approx(precision)
+        assert figures["recall"][c] == pytest.approx(recall)
+        assert figures["f1"][c] == pytest.approx(2 * precision * recall / (precision + recall))
+        assert figures["support"][c] == sum(true)
+
+
+def test_a_class_that_never_occurs_is_zero_and_not_in_the_class_mean():
+    matrix = metrics.confusion(np.array([0, 0, 1]), np.array([0, 0, 0]), 4)
+    figures = metrics.per_class(matrix)
+    assert figures["precision"].tolist() == [2 / 3, 0, 0, 0]
+    assert figures["f1"].tolist() == [0.8, 0, 0, 0]
+    assert metrics.mean_class_accuracy(matrix) == 0.5
+
+
+def test_calibration_error_equals_the_definition_bin_by_bin():
+    probabilities, labels = _random(500)
+    expected = 0.0
+    for b in range(15):
+        rows = [
+            (row.max(), float(row.argmax() == label))
+            for row, label in zip(probabilities, labels, strict=True)
+            if b / 15 < row.max() <= (b + 1) / 15
+        ]
+        if rows:
+            confidence, right = np.mean(rows, axis=0)
+            expected += len(rows) / len(labels) * abs(right - confidence)
+    assert metrics.calibration_error(probabilities, labels) == pytest.approx(expected)
+
+
+def test_certain_and_right_is_perfectly_calibrated_and_certain_and_wrong_is_not():
+    certain = np.eye(3)
+    assert metrics.calibration_error(certain, np.arange(3)) == 0.0
+    assert metrics.calibration_error(certain, np.array([1, 2, 0])) == 1.0
+
+
+def test_bootstrap_interval_agrees_with_drawing_rows_with_replacement():
+    random = np.random.default_rng(3)
+    right = random.random(150) < 0.7
+    drawn = right[random.integers(0, 150, (4000, 150))].mean(axis=1)
+    low, high = metrics.bootstrap_interval(right)
+    assert low == pytest.approx(np.quantile(drawn, 0.025), abs=0.015)
+    assert high == pytest.approx(np.quantile(drawn, 0.975), abs=0.015)
+    assert low < right.mean() < high
+
+
+def test_bootstrap_interval_is_the_same_twice_and_a_point_where_all_is_right():
+    right = np.array([True, False, True])
+    assert metrics.bootstrap_interval(right) == metrics.bootstrap_interval(right)
+    assert metrics.bootstrap_interval(np.ones(9, bool)) == (1.0, 1.0)
+
+
+def test_views_of_a_video_are_averaged_whatever_their_order():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    averaged, labels, videos = metrics.average_views(
+        probabilities, np.array([0, 1, 0]), np.array([8, 4, 8])
+    )
+    assert videos.tolist() == [4, 8]
+    assert labels.tolist() == [1, 0]
+    assert averaged == pytest.approx(np.array([[0.2, 0.8], [0.6, 0.4]]))
+
+
+def test_two_labels_on_one_video_are_refused():
+    with pytest.raises(ValueError, match="different labels"):
+        metrics.average_views(np.eye(2), np.array([0, 1]), np.array([5, 5]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_figure_equals_scikit_learns_on_random_data(seed):
+    """Random answers over classes of which one never occurs and one is never said."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(seed)
+    N, K = int(random.integers(20, 400)), int(random.integers(6, 30))
+    P = random.dirichlet(np.ones(K) * 0.3, size=N)
+    P[:, 1] = 0  # never said
+    P /= P.sum(axis=1, keepdims=True)
+    labels = random.integers(1, K, N)  # 0 never occurs
+    predicted, every = P.argmax(axis=1), np.arange(K)
+    matrix = metrics.confusion(labels, predicted, K)
+    assert np.array_equal(matrix, sklearn.confusion_matrix(labels, predicted, labels=every))
+    assert metrics.topk_accuracy(P, labels) == pytest.approx(
+        sklearn.accuracy_score(labels, predicted)
+    )
+    for k in (2, 5):
+        assert metrics.topk_accuracy(P, labels, k) == pytest.approx(
+            sklearn.top_k_accuracy_score(labels, P, k=k, labels=every)
+        )
+    figures = metrics.per_class(matrix)
+    expected = sklearn.precision_recall_fscore_support(
+        labels, predicted, labels=every, zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        np.testing.assert_allclose(figures[name], values, rtol=0, atol=1e-12)
+    present = np.unique(labels)
+    recalls = sklearn.recall_score(labels, predicted, labels=present, average="macro")
+    assert metrics.mean_class_accuracy(matrix) == pytest.approx(recalls)
+
+
+def test_the_running_loss_and_accuracy_equal_scikit_learns():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    P, labels = _random(301)
+    losses = torch.from_numpy(-np.log(P[np.arange(len(P)), labels]))
+    hits = torch.from_numpy(P.argmax(axis=1) == labels)
+    running = metrics.Running("cpu")
+    for start in range(0, 301, 32):  # the last batch is a short one
+        part = slice(start, start + 32)
+        running.update(losses[part].sum(), hits[part].sum(), torch.tensor(len(hits[part])))
+    found = running.compute()
+    assert found["loss"] == pytest.approx(sklearn.log_loss(labels, P, labels=np.arange(7)))
+    assert found["acc"] == pytest.approx(sklearn.accuracy_score(labels, P.argmax(axis=1)))

@@ -1,0 +1,140 @@
+"""har-export: the file says what the checkpoint says, and tells how it wants to be fed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from made_predictor import CLASSES, make_video_run
+
+from har.training.cli.results import export_main
+from har.training.inference import export
+from har.training.inference import predictor as predict
+from har.training.inference.export_wrapper import Deployed
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video_run(tmp_path_factory.mktemp("export") / "a", "resnet3d")
+
+
+def _pixels(batch: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (batch, 6, 36, 48, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (36, 48), (30, 17)])
+def test_preprocessing_inside_gives_the_pixels_that_prediction_gives(run: Path, size: tuple):
+    predictor = predict.Predictor(run, "cpu")
+    resize = (max(18, size[0]), max(24, size[1]))
+    object.__setattr__(predictor.wanted, "size", size)
+    object.__setattr__(predictor.wanted, "resize", resize)
+    network = Deployed(predictor, True)
+    pixels = _pixels(3)
+    found = network._prepare(torch.from_numpy(pixels))
+    assert torch.allclose(found, predictor.input(pixels), atol=1e-5)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_pt2_file_answers_any_batch_as_the_checkpoint_does(
+    run: Path, tmp_path: Path, inside: bool
+):
+    out = tmp_path / "deep" / "m.pt2"
+    made = export.run(run, out, preprocessing=inside)
+    assert made.difference is not None
+    assert made.difference <= export.TOLERANCE
+    network = torch.export.load(out).module()
+    predictor = predict.Predictor(run, "cpu")
+    for batch in (1, 3, 7):
+        pixels = _pixels(batch, seed=batch)
+        given = torch.from_numpy(pixels) if inside else predictor.input(pixels)
+        logits, probabilities = network(given)
+        assert torch.allclose(logits.softmax(1), probabilities)
+        assert probabilities.detach().numpy() == pytest.approx(
+            predictor.probabilities(pixels), abs=1e-5
+        )
+    assert export.read_contract(out) == made.contract
+    assert not list(out.parent.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "resnet3d",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("r2plus1d", "r3d", "convlstm")),
+    ],
+)
+def test_an_onnx_file_answers_any_batch_in_onnx_runtime(tmp_path: Path, model: str):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run = make_video_run(tmp_path / "a", model)
+    out = tmp_path / "m.onnx"
+    made = export.run(run, out)
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    predictor = predict.Predictor(run, "cpu")
+    for batch in (1, 4):
+        pixels = _pixels(batch, seed=batch)
+        logits, probabilities = session.run(None, {"clips": pixels})
+        assert logits.shape == (batch, 3)
+        assert probabilities == pytest.approx(predictor.probabilities(pixels), abs=1e-4)
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said["classes"]) == list(CLASSES)
+    assert json.loads(said["har"]) == export.read_contract(out) == made.contract
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["r2plus1d", "r3d", "convlstm"])
+def test_every_network_exports_to_pt2(tmp_path: Path, model: str):
+    made = export.run(make_video_run(tmp_path / "a", model), tmp_path / "m.pt2")
+    assert made.difference is not None
+    assert made.difference <= export.TOLERANCE
+
+
+def test_the_contract_says_how_to_feed_the_file(run: Path):
+    predictor = predict.Predictor(run, "cpu")
+    inside = export.contract(predictor, True, "0" * 64)
+    assert inside["input"]["shape"] == ["B", 6, 36, 48, 3]
+    assert inside["classes"] == list(CLASSES)
+    assert inside["sampling"] == {"rule": "paper"}
+    outside = export.contract(predictor, False, "0" * 64)
+    assert outside["input"]["shape"] == ["B", 3, 6, 16, 16]
+    assert outside["preprocessing"]["centre_crop"] == [16, 16]
+    json.dumps(outside)
+
+
+def test_a_file_that_says_something_else_is_never_left_behind(
+    run: Path, tmp_path: Path, monkeypatch
+):
+    before = tmp_path / "m.pt2"
+    before.write_text("mine")
+    monkeypatch.setattr(Deployed, "reference", lambda self, clips: np.zeros((len(clips), 3)))
+    told = CliRunner().invoke(export_main, [str(run), "-o", str(before)])
+    assert told.exit_code == 2
+    assert "does not say what the checkpoint says" in told.output
+    assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]
+    assert before.read_text() == "mine"
+
+
+def test_another_ending_a_missing_package_and_a_missing_run_are_one_sentence(
+    run: Path, tmp_path: Path, monkeypatch
+):
+    told = CliRunner().invoke(export_main, [str(run), "-o", "m.pth"])
+    assert (told.exit_code, "neither .onnx nor .pt2" in told.output) == (2, True)
+    told = CliRunner().invoke(export_main, [str(tmp_path), "-o", "m.pt2"])
+    assert (told.exit_code, "there is no checkpoint" in told.output) == (2, True)
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    told = CliRunner().invoke(export_main, [str(run), "-o", "m.onnx"])
+    assert (told.exit_code, "pip install 'har-ucf101[export]'" in told.output) == (2, True)
+
+
+def test_without_a_runtime_it_says_that_nothing_ran_the_file(run: Path, tmp_path: Path):
+    made = export.Exported(
+        tmp_path / "m.onnx",
+        1,
+        None,
+        "",
+        export.contract(predict.Predictor(run, "cpu"), True, ""),
+    )
+    assert "not run: ONNX Runtime is not installed" in export.describe(made)

@@ -1,0 +1,123 @@
+"""har-predict as a command: its forms of output, its files, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import av
+import pytest
+from click.testing import CliRunner, Result
+from made_predictor import CLASSES, make_video_run
+from PIL import Image
+
+from har.training.cli.results import predict_main
+from har.training.plots import curves
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "DPI", 40)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video_run(tmp_path_factory.mktemp("answers") / "a")
+
+
+@pytest.fixture
+def videos(synthetic_videos: Path) -> list[str]:
+    return [str(path) for path in sorted(synthetic_videos.rglob("*.avi"))[:2]]
+
+
+def _predict(run: Path, *given: object) -> Result:
+    return CliRunner().invoke(predict_main, [str(run), *map(str, given)])
+
+
+def _rows(told: Result) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(told.stdout)))
+
+
+def test_csv_has_a_row_for_each_class_and_for_each_broken_video(run: Path, videos: list, tmp_path):
+    broken = tmp_path / "broken, with a comma.avi"
+    broken.write_text("")
+    told = _predict(run, "--csv", "--top", 2, broken, *videos)
+    assert told.exit_code == 1
+    rows = _rows(told)
+    assert [row["video"] for row in rows] == [str(broken), *[v for v in videos for _ in range(2)]]
+    assert rows[0]["error"].startswith(f"{broken} cannot be decoded")
+    as_json = json.loads(_predict(run, "--json", "--top", 2, videos[0]).stdout)[0]["top"]
+    for row, one, rank in zip(rows[1:3], as_json, "12", strict=True):
+        assert (row["class"], row["rank"], row["start"]) == (one["class"], rank, "")
+        assert float(row["probability"]) == pytest.approx(one["probability"], abs=1e-6)
+
+
+def test_windows_as_json_csv_and_text_are_the_same_answers(run: Path, videos: list):
+    given = ["--window", 0.8, "--top", 1, videos[0]]
+    found = json.loads(_predict(run, "--json", *given).stdout)[0]
+    rows = _rows(_predict(run, "--csv", *given))
+    assert len(found["windows"]) == len(rows) > 2
+    for one, row in zip(found["windows"], rows, strict=True):
+        assert float(row["start"]) == one["start"]
+        assert row["class"] == one["top"][0]["class"]
+    text = _predict(run, *given).stdout.splitlines()
+    assert text[0] == videos[0]
+    assert len(text) == 2 + len(found["timeline"])
+    assert found["timeline"][0]["start"] == 0
+    assert found["timeline"][-1]["end"] == found["windows"][-1]["end"]
+    assert {piece["class"] for piece in found["timeline"]} <= set(CLASSES)
+
+
+def test_all_files_are_written_for_one_video(run: Path, videos: list, tmp_path: Path):
+    files = [tmp_path / name for name in ("t.png", "a.mp4", "c.gif")]
+    told = _predict(
+        run, "--window", 0.8, "--timeline", files[0], "--annotate", files[1], "--cam", files[2],
+        videos[0],
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "c.gif", "t.png"]
+    for path in (files[0], files[2]):
+        Image.open(path).close()
+    with av.open(str(files[1])) as video:
+        assert sum(1 for _ in video.decode(video=0)) >= 40
+
+
+def test_several_videos_write_into_a_folder(run: Path, videos: list, tmp_path: Path):
+    told = _predict(run, "--cam", tmp_path / "maps", *videos)
+    assert told.exit_code == 0, told.output
+    assert sorted(p.stem for p in (tmp_path / "maps").iterdir()) == [Path(v).stem for v in videos]
+
+
+def test_a_broken_video_has_no_picture_and_the_others_have(run: Path, videos: list, tmp_path):
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(b"RIFF")
+    told = _predict(run, "--annotate", tmp_path / "out", "--window", 1, cut, videos[0])
+    assert told.exit_code == 1
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [f"{Path(videos[0]).stem}.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ([], "there is nothing to predict"),
+        (["--json", "--csv", "x.avi"], "exclude each other"),
+        (["--hop", "1", "x.avi"], "--hop is about windows: add --window"),
+        (["--timeline", "t.png", "x.avi"], "--timeline is about windows"),
+        (["--window", "-1", "x.avi"], "--window -1 does not work"),
+        (["--annotate", "a.mp4", "x.avi", "y.avi"], "one file for 2 videos: give a folder"),
+        (["--annotate", "out", "a/x.avi", "b/x.avi"], "have the same name"),
+        (["--annotate", "x.avi", "x.avi"], "is one of the videos"),
+        (["--annotate", "x.txt", "x.avi"], "end it in .mp4"),
+        (["--cam", "x.mp4", "x.avi"], "end it in .gif"),
+        (["--window", "1", "--timeline", "x.mp4", "x.avi"], "end it in .png or .svg"),
+        (["--camera", "0", "x.avi"], "--camera goes alone"),
+        (["--top", "0", "x.avi"], "--top 0"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(run: Path, given: list, text: str):
+    told = _predict(run, *given)
+    assert told.exit_code == 2
+    assert text in told.output
+    assert "Traceback" not in told.output

@@ -1,0 +1,247 @@
+"""har-predict: what it finds, prints and survives; and that a video's file and its clip in the
+shards give the same answer.
+
+`decoder` stands in for `har.pipeline.decode.clips` where a test is not about decoding: a "video" is then a
+file that holds the number of a clip in the shards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from made_shards import CLASSES, make_run, make_shards
+
+from har.shards.format import shard_set
+from har.shards.format.reader import ClipReader
+from har.training.evaluation import evaluate
+from har.training.inference import predict_command, predictor
+from har.training.plots import curves
+
+
+class _VideoError(ValueError):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "DPI", 40)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> shard_set.Manifest:
+    return make_shards(tmp_path / "shards")
+
+
+@pytest.fixture
+def run(tmp_path: Path, clips: shard_set.Manifest) -> Path:
+    return make_run(tmp_path / "run", clips)
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[dict]:
+    """The calls of `har.pipeline.decode.clips.clips`."""
+    from har import pipeline
+
+    calls: list[dict] = []
+
+    def decode(path: Path, sampling: Any, size: tuple[int, int]) -> list[SimpleNamespace]:
+        calls.append({"sampling": sampling.describe(), "size": size})
+        try:
+            sample = int(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise _VideoError(f"{path} cannot be decoded.") from error
+        reader = ClipReader(clips)
+        pixels = reader.read(sample)
+        reader.close()
+        return [SimpleNamespace(pixels=pixels)]
+
+    module = ModuleType("har.pipeline.decode.clips")
+    module.__dict__.update(clips=decode, VideoError=_VideoError)
+    monkeypatch.setitem(sys.modules, "har.pipeline.decode.clips", module)
+    monkeypatch.setattr(pipeline, "decode", module, raising=False)
+    return calls
+
+
+def _videos(folder: Path, clips: shard_set.Manifest) -> list[Path]:
+    folder.mkdir()
+    for sample, key in enumerate(clips.keys()):
+        (folder / f"{key}.avi").write_text(str(sample))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("frames", [4, 3])
+def test_predictions_equal_the_evaluation_of_the_same_clips(
+    tmp_path: Path, clips: shard_set.Manifest, decoder: list, frames: int
+):
+    run = make_run(tmp_path / f"run{frames}", clips, frames=frames)
+    evaluated = {}
+    for side in ("val", "test"):
+        evaluated |= {one["key"]: one for one in evaluate.run(run, on=side)["predictions"]}
+    videos = [v for v in _videos(tmp_path / "videos", clips) if v.stem in evaluated]
+    found = list(predictor.predict(run, videos))
+    assert len(found) == len(evaluated) == 12
+    for answer in found:
+        known = evaluated[Path(answer.video).stem]
+        name, probability = answer.top[0]
+        assert name == known["predicted"]
+        assert probability == pytest.approx(known["probability"], abs=1e-3)
+
+
+SMALL = {
+    "convlstm": "hidden=[4],stem_channels=4",
+    "resnet3d": "width=4",
+    "r2plus1d": "width=4",
+    "r3d": "",
+}
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
+    tmp_path: Path, synthetic_videos: Path, model: str
+):
+    from har.pipeline.decode import clips as decode
+
+    files = {path.stem: path for path in sorted(synthetic_videos.rglob("*.avi"))}
+    names = tuple(sorted({key.split("_")[1] for key in files})[:2])
+
+    def draw(key: str) -> np.ndarray:
+        return decode.clip(files[key], frames=6, size=(36, 48)).pixels
+
+    clips = make_shards(
+        tmp_path / "shards", shape=(6, 36, 48, 3), classes=names, clips=1, draw=draw
+    )
+    settings = {"model": model, "model_options": SMALL[model], "frames": 6}
+    run = make_run(tmp_path / "run", clips, **settings)
+    tested = evaluate.run(run, on="train")["predictions"]
+    found = predictor.predict(run, [files[one["key"]] for one in tested])
+    for one, answer in zip(tested, found, strict=True):
+        assert answer.error is None
+        assert answer.top[0][1] == pytest.approx(one["probability"], abs=1e-3)
+        assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shard_set.Manifest:
+    """A real clip each of five groups of two classes, built as `har-shards build` does."""
+    from har.pipeline.build import build
+    from har.pipeline.build.plan import Options
+    from har.pipeline.sampling import Sampling
+
+    root = tmp_path_factory.mktemp("real")
+    for name in ("Punch", "YoYo"):
+        (root / "videos" / name).mkdir(parents=True)
+        found = sorted((real_clips / "ucf101" / name).glob("*_c01.avi"))[:5]
+        for path in found:
+            (root / "videos" / name / path.name).symlink_to(path.resolve())
+    options = Options(Sampling(frames=8), (48, 64))
+    build.build(root / "videos", root / "shards", options=options)
+    return shard_set.load(root / "shards")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("model", list(SMALL))
+def test_a_clip_of_ucf101_predicts_what_its_built_shard_evaluates_to(
+    tmp_path: Path, real_clips: Path, real_set: shard_set.Manifest, model: str
+):
+    settings = {"model": model, "model_options": SMALL[model], "frames": 8}
+    run = make_run(tmp_path / "run", real_set, **settings)
+    tested = evaluate.run(run, on="train")["predictions"]
+    files = {path.stem: path for path in real_clips.rglob("*.avi")}
+    found = predictor.predict(run, [files[one["key"]] for one in tested])
+    for one, answer in zip(tested, found, strict=True):
+        assert answer.error is None
+        assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
+    assert len(tested) >= 4
+
+
+def test_the_video_is_decoded_as_the_shards_were_built(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
+):
+    next(predictor.predict(run, _videos(tmp_path / "videos", clips)))
+    assert decoder == [{"sampling": {"rule": "paper", "frames": 4}, "size": (20, 24)}]
+
+
+def test_all_classes_sum_to_one_and_come_in_falling_order(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
+):
+    video = _videos(tmp_path / "videos", clips)[0]
+    (answer,) = predictor.predict(run, [video])
+    assert {name for name, _ in answer.top} == set(CLASSES)
+    values = [probability for _, probability in answer.top]
+    assert values == sorted(values, reverse=True)
+    assert sum(values) == pytest.approx(1, abs=1e-5)
+    (answer,) = predictor.predict(run, [video], top=2)
+    assert [probability for _, probability in answer.top] == values[:2]
+
+
+def test_a_broken_video_is_reported_and_the_others_go_on(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, capsys
+):
+    good = _videos(tmp_path / "videos", clips)[:2]
+    broken = tmp_path / "broken.avi"
+    broken.write_text("nothing")
+    assert predict_command.run(run, [good[0], broken, good[1]]) == 1
+    out, err = capsys.readouterr()
+    assert "broken.avi cannot be decoded" in err
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == list(map(str, good))
+    assert predict_command.run(run, good) == 0
+
+
+def test_json_holds_every_video_also_the_broken(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, capsys
+):
+    good = _videos(tmp_path / "videos", clips)[0]
+    assert predict_command.run(run, [good, tmp_path / "missing.avi"], top=1, as_json=True) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["video"] == str(good)
+    assert set(first["top"][0]) == {"class", "probability"}
+    assert second == {
+        "video": str(tmp_path / "missing.avi"),
+        "error": f"{tmp_path / 'missing.avi'} cannot be decoded.",
+    }
+
+
+def test_another_error_than_a_video_fault_is_not_swallowed(
+    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, monkeypatch
+):
+    def wrong(*_: Any) -> np.ndarray:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(predictor, "to_input", wrong)
+    with pytest.raises(ValueError, match="a bug"):
+        list(predictor.predict(run, _videos(tmp_path / "videos", clips)))
+
+
+def test_files_folders_and_globs_are_found_once_and_in_order(tmp_path: Path):
+    inside = tmp_path / "a" / "deep"
+    inside.mkdir(parents=True)
+    for name in ("2.avi", "1.MP4", "notes.txt"):
+        (inside / name).write_text("")
+    (tmp_path / "b.mkv").write_text("")
+    one, two, other = inside / "1.MP4", inside / "2.avi", tmp_path / "b.mkv"
+    assert predictor.find([other, tmp_path / "a"]) == [other, one, two]
+    assert predictor.find([str(tmp_path / "a" / "**" / "*.avi"), two]) == [two]
+    assert predictor.find(["missing.avi"]) == [Path("missing.avi")]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path):
+    odd = tmp_path / "clip[1].avi"
+    odd.write_text("")
+    assert predictor.find([odd]) == [odd]
+
+
+def test_a_folder_or_glob_without_videos_is_an_error(tmp_path: Path):
+    for empty in (tmp_path, tmp_path / "*.avi"):
+        with pytest.raises(predictor.PredictionError, match="there is no video in"):
+            predictor.find([empty])
+
+
+def test_top_below_one_is_an_error(run: Path):
+    with pytest.raises(predictor.PredictionError, match="--top 0"):
+        predict_command.run(run, ["x.avi"], top=0)

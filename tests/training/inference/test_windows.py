@@ -1,0 +1,125 @@
+"""Windows over a long video: which frames they hold, and the timeline that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_predictor import make_video_run
+from PIL import Image
+
+from har.training.inference import predictor as predict
+from har.training.inference import windows
+from har.training.inference.windows import Piece, Window, WindowError
+from har.training.plots import curves, timeline
+
+
+def _window(start: float, end: float, *probabilities: float) -> Window:
+    return Window(start, end, 10, np.array(probabilities, np.float32))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20), st.data())
+def test_windows_cover_every_frame_and_are_whole(n: int, length: int, data: st.DataObject):
+    hop = data.draw(st.integers(1, length))
+    found = list(windows.slide(range(n), length, hop))
+    assert {frame for one in found for frame in one} == set(range(n))
+    assert all(one == list(range(one[0], one[0] + min(length, n))) for one in found)
+    assert [one[0] for one in found[:-1]] == [k * hop for k in range(len(found) - 1)]
+    assert found[-1][-1] == n - 1
+
+
+def test_no_frame_gives_no_window():
+    assert list(windows.slide([], 4, 2)) == []
+
+
+def test_a_long_stream_is_held_one_window_at_a_time():
+    alive = 0
+    for one in windows.slide(range(10_000), 8, 4):
+        alive = max(alive, len(one))
+    assert alive == 8
+
+
+def test_the_timeline_is_the_mean_of_the_windows_that_cover_a_moment():
+    found = [_window(0, 2, 0.9, 0.1), _window(1, 3, 0.3, 0.7), _window(2, 4, 0.1, 0.9)]
+    pieces = windows.timeline(found)
+    assert [(piece.start, piece.end, piece.label) for piece in pieces] == [(0, 2, 0), (2, 4, 1)]
+    assert pieces[0].probabilities == pytest.approx([(0.9 + 0.6) / 2, (0.1 + 0.4) / 2])
+    assert pieces[1].probabilities == pytest.approx([(0.2 + 0.1) / 2, (0.8 + 0.9) / 2])
+
+
+def test_a_gap_between_windows_is_no_piece():
+    pieces = windows.timeline([_window(0, 1, 1, 0), _window(5, 6, 1, 0)])
+    assert [(piece.start, piece.end) for piece in pieces] == [(0, 1), (5, 6)]
+
+
+def test_a_moment_belongs_to_the_piece_that_begins_there_and_the_end_to_the_last():
+    pieces = [Piece(0, 2, np.array([1, 0])), Piece(2, 4, np.array([0, 1]))]
+    assert [windows.at(pieces, t) is pieces[k] for t, k in ((0, 0), (1.9, 0), (2, 1), (9, 1))]
+
+
+@pytest.mark.parametrize(
+    ("window", "hop", "text"),
+    [(0, None, "--window 0"), (float("nan"), None, "--window nan"), (2, 3, "--hop 3"), (2, 0, "0")],
+)
+def test_windows_that_make_no_sense_are_refused(window: float, hop: float | None, text: str):
+    with pytest.raises(WindowError, match=text):
+        windows.check(window, hop)
+
+
+@pytest.mark.parametrize("rule", ["paper", "uniform"])
+def test_one_window_over_a_whole_video_is_its_prediction(
+    tmp_path: Path, synthetic_videos: Path, rule: str
+):
+    predictor = predict.Predictor(make_video_run(tmp_path / rule, rule=rule), "cpu")
+    video = sorted(synthetic_videos.rglob("*.avi"))[0]
+    (one,) = predictor.of_windows(predict.read_frames(video), 1000, 1000)
+    assert one.probabilities == pytest.approx(predictor.of_video(video), abs=1e-5)
+    kept = predict.read_clips(video, predictor.state["preprocessing"])[0]
+    chosen = predictor.choose(one.frames)
+    again = [predictor.resize(f.rgb()) for f in predict.read_frames(video) if f.number in chosen]
+    assert np.array_equal(np.stack(again), kept)  # to the bit
+    frames = list(predict.read_frames(video))
+    assert (one.start, one.frames) == (0, len(frames))
+    assert one.end == pytest.approx(len(frames) / 25)
+
+
+def test_windows_are_of_the_seconds_asked_for(tmp_path: Path, synthetic_videos: Path):
+    predictor = predict.Predictor(make_video_run(tmp_path / "a"), "cpu")
+    video = sorted(synthetic_videos.rglob("*.avi"))[0]
+    found = list(predictor.of_windows(predict.read_frames(video), 0.8, 0.4))
+    assert [one.frames for one in found] == [20] * len(found)
+    assert [one.start for one in found[:-1]] == pytest.approx(
+        [0.4 * k for k in range(len(found) - 1)]
+    )
+
+
+def test_of_many_classes_those_that_lead_longest_are_drawn_in_order_of_their_first_lead():
+    ends = (0, 1, 4, 5, 9)
+    labels = (3, 0, 2, 1)
+    pieces = [Piece(a, b, np.eye(4)[k]) for a, b, k in zip(ends, ends[1:], labels, strict=False)]
+    assert timeline.leading(pieces) == [3, 0, 2, 1]
+    assert timeline.leading(pieces, most=2) == [0, 1]
+
+
+def test_the_picture_has_a_row_for_each_class_that_leads(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(curves, "DPI", 60)
+    names = [f"Class{n}" for n in range(101)]
+    random = np.random.default_rng(0)
+    found = []
+    for k in range(12):
+        values = random.random(101).astype(np.float32) * 0.1
+        values[k // 4] = 0.9
+        found.append(Window(k, k + 2, 50, values))
+    pieces = windows.timeline(found)
+    assert timeline.leading(pieces) == [0, 1, 2]
+    path = timeline.write(tmp_path / "t.png", found, pieces, names, "a$b$.avi")
+    with Image.open(path) as picture:
+        assert picture.width > picture.height
+    svg = timeline.write(tmp_path / "t.svg", found, pieces, names, "a$b$.avi").read_text()
+    assert all(name in svg for name in ("Class0", "Class1", "Class2", "a$b$.avi"))
+    with pytest.raises(timeline.TimelineError, match=r"end it in \.png"):
+        timeline.write(tmp_path / "t.txt", found, pieces, names, "")

@@ -1,0 +1,266 @@
+"""Pictures: what is drawn is read back from the figure, layout and geometry are measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from har.training.plots import classes as class_figures
+from har.training.plots import curves, filters
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of these tests is drawing; only text that is measured needs the real dpi."""
+    monkeypatch.setattr(curves, "DPI", 50)
+
+
+@pytest.fixture
+def fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "DPI", 200)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The Figure objects that were saved."""
+    from matplotlib.figure import Figure
+
+    saved: list[Any] = []
+    save = Figure.savefig
+
+    def keep(self: Any, *args: Any, **options: Any) -> None:
+        save(self, *args, **options)
+        saved.append(self)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return saved
+
+
+def _curve(model: str = "convlstm", epochs: int = 4, top: float = 3.0) -> curves.Curve:
+    lines = [
+        {
+            "epoch": e,
+            "train_loss": top / e,
+            "val_loss": top / e + 0.5,
+            "train_acc": 1 - 0.9 / e,
+            "val_acc": 0.8 - 0.7 / e,
+        }
+        for e in range(1, epochs + 1)
+    ]
+    return curves.curve(model, curves.NAMES[model], lines, best=epochs)
+
+
+def _lines(axes: Any) -> dict[str, Any]:
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def _no_overlap(labels: list[Any]) -> bool:
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    return not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+def test_model_curves_draw_both_sides_and_ring_the_best_epoch(tmp_path: Path, drawn: list):
+    run = _curve()
+    curves.model_curves(tmp_path / "loss.png", [run], "loss")
+    lines = _lines(drawn[0].axes[0])
+    assert lines["Training"].get_ydata().tolist() == run.loss_train
+    assert lines["Validation"].get_ydata().tolist() == run.loss_val
+    ring = lines["Best checkpoint (epoch 4)"]
+    assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([4], [run.loss_val[3]])
+
+
+def test_accuracy_axis_is_always_zero_to_one(tmp_path: Path, drawn: list):
+    curves.model_curves(tmp_path / "acc.png", [_curve()], "acc")
+    low, high = drawn[0].axes[0].get_ylim()
+    assert low == 0
+    assert 1 < high < 1.1
+
+
+def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: list):
+    curves.model_curves(tmp_path / "a.png", [_curve(epochs=2)], "loss")
+    curves.model_curves(tmp_path / "b.png", [_curve(epochs=2, top=5000.0)], "loss")
+    line = {"epoch": 1, "train_loss": 9000.0, "val_loss": 2.0, "train_acc": 0.0, "val_acc": 0.0}
+    curves.model_curves(tmp_path / "c.png", [curves.curve("r3d", "R3D", [line], 1)], "loss")
+    assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "linear", "log"]
+    # one wild epoch of validation, as batch norm gives it when training begins
+    wild = dataclasses.replace(_curve(epochs=3, top=1.0), loss_val=[16.6, 4.8, 0.78])
+    curves.model_curves(tmp_path / "d.png", [wild], "loss")
+    assert drawn.pop().axes[0].get_yscale() == "log"
+    (axes,) = drawn[-1].axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert any(labels)
+    assert all(re.fullmatch(r"[\d.e+-]*", label) for label in labels)  # numbers, no formulas
+
+
+@pytest.mark.usefixtures("fine")
+@pytest.mark.parametrize("epochs", [1, 3, 50, 200])
+def test_epoch_ticks_are_whole_numbers_that_do_not_overlap(
+    tmp_path: Path, drawn: list, epochs: int
+):
+    curves.model_curves(tmp_path / "acc.png", [_curve(epochs=epochs)], "acc")
+    axes = drawn[0].axes[0]
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(float(tick).is_integer() for tick in ticks)
+    assert _no_overlap(axes.get_xticklabels())
+
+
+def test_a_loss_that_is_not_finite_leaves_a_gap_and_is_no_error(tmp_path: Path):
+    line = {"epoch": 1, "train_loss": float("nan"), "val_loss": 1.0, "train_acc": 0, "val_acc": 0}
+    curves.all_curves(tmp_path / "x.png", [curves.curve("r3d", "R3D", [line], None)], "loss")
+    assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_all_models_share_one_scale_and_seeds_are_named_once(tmp_path: Path, drawn: list):
+    runs = [_curve("r3d"), _curve("r3d", top=2.0), _curve("convlstm", epochs=7)]
+    curves.all_curves(tmp_path / "all.png", runs, "loss")
+    above, below = drawn[0].axes
+    assert above.get_ylim() == below.get_ylim()
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["R3D", "ConvLSTM"]
+
+
+def test_each_model_has_a_colour_and_a_marker_of_its_own():
+    looks = [curves.look(model) for model in (*curves.NAMES, "unknown")]
+    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == 5
+
+
+@pytest.mark.usefixtures("fine")
+@pytest.mark.parametrize("classes", [2, 3, 6, 101])
+def test_confusion_names_every_class_without_overlap(tmp_path: Path, drawn: list, classes: int):
+    names = [f"HandstandPushups{n}" for n in range(classes)]
+    matrix = np.diag(np.arange(classes) + 1)
+    class_figures.confusion(tmp_path / "c.png", matrix, names, "R3D on test")
+    axes = drawn[0].axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == names
+        assert labels[0].get_fontsize() >= 6
+        assert _no_overlap(labels)
+    counts = [text.get_text() for text in axes.texts]
+    assert counts == ([str(n + 1) for n in range(classes)] if classes <= 25 else [])
+
+
+def test_confusion_shows_shares_of_the_true_class_and_an_empty_class_as_none(
+    tmp_path: Path, drawn: list
+):
+    matrix = np.array([[3, 1], [0, 0]])
+    class_figures.confusion(tmp_path / "c.png", matrix, ["a", "b"], "t")
+    shown = drawn[0].axes[0].images[0].get_array()
+    assert shown.tolist() == [[0.75, 0.25], [0, 0]]
+
+
+def test_per_class_puts_the_hardest_class_on_top(tmp_path: Path, drawn: list):
+    recalls = {"R3D": [0.9, 0.1, 0.5], "ConvLSTM": [0.7, 0.3, 0.5]}
+    path = tmp_path / "p.png"
+    class_figures.per_class(path, ["x", "y", "z"], recalls, ["r3d", "convlstm"])
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["y", "z", "x"]
+    assert axes.yaxis_inverted()
+    assert _lines(axes)["R3D"].get_xdata().tolist() == [0.1, 0.5, 0.9]
+
+
+def test_a_cost_that_was_not_measured_says_so(tmp_path: Path, drawn: list):
+    curves.costs(tmp_path / "c.png", ["R3D", "b"], ["r3d", "x"], {"Peak memory (GB)": [2.5, None]})
+    assert [text.get_text().strip() for text in drawn[0].axes[0].texts] == ["2.5", "not measured"]
+
+
+def test_a_class_name_is_never_read_as_a_formula(tmp_path: Path):
+    names = ["a$b$c", r"$\\frac{$"]
+    class_figures.confusion(tmp_path / "c.png", np.eye(2), names, "t")
+    assert (tmp_path / "c.png").stat().st_size > 1000
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path: Path):
+    first = curves.model_curves(tmp_path / "a.png", [_curve()], "loss").read_bytes()
+    assert curves.model_curves(tmp_path / "b.png", [_curve()], "loss").read_bytes() == first
+
+
+def test_importing_the_pictures_loads_neither_torch_nor_matplotlib_and_drawing_no_pyplot(tmp_path):
+    code = (
+        "import sys; from har.training.plots import classes, curves, filters;"
+        "from pathlib import Path;"
+        "assert not {'torch', 'matplotlib'} & set(sys.modules);"
+        f"curves.costs(Path({str(tmp_path / 'x.png')!r}), ['a'], ['r3d'], {{'t': [1.0]}});"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+# ------------------------------------------------------------------ figure 16
+
+
+def test_weights_are_scaled_from_the_papers_range_to_one_and_clipped():
+    values = filters.shown(np.array([-0.6, -0.3, -0.15, 0.0, 0.3, 9.0]))
+    assert values == pytest.approx(np.array([-1, -1, -0.5, 0, 1, 1]))
+
+
+def test_figure_16a_is_five_rows_of_nine_filters_enlarged_four_times_in_colour():
+    weights = np.random.default_rng(0).uniform(-0.3, 0.3, (45, 3, 1, 7, 7))
+    sheet = filters.spatial_mosaic(weights)
+    assert sheet.shape == (5 * (7 * 4 + 4) + 4, 9 * (7 * 4 + 4) + 4, 3)
+    for number in (0, 8, 9, 44):
+        y, x = (number // 9) * 32 + 4, (number % 9) * 32 + 4
+        cell = sheet[y : y + 28, x : x + 28]
+        expected = np.kron(weights[number, :, 0].transpose(1, 2, 0), np.ones((4, 4, 1)))
+        assert cell == pytest.approx((expected / 0.3 + 1) / 2)
+    gaps = np.ones(sheet.shape[:2], bool)
+    for number in range(45):
+        y, x = (number // 9) * 32 + 4, (number % 9) * 32 + 4
+        gaps[y : y + 28, x : x + 28] = False
+    assert (sheet[gaps] == 1).all()
+
+
+def test_figure_16b_is_one_row_of_64_matrices_of_45_channels_by_3_frames():
+    weights = np.random.default_rng(1).uniform(-0.5, 0.5, (64, 45, 3, 1, 1))
+    sheet = filters.temporal_mosaic(weights)
+    assert sheet.shape == (45 * 4 + 8, 64 * (3 * 4 + 4) + 4)
+    cell = sheet[4 : 4 + 180, 4 + 63 * 16 : 4 + 63 * 16 + 12]
+    expected = np.clip(np.kron(weights[63, :, :, 0, 0], np.ones((4, 4))) / 0.3, -1, 1)
+    assert cell == pytest.approx(expected)
+    drawn = sheet[~np.isnan(sheet)]
+    assert len(drawn) == 64 * 45 * 3 * 16
+    assert (drawn.min(), drawn.max()) == (-1, 1)
+
+
+def test_frames_of_a_filter_lie_side_by_side():
+    weights = np.zeros((64, 3, 3, 7, 7))
+    weights[0, :, 2] = 0.1  # the last frame of the first filter is white
+    sheet = filters.frames_mosaic(weights, limit=0.1)
+    assert sheet.shape == (8 * 32 + 4, 8 * (3 * 28 + 4) + 4, 3)
+    assert (sheet[4:32, 4 : 4 + 56] == 0.5).all()
+    assert (sheet[4:32, 4 + 56 : 4 + 84] == 1).all()
+
+
+@pytest.mark.parametrize("model", ["r2plus1d", "resnet3d", "r3d", "convlstm"])
+def test_the_first_layer_of_every_model_is_found_and_drawn(tmp_path: Path, model: str):
+    from har import models
+
+    options = {"weights": "none"} if "weights" in models.options_of(model) else {}
+    state = models.build(model, 3, seed=0, **options).state_dict()
+    layers = filters.first_layer(state)
+    shapes = [weights.shape for _, weights in layers]
+    expected = {
+        "r2plus1d": [(45, 3, 1, 7, 7), (64, 45, 3, 1, 1)],
+        "resnet3d": [(64, 3, 3, 7, 7)],
+        "r3d": [(64, 3, 3, 7, 7)],
+    }
+    assert model not in expected or shapes == expected[model]
+    assert len(layers) == (2 if model == "r2plus1d" else 1)
+    assert layers[0][1].shape[1] == 3
+    path = filters.write(tmp_path / "f.png", model, state)
+    assert path is not None
+    with Image.open(path) as picture:
+        assert picture.width > 250
+
+
+def test_a_model_without_convolutions_has_no_picture(tmp_path: Path):
+    assert filters.write(tmp_path / "f.png", "x", {"fc.bias": np.zeros(3)}) is None

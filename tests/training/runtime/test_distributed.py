@@ -1,0 +1,177 @@
+"""Several ranks train as one process does: same weights, same figures, one writer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from made_shards import make_shards
+
+from har.training.config import ConfigError
+from har.training.runtime import checkpoint, distributed
+
+HERE = Path(__file__).resolve().parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("ranks") / "set").root
+
+
+def start(command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=environment, cwd=HERE.parent
+    )
+
+
+def outcome(shards, out, ranks, *model):
+    before = [*TORCHRUN, str(ranks)] if ranks > 1 else [sys.executable]
+    done = start([*before, str(HERE / "ranks.py"), str(shards), str(out), *model])
+    assert done.returncode == 0, done.stderr[-2000:]
+    return torch.load(out, weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model", [("resnet3d", "width=4"), ("convlstm", "hidden=[4],stem_channels=4")]
+)
+def test_two_and_three_ranks_give_the_weights_of_one(shards, tmp_path, model):
+    whole = outcome(shards, tmp_path / "1.pt", 1, *model)
+    for ranks in (2, 3):
+        parts = outcome(shards, tmp_path / f"{ranks}.pt", ranks, *model)
+        for key, value in whole["model"].items():
+            torch.testing.assert_close(parts["model"][key], value, rtol=1e-4, atol=1e-6)
+        for side in ("train", "val"):
+            assert parts[side]["count"] == whole[side]["count"]
+            assert parts[side]["loss"] == pytest.approx(whole[side]["loss"], rel=1e-4)
+            assert parts[side]["acc"] == whole[side]["acc"]
+
+
+def command_line(shards, out, *more):
+    code = "from har.training.cli.train import train_main; train_main()"
+    program = out.parent / "har_train.py"
+    program.write_text(code)
+    return [
+        str(program), "--model", "resnet3d", "--model-options", "width=4", "--shards", str(shards),
+        "--out", str(out), "--frames", "4", "--size", "16", "--batch-size", "6", "--epochs", "2",
+        "--device", "cpu", "--precision", "fp32", *more,
+    ]  # fmt: skip
+
+
+def test_har_train_under_torchrun_is_one_run_with_one_writer(shards, tmp_path):
+    out = tmp_path / "run"
+    done = start([*TORCHRUN, "2", *command_line(shards, out)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("next: har-eval") == 1
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert (out / "summary.json").exists()
+
+
+def start_two_slow_ranks(shards, out, *more):
+    """torchrun, with ranks that write their process ids and take 0.2 s a step; -> it, ids."""
+    command = command_line(shards, out, "--epochs", "1000", *more)
+    slow = """
+import os, time
+from pathlib import Path
+from har.training import loop
+from har.training.cli.train import train_main
+Path(f"{os.environ['HAR_TEST_PIDS']}-{os.environ['RANK']}").write_text(str(os.getpid()))
+real = loop.train_step
+def step(*arguments):
+    time.sleep(0.2)
+    return real(*arguments)
+loop.train_step = step
+train_main()
+"""
+    Path(command[0]).write_text(slow)
+    pids = out.parent / "pid"
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
+        "HAR_TEST_PIDS": str(pids),
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [*TORCHRUN, "2", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment, cwd=HERE.parent,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)  # into the next epoch's steps
+    return process, [int(Path(f"{pids}-{rank}").read_text()) for rank in (0, 1)]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_is_killed_ends_the_other_with_one_sentence(shards, tmp_path, killed):
+    process, pids = start_two_slow_ranks(shards, tmp_path / "run")
+    os.kill(pids[killed], signal.SIGKILL)
+    start = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - start < 30
+    assert process.returncode != 0
+    assert not any(alive(pid) for pid in pids)
+    assert said.count("lost another rank, which died or hangs") == 1, said
+    assert f"rank {1 - killed} of 2 lost another rank, which died or hangs (connection" in said
+    assert "Error: rank" in said
+    assert "training/loop.py" not in said  # no traceback of ours
+    checkpoint.load(tmp_path / "run" / "last.pt")
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_given_up_after_the_timeout(shards, tmp_path):
+    process, pids = start_two_slow_ranks(shards, tmp_path / "run", "--rank-timeout", "4")
+    os.kill(pids[1], signal.SIGSTOP)
+    start = time.monotonic()
+    try:
+        while alive(pids[0]) and time.monotonic() - start < 60:
+            time.sleep(0.1)
+        assert time.monotonic() - start < 30
+    finally:
+        os.kill(pids[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "rank 0 of 2 lost another rank, which died or hangs" in said
+
+
+def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(shards, tmp_path):
+    out = tmp_path / "run"
+    done = start([*TORCHRUN, "2", *command_line(shards, out, "--batch-size", "5")])
+    assert done.returncode != 0
+    assert "batch size 5 does not divide among 2 ranks" in done.stderr
+    assert not out.exists()
+
+
+def test_alone_every_exchange_is_the_value_itself():
+    with distributed.join("cpu") as alone:
+        assert (alone.count, alone.speaks) == (1, True)
+        assert alone.any(7, torch.device("cpu")) == 7
+        assert alone.from_first("x") == "x"
+        assert torch.equal(alone.add(torch.ones(2)), torch.ones(2))
+        net = torch.nn.Linear(1, 1)
+        assert alone.wrap(net, torch.device("cpu")) is net
+
+
+def test_more_processes_than_gpus_is_refused(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "99", "LOCAL_RANK": "99"}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ConfigError, match="rank 99 of this machine has no GPU"),
+        distributed.join("cuda"),
+    ):
+        pass

@@ -1,0 +1,155 @@
+"""The time of a step, split: by made-up events, by the host's clock, and in a real run's lines."""
+
+import json
+import os
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+from made_shards import make_shards
+
+from har.shards.loading.batch_builder import Filler
+from har.training.cli.train import train_main
+from har.training.runtime import step_timer
+from har.training.runtime.step_timer import Marks, StepClock
+
+
+class Event:
+    """A CUDA event that happens at `at` milliseconds, once `Event.now` is past it."""
+
+    now = 0.0
+
+    def __init__(self, at):
+        self.at = at
+
+    def query(self):
+        return Event.now >= self.at
+
+    def synchronize(self):
+        Event.now = max(Event.now, self.at)
+
+    def elapsed_time(self, other):
+        return other.at - self.at
+
+
+def marks(done, began, copied, arrived, go):
+    return Marks(*(Event(at) for at in (done, began, copied, arrived, go)))
+
+
+@pytest.mark.parametrize(
+    ("times", "data", "copy"),
+    [
+        ((-3, -2, -1, 0.0), 0, 0),  # all beside the step before: the gap is nothing
+        ((2, 3, 4, 4), 2, 1),  # 2 s until the copy starts, 1 of copy, 1 of augmentation
+        ((-1, 1, 3, 3), 0, 1),  # half the copy lay beside the step before
+        ((-5, -4, 2, 2), 0, 0),  # only augmentation is left
+        ((-5, -4, -3, 0.5), 0.5, 0),  # ready, and the host came late
+    ],
+)
+def test_a_gap_is_waiting_but_for_the_copy_and_the_augmentation_in_it(times, data, copy):
+    assert step_timer.split_gap(*times) == pytest.approx((data, copy))
+
+
+def test_events_are_read_only_when_they_have_happened():
+    Event.now = 0.0
+    watch = StepClock()
+    watch.add(9.0, marks(0, 1000, 2000, 2000, 2000), first=True, device=True)
+    watch.add(9.0, marks(3000, 3500, 3600, 3600, 3600), first=False, device=True)
+    watch.add(9.0, None, first=False, device=True)
+    assert watch.so_far() == (0.0, 0.0)  # and the host's clock counts for nothing
+    assert watch.settle() == pytest.approx((1.0 + 2 * 0.5, 1.0 + 2 * 0.1))
+    assert Event.now == 3600
+
+
+def test_the_first_wait_counts_once_and_not_for_the_steps_that_were_not_timed():
+    Event.now = 1e9
+    watch = StepClock()
+    for step in range(100):
+        if step_timer.timed(step, 100):
+            wait = 5000 if step == 0 else 10
+            one = marks(0, wait, wait, wait, wait)
+        else:
+            one = None
+        watch.add(0.0, one, first=step == 0, device=True)
+    data, copy = watch.settle()
+    assert data == pytest.approx(5 + 99 * 0.01)
+    assert copy == 0
+
+
+@pytest.mark.parametrize(("steps", "least", "most"), [(1, 1, 1), (12, 12, 12), (1000, 95, 110)])
+def test_about_every_tenth_step_is_timed(steps, least, most):
+    assert least <= sum(step_timer.timed(step, steps) for step in range(steps)) <= most
+
+
+def test_on_the_cpu_every_wait_counts():
+    watch = StepClock()
+    for step in range(4):
+        watch.add(0.5, None, first=step == 0, device=False)
+    assert watch.settle() == (2.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("waited", "moved", "said"),
+    [(0.05, 0.0, "compute limits"), (0.5, 0.2, "data limits"), (0.1, 0.4, "transfer limits")],
+)
+def test_the_side_that_is_waited_for_limits(waited, moved, said):
+    line = step_timer.shares(waited, moved, 1.0)
+    assert sum(line.values()) == pytest.approx(1)
+    assert said in step_timer.limit(line)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("clock") / "set").root
+
+
+def lines_of(shards, out):
+    arguments = [
+        "--model", "resnet3d", "--model-options", "width=4", "--shards", str(shards), "--size",
+        "16", "--frames", "4", "--batch-size", "6", "--epochs", "2", "--device", "cpu",
+        "--precision", "fp32", "--out", str(out), "--workers", "0",
+    ]  # fmt: skip
+    result = CliRunner().invoke(train_main, arguments)
+    assert result.exit_code == 0, result.output
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines], result.output
+
+
+def test_a_slow_reader_shows_as_waiting_for_data(shards, tmp_path, monkeypatch):
+    real = Filler.fill
+
+    def slow(*arguments):
+        time.sleep(0.05)
+        real(*arguments)
+
+    monkeypatch.setattr(Filler, "fill", slow)
+    lines, said = lines_of(shards, tmp_path / "run")
+    for line in lines:  # 18 clips, so 0.9 s at least of the epoch's steps
+        assert line["data_wait"] > 0.5
+        assert line["h2d"] == 0
+        assert line["data_wait"] + line["compute"] == pytest.approx(1)
+        assert line["data_wait"] * line["seconds"] >= 0.85
+    assert said.count("data limits: try more --workers") == 2
+
+
+def test_cuda_measures_a_copy_that_the_step_waits_for():
+    if not torch.cuda.is_available():
+        missing = pytest.fail if os.environ.get("HAR_REQUIRE_CUDA") == "1" else pytest.skip
+        missing("needs a GPU")
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(5)]
+    made = Marks(*events)
+    stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    source = torch.empty(2**28, dtype=torch.uint8, pin_memory=True)
+    made.done.record(stream)
+    with torch.cuda.stream(side):
+        made.began.record(side)
+        source.to("cuda", non_blocking=True)
+        made.copied.record(side)
+        made.arrived.record(side)
+    stream.wait_event(made.arrived)
+    made.go.record(stream)
+    torch.cuda.synchronize()
+    data, copy = made.gap()
+    assert copy > 0.002  # 268 MB at 128 GB/s at most
+    assert data < copy

@@ -1,0 +1,97 @@
+"""The config checks itself, survives TOML, and is the only home of the command line's defaults."""
+
+import dataclasses
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from har.training import config
+from har.training.cli.train import train_main
+from har.training.config import Config, ConfigError
+
+
+def test_model_dependent_defaults_are_filled_in_once():
+    scratch, tuned = Config().resolve(), Config(model="r3d").resolve()
+    assert (scratch.weights, scratch.lr, scratch.augment) == ("none", 1e-3, True)
+    assert (tuned.weights, tuned.lr, tuned.augment) == ("kinetics400", 1e-4, False)
+    assert Config(model="r3d", weights="none").resolve().lr == 1e-3
+    assert Config(lr=0.5, augment=False).resolve().lr == 0.5
+    assert scratch.resolve() == scratch
+
+
+@pytest.mark.parametrize("model", ["resnet3d", "r3d"])
+def test_toml_round_trip(tmp_path, model):
+    made = Config(model=model, model_options="width=8", shards='a "b" \\c', flip=0.5).resolve()
+    (tmp_path / "config.toml").write_text(made.to_toml())
+    assert config.from_toml(tmp_path / "config.toml") == made
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "vgg"), ("split", "mine"), ("optimizer", "lion"), ("precision", "fp8"),
+        ("frames", 0), ("batch_size", 0), ("epochs", 0), ("patience", 0), ("workers", -1),
+        ("seed", -1), ("size", 4), ("lr", 0.0), ("lr", -1.0), ("plateau_factor", 1.0),
+        ("crop_scale", 0.0), ("crop_scale", 1.5), ("flip", 2.0), ("degrees", -1.0),
+        ("epsilon_increment", -0.1), ("max_minutes", -1.0), ("model_options", "width"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_names_option_value_and_what_is_allowed(field, value):
+    with pytest.raises(ConfigError) as caught:
+        Config(**{field: value})
+    text = str(caught.value)
+    assert f"--{field.replace('_', '-')}" in text
+    assert str(value) in text
+    assert re.search("choose one of|give", text)
+
+
+def test_an_unknown_model_lists_the_four():
+    with pytest.raises(ConfigError, match="resnet3d, r2plus1d, convlstm, r3d"):
+        Config(model="vgg")
+
+
+def test_model_options_become_numbers_booleans_and_lists():
+    made = Config(model_options="width=32, dropout=0.5,peephole=true,hidden=[8;16],pooling=max")
+    assert made.options == {
+        "width": 32, "dropout": 0.5, "peephole": True, "hidden": (8, 16), "pooling": "max",
+    }  # fmt: skip
+
+
+def test_unknown_settings_and_broken_files_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="unknown setting 'speed'"):
+        config.from_mapping({"speed": 1})
+    for text in ("model = [", 'model = "resnet3d"\nframes = "many"'):
+        (tmp_path / "c.toml").write_text(text)
+        with pytest.raises(ConfigError, match=r"not a readable config|wrong type"):
+            config.from_toml(tmp_path / "c.toml")
+
+
+def test_every_field_is_an_option_that_says_its_default():
+    options = {option.name: option for option in train_main.params}
+    for field in dataclasses.fields(Config):
+        assert options[field.name].default is None  # so that presets can lie below
+        assert options[field.name].help.startswith(field.metadata["help"])
+        if isinstance(field.default, (int, float)) and not isinstance(field.default, bool):
+            assert f"[{field.default}]" in options[field.name].help
+
+
+def test_options_beat_the_file_beats_the_preset_beats_the_defaults(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('preset = "modern"\nema = 0.5\nflip = 0.25\n')
+    made = config.make({"flip": 0.75, "frames": None}, file)
+    assert (made.flip, made.ema, made.schedule, made.frames) == (0.75, 0.5, "cosine", 16)
+    assert config.make({"preset": "paper"}, file).schedule == "plateau"
+    assert config.make({}) == Config()
+
+
+def test_every_preset_is_valid_and_paper_is_the_default():
+    assert config.PRESETS["paper"] == {}
+    for name in config.PRESETS:
+        assert config.make({"preset": name}).preset == name
+
+
+def test_help_names_every_option():
+    text = CliRunner().invoke(train_main, ["--help"]).output
+    for field in dataclasses.fields(Config):
+        assert f"--{field.name.replace('_', '-')}" in text

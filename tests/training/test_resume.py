@@ -1,0 +1,182 @@
+"""A run that was stopped or killed at any moment goes on and ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+from made_shards import make_shards
+
+from har.training import loop
+from har.training.cli.train import train_main
+from har.training.runtime import checkpoint, signals
+
+OPTIONS = [
+    "--model", "resnet3d", "--model-options", "width=4,dropout=0.3", "--frames", "2",
+    "--size", "16", "--batch-size", "4", "--epochs", "3", "--device", "cpu", "--precision",
+    "fp32", "--deterministic", "--jitter", "--preset", "modern", "--save-every-minutes", "0.0001",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("resume") / "set").root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = run(["--shards", str(shards), "--out", str(out), *OPTIONS])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def run(arguments):
+    return CliRunner().invoke(train_main, arguments)
+
+
+def figures_of(folder):
+    """The lines of metrics.jsonl without what depends on the clock or the process."""
+    clock = ("seconds", "clips_per_s", "data_wait", "h2d", "compute", "peak_bytes")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def assert_same_run(one, two):
+    assert figures_of(one) == figures_of(two)
+    for name in ("best.pt", "last.pt"):
+        a, b = checkpoint.load(one / name), checkpoint.load(two / name)
+        for part in ("model", "trained"):
+            assert all(torch.equal(a[part][key], b[part][key]) for key in a[part]), (name, part)
+        assert a["best"] == b["best"]
+        assert a["early_stop"] == b["early_stop"]
+
+
+def stop_after(monkeypatch, steps):
+    """Make the run get a SIGTERM in its `steps`-th step."""
+    real, done = loop.train_step, []
+
+    def step(*arguments, **more):
+        done.append(1)
+        if len(done) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 6, 11])
+def test_sigterm_saves_and_resume_is_bit_equal(shards, undisturbed, tmp_path, monkeypatch, steps):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        result = run(["--shards", str(shards), "--out", str(out), *OPTIONS])
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert f"next: har-train --resume {out}" in result.output
+    position = checkpoint.load(out / "last.pt")["position"]
+    per_epoch = 5  # 18 train clips in batches of 4
+    assert (position["epoch"] - 1) * per_epoch + position["step"] == steps
+    result = run(["--resume", str(out)])
+    assert result.exit_code == 0, result.output
+    assert_same_run(out, undisturbed)
+
+
+def kill_soon_after_a_save(command, last, seconds):
+    """SIGKILL the command `seconds` after it next wrote `last`; True where it still ran."""
+    before = last.stat().st_mtime_ns if last.exists() else 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
+        time.sleep(0.005)
+    time.sleep(seconds)
+    alive = process.poll() is None
+    process.kill()
+    process.wait()
+    return alive
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_ends_bit_equal(shards, undisturbed, tmp_path):
+    """Every step saves, so the moments lie in steps, evaluations and half-written checkpoints."""
+    out = tmp_path / "run"
+    code = [sys.executable, "-c", "from har.training.cli.train import train_main; train_main()"]
+    command = [*code, "--shards", str(shards), "--out", str(out), *OPTIONS]
+    random.seed(0)
+    kills = 0
+    while kill_soon_after_a_save(command, out / "last.pt", random.uniform(0, 0.15)):
+        kills += 1
+        command = [*code, "--resume", str(out)]
+    assert kills >= 3
+    result = run(["--resume", str(out)])
+    assert result.exit_code == 0, result.output
+    assert_same_run(out, undisturbed)
+
+
+def test_a_second_signal_is_not_held_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.watch() as seen:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen.number == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_damaged_last_checkpoint_is_named_and_the_one_before_offered(undisturbed, tmp_path):
+    out = copy(undisturbed, tmp_path)
+    last = out / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    result = run(["--resume", str(out)])
+    assert result.exit_code == 2
+    assert "last.pt is damaged" in result.output
+    assert f"--resume {out / 'previous.pt'}" in result.output
+    result = run(["--resume", str(out / "previous.pt")])
+    assert result.exit_code == 0, result.output
+    assert_same_run(out, undisturbed)
+
+
+def copy(folder, tmp_path):
+    out = tmp_path / "copy"
+    out.mkdir()
+    for path in folder.iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+    return out
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--lr", "0.1"], "--lr cannot change in a resumed run"),
+        (["--out", "elsewhere"], "leave out --out"),
+        (["--epochs", "0"], "--epochs 0"),
+    ],
+)
+def test_what_cannot_change_in_a_resumed_run_is_refused(undisturbed, more, text):
+    result = run(["--resume", str(undisturbed), *more])
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+def test_a_finished_run_says_so_and_goes_on_when_given_more_epochs(undisturbed, tmp_path):
+    out = copy(undisturbed, tmp_path)
+    assert "stopped: all 3 epochs are done" in run(["--resume", str(out)]).output
+    assert_same_run(out, undisturbed)
+    assert run(["--resume", str(out), "--epochs", "4"]).exit_code == 0
+    assert len(figures_of(out)) == 4
+
+
+def test_a_changed_shard_set_refuses_to_resume(undisturbed, tmp_path):
+    other = make_shards(tmp_path / "other", groups=6).root
+    result = run(["--resume", str(copy(undisturbed, tmp_path)), "--shards", str(other)])
+    assert result.exit_code == 2
+    assert "has changed since the run began" in " ".join(result.output.split())
+
+
+def test_there_is_nothing_to_resume_in_another_folder(tmp_path):
+    result = run(["--resume", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no checkpoint" in result.output

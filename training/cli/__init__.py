@@ -1,0 +1,1 @@
+"""Command lines: thin, nothing heavy is imported before a command is called."""

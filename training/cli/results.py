@@ -1,0 +1,157 @@
+"""Commands about finished runs: har-eval, -predict, -report, -export, -serve, and -reproduce.
+
+Odd: they are thin, and nothing heavy is imported outside their bodies: --help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import one_sentence
+from ..config import CHOICES
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--shards", type=click.Path(path_type=Path), help="Shard set. [the run's]")
+@click.option("--split", help="Split to evaluate on. [the run's]")
+@click.option(
+    "--on", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
+)
+@click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
+@click.option("--batch-size", type=int, help="Clips per step. [the run's]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
+@one_sentence
+def eval_main(run: Path, **options: Any) -> None:
+    """Evaluate the best checkpoint of the run folder RUN."""
+    from ..evaluation import evaluate
+
+    click.echo(evaluate.describe(evaluate.run(run, **options)))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("videos", nargs=-1)
+@click.option("--top", default=5, show_default=True, help="How many classes to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--window", type=float, help="Answer for windows of this many seconds.")
+@click.option("--hop", type=float, help="Seconds from window to window. [half a window]")
+@click.option("--timeline", type=_PATH, help="Draw the windows' answers over time (.png, .svg).")
+@click.option("--annotate", type=_PATH, help="Write the video with its label drawn in (.mp4).")
+@click.option("--cam", type=_PATH, help="Show where the model looks (.gif).")
+@click.option("--camera", "camera_number", type=int, help="Read camera 0, 1, ... until Ctrl-C.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@one_sentence
+def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
+    """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN.
+
+    For several videos, --timeline, --annotate and --cam take a folder.
+    """
+    from ..inference import predict_command
+
+    sys.exit(predict_command.run(run, videos, **options))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/latest"),
+    show_default=True,
+    help="Folder for the report.",
+)
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path),
+    help="A picture of clips to show, as 'har-shards preview' draws it.",
+)
+@click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
+@click.option("--cards", is_flag=True, help="Write a MODEL_CARD.md into each run folder, too.")
+@one_sentence
+def report_main(runs: tuple[Path, ...], out: Path, cards: bool, **options: Any) -> None:
+    """Write the report of evaluated run folders: Table 1, curves and the rest."""
+    from ..report import model_card, report
+
+    click.echo(f"report: {report.write(list(runs), out, **options)}")
+    for run in runs if cards else ():
+        click.echo(f"card: {model_card.write(run)}")
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.option("-o", "--out", type=_PATH, required=True, help="File: .pt2 (torch.export) or .onnx.")
+@click.option(
+    "--preprocessing/--no-preprocessing",
+    default=True,
+    show_default=True,
+    help="Take uint8 frames as the shards hold them, or the network's own input.",
+)
+@one_sentence
+def export_main(run: Path, out: Path, preprocessing: bool) -> None:
+    """Write the best checkpoint of RUN as one file for other programs, checked against it.
+
+    Example: har-export runs/r2plus1d -o r2plus1d.onnx
+    """
+    from ..inference import export
+
+    click.echo(export.describe(export.run(run, out, preprocessing=preprocessing)))
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="0: any free one.")
+@click.option("--max-mb", default=100, show_default=True, help="Largest file taken.")
+@click.option("--max-seconds", default=120, show_default=True, help="Longest video taken.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@one_sentence
+def serve_main(run: Path, **options: Any) -> None:
+    """Serve a page on this machine to drop a video on: its frames, top classes, attention."""
+    from ..inference import serve
+
+    serve.run(run, **options)
+
+
+@click.command()
+@click.argument("videos", type=_PATH)
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+@click.option("--shards", type=_PATH, default=Path("data/shards"), show_default=True)
+@click.option("--runs", type=_PATH, default=Path("runs/paper"), show_default=True)
+@click.option("--reports", type=_PATH, default=Path("reports/paper"), show_default=True)
+@click.option(
+    "--preset", "presets", multiple=True, type=click.Choice(CHOICES["preset"]), help="[both]"
+)
+@click.option("--split", "splits", multiple=True, help="Repeatable. [paper, official-1]")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Choice(CHOICES["model"]),
+    help="Repeatable. [all four]",
+)
+@click.option("--seeds", default=3, show_default=True, help="Runs of each, with seeds 0, 1, ...")
+@click.option("--weights", help="Of r3d: kinetics400, none, or a file. [kinetics400]")
+@click.option("--dry-run", is_flag=True, help="Only say what is to do and what it costs.")
+@one_sentence
+def reproduce_main(dry_run: bool, **options: Any) -> None:
+    """Reproduce the whole paper on VIDEOS (UCF101): shards, all runs, evaluation, reports.
+
+    What is done is skipped, so the same command goes on after a stop. Options of har-train may
+    follow after --, for every run.
+
+    Example: har-reproduce data/UCF-101 -- --epochs 30
+    """
+    from ..paper import reproduce
+
+    given = {name: value for name, value in options.items() if value not in ((), None)}
+    sys.exit(reproduce.run(reproduce.Wanted(**given), dry=dry_run))

@@ -1,0 +1,1 @@
+"""What a finished run says of videos: prediction, drawings, export, web page."""

@@ -1,0 +1,217 @@
+"""From the shard set to tensors a model takes: loader -> device -> augmentation, one batch ahead.
+
+Everything that trains, evaluates or benchmarks gets its batches here, so that there is one way
+for the data.
+
+Odd: on CUDA the uint8 batch crosses on a stream of its own while the step before it computes, and
+its slot goes back to the ring when the copy's event has happened; augmentation runs on the device.
+On the CPU the loader's workers augment clip by clip and the batch comes ready; its memory goes back
+to the loader when nobody holds `Ready.clips` any more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...shards.format.shard_set import Manifest
+from ...shards.loading.batch_sampler import Plan
+from ...shards.loading.loader import Batch, Loader
+from ...shards.transforms import affine
+from ...shards.transforms.affine import Pixels
+from ..runtime import step_timer
+from .gpu_cache import Resident
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What turns stored clips into a model's input; kept in every checkpoint.
+
+    frames: T the model sees. size: (H, W) it sees. resize: (H, W) the frame is brought to before
+    the centre crop of evaluation. mean, std: per channel, of values in 0..1.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    resize: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """Of a checkpoint's `preprocessing`; entries about the shards are left aside."""
+        return cls(
+            int(values["frames"]),
+            tuple(values["size"]),
+            tuple(values["resize"]),
+            tuple(values["mean"]),
+            tuple(values["std"]),
+        )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """One batch on the device. clips: [b,C,T,h,w]. labels, ids: int64 [b]. valid: bool [b].
+
+    counted: valid clips of the global batch. waited: seconds the host spent waiting for the loader.
+    marks: on CUDA, of the steps that are timed, the events around the batch's way in.
+    """
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    ids: torch.Tensor
+    valid: torch.Tensor
+    counted: int
+    waited: float
+    keys: list[str]
+    step: int
+    marks: step_timer.Marks | None = None
+
+
+class Feed:
+    """Batches of one side of a split, ready for the model.
+
+    rule: how to augment, None for the evaluation transform (resize, centre crop). max_bad: so many
+    corrupt clips are replaced (see `Loader.bad`) before the run stops. cache: see `Loader`; `gpu`
+    keeps the side's clips on `device` (see `har.training.input.gpu_cache`).
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        plan: Plan,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        *,
+        rule: affine.Augmentation | None = None,
+        jitter: bool = False,
+        workers: int = 2,
+        max_bad: int = 0,
+        cache: str = "none",
+    ) -> None:
+        import torch
+
+        cuda = device.type == "cuda"
+        wanted = preprocessing
+        self._pixels = Pixels(wanted.size, wanted.resize, wanted.mean, wanted.std, rule)
+        self.loader = Loader(
+            manifest,
+            plan,
+            frames=wanted.frames,
+            jitter=jitter,
+            workers=workers,
+            pinned=cuda,
+            pixels=None if cuda else self._pixels,
+            max_bad=max_bad,
+            cache="none" if cache == "gpu" else cache,
+        )
+        self._resident = Resident(self.loader, device, workers) if cache == "gpu" else None
+        self.preprocessing, self.device, self.rule = preprocessing, device, rule
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return self.loader.steps
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Ready]:
+        """The batches of an epoch from step `start` on; the next is under way while one is used."""
+        source = self.loader if self._resident is None else self._resident
+        batches = source.epoch(epoch, start)
+        if self._copies is None:
+            yield from self._on_cpu(batches, epoch)
+            return
+        import torch
+
+        stream = torch.cuda.current_stream(self.device)
+        ahead = self._next(batches, epoch, first=start)
+        while ahead is not None:
+            ready, arrived = ahead
+            if ready.marks is not None:
+                ready.marks.done.record(stream)  # all of the step before is in the queue
+            ahead = self._next(batches, epoch, first=start)
+            stream.wait_event(arrived)
+            for tensor in (ready.clips, ready.labels, ready.ids, ready.valid):
+                tensor.record_stream(stream)
+            if ready.marks is not None:
+                ready.marks.go.record(stream)
+            yield ready
+
+    def close(self) -> None:
+        self.loader.close()
+
+    def _on_cpu(self, batches: Iterator[Batch], epoch: int) -> Iterator[Ready]:
+        start = time.perf_counter()
+        for batch in batches:
+            clips = batch.lend() if self._resident is None else self._augmented(batch, epoch)
+            waited = time.perf_counter() - start
+            ready = self._ready(batch, clips, waited)
+            del batch, clips
+            yield ready
+            del ready  # or its slot would stay lent while the next batch is waited for
+            start = time.perf_counter()
+
+    def _next(
+        self, batches: Iterator[Batch], epoch: int, first: int
+    ) -> tuple[Ready, torch.cuda.Event] | None:
+        """The next batch, sent off to the device on a stream of its own. first: of the epoch."""
+        import torch
+
+        start = time.perf_counter()
+        with torch.cuda.stream(self._copies):
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            waited = time.perf_counter() - start
+            timing = step_timer.timed(batch.step - first, self.steps - first)
+            began, copied, arrived = (torch.cuda.Event(enable_timing=timing) for _ in range(3))
+            began.record(self._copies)
+            batch.pixels = batch.pixels.to(self.device, non_blocking=True)
+            copied.record(self._copies)
+            ready = self._ready(batch, self._augmented(batch, epoch), waited)
+            arrived.record(self._copies)
+            if timing:
+                done, go = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                ready = replace(ready, marks=step_timer.Marks(done, began, copied, arrived, go))
+        batch.release(copied)
+        return ready, arrived
+
+    def _augmented(self, batch: Batch, epoch: int) -> torch.Tensor:
+        """uint8 pixels, on whatever device they are -> [b,C,T,h,w] there."""
+        import torch
+
+        wanted = self.preprocessing
+        return affine.apply(
+            batch.pixels,
+            torch.from_numpy(self._maps(batch, epoch)),
+            size=wanted.size,
+            mean=wanted.mean,
+            std=wanted.std,
+            colours=self._pixels.colours(seed=self.loader.plan.seed, epoch=epoch, keys=batch.keys),
+        )
+
+    def _ready(self, batch: Batch, clips: torch.Tensor, waited: float) -> Ready:
+        import torch
+
+        labels, ids, valid = (
+            torch.from_numpy(values).to(self.device, non_blocking=True)
+            for values in (batch.labels, batch.ids, batch.valid)
+        )
+        return Ready(clips, labels, ids, valid, batch.counted, waited, batch.keys, batch.step)
+
+    def _maps(self, batch: Batch, epoch: int) -> np.ndarray:
+        """The affine maps of the batch, float32 [b,F,2,3]."""
+        return self._pixels.maps(
+            seed=self.loader.plan.seed,
+            epoch=epoch,
+            keys=batch.keys,
+            frames=self.preprocessing.frames,
+            source=self.loader.manifest.clip_shape[1:3],
+        )

@@ -1,0 +1,1 @@
+"""`har-models` and `har-doctor`: what a model is and what this machine can do."""

@@ -1,0 +1,1 @@
+"""Learning rate, early stopping, moving average of the weights."""

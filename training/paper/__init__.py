@@ -1,0 +1,1 @@
+"""`har-reproduce`: the whole paper, step by step."""

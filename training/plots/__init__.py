@@ -1,0 +1,1 @@
+"""Figures: curves, classes, filters, timelines."""

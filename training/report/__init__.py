@@ -1,0 +1,1 @@
+"""`har-report`: runs -> tables, claims, pictures, Markdown, HTML, model cards."""

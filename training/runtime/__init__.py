@@ -1,0 +1,1 @@
+"""The machine and the run: device, ranks, checkpoints, run folder, signals, progress."""
