@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import weights as weight_files
-from .resnet3d import ResidualNet
+from .resnet3d import VideoResNet
 from .weights import WeightsError
 
 STEM_MID = 45  # at width 64; scaled with the width otherwise
 _MIDPLANES = ("matched", "torchvision")
 
 
-class FactoredConv(nn.Module):
+class Conv2Plus1D(nn.Module):
     """1 x d x d convolution, norm, ReLU, t x 1 x 1 convolution; no norm after it.
 
     [B,cin,T,H,W] -> [B,cout,T/st,H/ss,W/ss]; kernel (t, d), stride (st, ss), padded to keep size.
@@ -46,7 +46,7 @@ class FactoredConv(nn.Module):
         return self.temporal(x)  # [B,cout,T/st,H/ss,W/ss]
 
 
-class R2Plus1D(ResidualNet):
+class R2Plus1D(VideoResNet):
     """R(2+1)D-18 from scratch.
 
     midplanes: "matched" or "torchvision", see the head of this file.
@@ -91,12 +91,12 @@ class R2Plus1D(ResidualNet):
 
         def make(cin: int, cout: int, stride: tuple[int, int], block: tuple[int, int]) -> nn.Module:
             mid = matched_midplanes(*(block if midplanes == "torchvision" else (cin, cout)))
-            return FactoredConv(cin, mid, cout, (3, 3), stride)
+            return Conv2Plus1D(cin, mid, cout, (3, 3), stride)
 
         stem_mid = max(1, round(STEM_MID * width / 64))
         super().__init__(
             num_classes,
-            lambda: FactoredConv(3, stem_mid, width, (3, 7), (1, 2)),
+            lambda: Conv2Plus1D(3, stem_mid, width, (3, 7), (1, 2)),
             make,
             width=width,
             temporal_stride=temporal_stride,

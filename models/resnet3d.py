@@ -67,7 +67,7 @@ class Stem(nn.Module):
         return x if self.pool is None else self.pool(x)
 
 
-class ResidualNet(nn.Module):
+class VideoResNet(nn.Module):
     """Stem, four groups of two basic blocks, global average pool, dropout, classifier.
 
     What differs between the two networks of the paper is the stem's convolution and `make`.
@@ -137,7 +137,7 @@ class ResidualNet(nn.Module):
         self.weights_info = info
 
 
-class ResNet3D(ResidualNet):
+class ResNet3D(VideoResNet):
     """ResNet3D-18 from scratch; 33,371,472 parameters at 400 classes and width 64.
 
     temporal_stride: of groups 2-4, 2 or 1. stem_pool: max pool after the stem.
@@ -180,7 +180,7 @@ class ResNet3D(ResidualNet):
         self.load_weights(weights, "r3d_18", "" if width == 64 else "kinetics400 needs width=64")
 
 
-def torchvision_key(network: ResidualNet, key: str) -> str:
+def torchvision_key(network: VideoResNet, key: str) -> str:
     """Our name of a parameter or buffer -> torchvision's, by the network's TORCHVISION_KEYS."""
     for pattern, theirs in network.TORCHVISION_KEYS:
         renamed, hits = re.subn(f"^{pattern}", theirs, key)
@@ -189,12 +189,12 @@ def torchvision_key(network: ResidualNet, key: str) -> str:
     raise KeyError(key)
 
 
-def to_torchvision(network: ResidualNet) -> dict[str, Tensor]:
+def to_torchvision(network: VideoResNet) -> dict[str, Tensor]:
     """The network's state under torchvision's names, ready for its `load_state_dict`."""
     return {torchvision_key(network, key): v for key, v in network.state_dict().items()}
 
 
-def from_torchvision(network: ResidualNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_torchvision(network: VideoResNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename torchvision's keys to ours; a key the map does not know keeps its name."""
     ours = {torchvision_key(network, key): key for key in network.state_dict()}
     return {ours.get(key, key): value for key, value in state.items()}
@@ -206,7 +206,7 @@ def load_torchvision_state(model: nn.Module, state_dict: Mapping[str, Tensor]) -
     Raises WeightsError naming the first keys that do not fit, and leaves the model as it was;
     TypeError for a model that has no key map.
     """
-    if not isinstance(model, ResidualNet):
+    if not isinstance(model, VideoResNet):
         raise TypeError(
             f"only resnet3d and r2plus1d take a torchvision state, not {type(model).__name__}"
         )
@@ -238,8 +238,8 @@ __all__ = [
     "BasicBlock",
     "ConvMaker",
     "ResNet3D",
-    "ResidualNet",
     "Stem",
+    "VideoResNet",
     "WeightsError",
     "from_torchvision",
     "load_torchvision_state",

@@ -73,9 +73,9 @@ def build(videos: str, out: str, scheduler: str | None, **given: Any) -> None:
     from .build import dask
     from .build.plan import Options, parse_bytes, parse_size
     from .inspect import info as describe
-    from .sampling import Sampling
+    from .sampling import ClipSampler
 
-    sampling = Sampling(given["sampling"], given["frames"], given["stride"], given["clips"])
+    sampling = ClipSampler(given["sampling"], given["frames"], given["stride"], given["clips"])
     options = Options(
         sampling=sampling,
         size=parse_size(given["size"]),

@@ -20,7 +20,7 @@ class SamplingError(HarError):
 
 
 @dataclass(frozen=True)
-class Pick:
+class ClipIndices:
     """Frame numbers of one clip, rising, always T of them; the last `padded` repeat the last."""
 
     numbers: tuple[int, ...]
@@ -28,7 +28,7 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class ClipSampler:
     """A rule and its numbers.
 
     frames: T, 1..1024. stride: distance of the frames of `dense`, 1..1024. clips: how many views of
@@ -54,12 +54,12 @@ class Sampling:
                 "the whole video."
             )
 
-    def picks(self, n: int) -> list[Pick]:
+    def picks(self, n: int) -> list[ClipIndices]:
         """The clips of a video of `n` >= 1 frames: `clips` of them for dense, else one."""
         if n < 1:
             raise SamplingError("a video of no frames gives no clip.")
         return [
-            Pick(tuple(numbers), sum(a == b for a, b in pairwise(numbers)))
+            ClipIndices(tuple(numbers), sum(a == b for a, b in pairwise(numbers)))
             for numbers in _RULES[self.rule](n, self)
         ]
 
@@ -69,7 +69,7 @@ class Sampling:
         return kept if self.rule == "dense" else {"rule": self.rule, "frames": self.frames}
 
 
-def _paper(n: int, options: Sampling) -> list[list[int]]:
+def _paper(n: int, options: ClipSampler) -> list[list[int]]:
     """Paper, section 3.2: step = max(1, n // T), frames 0, step, 2*step, ...; repeat the last.
 
     A video of 2T-1 frames gives only its first half: `uniform` is the rule without that.
@@ -78,7 +78,7 @@ def _paper(n: int, options: Sampling) -> list[list[int]]:
     return [[min(at * step, n - 1) for at in range(options.frames)]]
 
 
-def _uniform(n: int, options: Sampling) -> list[list[int]]:
+def _uniform(n: int, options: ClipSampler) -> list[list[int]]:
     """T frames from the first to the last, evenly, halves rounded up; too few: repeat the last."""
     T = options.frames
     if n < T:
@@ -88,7 +88,7 @@ def _uniform(n: int, options: Sampling) -> list[list[int]]:
     return [[(2 * at * (n - 1) + T - 1) // (2 * (T - 1)) for at in range(T)]]
 
 
-def _dense(n: int, options: Sampling) -> list[list[int]]:
+def _dense(n: int, options: ClipSampler) -> list[list[int]]:
     """`clips` windows of T frames at `stride`, spread from the first frame to the last.
 
     One window lies in the middle. Where a window is longer than the video, the last frame repeats.
@@ -104,7 +104,7 @@ def _dense(n: int, options: Sampling) -> list[list[int]]:
     ]
 
 
-_RULES: dict[str, Callable[[int, Sampling], list[list[int]]]] = {
+_RULES: dict[str, Callable[[int, ClipSampler], list[list[int]]]] = {
     "paper": _paper,
     "uniform": _uniform,
     "dense": _dense,

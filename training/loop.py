@@ -22,8 +22,8 @@ import numpy as np
 
 from ..shards.transforms import mixup
 from .config import Config, ConfigError
-from .evaluation.metrics import Running
-from .input.device_loader import Ready
+from .evaluation.metrics import MetricSums
+from .input.device_loader import DeviceBatch
 from .runtime import (
     checkpoint,
     compiling,
@@ -34,16 +34,16 @@ from .runtime import (
     signals,
     step_timer,
 )
-from .runtime.distributed import Ranks
+from .runtime.distributed import DistributedContext
 from .setup import prepare
-from .state import Log, Position, Trainer
+from .state import Log, TrainProgress, TrainState
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-def train_step(trainer: Trainer, batch: Ready, last: bool) -> torch.Tensor:
+def train_step(trainer: TrainState, batch: DeviceBatch, last: bool) -> torch.Tensor:
     """One batch; -> its loss, on the device. The loss is the paper's: cross entropy with class
     weights, reduction "mean". With accumulation only the `last` batch of a step moves the weights.
 
@@ -82,7 +82,7 @@ def train_step(trainer: Trainer, batch: Ready, last: bool) -> torch.Tensor:
     return loss.detach()
 
 
-def _mixed(trainer: Trainer, batch: Ready) -> tuple[torch.Tensor, torch.Tensor]:
+def _mixed(trainer: TrainState, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """-> clips and what they should give: labels int64 [b], or shares float32 [b,K] when mixed."""
     config = trainer.config
     if config.mix == "none":
@@ -105,7 +105,7 @@ def forward(model: nn.Module, clips: torch.Tensor, precision: torch.dtype) -> to
     return logits.float()
 
 
-def count(sums: Running, logits: torch.Tensor, losses: torch.Tensor, batch: Ready) -> None:
+def count(sums: MetricSums, logits: torch.Tensor, losses: torch.Tensor, batch: DeviceBatch) -> None:
     """Add the batch's valid rows to the running sums, without waiting for the device."""
     hits = (logits.argmax(1) == batch.labels) & batch.valid
     sums.update((losses * batch.valid).sum(), hits.sum(), batch.valid.sum())
@@ -113,26 +113,26 @@ def count(sums: Running, logits: torch.Tensor, losses: torch.Tensor, batch: Read
 
 def evaluate(
     model: nn.Module,
-    batches: Iterable[Ready],
+    batches: Iterable[DeviceBatch],
     on: torch.device,
     precision: torch.dtype,
-    ranks: Ranks | None = None,
+    ranks: DistributedContext | None = None,
 ) -> dict[str, float]:
     """Unweighted mean over the valid clips of all ranks: {"loss", "acc", "count"}."""
     import torch
     import torch.nn.functional as F
 
     model.eval()
-    sums = Running(on)
+    sums = MetricSums(on)
     with torch.inference_mode():
         for batch in batches:
             logits = forward(model, batch.clips, precision)
             losses = F.cross_entropy(logits, batch.labels, reduction="none")
             count(sums, logits, losses, batch)
-    return (ranks or Ranks()).total(sums).compute()
+    return (ranks or DistributedContext()).total(sums).compute()
 
 
-def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
+def train_epoch(trainer: TrainState, watch: signals.Watch) -> dict[str, Any]:
     """Train the rest of the epoch at `trainer.position` and evaluate on val; -> its line.
 
     Raises signals.Interrupted when a signal came, after saving last.pt.
@@ -188,7 +188,9 @@ def train_epoch(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
     return line
 
 
-def _save_if_due(trainer: Trainer, watch: signals.Watch, since: float, bad: torch.Tensor) -> bool:
+def _save_if_due(
+    trainer: TrainState, watch: signals.Watch, since: float, bad: torch.Tensor
+) -> bool:
     """Save last.pt where a signal came or `save_every_minutes` are over; -> whether it was due.
 
     Several ranks look only every tenth step, since agreeing waits for the device.
@@ -210,7 +212,7 @@ def _save_if_due(trainer: Trainer, watch: signals.Watch, since: float, bad: torc
     return True
 
 
-def _tick(position: Position, since: float) -> float:
+def _tick(position: TrainProgress, since: float) -> float:
     """Add the time since `since` to the run's and the epoch's; -> now."""
     now = time.perf_counter()
     position.seconds += now - since
@@ -248,7 +250,7 @@ def fit(
             trainer.close()
 
 
-def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
+def _train(trainer: TrainState, watch: signals.Watch) -> dict[str, Any]:
     """Epoch after epoch until a reason to stop; -> the summary."""
     reason = _over(trainer)
     while reason is None:
@@ -261,13 +263,13 @@ def _train(trainer: Trainer, watch: signals.Watch) -> dict[str, Any]:
     return run_dir.finish(trainer, reason, finite=True)
 
 
-def _close_epoch(trainer: Trainer, line: dict[str, Any]) -> None:
+def _close_epoch(trainer: TrainState, line: dict[str, Any]) -> None:
     """Apply the rules of schedule, patience and best to the epoch's line, and save."""
     trainer.history.append(line)
     trainer.rate.after_epoch(line["val_loss"])
     trainer.stop.update(line[trainer.config.monitor])
     improved = trainer.best.update(line["epoch"], line["val_acc"], line["val_loss"])
-    trainer.position = Position(epoch=line["epoch"] + 1, seconds=trainer.position.seconds)
+    trainer.position = TrainProgress(epoch=line["epoch"] + 1, seconds=trainer.position.seconds)
     trainer.sums.reset()
     state = trainer.state()
     if trainer.ranks.speaks:
@@ -279,7 +281,7 @@ def _close_epoch(trainer: Trainer, line: dict[str, Any]) -> None:
             trainer.events.add(line)
 
 
-def _over(trainer: Trainer) -> str | None:
+def _over(trainer: TrainState) -> str | None:
     """Why training is over before the next epoch, or None."""
     config = trainer.config
     if trainer.stop.waited >= config.patience:

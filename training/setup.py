@@ -14,16 +14,16 @@ import numpy as np
 from ..shards import splits
 from ..shards.format import shard_set
 from ..shards.format.shard_set import Manifest
-from ..shards.loading.batch_sampler import Plan
+from ..shards.loading.batch_sampler import BatchSampler
 from ..shards.transforms.affine import Augmentation
 from .config import AUTO, Config, ConfigError
-from .evaluation.metrics import Running
+from .evaluation.metrics import MetricSums
 from .input import gpu_cache
-from .input.device_loader import Feed, Preprocessing
-from .optim.ema import Average
-from .optim.schedule import EarlyStop, LearningRate
+from .input.device_loader import DeviceLoader, Preprocessing
+from .optim.ema import ModelEma
+from .optim.schedule import EarlyStopping, LrScheduler
 from .runtime import device, distributed, memory, tensorboard
-from .state import Log, Trainer, model_options
+from .state import Log, TrainState, model_options
 
 if TYPE_CHECKING:
     import torch
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    config: Config, folder: Path, log: Log, ranks: distributed.Ranks | None = None
-) -> Trainer:
+    config: Config, folder: Path, log: Log, ranks: distributed.DistributedContext | None = None
+) -> TrainState:
     """Open the shards, split them, build model, optimizer and feeds. Writes nothing."""
     config = config.resolve()
     if config.tensorboard:
         tensorboard.check()
-    ranks = ranks or distributed.Ranks()
+    ranks = ranks or distributed.DistributedContext()
     on = device.choose(config.device, ranks.local if ranks.count > 1 else None)
     precision = device.precision(config.precision, on)
     clips = shard_set.load(config.shards)
@@ -57,7 +57,7 @@ def prepare(
     optimizer = _optimizer(config, model)
     share = config.batch_size // config.accumulate
     train = _train_feed(config, clips, split, wanted, on, ranks)
-    trainer = Trainer(
+    trainer = TrainState(
         config=config,
         folder=folder,
         manifest=clips,
@@ -67,14 +67,14 @@ def prepare(
         ranks=ranks,
         preprocessing=wanted,
         optimizer=optimizer,
-        rate=LearningRate(config, optimizer, -(-train.steps // config.accumulate)),
-        stop=EarlyStop(config.patience, config.epsilon_increment, config.monitor == "val_loss"),
+        rate=LrScheduler(config, optimizer, -(-train.steps // config.accumulate)),
+        stop=EarlyStopping(config.patience, config.epsilon_increment, config.monitor == "val_loss"),
         class_weight=_class_weight(config, clips, split, on),
-        average=Average(model, config.ema) if config.ema else None,
+        average=ModelEma(model, config.ema) if config.ema else None,
         train=train,
-        val=Feed(
+        val=DeviceLoader(
             clips,
-            Plan(split.val, share, rank=ranks.rank, ranks=ranks.count),
+            BatchSampler(split.val, share, rank=ranks.rank, ranks=ranks.count),
             wanted,
             on,
             workers=config.workers,
@@ -83,7 +83,7 @@ def prepare(
         device=on,
         precision=precision,
         log=log,
-        sums=Running(on),
+        sums=MetricSums(on),
     )
     log(_introduce(trainer))
     return trainer
@@ -102,7 +102,7 @@ def _split(config: Config, clips: Manifest) -> splits.Split:
 
 
 def _check_cache(
-    task: memory.Task, config: Config, split: splits.Split, ranks: distributed.Ranks
+    task: memory.Task, config: Config, split: splits.Split, ranks: distributed.DistributedContext
 ) -> None:
     """Refuse --cache gpu where the clips do not fit beside a training step."""
     needed = (len(split.train) + len(split.val)) * math.prod(task.stored)
@@ -125,14 +125,14 @@ def _train_feed(
     split: splits.Split,
     wanted: Preprocessing,
     on: torch.device,
-    ranks: distributed.Ranks,
-) -> Feed:
+    ranks: distributed.DistributedContext,
+) -> DeviceLoader:
     """The train side, shuffled and augmented."""
     share, window = config.batch_size // config.accumulate, config.shuffle_window
     ids = np.sort(split.train) if window else split.train  # a window wants neighbours on the disk
-    return Feed(
+    return DeviceLoader(
         clips,
-        Plan(ids, share, config.seed, True, ranks.rank, ranks.count, window),
+        BatchSampler(ids, share, config.seed, True, ranks.rank, ranks.count, window),
         wanted,
         on,
         rule=_rule(config),
@@ -226,7 +226,7 @@ def _class_weight(
     return torch.tensor(weights, dtype=torch.float32, device=on)
 
 
-def _introduce(trainer: Trainer) -> str:
+def _introduce(trainer: TrainState) -> str:
     split, config = trainer.split, trainer.config
     leak = "no groups known" if split.leak is None else f"{split.leak:.1%} of test leaks from train"
     weights = getattr(trainer.model, "weights_info", None)

@@ -11,13 +11,13 @@ from ..shards import splits
 from ..shards.format.shard_set import Manifest
 from ..shards.loading.batch_sampler import check_resume
 from .config import Config, ConfigError
-from .evaluation.metrics import Running
-from .input.device_loader import Feed, Preprocessing
-from .optim.ema import Average
-from .optim.schedule import Best, EarlyStop, LearningRate
-from .runtime.distributed import Ranks
-from .runtime.step_timer import StepClock
-from .runtime.tensorboard import Events
+from .evaluation.metrics import MetricSums
+from .input.device_loader import DeviceLoader, Preprocessing
+from .optim.ema import ModelEma
+from .optim.schedule import BestEpoch, EarlyStopping, LrScheduler
+from .runtime.distributed import DistributedContext
+from .runtime.step_timer import StepTimer
+from .runtime.tensorboard import TensorBoardWriter
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ Log = Callable[[str], None]
 
 
 @dataclasses.dataclass
-class Position:
+class TrainProgress:
     """Where a run is; with the plan, all that is needed to go on from any step.
 
     epoch: the one under way, from 1; step: its steps that are done. seconds: of training, over all
@@ -44,7 +44,7 @@ class Position:
 
 
 @dataclasses.dataclass
-class Trainer:
+class TrainState:
     """Everything a run holds while it trains; `har.training.loop` drives it.
 
     parallel: `model` as the forward pass calls it, which with several ranks is DDP's wrapper, and
@@ -57,25 +57,25 @@ class Trainer:
     split: splits.Split
     model: nn.Module
     parallel: nn.Module
-    ranks: Ranks
+    ranks: DistributedContext
     preprocessing: Preprocessing
     optimizer: torch.optim.Optimizer
-    rate: LearningRate
-    stop: EarlyStop
+    rate: LrScheduler
+    stop: EarlyStopping
     class_weight: torch.Tensor | None
-    average: Average | None
-    train: Feed
-    val: Feed
+    average: ModelEma | None
+    train: DeviceLoader
+    val: DeviceLoader
     device: torch.device
     precision: torch.dtype
     log: Log
-    sums: Running
-    best: Best = dataclasses.field(default_factory=Best)
-    position: Position = dataclasses.field(default_factory=Position)
+    sums: MetricSums
+    best: BestEpoch = dataclasses.field(default_factory=BestEpoch)
+    position: TrainProgress = dataclasses.field(default_factory=TrainProgress)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    clock: StepClock = dataclasses.field(default_factory=StepClock)
+    clock: StepTimer = dataclasses.field(default_factory=StepTimer)
     room: int | None = None
-    events: Events | None = None
+    events: TensorBoardWriter | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -99,7 +99,7 @@ class Trainer:
         waited, transferred = self.clock.settle()
         self.position.waited += waited
         self.position.transferred += transferred
-        self.clock = StepClock()
+        self.clock = StepTimer()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds (see training/runtime/checkpoint.py). `model` is what is evaluated.
@@ -143,8 +143,8 @@ class Trainer:
         self.rate.load(state["scheduler"])
         self.stop.reference = state["early_stop"]["reference"]
         self.stop.waited = state["early_stop"]["waited"]
-        self.best = Best(**state["best"])
-        self.position = Position(**state["position"])
+        self.best = BestEpoch(**state["best"])
+        self.position = TrainProgress(**state["position"])
         self.history = list(state["history"])
         if self.ranks.speaks:  # the others start from zero: these are the sums of all
             self.sums.state().copy_(state["sums"])

@@ -104,20 +104,20 @@ def har(path: Path) -> int:
 def _bare(path: Path) -> int:
     """The same packets through the same decoder; no conversion, no resize."""
     from ..decode import clips
-    from ..sampling import Sampling
+    from ..sampling import ClipSampler
 
-    return clips.bare(path, Sampling())
+    return clips.bare(path, ClipSampler())
 
 
 def _torchcodec() -> Contestant:
     from torch.nn.functional import interpolate
     from torchcodec.decoders import VideoDecoder
 
-    from ..sampling import Sampling
+    from ..sampling import ClipSampler
 
     def fetch(path: Path) -> int:
         decoder = VideoDecoder(str(path), num_ffmpeg_threads=1)
-        (pick,) = Sampling().picks(decoder.metadata.num_frames or 0)
+        (pick,) = ClipSampler().picks(decoder.metadata.num_frames or 0)
         frames = decoder.get_frames_at(list(pick.numbers)).data  # [T,C,H,W]
         return len(interpolate(frames, (128, 171), mode="bilinear", antialias=True))
 

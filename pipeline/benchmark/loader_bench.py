@@ -24,7 +24,7 @@ import numpy as np
 
 from ...shards.format import shard_set
 from ...shards.format.shard_set import Manifest
-from ...shards.loading.batch_sampler import Plan
+from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.loading.loader import Loader
 from . import loaders
 from .loaders import Contestant
@@ -162,7 +162,7 @@ def _first_batch(clips: Manifest, workers: int, batch_size: int) -> float:
 
     start = time.perf_counter()
     again = shard_set.load(clips.root)
-    plan = Plan(np.arange(len(again.index)), batch_size, seed=1, shuffle=True)
+    plan = BatchSampler(np.arange(len(again.index)), batch_size, seed=1, shuffle=True)
     with Loader(again, plan, workers=workers) as loader:
         next(loader.epoch()).release()
         return time.perf_counter() - start

@@ -26,7 +26,7 @@ import numpy as np
 from ...shards.format.reader import ClipReader
 from ...shards.format.shard_set import Manifest
 from ...shards.format.shard_set import load as load_set
-from ...shards.loading.batch_sampler import Plan
+from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.loading.loader import Loader
 from ...shards.transforms import affine
 from ...shards.transforms.affine import Pixels
@@ -54,12 +54,12 @@ def whole_batches(clips: Manifest, batch_size: int) -> np.ndarray:
 def ours(clips: Manifest, batch_size: int, workers: int) -> dict[str, Contestant]:
     """This loader: shuffled, in order, and augmented in its workers."""
     order = whole_batches(clips, batch_size)
-    shuffled = Plan(order, batch_size, seed=1, shuffle=True)
+    shuffled = BatchSampler(order, batch_size, seed=1, shuffle=True)
     side = min(112, *clips.clip_shape[1:3])
     pixels = Pixels((side, side), clips.clip_shape[1:3], MEAN, STD, affine.Augmentation())
     return {
         "har": _passes(Loader(clips, shuffled, workers=workers)),
-        "har_sequential": _passes(Loader(clips, Plan(order, batch_size), workers=workers)),
+        "har_sequential": _passes(Loader(clips, BatchSampler(order, batch_size), workers=workers)),
         "har_augmented": _passes(Loader(clips, shuffled, workers=workers, pixels=pixels)),
     }
 
@@ -70,7 +70,7 @@ def torch_augmented(clips: Manifest, batch_size: int, workers: int) -> Contestan
 
     T, H, W, _ = clips.clip_shape
     side = min(112, H, W)
-    plan = Plan(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
+    plan = BatchSampler(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
     loader = Loader(clips, plan, workers=workers)
     size, rule = (side, side), affine.Augmentation()
 
@@ -91,7 +91,7 @@ def on_device(clips: Manifest, batch_size: int, workers: int, name: str) -> Cont
 
     T, H, W, _ = clips.clip_shape
     side = min(112, H, W)
-    plan = Plan(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
+    plan = BatchSampler(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
     loader = Loader(clips, plan, workers=workers, pinned=True)
     device, size, rule = torch.device(name), (side, side), affine.Augmentation()
 
@@ -144,7 +144,7 @@ def dataloader(clips: Manifest, batch_size: int, workers: int, whole: bool) -> C
     if whole:
         from ...shards.loading.torch_dataset import ClipBatches, Steps
 
-        plan = Plan(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
+        plan = BatchSampler(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
         loader = DataLoader(ClipBatches(clips, plan), batch_size=None, sampler=Steps(plan), **how)
 
         def one_pass() -> Iterator[int]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import HarError
 from ...shards.transforms.affine import Augmentation, Pixels
-from ..sampling import Sampling
+from ..sampling import ClipSampler
 from .loaders import MEAN, STD, Contestant, workers_of
 
 _SIDE = 112
@@ -87,7 +87,7 @@ class _Paper:
         capture = cv2.VideoCapture(str(self._paths[at]), cv2.CAP_FFMPEG)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         frames: list[Any] = []
-        for number in Sampling("paper", self._frames).picks(max(1, count))[0].numbers:
+        for number in ClipSampler("paper", self._frames).picks(max(1, count))[0].numbers:
             capture.set(cv2.CAP_PROP_POS_FRAMES, number)
             good, picture = capture.read()
             if good:
@@ -116,7 +116,7 @@ class _PyAV:
         with av.open(str(self._paths[at]), metadata_errors="replace") as container:
             container.streams.video[0].thread_type = "NONE"
             decoded = list(container.decode(video=0))
-        numbers = Sampling("paper", self._frames).picks(len(decoded))[0].numbers
+        numbers = ClipSampler("paper", self._frames).picks(len(decoded))[0].numbers
         clip = np.stack(
             [decoded[n].to_ndarray(format="rgb24", width=171, height=128) for n in numbers]
         )  # [T,128,171,3]

@@ -60,7 +60,9 @@ def build(
             return done
         _sweep(folder, folder.names())
         tasks = _tasks(plan, str(folder), limits.timeout)
-        reports = {one.number: report for one in tasks if (report := shard_task.finished(one, folder))}
+        reports = {
+            one.number: report for one in tasks if (report := shard_task.finished(one, folder))
+        }
         missing = [one for one in tasks if one.number not in reports]
         _check_room(plan, folder, len(missing) / len(tasks))
         reports |= run(missing, folder, limits, executor)

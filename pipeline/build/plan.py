@@ -22,7 +22,7 @@ from typing import Any
 from ...errors import HarError
 from ...shards.format.writer import sample_bytes
 from ..dataset import Dataset, Video
-from ..sampling import Sampling
+from ..sampling import ClipSampler
 
 SHARDS_AT_LEAST = 8
 MIN_SHARD_BYTES = 1 << 10
@@ -36,7 +36,7 @@ class PlanError(HarError):
 class Options:
     """What the bytes of a set depend on. size: (H, W). shard_bytes: most bytes of a shard."""
 
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: ClipSampler = field(default_factory=ClipSampler)
     size: tuple[int, int] = (128, 171)
     shard_bytes: int = 64_000_000
     keep_partial: bool = False

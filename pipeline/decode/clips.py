@@ -26,7 +26,7 @@ import av
 import numpy as np
 
 from ...errors import HarError
-from ..sampling import Sampling
+from ..sampling import ClipSampler
 from . import avi, mpeg4
 from .frames import Frames
 
@@ -40,7 +40,7 @@ _FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # a fault is an error of ours, said once
 
 
-class VideoError(HarError):
+class VideoDecodeError(HarError):
     """A video that gives no clip; the text is one sentence that names the file."""
 
 
@@ -72,14 +72,14 @@ def clip(
 ) -> Clip:
     """The one clip of a video that its shard would hold: same rule, same pixels.
 
-    size: (H, W). Raises VideoError, and SamplingError for options that make no sense.
+    size: (H, W). Raises VideoDecodeError, and SamplingError for options that make no sense.
     """
-    return clips(path, Sampling(rule, frames, stride), size, keep_partial=keep_partial)[0]
+    return clips(path, ClipSampler(rule, frames, stride), size, keep_partial=keep_partial)[0]
 
 
 def clips(
     path: Path | str,
-    sampling: Sampling,
+    sampling: ClipSampler,
     size: tuple[int, int],
     *,
     keep_partial: bool = False,
@@ -91,7 +91,7 @@ def clips(
     keep_partial: take what decoded before a fault, instead of raising. whole: decode every frame
     even where a short cut would do (the tests compare both). room: uint8 [K*T,H,W,3] to make the
     pixels in; those of a single clip without padding lie there, others may be copies. Raises
-    VideoError.
+    VideoDecodeError.
     """
     path = Path(path)
     if room is None:
@@ -103,9 +103,9 @@ def clips(
         if taken is None:
             taken = _by_frames(path, stream, sampling, room, keep_partial)
     except _FAULTS as error:
-        raise VideoError(f"{path} cannot be decoded ({_reason(error)}).") from error
+        raise VideoDecodeError(f"{path} cannot be decoded ({_reason(error)}).") from error
     if taken.decoded == 0:
-        raise VideoError(f"{path} has no frame that decodes.")
+        raise VideoDecodeError(f"{path} has no frame that decodes.")
     return [
         Clip(
             pixels=taken.clip(pick.numbers),
@@ -157,7 +157,7 @@ def _open(path: Path) -> InputContainer:
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not container.streams.video:
-        raise VideoError(f"{path} has no video stream.")
+        raise VideoDecodeError(f"{path} has no video stream.")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1  # the build runs one process a core
     return stream
@@ -175,7 +175,9 @@ def _scan(
     if layout is not None:
         return _scan_chunks(data, layout), _decoder(layout)
     if data and not keep_partial and avi.size_said(data) > len(data):
-        raise VideoError(f"{path} is cut off: {len(data):,} of {avi.size_said(data):,} bytes.")
+        raise VideoDecodeError(
+            f"{path} is cut off: {len(data):,} of {avi.size_said(data):,} bytes."
+        )
     container = opened.enter_context(_open(path))
     video = _video_stream(container, path)
     return _scan_stream(container, video, path.stat().st_size), video.codec_context
@@ -185,7 +187,7 @@ def _whole(path: Path) -> bytes:
     """The bytes of a RIFF file that fits in memory; of others nothing."""
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, for ever
-        raise VideoError(f"{path} is not a regular file.")
+        raise VideoDecodeError(f"{path} is not a regular file.")
     with path.open("rb", buffering=0) as file:
         if file.read(4) != b"RIFF" or about.st_size > _IN_MEMORY:
             return b""
@@ -231,7 +233,7 @@ def _scan_stream(container: InputContainer, video: VideoStream, size: int) -> _S
 
 
 def _by_pictures(
-    stream: _Stream, decoder: Any, sampling: Sampling, room: np.ndarray
+    stream: _Stream, decoder: Any, sampling: ClipSampler, room: np.ndarray
 ) -> _Taken | None:
     """Decode only what the chosen frames need; None where that is not possible or goes wrong."""
     if stream.pictures is None:
@@ -269,7 +271,7 @@ def _packets(stream: mpeg4.Pictures, wanted: set[int]) -> Iterator[av.Packet | N
 
 
 def _by_frames(
-    path: Path, stream: _Stream, sampling: Sampling, room: np.ndarray, keep_partial: bool
+    path: Path, stream: _Stream, sampling: ClipSampler, room: np.ndarray, keep_partial: bool
 ) -> _Taken:
     """Decode everything, convert what is chosen; twice where the first count was wrong."""
     guess = max(1, stream.packets)
@@ -296,19 +298,19 @@ def _pass(path: Path, wanted: set[int], room: np.ndarray, keep_partial: bool) ->
     return _Taken(frames.done(), frames.numbers, number)
 
 
-def _wanted(sampling: Sampling, n: int) -> set[int]:
+def _wanted(sampling: ClipSampler, n: int) -> set[int]:
     return {number for pick in sampling.picks(n) for number in pick.numbers}
 
 
-def bare(path: Path, sampling: Sampling) -> int:
+def bare(path: Path, sampling: ClipSampler) -> int:
     """Decode what `clips` would and keep nothing: the ceiling that a benchmark compares with.
 
-    -> how many chosen frames came out. Raises VideoError for what is not MPEG-4 part 2.
+    -> how many chosen frames came out. Raises VideoDecodeError for what is not MPEG-4 part 2.
     """
     with contextlib.ExitStack() as opened:
         stream, decoder = _scan(path, opened)
         if stream.pictures is None:
-            raise VideoError(f"{path} has no pictures that could be left out.")
+            raise VideoDecodeError(f"{path} has no pictures that could be left out.")
         wanted = _wanted(sampling, len(stream.pictures))
         packets = _packets(stream.pictures, wanted)
         return sum(frame.pts in wanted for packet in packets for frame in decoder.decode(packet))

@@ -33,7 +33,7 @@ from typing import IO, Any
 import numpy as np
 
 from ...errors import HarError
-from ..sampling import Sampling
+from ..sampling import ClipSampler
 
 # One thread a process; and freed frames stay with the process instead of being unmapped and faulted
 # in again for the next video (0.7 of 10.5 ms a video).
@@ -68,7 +68,7 @@ class Decoder:
     """
 
     def __init__(
-        self, sampling: Sampling, size: tuple[int, int], *, keep_partial: bool, timeout: float
+        self, sampling: ClipSampler, size: tuple[int, int], *, keep_partial: bool, timeout: float
     ) -> None:
         self._shape = (_SLOTS, sampling.clips, sampling.frames, *size, 3)
         self._timeout = timeout
@@ -234,7 +234,7 @@ def serve() -> None:
     torch.set_num_threads(1)
     settle()
     _send_all(answers, _framed({"ready": True}))
-    sampling, size = Sampling(**options["sampling"]), tuple(options["size"])
+    sampling, size = ClipSampler(**options["sampling"]), tuple(options["size"])
     shared = _mapped(options["memory"], (_SLOTS, sampling.clips, sampling.frames, *size, 3))
     for number, line in enumerate(asked):
         # a parent that was killed cannot stop a hanging decoder: SIGALRM's default ends us

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import xxhash
 
-from ..storage.prefetch import Supply
+from ..storage.prefetch import ShardPrefetcher
 from .shard_set import Manifest, ShardSetError
 
 
@@ -41,7 +41,7 @@ class ClipReader:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.manifest = manifest
-        self.supply = Supply(manifest, manifest.remote) if manifest.remote else None
+        self.supply = ShardPrefetcher(manifest, manifest.remote) if manifest.remote else None
         self._beat = beat
         self._kept: dict[int, np.ndarray] | None = {} if keep else None
         self.check = check

@@ -4,7 +4,7 @@ What a batch holds is decided here, whoever makes it: the loader's threads (`har
 torch's worker processes (`har.shards.loading.torch_dataset`).
 
 Odd: which frames of a clip are read is a phase in 0..1: 0, drawn for the key and epoch (`jitter`),
-or k/K for view k of K (`Plan.views`).
+or k/K for view k of K (`BatchSampler.views`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..format.shard_set import Manifest, ShardSetError
 from ..storage.remote import RemoteError
 from ..transforms import affine
 from ..transforms.affine import Pixels
-from .batch_sampler import Plan, Rows
+from .batch_sampler import BatchIndices, BatchSampler
 
 CACHES = ("none", "ram")
 
@@ -35,7 +35,7 @@ class BadClipWarning(UserWarning):
     """A corrupt clip was replaced by another one."""
 
 
-class Filler:
+class BatchBuilder:
     """Fills rows of batches of `plan`; the options are those of `har.shards.loading.loader.Loader`.
 
     shape, floats: of a row, uint8 [t,H,W,C] or, with `pixels`, float32 [t,h,w,C]. bad: what was
@@ -45,7 +45,7 @@ class Filler:
     def __init__(
         self,
         manifest: Manifest,
-        plan: Plan,
+        plan: BatchSampler,
         *,
         frames: int | None = None,
         jitter: bool = False,
@@ -79,19 +79,19 @@ class Filler:
         size = (height, width) if pixels is None else pixels.size
         self.shape, self.floats = (self.frames, *size, channels), pixels is not None
 
-    def rows(self, epoch: int, step: int) -> Rows:
+    def rows(self, epoch: int, step: int) -> BatchIndices:
         """The plan's rows, to be changed where a clip is bad."""
         rows = self.plan.rows(epoch, step)
-        return Rows(rows.ids.copy(), rows.valid.copy(), rows.counted, rows.views)
+        return BatchIndices(rows.ids.copy(), rows.valid.copy(), rows.counted, rows.views)
 
-    def counted(self, epoch: int, step: int, rows: Rows) -> int:
+    def counted(self, epoch: int, step: int, rows: BatchIndices) -> int:
         """`rows.counted` when the rows are filled: less those that this rank had to leave out."""
         if not self.bad or self.plan.shuffle:
             return rows.counted
         lost = self.plan.rows(epoch, step).valid & ~rows.valid & (rows.views == 0)
         return rows.counted - int(lost.sum())
 
-    def fill(self, epoch: int, rows: Rows, row: int, out: np.ndarray) -> None:
+    def fill(self, epoch: int, rows: BatchIndices, row: int, out: np.ndarray) -> None:
         """One clip into `out`; a corrupt one is replaced, and `rows` says so, or it raises."""
         sample = first = int(rows.ids[row])
         while True:

@@ -1,7 +1,7 @@
 """The plan: which samples make the batch at (seed, epoch, step). A pure function, no state.
 
 A train epoch is one permutation of the split (for sets larger than memory a windowed one, see
-`Plan`); an evaluation goes through it in order. The last
+`BatchSampler`); an evaluation goes through it in order. The last
 batch is filled up with samples from the start of the same order, marked as not `valid`: shapes
 never change (no recompilation, no odd batch for the batch norm), every rank gets the same number
 of batches, and each clip still counts exactly once.
@@ -20,13 +20,13 @@ from ...errors import HarError
 from ..format.shard_set import Manifest
 
 
-class PlanError(HarError):
+class BatchSamplerError(HarError):
     """A batch size that does not fit the ranks, a step outside the epoch, another shard set than
     before; one sentence."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchIndices:
     """One rank's part of one global batch. ids: int64 [b]; valid: bool [b], False = fill-up.
 
     counted: clips of the whole global batch that count, the number to divide a summed loss by.
@@ -40,7 +40,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchSampler:
     """The batches of one side of a split. ids: its sample ids, int64 [N].
 
     window: 0 for a true permutation; else clips are read nearly in stored order, at most about
@@ -63,32 +63,36 @@ class Plan:
 
     def __post_init__(self) -> None:
         if len(self.ids) == 0:
-            raise PlanError("there is no clip to make batches of: choose another split.")
+            raise BatchSamplerError("there is no clip to make batches of: choose another split.")
         if self.batch_size < 1 or self.batch_size % self.ranks:
-            raise PlanError(
+            raise BatchSamplerError(
                 f"batch size {self.batch_size} does not divide among {self.ranks} ranks: "
                 "give a positive multiple of the number of ranks."
             )
         if self.window < 0:
-            raise PlanError(f"a shuffle window of {self.window} clips is none: give 0 or more.")
+            raise BatchSamplerError(
+                f"a shuffle window of {self.window} clips is none: give 0 or more."
+            )
         if self.views < 1 or (self.views > 1 and self.shuffle):
-            raise PlanError(f"{self.views} views a clip: give 1 or, without shuffling, more.")
+            raise BatchSamplerError(
+                f"{self.views} views a clip: give 1 or, without shuffling, more."
+            )
 
     @property
     def steps(self) -> int:
         """Batches an epoch, the same on every rank."""
         return -(-len(self.ids) * self.views // self.batch_size)
 
-    def rows(self, epoch: int, step: int) -> Rows:
+    def rows(self, epoch: int, step: int) -> BatchIndices:
         """This rank's rows of the global batch at (epoch, step)."""
         if not 0 <= step < self.steps:
-            raise PlanError(f"step {step} is outside the epoch's {self.steps} steps.")
+            raise BatchSamplerError(f"step {step} is outside the epoch's {self.steps} steps.")
         total = len(self.ids) * self.views
         at = step * self.batch_size + np.arange(self.batch_size)
         mine, order = at[self._share], self._order(epoch)
         ids = self.ids[order[mine % total // self.views]]
         counted = int(np.count_nonzero((at < total) & (at % self.views == 0)))
-        return Rows(ids, mine < total, counted, mine % total % self.views)
+        return BatchIndices(ids, mine < total, counted, mine % total % self.views)
 
     def sequence(self, epoch: int, start: int = 0) -> np.ndarray:
         """Ids of all rows of this rank from step `start` of the epoch on, in order: int64."""
@@ -124,10 +128,10 @@ class Plan:
 def check_resume(digest: str, manifest: Manifest) -> None:
     """Refuse to go on with a run on a shard set that is not the one it began with.
 
-    digest: the manifest's digest as the run's checkpoint has it. Raises PlanError.
+    digest: the manifest's digest as the run's checkpoint has it. Raises BatchSamplerError.
     """
     if digest != manifest.digest:
-        raise PlanError(
+        raise BatchSamplerError(
             f"the shard set at {manifest.root} has changed since the run began (manifest "
             f"{manifest.digest[:12]}, was {digest[:12]}): restore it or start a new run."
         )

@@ -26,7 +26,7 @@ class Batch:
 
     pixels: torch uint8 [b,T,H,W,C]; of a loader with `pixels`, float32 [b,C,T,h,w] in
     channels_last_3d, ready for the model. labels: int64 [b]. keys: the samples' keys. ids, valid,
-    counted, views: see `plan.Rows`; rows that are not valid are fill-up and must not count.
+    counted, views: see `plan.BatchIndices`; rows that are not valid are fill-up and must not count.
     """
 
     step: int
@@ -37,7 +37,7 @@ class Batch:
     counted: int
     keys: list[str]
     _slot: int = field(repr=False, default=-1)
-    _ring: Ring | None = field(repr=False, default=None)
+    _ring: BufferPool | None = field(repr=False, default=None)
     views: np.ndarray | None = None
 
     def release(self, event: Event | None = None) -> None:
@@ -53,7 +53,7 @@ class Batch:
         return pixels
 
 
-class Ring:
+class BufferPool:
     """A fixed number of batch buffers and the list of those that are free.
 
     floats: float32 [b,T,h,w,C] given out as [b,C,T,h,w], instead of uint8 as it is.

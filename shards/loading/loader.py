@@ -27,12 +27,12 @@ import numpy as np
 from ..format.shard_set import Manifest
 from ..transforms.affine import Pixels
 from . import workers as crew
-from .batch_builder import CACHES, BadClipWarning, Filler, LoaderError
-from .batch_sampler import Plan, Rows
-from .buffers import Batch, Event, Ring
-from .workers import Crew, Job, StuckError
+from .batch_builder import CACHES, BadClipWarning, BatchBuilder, LoaderError
+from .batch_sampler import BatchIndices, BatchSampler
+from .buffers import Batch, BufferPool, Event
+from .workers import BatchJob, StuckError, WorkerPool
 
-__all__ = ["CACHES", "BadClipWarning", "Batch", "Event", "Loader", "LoaderError", "Ring"]
+__all__ = ["CACHES", "BadClipWarning", "Batch", "BufferPool", "Event", "Loader", "LoaderError"]
 
 
 class Loader:
@@ -43,13 +43,13 @@ class Loader:
     read ahead. pinned: page-lock the ring for copies to CUDA. timeout: seconds after which a
     worker that has been at one clip is called stuck. pixels: augment or preprocess in the workers.
     max_bad: see above. cache: "ram" keeps in memory what was read. Several views of a clip:
-    `Plan.views`.
+    `BatchSampler.views`.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        plan: Plan,
+        plan: BatchSampler,
         *,
         frames: int | None = None,
         jitter: bool = False,
@@ -64,7 +64,7 @@ class Loader:
     ) -> None:
         self.manifest, self.plan, self.timeout = manifest, plan, timeout
         self.depth = max(1, depth)
-        self._filler = Filler(
+        self._filler = BatchBuilder(
             manifest, plan, frames=frames, jitter=jitter, check=check, pixels=pixels,
             max_bad=max_bad, cache=cache, beat=crew.alive,
         )  # fmt: skip
@@ -73,8 +73,8 @@ class Loader:
         self._supply = self._filler.reader.supply
         shape = (plan.batch_size // plan.ranks, *self._filler.shape)
         # one slot is with the user, one may still be on its way to the device
-        self._ring = Ring(self.depth + 2, shape, pinned, self._filler.floats)
-        self._crew = Crew(workers)
+        self._ring = BufferPool(self.depth + 2, shape, pinned, self._filler.floats)
+        self._crew = WorkerPool(workers)
 
     @property
     def steps(self) -> int:
@@ -84,7 +84,7 @@ class Loader:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from step `start` on. A batch not released yet is released when
         the next one is asked for."""
-        pending: deque[tuple[Job, Rows, int]] = deque()
+        pending: deque[tuple[BatchJob, BatchIndices, int]] = deque()
         step, last = start, None
         share = self.plan.batch_size // self.plan.ranks
         self._follow(epoch, start)
@@ -136,10 +136,10 @@ class Loader:
         if step < self.steps:
             raise LoaderError("every slot of the ring is lent out: release batches after use.")
 
-    def _start(self, epoch: int, step: int, slot: int) -> tuple[Job, Rows, int]:
+    def _start(self, epoch: int, step: int, slot: int) -> tuple[BatchJob, BatchIndices, int]:
         rows = self._filler.rows(epoch, step)
         ids, memory = rows.ids, self._ring.memory[slot]
-        job = Job(
+        job = BatchJob(
             step,
             len(ids),
             lambda row: self._filler.fill(epoch, rows, row, memory[row]),
@@ -148,14 +148,14 @@ class Loader:
         self._crew.start(job)
         return job, rows, slot
 
-    def _wait(self, job: Job) -> None:
+    def _wait(self, job: BatchJob) -> None:
         try:
             self._crew.wait(job, self.timeout)
         except StuckError as error:
             job.error = error
             raise LoaderError(str(error)) from error
 
-    def _batch(self, epoch: int, step: int, rows: Rows, slot: int) -> Batch:
+    def _batch(self, epoch: int, step: int, rows: BatchIndices, slot: int) -> Batch:
         labels = self.manifest.index["label"][rows.ids].astype(np.int64)
         keys = self.manifest.keys(rows.ids)
         counted = self._filler.counted(epoch, step, rows)

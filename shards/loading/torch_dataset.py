@@ -23,8 +23,8 @@ from torch.utils.data import Dataset, Sampler
 
 from ..format.shard_set import Manifest
 from ..transforms.affine import Pixels
-from .batch_builder import Filler
-from .batch_sampler import Plan
+from .batch_builder import BatchBuilder
+from .batch_sampler import BatchSampler
 from .buffers import Batch
 
 Place = tuple[int, int]  # epoch, step
@@ -33,7 +33,7 @@ Place = tuple[int, int]  # epoch, step
 class Steps(Sampler[Place]):
     """(epoch, step) for each step of `epoch` from `start` on; set `epoch` before each epoch."""
 
-    def __init__(self, plan: Plan, epoch: int = 0, start: int = 0) -> None:
+    def __init__(self, plan: BatchSampler, epoch: int = 0, start: int = 0) -> None:
         self.plan, self.epoch, self.start = plan, epoch, start
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class ClipBatches(Dataset[Batch]):
     def __init__(
         self,
         manifest: Manifest,
-        plan: Plan,
+        plan: BatchSampler,
         *,
         frames: int | None = None,
         jitter: bool = False,
@@ -66,7 +66,7 @@ class ClipBatches(Dataset[Batch]):
             "frames": frames, "jitter": jitter, "check": check, "pixels": pixels,
             "max_bad": max_bad,
         }  # fmt: skip
-        self._filler: Filler | None = None
+        self._filler: BatchBuilder | None = None
         self._owner = 0  # process whose filler it is
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class ClipBatches(Dataset[Batch]):
 
     def __getitem__(self, place: Place) -> Batch:
         if self._filler is None or self._owner != os.getpid():
-            self._filler = Filler(self.manifest, self.plan, **self._options)
+            self._filler = BatchBuilder(self.manifest, self.plan, **self._options)
             self._owner = os.getpid()
         filler, (epoch, step) = self._filler, place
         rows = filler.rows(epoch, step)

@@ -28,7 +28,7 @@ class StuckError(HarError):
 
 
 @dataclass
-class Job:
+class BatchJob:
     """One batch under way. fill: row -> nothing, called once for each row by some thread."""
 
     step: int
@@ -63,13 +63,13 @@ class _Worker(threading.Thread):
     def __init__(self, number: int, tasks: queue.SimpleQueue[Any]) -> None:
         super().__init__(name=f"har-loader-{number}", daemon=True)
         self.tasks = tasks
-        self.doing: tuple[Job, int, float] | None = None  # job, row, since
+        self.doing: tuple[BatchJob, int, float] | None = None  # job, row, since
 
     def run(self) -> None:
         while (task := self.tasks.get()) is not None:
             job, start, stop = task
 
-            def watch(row: int, job: Job = job) -> None:
+            def watch(row: int, job: BatchJob = job) -> None:
                 self.doing = (job, row, time.monotonic())
 
             job.run(start, stop, watch)
@@ -92,7 +92,7 @@ def _end(tasks: queue.SimpleQueue[Any], workers: list[_Worker]) -> None:
             worker.join(2.0)
 
 
-class Crew:
+class WorkerPool:
     """`workers` threads; with 0 the caller's thread does the work in `start`."""
 
     def __init__(self, workers: int) -> None:
@@ -103,7 +103,7 @@ class Crew:
         # at the end of the process too, whoever forgot to close
         self._end = weakref.finalize(self, _end, self._tasks, self._workers)
 
-    def start(self, job: Job) -> None:
+    def start(self, job: BatchJob) -> None:
         """Cut the job into pieces and queue them."""
         job._left = job.rows
         if not self._workers:
@@ -114,7 +114,7 @@ class Crew:
         for start in range(0, job.rows, piece):
             self._tasks.put((job, start, min(start + piece, job.rows)))
 
-    def wait(self, job: Job, timeout: float) -> None:
+    def wait(self, job: BatchJob, timeout: float) -> None:
         """Until the job is done. Raises what its worker raised, or StuckError when a worker has
         been at one clip for `timeout` seconds, or is dead."""
         beat = min(1.0, timeout)
@@ -124,7 +124,7 @@ class Crew:
         if job.error is not None:
             raise job.error
 
-    def settle(self, job: Job, timeout: float) -> bool:
+    def settle(self, job: BatchJob, timeout: float) -> bool:
         """Stop working on the job; -> whether all workers have let go of it."""
         job.cancelled = True
         return job.done.wait(timeout)

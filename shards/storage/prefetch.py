@@ -42,7 +42,7 @@ class _Held:
     readers: int = 0
 
 
-class Supply:
+class ShardPrefetcher:
     """Descriptors of the shards of one remote set, fetched ahead; for any number of threads.
 
     Raises RemoteError: the store's, or the cache's.

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
-from torchvision.models.video.resnet import VideoResNet
+from torchvision.models.video.resnet import VideoResNet as TorchvisionResNet
 
 from har import models
-from har.models.r2plus1d import FactoredConv, R2Plus1D
+from har.models.r2plus1d import Conv2Plus1D, R2Plus1D
 from har.models.resnet3d import (
     BasicBlock,
-    ResidualNet,
     ResNet3D,
+    VideoResNet,
     from_torchvision,
     load_torchvision_state,
     to_torchvision,
@@ -27,9 +27,9 @@ PAIRS: list[tuple[str, Any, dict[str, Any]]] = [
 ]
 
 
-def network(name: str, classes: int = 5, **options: Any) -> ResidualNet:
+def network(name: str, classes: int = 5, **options: Any) -> VideoResNet:
     model = models.build(name, classes, seed=0, **options)
-    assert isinstance(model, ResidualNet)
+    assert isinstance(model, VideoResNet)
     return model
 
 
@@ -135,7 +135,7 @@ def test_matched_blocks_have_the_weights_of_the_3d_blocks() -> None:
 
 def test_stem_of_r2plus1d_is_45_then_64() -> None:
     stem = network("r2plus1d").stem.conv
-    assert isinstance(stem, FactoredConv)
+    assert isinstance(stem, Conv2Plus1D)
     assert stem.spatial.weight.shape == (45, 3, 1, 7, 7)
     assert stem.temporal.weight.shape == (64, 45, 3, 1, 1)
 
@@ -177,7 +177,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("kind", [ResNet3D, R2Plus1D])
-def test_initialisation_is_he_fan_out(kind: type[ResidualNet]) -> None:
+def test_initialisation_is_he_fan_out(kind: type[VideoResNet]) -> None:
     model = network("resnet3d" if kind is ResNet3D else "r2plus1d", 101)
     for module in model.group3.modules():
         if isinstance(module, nn.Conv3d):

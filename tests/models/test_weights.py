@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from har import models
 from har.models.r3d import BACKBONES, GROUPS, R3D
-from har.models.resnet3d import ResidualNet
+from har.models.resnet3d import VideoResNet
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_scratch_networks_take_torchvision_files_and_their_own(
     files: dict[str, Path], tmp_path: Path, name: str, builder: str, options: dict[str, Any]
 ) -> None:
     model = models.build(name, 5, seed=0, weights=str(files[builder]), **options)
-    assert isinstance(model, ResidualNet)
+    assert isinstance(model, VideoResNet)
     stem = model.stem.conv if name == "resnet3d" else model.stem.conv.spatial
     assert torch.equal(stem.weight, held(files[builder])["stem.0.weight"])
     assert model.weights_info is not None

@@ -10,7 +10,7 @@ import pytest
 from har.pipeline import dataset as ucf101
 from har.pipeline.build import plan
 from har.pipeline.build.plan import Options
-from har.pipeline.sampling import Sampling
+from har.pipeline.sampling import ClipSampler
 
 
 def _touch(root: Path, *paths: str) -> Path:
@@ -127,7 +127,7 @@ def _ucf101_names(tmp_path: Path, classes: int = 5, groups: int = 12) -> ucf101.
 
 
 def test_plan_keeps_groups_together_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    made = plan.make(_ucf101_names(tmp_path), Options(Sampling(frames=2), (8, 8)))
+    made = plan.make(_ucf101_names(tmp_path), Options(ClipSampler(frames=2), (8, 8)))
     order = [video for shard in made.shards for video in shard]
     runs = [name for at, name in enumerate(v.group for v in order) if name != order[at - 1].group]
     assert len(runs) == len(set(runs)) == 60
@@ -152,7 +152,7 @@ def test_plan_hash_follows_videos_and_options_and_nothing_else(tmp_path: Path) -
 
 
 def test_shards_are_as_large_as_asked(tmp_path: Path) -> None:
-    options = Options(Sampling(frames=2), (64, 64), shard_bytes=plan.parse_bytes("160KB"))
+    options = Options(ClipSampler(frames=2), (64, 64), shard_bytes=plan.parse_bytes("160KB"))
     made = plan.make(_ucf101_names(tmp_path), options)
     assert {len(shard) for shard in made.shards} == {4}  # one group of 4 clips of 27.6 KB
     assert plan.parse_bytes("64MB") == 64_000_000

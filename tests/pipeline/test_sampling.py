@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from har.pipeline.sampling import RULES, Sampling, SamplingError
+from har.pipeline.sampling import RULES, ClipSampler, SamplingError
 
 
 def _numbers(rule: str, n: int, frames: int, **options: int) -> list[tuple[int, ...]]:
-    return [pick.numbers for pick in Sampling(rule, frames, **options).picks(n)]
+    return [pick.numbers for pick in ClipSampler(rule, frames, **options).picks(n)]
 
 
 def test_paper_takes_every_step_from_the_first() -> None:
@@ -25,9 +25,9 @@ def test_paper_sees_only_half_of_a_video_of_2t_minus_1_frames_and_uniform_all() 
 
 def test_short_video_repeats_its_last_frame() -> None:
     for rule in ("paper", "uniform"):
-        (pick,) = Sampling(rule, 5).picks(3)
+        (pick,) = ClipSampler(rule, 5).picks(3)
         assert (pick.numbers, pick.padded) == ((0, 1, 2, 2, 2), 2)
-    (pick,) = Sampling("dense", 4, stride=2).picks(4)
+    (pick,) = ClipSampler("dense", 4, stride=2).picks(4)
     assert (pick.numbers, pick.padded) == ((0, 2, 3, 3), 1)
 
 
@@ -48,7 +48,7 @@ def test_any_clip_has_t_rising_frames_of_the_video(
     rule: str, n: int, frames: int, stride: int, clips: int
 ) -> None:
     clips = clips if rule == "dense" else 1
-    picks = Sampling(rule, frames, stride, clips).picks(n)
+    picks = ClipSampler(rule, frames, stride, clips).picks(n)
     assert len(picks) == clips
     for pick in picks:
         assert len(pick.numbers) == frames
@@ -61,10 +61,10 @@ def test_any_clip_has_t_rising_frames_of_the_video(
 
 def test_options_that_make_no_clip_are_refused() -> None:
     with pytest.raises(SamplingError, match="paper, uniform, dense"):
-        Sampling("random")
+        ClipSampler("random")
     with pytest.raises(SamplingError, match="--frames 0"):
-        Sampling(frames=0)
+        ClipSampler(frames=0)
     with pytest.raises(SamplingError, match="--clips 3 needs '--sampling dense'"):
-        Sampling("paper", clips=3)
+        ClipSampler("paper", clips=3)
     with pytest.raises(SamplingError, match="no frames"):
-        Sampling().picks(0)
+        ClipSampler().picks(0)

@@ -17,7 +17,7 @@ from har.shards.format import shard_set
 from har.training import loop, setup
 from har.training.cli.train import train_main
 from har.training.config import Config, ConfigError
-from har.training.input.device_loader import Ready
+from har.training.input.device_loader import DeviceBatch
 from har.training.runtime import checkpoint, run_dir
 
 SMALL = {
@@ -344,7 +344,7 @@ def test_fill_up_rows_do_not_count_in_loss_or_metrics(shards, tmp_path):
         trainer = setup.prepare(config, tmp_path, lambda _: None)
         trainer.model.eval()  # batch norm would mix the rows
         valid = torch.arange(rows) < 3
-        batch = Ready(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
+        batch = DeviceBatch(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
         loop.train_step(trainer, batch, last=False)
         gradients.append(trainer.model.fc.weight.grad.clone())
         assert trainer.sums.compute()["count"] == 3

@@ -1,6 +1,6 @@
 """The data's side of har-bench-train: a small shard set, and training steps fed from it.
 
-The set is written to a folder of the caller's and read the real way: `har.training.input.device_loader.Feed` over
+The set is written to a folder of the caller's and read the real way: `har.training.input.device_loader.DeviceLoader` over
 `har.shards.loading.loader`, shuffled and augmented as the preset `paper` does it. Its clips are noise: raw
 pixels cost the same whatever they show, from the page cache as in every epoch after the first.
 
@@ -20,9 +20,9 @@ import numpy as np
 from ...shards.format import shard_set
 from ...shards.format.shard_set import Manifest
 from ...shards.format.writer import ShardWriter
-from ...shards.loading.batch_sampler import Plan
+from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.transforms.affine import Augmentation
-from ..input.device_loader import Feed, Preprocessing
+from ..input.device_loader import DeviceLoader, Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -68,15 +68,15 @@ def write_set(folder: Path, *, clips: int, frames: int, size: int, spec: InputSp
 
 def open_feed(
     clips: Manifest, batch_size: int, steps: int, size: int, spec: InputSpec, on: torch.device
-) -> Feed:
+) -> DeviceLoader:
     """`steps` batches of the set's clips in one epoch, each clip again and again."""
     ids = np.resize(np.arange(len(clips.index)), steps * batch_size)
     height, width = _stored(size, spec)
     wanted = Preprocessing(
         clips.clip_shape[0], (size, size), (height, width), tuple(spec.mean), tuple(spec.std)
     )
-    plan = Plan(ids, batch_size, seed=0, shuffle=True)
-    return Feed(clips, plan, wanted, on, rule=Augmentation())
+    plan = BatchSampler(ids, batch_size, seed=0, shuffle=True)
+    return DeviceLoader(clips, plan, wanted, on, rule=Augmentation())
 
 
 def _stored(size: int, spec: InputSpec) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class Fed:
 
     AHEAD = 3  # batches that may lie ready: two of the loader, one on its way to a GPU
 
-    def __init__(self, feed: Feed, step: Callable[[Tensor], None]) -> None:
+    def __init__(self, feed: DeviceLoader, step: Callable[[Tensor], None]) -> None:
         self._feed, self._step = feed, step
         self._batches = feed.epoch()
         self.waited = 0.0

@@ -27,8 +27,8 @@ from ...shards.format import shard_set
 from ...shards.format.reader import ClipReader
 from ...shards.format.shard_set import Manifest
 from ...shards.loading.batch_builder import views_in
-from ...shards.loading.batch_sampler import Plan
-from ..input.device_loader import Feed, Preprocessing, Ready
+from ...shards.loading.batch_sampler import BatchSampler
+from ..input.device_loader import DeviceBatch, DeviceLoader, Preprocessing
 from ..loop import forward
 from ..plots import classes
 from ..plots.curves import NAMES
@@ -105,14 +105,14 @@ def describe(result: dict[str, Any]) -> str:
 
 def collect(
     model: nn.Module,
-    batches: Iterable[Ready],
+    batches: Iterable[DeviceBatch],
     precision: torch.dtype | None = None,
     views: int = 1,
 ) -> Predictions:
-    """Predict all valid clips of `batches` (see `har.training.input.device_loader.Ready`), each exactly once.
+    """Predict all valid clips of `batches` (see `har.training.input.device_loader.DeviceBatch`), each exactly once.
 
     The model is put into eval mode. precision: None for float32. views: how often each clip comes
-    (`Plan.views`); probabilities and losses are means over them. Nothing is fetched from the device
+    (`BatchSampler.views`); probabilities and losses are means over them. Nothing is fetched from the device
     before the last batch. Raises EvaluationError when a clip comes more or less often.
     """
     import torch
@@ -142,7 +142,7 @@ def _mean(found: Predictions, views: int) -> Predictions:
     return Predictions(ids[:, 0], probabilities, found.labels[::views], losses)
 
 
-def _predict(model: nn.Module, feed: Feed, views: int) -> tuple[Predictions, int]:
+def _predict(model: nn.Module, feed: DeviceLoader, views: int) -> tuple[Predictions, int]:
     """-> predictions, and multiply-adds of one clip."""
     model = model.to(feed.device)
     batches = progress.track(feed.epoch(), total=feed.steps, what="evaluate")
@@ -168,14 +168,14 @@ def _open_batches(
     views: int,
     name: str | None,
     batch_size: int | None,
-) -> Feed:
+) -> DeviceLoader:
     """The clips `ids` in order, preprocessed as the checkpoint says, without augmentation."""
     if batch_size is not None and batch_size < 1:
         raise EvaluationError(f"--batch-size {batch_size} does not work: give 1 or more.")
     rows = min(batch_size or state["config"]["batch_size"], len(ids) * views)
-    plan = Plan(np.sort(ids), rows, views=views)
+    plan = BatchSampler(np.sort(ids), rows, views=views)
     wanted = Preprocessing.from_dict(state["preprocessing"])
-    return Feed(clips, plan, wanted, device.choose(name or "auto"))
+    return DeviceLoader(clips, plan, wanted, device.choose(name or "auto"))
 
 
 def _check_fits(state: dict[str, Any], clips: Manifest) -> None:

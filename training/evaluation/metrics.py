@@ -1,6 +1,6 @@
 """Accuracy and its relatives: running sums on the device, and figures of finished predictions.
 
-Odd: `Running` lives in torch and never synchronises (no `.item()` per step); everything else is
+Odd: `MetricSums` lives in torch and never synchronises (no `.item()` per step); everything else is
 plain numpy over whole arrays, so that it can be checked against any other tool. Averages are sums
 divided once, never means of means. Letters: N rows (clips or videos), K classes.
 """
@@ -19,7 +19,7 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
 
-class Running:
+class MetricSums:
     """Sums of loss, correct clips and clips of an epoch, kept on the device in float64.
 
     float64 because a float32 sum stops counting clips one by one at 2**24.
@@ -41,7 +41,7 @@ class Running:
         return self._sums
 
     @classmethod
-    def of(cls, sums: torch.Tensor) -> Running:
+    def of(cls, sums: torch.Tensor) -> MetricSums:
         """Sums as `state` gives them."""
         made = cls(sums.device)
         made._sums = sums

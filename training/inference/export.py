@@ -29,7 +29,7 @@ from .predictor import Predictor
 if TYPE_CHECKING:
     import torch
 
-    from .export_wrapper import Deployed
+    from .export_wrapper import ExportWrapper
 
 TOLERANCE = 1e-4  # of a probability
 OUTPUTS = ("logits", "probabilities")
@@ -64,11 +64,11 @@ def run(run: Path, out: Path, *, preprocessing: bool = True) -> Exported:
     preprocessing: take uint8 [B,T,H,W,3] as stored, instead of normalised float [B,3,T,h,w].
     Raises ExportError or CheckpointError; `out` is then as it was.
     """
-    from .export_wrapper import Deployed
+    from .export_wrapper import ExportWrapper
 
     kind = _kind(out)
     predictor = Predictor(run, "cpu")
-    network = Deployed(predictor, preprocessing).eval()
+    network = ExportWrapper(predictor, preprocessing).eval()
     said = contract(predictor, preprocessing, _digest(Path(run) / "best.pt"))
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.stem}.unfinished{out.suffix}")
@@ -169,7 +169,7 @@ def _kind(out: Path) -> str:
     return kind
 
 
-def _trace(network: Deployed) -> torch.export.ExportedProgram:
+def _trace(network: ExportWrapper) -> torch.export.ExportedProgram:
     import torch
 
     batch = torch.export.Dim("batch", min=1)
@@ -203,7 +203,7 @@ def _save_onnx(program: Any, path: Path, said: dict[str, Any]) -> None:
     made.save(str(path), external_data=False)
 
 
-def _compare(path: Path, network: Deployed, kind: str) -> tuple[float | None, str]:
+def _compare(path: Path, network: ExportWrapper, kind: str) -> tuple[float | None, str]:
     """Run the finished file -> largest difference of a probability, and what ran it."""
     answer, by = (_by_runtime if kind == "onnx" else _by_torch)(path)
     if answer is None:

@@ -17,7 +17,7 @@ from ...shards.transforms import affine
 from .predictor import Predictor
 
 
-class Deployed(nn.Module):
+class ExportWrapper(nn.Module):
     """clips -> (logits [B,K], probabilities [B,K]).
 
     clips: uint8 [B,T,H,W,3] as the shards hold them, or without `preprocessing` the network's own

@@ -35,14 +35,14 @@ KINDS = {"convlstm": "state magnitude", **dict.fromkeys(_LAST, "Grad-CAM")}
 _ENLARGE = 224  # pixels of a panel's shorter side, at least
 
 
-class CamError(HarError):
+class GradCamError(HarError):
     """A network without an attention map, or a name that is no GIF's; one sentence."""
 
 
 def of_clip(predictor: Predictor, pixels: NDArray[np.uint8]) -> list[Image]:
     """The animation's pictures of a clip uint8 [T,H,W,3], for its most probable class.
 
-    Raises CamError.
+    Raises GradCamError.
     """
     clip = predictor.input(pixels[None])
     (name, share), *_ = predictor.top(predictor.probabilities(pixels[None])[0], 1)
@@ -52,7 +52,7 @@ def of_clip(predictor: Predictor, pixels: NDArray[np.uint8]) -> list[Image]:
 
 
 def of_video(predictor: Predictor, path: Path) -> list[Image]:
-    """`of_clip` of a video's (first) clip. Raises CamError, or har.pipeline.decode.clips.VideoError."""
+    """`of_clip` of a video's (first) clip. Raises GradCamError, or har.pipeline.decode.clips.VideoDecodeError."""
     from .predictor import read_clips
 
     return of_clip(predictor, read_clips(path, predictor.state["preprocessing"])[0])
@@ -61,12 +61,12 @@ def of_video(predictor: Predictor, path: Path) -> list[Image]:
 def attention(model: nn.Module, name: str, clip: torch.Tensor, target: int) -> NDArray[np.float32]:
     """Where `model` (called `name`) looks for class `target`: [1,C,T,h,w] -> [T,h,w] in [0,1].
 
-    Raises CamError for a network that is not one of the four.
+    Raises GradCamError for a network that is not one of the four.
     """
     import torch.nn.functional as F
 
     if name not in KINDS:
-        raise CamError(f"--cam has no map for model {name!r}: it knows {', '.join(KINDS)}.")
+        raise GradCamError(f"--cam has no map for model {name!r}: it knows {', '.join(KINDS)}.")
     if name == "convlstm":
         coarse = _state_magnitude(model, clip)
     else:
@@ -156,7 +156,7 @@ def panels(
 
 def check_name(path: Path) -> None:
     if path.suffix.lower() != ".gif":
-        raise CamError(f"--cam {path} is no GIF's name: end it in .gif.")
+        raise GradCamError(f"--cam {path} is no GIF's name: end it in .gif.")
 
 
 def write_gif(path: Path, pictures: Sequence[Image], milliseconds: int = 160) -> Path:

@@ -63,7 +63,7 @@ def run(
     """Predict `videos` (files, folders, globs), or a camera, and print; -> the exit code.
 
     options: of `Wanted`. 0, or 1 when any video failed. Raises PredictionError, WindowError,
-    AnnotateError, CamError, CameraError or CheckpointError, each one sentence.
+    AnnotateError, GradCamError, CameraError or CheckpointError, each one sentence.
     """
     if as_json and as_csv:
         raise PredictionError("--json and --csv exclude each other: give one of them.")

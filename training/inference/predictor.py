@@ -180,7 +180,7 @@ def read_clips(path: Path, preprocessing: dict[str, Any]) -> NDArray[np.uint8]:
     """A video -> the clips that its shard would hold, uint8 [V,T,H,W,C], as the model takes them.
 
     preprocessing: of the checkpoint. V is 1 but for the rule "dense", whose windows all count, as
-    in `har-eval --views V`. Raises har.pipeline.decode.clips.VideoError.
+    in `har-eval --views V`. Raises har.pipeline.decode.clips.VideoDecodeError.
     """
     from ...pipeline.decode import clips as decode
 
@@ -193,7 +193,7 @@ def read_clips(path: Path, preprocessing: dict[str, Any]) -> NDArray[np.uint8]:
 def read_frames(source: Path | str, *, format: str | None = None) -> Iterator[Frame]:
     """Every frame of a video file, or of a device of FFmpeg's input `format`, in order.
 
-    Raises har.pipeline.decode.clips.VideoError.
+    Raises har.pipeline.decode.clips.VideoDecodeError.
     """
     import av
 
@@ -203,7 +203,7 @@ def read_frames(source: Path | str, *, format: str | None = None) -> Iterator[Fr
     try:
         with av.open(str(source), format=format, metadata_errors="replace") as container:
             if not container.streams.video:
-                raise decode.VideoError(f"{source} has no video stream.")
+                raise decode.VideoDecodeError(f"{source} has no video stream.")
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 25)
             begin: float | None = None
@@ -217,9 +217,9 @@ def read_frames(source: Path | str, *, format: str | None = None) -> Iterator[Fr
                 number += 1
     except (av.FFmpegError, OSError, EOFError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise decode.VideoError(f"{source} cannot be decoded ({reason}).") from error
+        raise decode.VideoDecodeError(f"{source} cannot be decoded ({reason}).") from error
     if number == 0:
-        raise decode.VideoError(f"{source} has no frame that decodes.")
+        raise decode.VideoDecodeError(f"{source} has no frame that decodes.")
 
 
 def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device) -> torch.Tensor:
@@ -238,15 +238,15 @@ def is_video_fault(error: ValueError) -> bool:
     """Whether an error is about one video, so that the others can go on."""
     from ...pipeline.decode import clips as decode
 
-    return isinstance(error, decode.VideoError)
+    return isinstance(error, decode.VideoDecodeError)
 
 
 def _sampling(preprocessing: dict[str, Any], clips: int | None = None) -> Any:
     """The rule that the shards were built with; `clips` instead of its number of views."""
-    from ...pipeline.sampling import Sampling
+    from ...pipeline.sampling import ClipSampler
 
     made = preprocessing["sampling"]
-    return Sampling(
+    return ClipSampler(
         made["rule"],
         frames=preprocessing["clip_shape"][0],
         stride=made.get("stride", 1),
@@ -255,7 +255,7 @@ def _sampling(preprocessing: dict[str, Any], clips: int | None = None) -> Any:
 
 
 def _stored(preprocessing: dict[str, Any]) -> NDArray[np.int64]:
-    """The loader's choice among stored frames, at phase 0 (`Filler.frame_numbers`)."""
+    """The loader's choice among stored frames, at phase 0 (`BatchBuilder.frame_numbers`)."""
     frames, stored = preprocessing["frames"], preprocessing["clip_shape"][0]
     return (np.arange(frames) * stored / frames).astype(np.int64)
 

@@ -22,11 +22,11 @@ from ...errors import HarError
 T = TypeVar("T")
 
 
-class ApartError(HarError):
+class SandboxError(HarError):
     """The child crashed, or took too long and was ended; one sentence."""
 
 
-class Apart:
+class Sandbox:
     """One child process. most_bytes: of its address space (Linux; elsewhere not limited)."""
 
     def __init__(self, most_bytes: int = 8 << 30) -> None:
@@ -36,7 +36,7 @@ class Apart:
     def call(self, function: Callable[..., T], *args: Any, seconds: float) -> T:
         """function(*args) in the child -> its value; its own exceptions pass through.
 
-        The function must be importable. Raises ApartError when it takes longer than `seconds`.
+        The function must be importable. Raises SandboxError when it takes longer than `seconds`.
         """
         with self._lock:
             pool = self._pool = self._pool or self._start()
@@ -44,10 +44,10 @@ class Apart:
                 return pool.submit(function, *args).result(seconds)
             except TimeoutError as error:
                 self._kill()
-                raise ApartError(f"it took longer than {seconds:g} s and was ended.") from error
+                raise SandboxError(f"it took longer than {seconds:g} s and was ended.") from error
             except BrokenProcessPool as error:
                 self._kill()
-                raise ApartError("the decoder crashed on it.") from error
+                raise SandboxError("the decoder crashed on it.") from error
 
     def close(self) -> None:
         """End the child."""

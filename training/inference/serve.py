@@ -22,7 +22,7 @@ from ...errors import HarError
 from ..plots.curves import NAMES
 from . import grad_cam, serve_page, upload
 from .predictor import SUFFIXES, Predictor
-from .sandbox import Apart, ApartError
+from .sandbox import Sandbox, SandboxError
 from .upload import Limits, UploadError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Service:
         self.most_bytes = self.limits.megabytes * 1_000_000
         self.again = (self.limits.megabytes, self.limits.seconds)
         self.waiting = 0
-        self._apart = Apart()
+        self._apart = Sandbox()
         self._one_at_a_time = asyncio.Lock()
 
     async def answer(self, request: Request) -> str:
@@ -114,7 +114,7 @@ class Service:
         seconds = self.limits.work_seconds
         try:
             clips = self._apart.call(upload.read, path, made, self.limits, seconds=seconds)
-        except (UploadError, ApartError) as error:
+        except (UploadError, SandboxError) as error:
             raise _Refused(422, f"{name} was not predicted: {error}") from error
         return serve_page.answer(
             name,

@@ -6,7 +6,7 @@ for the data.
 Odd: on CUDA the uint8 batch crosses on a stream of its own while the step before it computes, and
 its slot goes back to the ring when the copy's event has happened; augmentation runs on the device.
 On the CPU the loader's workers augment clip by clip and the batch comes ready; its memory goes back
-to the loader when nobody holds `Ready.clips` any more.
+to the loader when nobody holds `DeviceBatch.clips` any more.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...shards.format.shard_set import Manifest
-from ...shards.loading.batch_sampler import Plan
+from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.loading.loader import Batch, Loader
 from ...shards.transforms import affine
 from ...shards.transforms.affine import Pixels
 from ..runtime import step_timer
-from .gpu_cache import Resident
+from .gpu_cache import GpuCache
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Ready:
+class DeviceBatch:
     """One batch on the device. clips: [b,C,T,h,w]. labels, ids: int64 [b]. valid: bool [b].
 
     counted: valid clips of the global batch. waited: seconds the host spent waiting for the loader.
@@ -72,10 +72,10 @@ class Ready:
     waited: float
     keys: list[str]
     step: int
-    marks: step_timer.Marks | None = None
+    marks: step_timer.CopyEvents | None = None
 
 
-class Feed:
+class DeviceLoader:
     """Batches of one side of a split, ready for the model.
 
     rule: how to augment, None for the evaluation transform (resize, centre crop). max_bad: so many
@@ -86,7 +86,7 @@ class Feed:
     def __init__(
         self,
         manifest: Manifest,
-        plan: Plan,
+        plan: BatchSampler,
         preprocessing: Preprocessing,
         device: torch.device,
         *,
@@ -112,7 +112,7 @@ class Feed:
             max_bad=max_bad,
             cache="none" if cache == "gpu" else cache,
         )
-        self._resident = Resident(self.loader, device, workers) if cache == "gpu" else None
+        self._resident = GpuCache(self.loader, device, workers) if cache == "gpu" else None
         self.preprocessing, self.device, self.rule = preprocessing, device, rule
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -121,7 +121,7 @@ class Feed:
         """Batches an epoch."""
         return self.loader.steps
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Ready]:
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[DeviceBatch]:
         """The batches of an epoch from step `start` on; the next is under way while one is used."""
         source = self.loader if self._resident is None else self._resident
         batches = source.epoch(epoch, start)
@@ -147,7 +147,7 @@ class Feed:
     def close(self) -> None:
         self.loader.close()
 
-    def _on_cpu(self, batches: Iterator[Batch], epoch: int) -> Iterator[Ready]:
+    def _on_cpu(self, batches: Iterator[Batch], epoch: int) -> Iterator[DeviceBatch]:
         start = time.perf_counter()
         for batch in batches:
             clips = batch.lend() if self._resident is None else self._augmented(batch, epoch)
@@ -160,7 +160,7 @@ class Feed:
 
     def _next(
         self, batches: Iterator[Batch], epoch: int, first: int
-    ) -> tuple[Ready, torch.cuda.Event] | None:
+    ) -> tuple[DeviceBatch, torch.cuda.Event] | None:
         """The next batch, sent off to the device on a stream of its own. first: of the epoch."""
         import torch
 
@@ -179,7 +179,9 @@ class Feed:
             arrived.record(self._copies)
             if timing:
                 done, go = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                ready = replace(ready, marks=step_timer.Marks(done, began, copied, arrived, go))
+                ready = replace(
+                    ready, marks=step_timer.CopyEvents(done, began, copied, arrived, go)
+                )
         batch.release(copied)
         return ready, arrived
 
@@ -197,14 +199,14 @@ class Feed:
             colours=self._pixels.colours(seed=self.loader.plan.seed, epoch=epoch, keys=batch.keys),
         )
 
-    def _ready(self, batch: Batch, clips: torch.Tensor, waited: float) -> Ready:
+    def _ready(self, batch: Batch, clips: torch.Tensor, waited: float) -> DeviceBatch:
         import torch
 
         labels, ids, valid = (
             torch.from_numpy(values).to(self.device, non_blocking=True)
             for values in (batch.labels, batch.ids, batch.valid)
         )
-        return Ready(clips, labels, ids, valid, batch.counted, waited, batch.keys, batch.step)
+        return DeviceBatch(clips, labels, ids, valid, batch.counted, waited, batch.keys, batch.step)
 
     def _maps(self, batch: Batch, epoch: int) -> np.ndarray:
         """The affine maps of the batch, float32 [b,F,2,3]."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 16  # clips read and copied together while the side is read
 
 
-class Resident:
+class GpuCache:
     """The clips of `loader.plan.ids` on `device`, uint8 [N,T,H,W,C] with all stored frames.
 
     Gives the batches that `loader` would give, before augmentation. Raises the loader's errors.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Average:
+class ModelEma:
     """Holds `module`, the averaged copy of a model; `update` after every optimizer step."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -5,7 +5,7 @@ when the monitored value has not improved by `epsilon_increment` percent for `pa
 best epoch is the one with the highest validation accuracy (ties: the lower validation loss).
 
 Odd: the learning rate is torch's own ReduceLROnPlateau (paper) or LambdaLR (cosine with warm-up),
-behind one door, `LearningRate`, because one moves by epochs and the other by steps.
+behind one door, `LrScheduler`, because one moves by epochs and the other by steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EarlyStop:
+class EarlyStopping:
     """Counts epochs without a relative improvement of more than `percent`."""
 
     patience: int
@@ -51,7 +51,7 @@ class EarlyStop:
 
 
 @dataclass
-class Best:
+class BestEpoch:
     """The best epoch so far, by validation accuracy, then by validation loss."""
 
     epoch: int = 0
@@ -69,7 +69,7 @@ class Best:
         return asdict(self)
 
 
-class LearningRate:
+class LrScheduler:
     """The schedule of `config`, over `steps` optimizer steps an epoch."""
 
     def __init__(self, config: Config, optimizer: torch.optim.Optimizer, steps: int) -> None:

@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import trial
-from .distributed import Ranks
+from .distributed import DistributedContext
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..state import Trainer
+    from ..state import TrainState
 
 WORTH_SECONDS = 600  # of training; a shorter run would not earn back a compile of about a minute
 LEAST_GAIN = 1.05
@@ -45,7 +45,7 @@ class Trial:
     steps: int
 
 
-def settle(trainer: Trainer) -> None:
+def settle(trainer: TrainState) -> None:
     """Decide for a run, before its first step: set what the forward pass calls, and write the
     answer into the run's config, which a resumed run takes over."""
     config = trainer.config
@@ -64,7 +64,7 @@ def settle(trainer: Trainer) -> None:
     trainer.config = replace(config, compile="on" if kept else "off")
 
 
-def choose(wanted: str, model: nn.Module, on: Trial, ranks: Ranks) -> tuple[bool, str]:
+def choose(wanted: str, model: nn.Module, on: Trial, ranks: DistributedContext) -> tuple[bool, str]:
     """-> (whether to train `model` compiled, why, as a line for the log); alike on every rank.
 
     wanted: auto or on. model: in training mode; parameters, gradients and buffers are as
@@ -87,7 +87,7 @@ def compiled(module: nn.Module) -> nn.Module:
     return made
 
 
-def _try(wanted: str, model: nn.Module, on: Trial, ranks: Ranks) -> tuple[bool, str]:
+def _try(wanted: str, model: nn.Module, on: Trial, ranks: DistributedContext) -> tuple[bool, str]:
     plain, before = _time(model, on)
     whole = ranks.from_first(plain * on.steps)  # one clock decides: ranks must not part ways
     if wanted == "auto" and whole < WORTH_SECONDS:

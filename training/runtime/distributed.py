@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import HarError
 from ..config import ConfigError
-from ..evaluation.metrics import Running
+from ..evaluation.metrics import MetricSums
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ _SIGNS = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe"
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     """Where this process stands: `rank` of `count`; `local` numbers it on its machine."""
 
     rank: int = 0
@@ -58,9 +58,9 @@ class Ranks:
             dist.all_reduce(total)
         return total
 
-    def total(self, sums: Running) -> Running:
+    def total(self, sums: MetricSums) -> MetricSums:
         """The sums over all ranks."""
-        return Running.of(self.add(sums.state()))
+        return MetricSums.of(self.add(sums.state()))
 
     def from_first(self, value: Any) -> Any:
         """Rank 0's plain `value`, on every rank."""
@@ -94,7 +94,7 @@ class Ranks:
 
 
 @contextmanager
-def join(device: str, timeout: float = 300.0) -> Iterator[Ranks]:
+def join(device: str, timeout: float = 300.0) -> Iterator[DistributedContext]:
     """Join the ranks that torchrun started; alone where it did not. Leaves at the end.
 
     timeout: seconds after which a rank that does not answer is given up. Raises LostRankError in
@@ -102,12 +102,14 @@ def join(device: str, timeout: float = 300.0) -> Iterator[Ranks]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Ranks()
+        yield DistributedContext()
         return
     import torch
     import torch.distributed as dist
 
-    ranks = Ranks(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+    ranks = DistributedContext(
+        int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0"))
+    )
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda and ranks.local >= torch.cuda.device_count():
         raise ConfigError(
@@ -135,7 +137,7 @@ def _lost(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS)
 
 
-def _say_lost(ranks: Ranks, error: RuntimeError) -> str:
+def _say_lost(ranks: DistributedContext, error: RuntimeError) -> str:
     """The sentence; empty where another rank has said it already."""
     from torch.distributed import distributed_c10d as c10d
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..state import Trainer
-    from .distributed import Ranks
+    from ..state import TrainState
+    from .distributed import DistributedContext
 
 MOST = 256  # clips that --batch-size auto takes at most: larger batches want another learning rate
 SAFE = 0.8  # of the free memory
@@ -115,7 +115,7 @@ def largest(task: Task, room: int, most: int) -> int:
     return clips
 
 
-def settle_batch(task: Task, most: int, ranks: Ranks) -> tuple[Config, str]:
+def settle_batch(task: Task, most: int, ranks: DistributedContext) -> tuple[Config, str]:
     """`--batch-size auto` -> the config with the number, and a line for the log.
 
     most: clips of the train side. Every rank gets the same. Raises ConfigError where not even one
@@ -160,7 +160,7 @@ def _runs(task: Task, clips: int) -> bool:
     return True
 
 
-def foretell(trainer: Trainer) -> str:
+def foretell(trainer: TrainState) -> str:
     """Note the free memory in `trainer.room`; -> the line on whether a step fits, before the first.
 
     A step that does not fit by the estimate is a warning: the estimate may be wrong.
@@ -181,7 +181,7 @@ def foretell(trainer: Trainer) -> str:
     return f"{line}\nwarning: that will hardly fit on {trainer.device}: {_advice(trainer)}."
 
 
-def too_large(trainer: Trainer) -> str:
+def too_large(trainer: TrainState) -> str:
     """What to do now that the device's memory is full."""
     T, (H, W) = trainer.preprocessing.frames, trainer.preprocessing.size
     try:
@@ -203,7 +203,7 @@ def is_full(error: BaseException) -> bool:
     )
 
 
-def _advice(trainer: Trainer) -> str:
+def _advice(trainer: TrainState) -> str:
     """The largest batch that should fit, and the two options that save most."""
     task, ranks = _task(trainer), trainer.ranks.count
     below = max(1, _at_once(trainer) // 2)  # whatever the estimate says, this batch did not fit
@@ -215,7 +215,7 @@ def _advice(trainer: Trainer) -> str:
     return f"{first}; what helps most is {helpful}" if helpful else first
 
 
-def _options(trainer: Trainer, task: Task) -> list[tuple[int, str]]:
+def _options(trainer: TrainState, task: Task) -> list[tuple[int, str]]:
     """What could be changed, each with the bytes a step then takes."""
     import torch
 
@@ -243,7 +243,7 @@ def _lean(config: Config, classes: int) -> nn.Module:
     return models.build(config.model, classes, **options)
 
 
-def _task(trainer: Trainer) -> Task:
+def _task(trainer: TrainState) -> Task:
     return Task(
         trainer.config,
         trainer.model,
@@ -254,7 +254,7 @@ def _task(trainer: Trainer) -> Task:
     )
 
 
-def _at_once(trainer: Trainer) -> int:
+def _at_once(trainer: TrainState) -> int:
     """Clips of one forward pass on one device."""
     return trainer.config.batch_size // trainer.config.accumulate // trainer.ranks.count
 

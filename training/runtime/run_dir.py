@@ -28,7 +28,7 @@ from . import checkpoint, tensorboard
 if TYPE_CHECKING:
     import torch
 
-    from ..state import Trainer
+    from ..state import TrainState
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
 _FIRST = ("config.toml", "environment.json", "log.txt")  # what a run writes before it trains
@@ -108,7 +108,7 @@ def silent(_: str) -> None:
     """The log of every rank but the first."""
 
 
-def start(trainer: Trainer, *, resumed: bool) -> None:
+def start(trainer: TrainState, *, resumed: bool) -> None:
     """Make the folder and write config.toml and environment.json (a resumed run: once more).
 
     What a resumed run has of metrics, curves and events is written anew too: the run may have been
@@ -120,12 +120,12 @@ def start(trainer: Trainer, *, resumed: bool) -> None:
         write_atomically(folder / "config.toml", trainer.config.to_toml().encode())
         write_atomically(folder / "environment.json", _json(_environment(trainer, resumed)))
         if trainer.config.tensorboard:
-            trainer.events = tensorboard.Events(folder, trainer.history)
+            trainer.events = tensorboard.TensorBoardWriter(folder, trainer.history)
     if trainer.history:
         record(trainer)
 
 
-def _environment(trainer: Trainer, resumed: bool) -> dict[str, Any]:
+def _environment(trainer: TrainState, resumed: bool) -> dict[str, Any]:
     return {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -152,7 +152,7 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def record(trainer: Trainer) -> None:
+def record(trainer: TrainState) -> None:
     """Write metrics.jsonl and the curves anew from the run's history.
 
     Anew, not appended: a run that was killed and resumed repeats no line and misses none.
@@ -167,7 +167,7 @@ def record(trainer: Trainer) -> None:
             curves.model_curves(trainer.folder / f"{quantity}.png", [curve], quantity)
 
 
-def finish(trainer: Trainer, reason: str, *, finite: bool) -> dict[str, Any]:
+def finish(trainer: TrainState, reason: str, *, finite: bool) -> dict[str, Any]:
     """Write summary.json and -> what it holds. finite: no epoch's loss was nan or infinite."""
     summary = {
         "model": trainer.config.model,

@@ -22,7 +22,7 @@ _LIMIT = 0.2  # waited for this share of the time, a side sets the pace; in a sh
 
 
 @dataclass
-class Marks:
+class CopyEvents:
     """CUDA events around one batch's way in (timing enabled).
 
     done: the step before has ended. began, copied, arrived: the copy's start and end and the
@@ -70,7 +70,7 @@ def timed(step: int, steps: int) -> bool:
     return step == 0 or step % every == every // 2
 
 
-class StepClock:
+class StepTimer:
     """Sums, over the steps of an epoch, of the seconds waited for data and for the transfer.
 
     The first step counts once (its wait is the loader's start); the mean of the others that were
@@ -78,12 +78,12 @@ class StepClock:
     """
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[bool, Marks]] = deque()
+        self._pending: deque[tuple[bool, CopyEvents]] = deque()
         self._first = [0.0, 0.0]
         self._others = [0.0, 0.0]
         self._timed = self._steps = 0
 
-    def add(self, waited: float, marks: Marks | None, *, first: bool, device: bool) -> None:
+    def add(self, waited: float, marks: CopyEvents | None, *, first: bool, device: bool) -> None:
         """One step. waited: by the host's clock, which counts only where there is no `device`."""
         self._steps += not first
         if not device:

@@ -25,7 +25,7 @@ def check() -> None:
         ) from error
 
 
-class Events:
+class TensorBoardWriter:
     """Writes the event file of one run folder. history: the lines of the epochs before."""
 
     def __init__(self, folder: Path, history: Sequence[Mapping[str, Any]]) -> None:

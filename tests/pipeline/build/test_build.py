@@ -26,12 +26,12 @@ from har.pipeline.build.build import BuildError, Limits
 from har.pipeline.build.plan import Options
 from har.pipeline.decode import clips as decode
 from har.pipeline.decode.decoder_process import Decoder, DecoderDied
-from har.pipeline.sampling import Sampling
+from har.pipeline.sampling import ClipSampler
 from har.shards.format import shard_set, verify, writer
 from har.shards.format.reader import ClipReader
 
 SIZE = (24, 32)
-OPTIONS = Options(Sampling(frames=4), SIZE)
+OPTIONS = Options(ClipSampler(frames=4), SIZE)
 QUIET = Limits(workers=1, quiet=True)  # a decoder costs a second of imports
 
 
@@ -118,7 +118,7 @@ def test_other_options_or_videos_refuse_to_mix(
     videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BuildError, match=r"sampling frames: 4 there, 8 now"):
-        building.build(videos, undisturbed, options=Options(Sampling(frames=8), SIZE))
+        building.build(videos, undisturbed, options=Options(ClipSampler(frames=8), SIZE))
     (tmp_path / "half" / ".build").mkdir(parents=True)
     plan = {"hash": "other", "facts": {"videos": 3}}
     (tmp_path / "half" / ".build" / "plan.json").write_text(json.dumps(plan))
@@ -294,7 +294,7 @@ def test_too_many_rejects_fail_the_build_and_allowing_them_mends_it(tmp_path: Pa
 
 
 def test_dense_views_of_a_video_have_keys_of_their_own(videos: Path, tmp_path: Path) -> None:
-    options = Options(Sampling("dense", 4, stride=2, clips=3), SIZE)
+    options = Options(ClipSampler("dense", 4, stride=2, clips=3), SIZE)
     clips = building.build(videos, tmp_path / "set", options=options, limits=QUIET)
     assert len(clips.index) == 48
     assert clips.keys(slice(0, 3)) == [

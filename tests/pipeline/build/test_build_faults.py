@@ -19,10 +19,10 @@ from har.pipeline.build import build as building
 from har.pipeline.build import storage
 from har.pipeline.build.build import BuildError, Limits
 from har.pipeline.build.plan import Options
-from har.pipeline.sampling import Sampling
+from har.pipeline.sampling import ClipSampler
 from har.shards.format import shard_set, verify
 
-OPTIONS = Options(Sampling(frames=4), (24, 32))
+OPTIONS = Options(ClipSampler(frames=4), (24, 32))
 QUIET = Limits(workers=1, quiet=True)
 
 

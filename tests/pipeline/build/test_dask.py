@@ -16,9 +16,9 @@ from har.pipeline.build import build as building
 from har.pipeline.build import dask
 from har.pipeline.build.build import BuildError, Limits
 from har.pipeline.build.plan import Options
-from har.pipeline.sampling import Sampling
+from har.pipeline.sampling import ClipSampler
 
-OPTIONS = Options(Sampling(frames=4), (24, 32), shard_bytes=100_000)
+OPTIONS = Options(ClipSampler(frames=4), (24, 32), shard_bytes=100_000)
 QUIET = Limits(workers=1, quiet=True)
 
 

@@ -23,10 +23,10 @@ from har.pipeline.build.build import BuildError, Limits
 from har.pipeline.build.plan import Options
 from har.pipeline.build.storage import StoreError
 from har.pipeline.inspect import info
-from har.pipeline.sampling import Sampling
+from har.pipeline.sampling import ClipSampler
 from har.shards.format import shard_set
 
-OPTIONS = Options(Sampling(frames=4), (24, 32))
+OPTIONS = Options(ClipSampler(frames=4), (24, 32))
 QUIET = Limits(workers=1, quiet=True)
 
 
@@ -82,7 +82,7 @@ def test_a_build_between_urls_gives_the_bytes_of_a_local_one(
     again = building.build("memory://videos", "memory://set", options=OPTIONS, limits=QUIET)
     assert again.digest == made.digest
     with pytest.raises(BuildError, match="frames: 4 there, 8 now"):
-        building.build("memory://videos", "memory://set", options=Options(Sampling(frames=8)))
+        building.build("memory://videos", "memory://set", options=Options(ClipSampler(frames=8)))
 
 
 def test_a_build_to_a_url_goes_on_where_it_stopped(

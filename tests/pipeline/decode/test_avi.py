@@ -84,15 +84,15 @@ def test_the_bare_decoder_gives_the_pixels_of_a_plain_decode(real_clips: Path) -
     path = next((real_clips / "ucf101").rglob("v_YoYo_g01_c01.avi"))
     assert avi.read(path.read_bytes()) is not None
     short, plain = (
-        clips.clips(path, clips.Sampling(), (64, 80), whole=whole)[0] for whole in (False, True)
+        clips.clips(path, clips.ClipSampler(), (64, 80), whole=whole)[0] for whole in (False, True)
     )
     assert (short.pixels == plain.pixels).all()
 
 
 def _answer(path: Path, *, whole: bool) -> tuple[object, ...]:
     try:
-        clip = clips.clips(path, clips.Sampling(frames=4), (24, 30), whole=whole)[0]
-    except clips.VideoError:
+        clip = clips.clips(path, clips.ClipSampler(frames=4), (24, 30), whole=whole)[0]
+    except clips.VideoDecodeError:
         return ("no clip",)
     return (clip.decoded, clip.declared, clip.fps, clip.numbers, clip.pixels.tobytes())
 
@@ -122,6 +122,6 @@ def test_a_file_cut_off_is_rejected_unless_what_is_there_is_wanted(tmp_path: Pat
     cut = tmp_path / "cut.avi"
     cut.write_bytes(data[: len(data) // 2])
     said = rf"cut\.avi is cut off: {len(data) // 2:,} of {len(data):,} bytes"
-    with pytest.raises(clips.VideoError, match=said):
+    with pytest.raises(clips.VideoDecodeError, match=said):
         clips.clip(cut)
     assert 0 < clips.clip(cut, keep_partial=True).decoded < 40

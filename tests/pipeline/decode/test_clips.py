@@ -12,18 +12,18 @@ import pytest
 
 from har.pipeline.decode import clips as decode
 from har.pipeline.decode import mpeg4
-from har.pipeline.sampling import Sampling
+from har.pipeline.sampling import ClipSampler
 
 RULES = [
-    Sampling("paper", 8),
-    Sampling("uniform", 8),
-    Sampling("dense", 8, stride=3, clips=3),
-    Sampling("paper", 1),
+    ClipSampler("paper", 8),
+    ClipSampler("uniform", 8),
+    ClipSampler("dense", 8, stride=3, clips=3),
+    ClipSampler("paper", 1),
 ]
 SIZE = (24, 30)
 
 
-def _assert_exact(path: Path, rules: list[Sampling], size: tuple[int, int]) -> None:
+def _assert_exact(path: Path, rules: list[ClipSampler], size: tuple[int, int]) -> None:
     frames = made_videos.by_hand(path)
     small = [made_videos.resized(frame, size) for frame in frames]
     for rule in rules:
@@ -57,7 +57,7 @@ def test_every_real_clip_equals_a_plain_decode_by_every_rule(real_clips: Path) -
     paths = sorted((real_clips / "ucf101").rglob("*.avi"))
     assert len(paths) == 83
     for path in paths:
-        _assert_exact(path, [Sampling(), *RULES], (128, 171))
+        _assert_exact(path, [ClipSampler(), *RULES], (128, 171))
 
 
 @pytest.mark.real
@@ -66,7 +66,7 @@ def test_odd_real_files(real_clips: Path) -> None:
     for path in paths:
         if path.name != "corrupted.mp4":
             _assert_exact(path, RULES, (32, 43))
-    with pytest.raises(decode.VideoError, match=r"corrupted\.mp4 cannot be decoded"):
+    with pytest.raises(decode.VideoDecodeError, match=r"corrupted\.mp4 cannot be decoded"):
         decode.clip(real_clips / "odd" / "corrupted.mp4")
 
 
@@ -95,7 +95,7 @@ def test_the_short_cut_is_taken_on_ucf101_and_gives_the_pixels_of_a_whole_decode
     for path in sorted((real_clips / "ucf101").rglob("*.avi"))[::13]:
         stream = _scan(path)
         assert stream.pictures is not None
-        rule = Sampling()
+        rule = ClipSampler()
         used = mpeg4.needed(stream.pictures, decode._wanted(rule, len(stream.pictures)))
         assert len(used) < len(stream.pictures)
         quick, whole = (decode.clips(path, rule, SIZE, whole=way)[0] for way in (False, True))
@@ -119,8 +119,8 @@ def test_one_decoder_gives_the_clip_that_shards_hold(tmp_path: Path) -> None:
     assert (clip.padded, clip.decoded, clip.fps) == (0, 40, 25.0)
 
 
-@pytest.mark.parametrize("rule", [*RULES, Sampling("uniform", 60)])
-def test_pixels_are_made_in_the_room_that_is_given(tmp_path: Path, rule: Sampling) -> None:
+@pytest.mark.parametrize("rule", [*RULES, ClipSampler("uniform", 60)])
+def test_pixels_are_made_in_the_room_that_is_given(tmp_path: Path, rule: ClipSampler) -> None:
     path = made_videos.write(tmp_path / "v.avi", frames=40)
     room = np.zeros((rule.clips * rule.frames, *SIZE, 3), np.uint8)
     there = decode.clips(path, rule, SIZE, room=room)
@@ -150,15 +150,15 @@ def test_short_video_repeats_its_last_frame(tmp_path: Path) -> None:
 def test_what_is_no_video_is_one_sentence_with_its_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.avi"
     path.write_bytes(content)
-    with pytest.raises(decode.VideoError, match=r"bad\.avi"):
+    with pytest.raises(decode.VideoDecodeError, match=r"bad\.avi"):
         decode.clip(path)
-    with pytest.raises(decode.VideoError, match=r"missing\.avi cannot be decoded"):
+    with pytest.raises(decode.VideoDecodeError, match=r"missing\.avi cannot be decoded"):
         decode.clip(tmp_path / "missing.avi")
 
 
 def test_video_without_a_frame_or_without_a_picture_stream(tmp_path: Path) -> None:
     path = made_videos.write(tmp_path / "zero.mkv", "grey.mkv", frames=0)
-    with pytest.raises(decode.VideoError, match=r"no frame that decodes|cannot be decoded"):
+    with pytest.raises(decode.VideoDecodeError, match=r"no frame that decodes|cannot be decoded"):
         decode.clip(path)
 
 
@@ -168,8 +168,8 @@ def test_a_video_that_fails_half_way_is_kept_only_if_asked(tmp_path: Path) -> No
     start, end = raw.index(b"mdat") + 4, raw.index(b"moov")
     raw[start + (end - start) // 2 : end - 4] = b"\xff" * (end - 4 - start - (end - start) // 2)
     path.write_bytes(raw)
-    with pytest.raises(decode.VideoError, match=r"v\.mp4 cannot be decoded \(Invalid data"):
-        decode.clips(path, Sampling(frames=4), SIZE)
-    kept = decode.clips(path, Sampling(frames=4), SIZE, keep_partial=True)[0]
+    with pytest.raises(decode.VideoDecodeError, match=r"v\.mp4 cannot be decoded \(Invalid data"):
+        decode.clips(path, ClipSampler(frames=4), SIZE)
+    kept = decode.clips(path, ClipSampler(frames=4), SIZE, keep_partial=True)[0]
     assert 0 < kept.decoded < 40
     assert max(kept.numbers) < kept.decoded

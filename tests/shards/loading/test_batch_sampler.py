@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from har.shards.loading.batch_sampler import Plan, PlanError
+from har.shards.loading.batch_sampler import BatchSampler, BatchSamplerError
 
 sizes = st.integers(1, 60)
 batches = st.sampled_from([1, 2, 3, 4, 6, 12, 24])
@@ -20,7 +20,7 @@ def epoch_ids(plan, epoch):
 @settings(deadline=None)
 def test_each_clip_counts_once_in_every_epoch(n, batch, shuffle, epoch):
     ids = np.arange(100, 100 + n)
-    seen = epoch_ids(Plan(ids, batch, seed=3, shuffle=shuffle), epoch)
+    seen = epoch_ids(BatchSampler(ids, batch, seed=3, shuffle=shuffle), epoch)
     assert sorted(seen.tolist()) == ids.tolist()
 
 
@@ -28,8 +28,8 @@ def test_each_clip_counts_once_in_every_epoch(n, batch, shuffle, epoch):
 @settings(deadline=None)
 def test_ranks_together_have_the_batch_of_one_process(n, ranks, epoch):
     ids = np.arange(n)
-    whole = Plan(ids, 12, seed=1, shuffle=True)
-    parts = [Plan(ids, 12, seed=1, shuffle=True, rank=r, ranks=ranks) for r in range(ranks)]
+    whole = BatchSampler(ids, 12, seed=1, shuffle=True)
+    parts = [BatchSampler(ids, 12, seed=1, shuffle=True, rank=r, ranks=ranks) for r in range(ranks)]
     assert {part.steps for part in parts} == {whole.steps}
     for step in range(whole.steps):
         together = [part.rows(epoch, step) for part in parts]
@@ -41,43 +41,43 @@ def test_ranks_together_have_the_batch_of_one_process(n, ranks, epoch):
 
 def test_train_order_changes_with_epoch_and_seed_and_repeats_itself():
     ids = np.arange(50)
-    first = epoch_ids(Plan(ids, 8, seed=0, shuffle=True), 1).tolist()
-    assert first == epoch_ids(Plan(ids, 8, seed=0, shuffle=True), 1).tolist()
-    assert first != epoch_ids(Plan(ids, 8, seed=0, shuffle=True), 2).tolist()
-    assert first != epoch_ids(Plan(ids, 8, seed=1, shuffle=True), 1).tolist()
+    first = epoch_ids(BatchSampler(ids, 8, seed=0, shuffle=True), 1).tolist()
+    assert first == epoch_ids(BatchSampler(ids, 8, seed=0, shuffle=True), 1).tolist()
+    assert first != epoch_ids(BatchSampler(ids, 8, seed=0, shuffle=True), 2).tolist()
+    assert first != epoch_ids(BatchSampler(ids, 8, seed=1, shuffle=True), 1).tolist()
 
 
 def test_every_batch_has_full_size():
-    plan = Plan(np.arange(3), 8, shuffle=True)
+    plan = BatchSampler(np.arange(3), 8, shuffle=True)
     rows = plan.rows(0, 0)
     assert len(rows.ids) == 8
     assert rows.valid.tolist() == [True] * 3 + [False] * 5
 
 
 def test_batch_size_that_does_not_divide_among_ranks_is_refused():
-    with pytest.raises(PlanError, match="10 does not divide among 3 ranks"):
-        Plan(np.arange(20), 10, ranks=3)
+    with pytest.raises(BatchSamplerError, match="10 does not divide among 3 ranks"):
+        BatchSampler(np.arange(20), 10, ranks=3)
 
 
 def test_no_clip_and_step_outside_are_refused():
-    with pytest.raises(PlanError, match="no clip"):
-        Plan(np.arange(0), 4)
-    with pytest.raises(PlanError, match="step 3 is outside"):
-        Plan(np.arange(12), 4).rows(0, 3)
+    with pytest.raises(BatchSamplerError, match="no clip"):
+        BatchSampler(np.arange(0), 4)
+    with pytest.raises(BatchSamplerError, match="step 3 is outside"):
+        BatchSampler(np.arange(12), 4).rows(0, 3)
 
 
 @given(sizes, st.integers(0, 70), st.integers(0, 3))
 @settings(deadline=None)
 def test_a_windowed_epoch_has_each_clip_once_too(n, window, epoch):
     ids = np.arange(7, 7 + n)
-    plan = Plan(ids, 4, seed=3, shuffle=True, window=window)
+    plan = BatchSampler(ids, 4, seed=3, shuffle=True, window=window)
     assert sorted(epoch_ids(plan, epoch).tolist()) == ids.tolist()
 
 
 def test_a_window_keeps_few_runs_open_and_quality_says_what_it_costs():
     ids = np.arange(8000)
     true, windowed, stored = (
-        Plan(ids, 8, shuffle=True), Plan(ids, 8, shuffle=True, window=800), Plan(ids, 8)
+        BatchSampler(ids, 8, shuffle=True), BatchSampler(ids, 8, shuffle=True, window=800), BatchSampler(ids, 8)
     )  # fmt: skip
     assert true.quality() == pytest.approx(1, abs=0.05)
     assert 0.05 < windowed.quality() < 0.3
@@ -90,20 +90,20 @@ def test_a_window_keeps_few_runs_open_and_quality_says_what_it_costs():
 
 def test_a_window_as_large_as_the_split_is_a_true_permutation():
     ids = np.arange(50)
-    whole, true = (Plan(ids, 8, shuffle=True, window=window) for window in (50, 0))
+    whole, true = (BatchSampler(ids, 8, shuffle=True, window=window) for window in (50, 0))
     assert epoch_ids(whole, 1).tolist() == epoch_ids(true, 1).tolist()
 
 
 def test_a_negative_window_is_refused():
-    with pytest.raises(PlanError, match="window of -1 clips"):
-        Plan(np.arange(9), 3, window=-1)
+    with pytest.raises(BatchSamplerError, match="window of -1 clips"):
+        BatchSampler(np.arange(9), 3, window=-1)
 
 
 @given(sizes, batches, st.integers(1, 4), st.sampled_from([1, 2]))
 @settings(deadline=None)
 def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, ranks):
     ids, batch = np.arange(50, 50 + n), batch * ranks
-    plans = [Plan(ids, batch, rank=rank, ranks=ranks, views=views) for rank in range(ranks)]
+    plans = [BatchSampler(ids, batch, rank=rank, ranks=ranks, views=views) for rank in range(ranks)]
     rows = [plan.rows(0, step) for step in range(plans[0].steps) for plan in plans]
     pairs = [
         (one, view)
@@ -120,7 +120,7 @@ def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, 
 @settings(deadline=None)
 def test_the_sequence_is_what_the_rows_are(n, batch, shuffle, ranks, data):
     rank = data.draw(st.integers(0, ranks - 1))
-    plan = Plan(np.arange(n), batch * ranks, 5, shuffle, rank, ranks)
+    plan = BatchSampler(np.arange(n), batch * ranks, 5, shuffle, rank, ranks)
     start = data.draw(st.integers(0, plan.steps))
     rows = [plan.rows(2, step).ids for step in range(start, plan.steps)]
     expected = np.concatenate([np.empty(0, int), *rows])
@@ -128,7 +128,9 @@ def test_the_sequence_is_what_the_rows_are(n, batch, shuffle, ranks, data):
 
 
 def test_views_of_a_shuffled_plan_are_refused():
-    with pytest.raises(PlanError, match="2 views a clip: give 1 or, without shuffling, more"):
-        Plan(np.arange(9), 3, shuffle=True, views=2)
-    with pytest.raises(PlanError, match="0 views"):
-        Plan(np.arange(9), 3, views=0)
+    with pytest.raises(
+        BatchSamplerError, match="2 views a clip: give 1 or, without shuffling, more"
+    ):
+        BatchSampler(np.arange(9), 3, shuffle=True, views=2)
+    with pytest.raises(BatchSamplerError, match="0 views"):
+        BatchSampler(np.arange(9), 3, views=0)

@@ -8,7 +8,7 @@ from made_shards import SHAPE, make_shards
 
 from har.shards.format.reader import ClipReader
 from har.shards.format.shard_set import ShardSetError
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import Loader, LoaderError
 
 
@@ -27,7 +27,7 @@ def whole_epoch(loader, epoch=1, start=0):
 
 
 def plan_of(clips, **options):
-    return Plan(np.arange(len(clips.index)), 8, seed=2, shuffle=True, **options)
+    return BatchSampler(np.arange(len(clips.index)), 8, seed=2, shuffle=True, **options)
 
 
 def same(one, two):
@@ -73,7 +73,7 @@ def test_resume_at_a_step_gives_the_rest_of_the_epoch(clips, start):
 
 def test_fewer_frames_are_evenly_spaced(clips):
     reader = ClipReader(clips)
-    plan = Plan(np.arange(4), 4)
+    plan = BatchSampler(np.arange(4), 4)
     ((_, pixels, _, _, _),) = whole_epoch(Loader(clips, plan, frames=2))
     for row in range(4):
         assert np.array_equal(pixels[row], reader.read(row)[[0, 2]])
@@ -81,7 +81,7 @@ def test_fewer_frames_are_evenly_spaced(clips):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_views_of_a_clip_are_its_evenly_spaced_phases(clips, workers):
-    reader, plan = ClipReader(clips), Plan(np.arange(5), 4, views=2)
+    reader, plan = ClipReader(clips), BatchSampler(np.arange(5), 4, views=2)
     with Loader(clips, plan, frames=2, workers=workers) as loader:
         rows = [
             (one, view, pixels.copy())
@@ -98,7 +98,7 @@ def test_views_of_a_clip_are_its_evenly_spaced_phases(clips, workers):
 
 def test_more_views_than_the_frames_give_are_refused(clips):
     with pytest.raises(LoaderError, match=r"3 views of 2 frames .* hold 4 frames: use at most 2"):
-        Loader(clips, Plan(np.arange(5), 4, views=3), frames=2)
+        Loader(clips, BatchSampler(np.arange(5), 4, views=3), frames=2)
 
 
 def test_jitter_draws_a_phase_per_clip_and_epoch(clips):

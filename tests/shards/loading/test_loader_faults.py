@@ -14,7 +14,7 @@ from har.shards.format import shard_set
 from har.shards.format.reader import ClipReader
 from har.shards.format.shard_set import ShardSetError
 from har.shards.loading import workers as crew
-from har.shards.loading.batch_sampler import Plan, PlanError, check_resume
+from har.shards.loading.batch_sampler import BatchSampler, BatchSamplerError, check_resume
 from har.shards.loading.loader import BadClipWarning, Batch, Loader, LoaderError
 
 
@@ -32,7 +32,9 @@ def loaded(clips, *, shuffle=True, ranks=1, epochs=1, **options):
     """Rows of whole epochs: [(key, valid, pixels)], all ranks in turn."""
     rows = []
     for rank in range(ranks):
-        plan = Plan(np.arange(len(clips.index)), 8, seed=1, shuffle=shuffle, rank=rank, ranks=ranks)
+        plan = BatchSampler(
+            np.arange(len(clips.index)), 8, seed=1, shuffle=shuffle, rank=rank, ranks=ranks
+        )
         with Loader(clips, plan, **options) as loader:
             for epoch in range(epochs):
                 for batch in loader.epoch(epoch):
@@ -85,7 +87,7 @@ def test_in_an_evaluation_a_replaced_clip_does_not_count(tmp_path):
 def test_in_an_evaluation_counted_is_what_really_counts(tmp_path, workers):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3, 9)
-    plan = Plan(np.arange(34), 8)
+    plan = BatchSampler(np.arange(34), 8)
     with Loader(clips, plan, workers=workers, max_bad=2) as loader, pytest.warns(BadClipWarning):
         counts = [(b.counted, int(b.valid.sum())) for b in loader.epoch()]
     assert counts == [(7, 7), (7, 7), (8, 8), (8, 8), (2, 2)]
@@ -94,7 +96,7 @@ def test_in_an_evaluation_counted_is_what_really_counts(tmp_path, workers):
 def test_in_training_a_replaced_clip_counts(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3, 9)
-    plan = Plan(np.arange(34), 8, shuffle=True)
+    plan = BatchSampler(np.arange(34), 8, shuffle=True)
     with Loader(clips, plan, max_bad=2) as loader, pytest.warns(BadClipWarning):
         assert [b.counted for b in loader.epoch()] == [8, 8, 8, 8, 2]
 
@@ -119,7 +121,7 @@ def test_a_set_of_nothing_but_corrupt_clips_says_so(tmp_path):
 def test_bad_clips_are_kept_with_their_reason(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 7)
-    loader = Loader(clips, Plan(np.arange(34), 34), max_bad=1)
+    loader = Loader(clips, BatchSampler(np.arange(34), 34), max_bad=1)
     with loader, pytest.warns(BadClipWarning):
         next(loader.epoch()).release()
     assert list(loader.bad) == [7]
@@ -128,7 +130,7 @@ def test_bad_clips_are_kept_with_their_reason(tmp_path):
 
 def test_a_set_kept_in_memory_is_read_once_and_gives_the_same_batches(tmp_path):
     clips, right = truth(tmp_path / "set")
-    with Loader(clips, Plan(np.arange(34), 8, shuffle=True), cache="ram") as loader:
+    with Loader(clips, BatchSampler(np.arange(34), 8, shuffle=True), cache="ram") as loader:
         for epoch in range(3):
             for batch in loader.epoch(epoch):
                 pixels = batch.pixels.numpy()
@@ -140,14 +142,14 @@ def test_a_set_kept_in_memory_is_read_once_and_gives_the_same_batches(tmp_path):
 def test_an_unknown_cache_is_refused(tmp_path):
     clips = make_tars(tmp_path / "set")
     with pytest.raises(LoaderError, match="unknown cache 'disk': choose one of none, ram"):
-        Loader(clips, Plan(np.arange(34), 8), cache="disk")
+        Loader(clips, BatchSampler(np.arange(34), 8), cache="disk")
 
 
 def test_a_dead_worker_is_named(tmp_path, monkeypatch):
     clips, _ = truth(tmp_path / "set")
     monkeypatch.setattr(crew._Worker, "run", lambda self: None)
     with (
-        Loader(clips, Plan(np.arange(34), 8), timeout=0.05) as loader,
+        Loader(clips, BatchSampler(np.arange(34), 8), timeout=0.05) as loader,
         pytest.raises(LoaderError, match="har-loader-0 is dead"),
     ):
         next(loader.epoch())
@@ -162,13 +164,13 @@ def test_a_slow_worker_that_gets_on_is_not_called_stuck(tmp_path, monkeypatch):
         read(self, sample, out)
 
     monkeypatch.setattr(ClipReader, "read_into", slowly)
-    with Loader(clips, Plan(np.arange(34), 34), workers=1, timeout=0.5) as loader:
+    with Loader(clips, BatchSampler(np.arange(34), 34), workers=1, timeout=0.5) as loader:
         next(loader.epoch()).release()  # takes 1.7 s
 
 
 def test_a_lent_tensor_keeps_its_pixels_and_gives_the_slot_back_when_it_dies(tmp_path):
     clips, right = truth(tmp_path / "set")
-    with Loader(clips, Plan(np.arange(34), 8), depth=1) as loader:
+    with Loader(clips, BatchSampler(np.arange(34), 8), depth=1) as loader:
         batches = loader.epoch()
         first = next(batches)
         keys, kept = first.keys, first.lend()[2:]
@@ -183,7 +185,7 @@ def test_a_lent_tensor_keeps_its_pixels_and_gives_the_slot_back_when_it_dies(tmp
 def test_a_ring_that_is_lent_out_whole_says_so(tmp_path):
     clips, _ = truth(tmp_path / "set")
     with (
-        Loader(clips, Plan(np.arange(34), 8), depth=1) as loader,
+        Loader(clips, BatchSampler(np.arange(34), 8), depth=1) as loader,
         pytest.raises(LoaderError, match="every slot of the ring is lent out"),
     ):
         list(map(Batch.lend, loader.epoch()))
@@ -193,7 +195,7 @@ def test_another_manifest_refuses_to_resume(tmp_path):
     clips, _ = truth(tmp_path / "set")
     check_resume(clips.digest, clips)
     other = make_tars(tmp_path / "other", clips=32)
-    with pytest.raises(PlanError, match=r"other has changed since .* start a new run"):
+    with pytest.raises(BatchSamplerError, match=r"other has changed since .* start a new run"):
         check_resume(clips.digest, other)
 
 
@@ -247,9 +249,9 @@ _FORGOTTEN = """
 import sys, time, numpy as np
 from shards import manifest
 from har.shards.loading.loader import Loader
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 clips = manifest.load(sys.argv[1])
-loader = Loader(clips, Plan(np.arange(len(clips.index)), 4), workers=1)
+loader = Loader(clips, BatchSampler(np.arange(len(clips.index)), 4), workers=1)
 fill = loader._filler.fill
 def slow(*given):
     time.sleep(0.4)

@@ -12,7 +12,7 @@ import pytest
 from made_tars import make_tars
 
 from har.shards.format import shard_set
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import Loader
 from har.shards.transforms.affine import Augmentation, Pixels
 
@@ -27,7 +27,9 @@ def sets(tmp_path_factory):
 
 
 def epoch_of(clips, *, workers, rank=0, ranks=1, shuffle=True, start=0, pixels=None):
-    plan = Plan(np.arange(len(clips.index)), BATCH, seed=3, shuffle=shuffle, rank=rank, ranks=ranks)
+    plan = BatchSampler(
+        np.arange(len(clips.index)), BATCH, seed=3, shuffle=shuffle, rank=rank, ranks=ranks
+    )
     loader = Loader(clips, plan, workers=workers, pixels=pixels, frames=2, jitter=shuffle)
     with loader:
         return [
@@ -102,7 +104,7 @@ def test_a_set_of_100_000_clips_gives_its_first_batch_within_a_second(tmp_path):
     shard_set.save(clips, tmp_path / "set")
     start = time.process_time()  # wall time of a shared machine says nothing
     again = shard_set.load(tmp_path / "set")
-    with Loader(again, Plan(np.arange(100_000), 32, shuffle=True), workers=2) as loader:
+    with Loader(again, BatchSampler(np.arange(100_000), 32, shuffle=True), workers=2) as loader:
         next(loader.epoch(0, 1000)).release()
     assert time.process_time() - start < 1
 
@@ -119,7 +121,7 @@ def _resident() -> int:
 def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
     clips = make_tars(tmp_path / "set", clips=34, shape=(16, 64, 85, 3))
     pixels = Pixels((56, 56), (64, 85), (0.5,) * 3, (0.25,) * 3, Augmentation())
-    plan = Plan(np.arange(34), 8, shuffle=True)
+    plan = BatchSampler(np.arange(34), 8, shuffle=True)
     with Loader(clips, plan, pixels=pixels if augmented else None) as loader:
         sizes = []
         for epoch in range(53):
@@ -133,9 +135,9 @@ _ENDLESS = """
 import sys, numpy as np
 from shards import manifest
 from har.shards.loading.loader import Loader
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 clips = manifest.load(sys.argv[1])
-loader = Loader(clips, Plan(np.arange(len(clips.index)), 8, shuffle=True), workers=4)
+loader = Loader(clips, BatchSampler(np.arange(len(clips.index)), 8, shuffle=True), workers=4)
 for epoch in range(10**9):
     for batch in loader.epoch(epoch):
         if epoch == 3:
@@ -164,7 +166,7 @@ def test_memory_does_not_grow_over_50_epochs(sets):
         return int(Path("/proc/self/statm").read_text().split()[1])
 
     clips = sets[3]
-    plan = Plan(np.arange(len(clips.index)), 8, shuffle=True)
+    plan = BatchSampler(np.arange(len(clips.index)), 8, shuffle=True)
     with Loader(clips, plan, workers=2, pixels=PIXELS) as loader:
         for epoch in range(60):
             if epoch == 10:

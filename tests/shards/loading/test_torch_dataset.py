@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from har.shards.format import shard_set
 from har.shards.loading.batch_builder import BadClipWarning, LoaderError
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import Loader
 from har.shards.loading.torch_dataset import ClipBatches, Steps
 from har.shards.transforms.affine import Augmentation, Pixels
@@ -25,7 +25,7 @@ def clips(tmp_path_factory):
 
 
 def plan_of(clips, **options):
-    return Plan(np.arange(len(clips.index)), 12, **{"seed": 3, "shuffle": True, **options})
+    return BatchSampler(np.arange(len(clips.index)), 12, **{"seed": 3, "shuffle": True, **options})
 
 
 def flat(batches):

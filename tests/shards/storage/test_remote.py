@@ -28,7 +28,7 @@ from har.pipeline.cli import shards_main
 from har.shards.format import shard_set
 from har.shards.format.reader import ClipReader
 from har.shards.format.shard_set import ShardSetError
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import Loader
 from har.shards.storage import prefetch, remote
 from har.shards.storage.cache import Cache, NoRoomError, limit
@@ -58,7 +58,7 @@ def far(server):
 
 
 def batches(clips, *, epochs=2, workers=2, window=0, batch=8, **options):
-    plan = Plan(np.arange(len(clips.index)), batch, seed=1, shuffle=True, window=window)
+    plan = BatchSampler(np.arange(len(clips.index)), batch, seed=1, shuffle=True, window=window)
     with Loader(clips, plan, workers=workers, **options) as loader:
         return [
             (b.keys, b.pixels.numpy().tobytes()) for e in range(epochs) for b in loader.epoch(e)
@@ -117,7 +117,7 @@ def test_a_window_fetches_each_shard_about_once_where_a_permutation_fetches_many
 
 
 def test_the_first_batch_comes_when_its_shards_are_there(far, server):
-    plan = Plan(np.arange(CLIPS), 4)  # in order: batch 0 is shard 0
+    plan = BatchSampler(np.arange(CLIPS), 4)  # in order: batch 0 is shard 0
     server.faults = {shard.name: ["hold"] for shard in far.shards[2:]}
     with Loader(far, plan) as loader:
         first = next(loader.epoch())
@@ -158,7 +158,7 @@ def test_a_fault_that_stays_is_one_sentence_and_no_corrupt_clip(far, server, how
 
 def test_a_slow_server_is_not_a_stuck_worker(made, far, server):
     server.faults = {shard.name: ["slow"] for shard in far.shards}
-    plan = Plan(np.arange(8), 8)
+    plan = BatchSampler(np.arange(8), 8)
     with Loader(far, plan, timeout=0.3) as loader:
         assert next(loader.epoch()).keys == made.keys(slice(0, 8))
 
@@ -277,7 +277,7 @@ def test_a_loader_that_stands_still_leaves_half_of_the_cache_to_one_that_comes(
     room = sum(shard.bytes for shard in made.shards)
     monkeypatch.setenv("HAR_CACHE_SIZE", str(room))
     monkeypatch.setattr(prefetch, "PATIENCE", 5.0)
-    with serving(tmp_path) as other, Loader(far, Plan(np.arange(CLIPS), 8)) as still:
+    with serving(tmp_path) as other, Loader(far, BatchSampler(np.arange(CLIPS), 8)) as still:
         first = next(still.epoch())
         while sizes(tmp_path / "cache") < room:
             time.sleep(0.01)  # all of it is held
@@ -302,9 +302,9 @@ _READER = """
 import hashlib, sys, numpy as np
 from shards import manifest
 from har.shards.loading.loader import Loader
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 clips = manifest.load(sys.argv[1])
-plan = Plan(np.arange(len(clips.index)), 8, seed=1, shuffle=True)
+plan = BatchSampler(np.arange(len(clips.index)), 8, seed=1, shuffle=True)
 state = hashlib.sha256()
 with Loader(clips, plan) as loader:
     for epoch in range(2):

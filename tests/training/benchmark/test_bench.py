@@ -18,7 +18,7 @@ from har.models.spec import InputSpec
 from har.training.benchmark import baseline, bench, data
 from har.training.benchmark import steps as bench_steps
 from har.training.cli.models import bench_train_main
-from har.training.input.device_loader import Feed
+from har.training.input.device_loader import DeviceLoader
 from har.training.inspection import model_summary
 
 TINY = ("--frames", "4", "--size", "32", "--batch-size", "2", "--steps", "1", "--rounds", "1")
@@ -108,7 +108,7 @@ def test_a_mistake_is_one_sentence(words: tuple[str, ...], sentence: str) -> Non
 CPU = torch.device("cpu")
 
 
-def tiny_feed(folder: Path, batches: int) -> Feed:
+def tiny_feed(folder: Path, batches: int) -> DeviceLoader:
     clips = data.write_set(folder, clips=5, frames=4, size=28, spec=InputSpec())
     assert clips.clip_shape == (4, 32, 43, 3)  # 128x171 at a quarter of 112
     return data.open_feed(clips, 2, batches, 28, InputSpec(), CPU)
@@ -155,7 +155,7 @@ class Slow:
 
 
 def test_a_slow_loader_shows_as_waiting() -> None:
-    fed = data.Fed(cast(Feed, Slow(0.004)), lambda clips: time.sleep(0.001))
+    fed = data.Fed(cast(DeviceLoader, Slow(0.004)), lambda clips: time.sleep(0.001))
     seconds, waits = bench._rounds({"fed convlstm": fed}, 3, 3, CPU)
     assert 0.5 < waits["fed convlstm"] < 1
     assert seconds["fed convlstm"] > 0.005

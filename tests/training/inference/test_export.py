@@ -14,7 +14,7 @@ from made_predictor import CLASSES, make_video_run
 from har.training.cli.results import export_main
 from har.training.inference import export
 from har.training.inference import predictor as predict
-from har.training.inference.export_wrapper import Deployed
+from har.training.inference.export_wrapper import ExportWrapper
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_preprocessing_inside_gives_the_pixels_that_prediction_gives(run: Path, 
     resize = (max(18, size[0]), max(24, size[1]))
     object.__setattr__(predictor.wanted, "size", size)
     object.__setattr__(predictor.wanted, "resize", resize)
-    network = Deployed(predictor, True)
+    network = ExportWrapper(predictor, True)
     pixels = _pixels(3)
     found = network._prepare(torch.from_numpy(pixels))
     assert torch.allclose(found, predictor.input(pixels), atol=1e-5)
@@ -109,7 +109,7 @@ def test_a_file_that_says_something_else_is_never_left_behind(
 ):
     before = tmp_path / "m.pt2"
     before.write_text("mine")
-    monkeypatch.setattr(Deployed, "reference", lambda self, clips: np.zeros((len(clips), 3)))
+    monkeypatch.setattr(ExportWrapper, "reference", lambda self, clips: np.zeros((len(clips), 3)))
     told = CliRunner().invoke(export_main, [str(run), "-o", str(before)])
     assert told.exit_code == 2
     assert "does not say what the checkpoint says" in told.output

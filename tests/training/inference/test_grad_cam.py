@@ -64,7 +64,7 @@ def test_state_magnitude_is_that_of_the_clip_read_up_to_each_step():
 
 
 def test_a_network_without_a_map_is_said():
-    with pytest.raises(grad_cam.CamError, match="resnet3d, r2plus1d, r3d"):
+    with pytest.raises(grad_cam.GradCamError, match="resnet3d, r2plus1d, r3d"):
         grad_cam.attention(torch.nn.Identity(), "mine", _clip(), 0)
 
 
@@ -93,5 +93,5 @@ def test_the_animation_has_a_picture_for_each_frame_of_the_clip(
     with Image.open(path) as animation:
         assert animation.n_frames == len(pictures) == 6
         assert animation.width == 2 * 224
-    with pytest.raises(grad_cam.CamError, match=r"end it in \.gif"):
+    with pytest.raises(grad_cam.GradCamError, match=r"end it in \.gif"):
         grad_cam.write_gif(tmp_path / "c.png", pictures)

@@ -62,7 +62,7 @@ def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[
         return [SimpleNamespace(pixels=pixels)]
 
     module = ModuleType("har.pipeline.decode.clips")
-    module.__dict__.update(clips=decode, VideoError=_VideoError)
+    module.__dict__.update(clips=decode, VideoDecodeError=_VideoError)
     monkeypatch.setitem(sys.modules, "har.pipeline.decode.clips", module)
     monkeypatch.setattr(pipeline, "decode", module, raising=False)
     return calls
@@ -131,7 +131,7 @@ def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shar
     """A real clip each of five groups of two classes, built as `har-shards build` does."""
     from har.pipeline.build import build
     from har.pipeline.build.plan import Options
-    from har.pipeline.sampling import Sampling
+    from har.pipeline.sampling import ClipSampler
 
     root = tmp_path_factory.mktemp("real")
     for name in ("Punch", "YoYo"):
@@ -139,7 +139,7 @@ def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shar
         found = sorted((real_clips / "ucf101" / name).glob("*_c01.avi"))[:5]
         for path in found:
             (root / "videos" / name / path.name).symlink_to(path.resolve())
-    options = Options(Sampling(frames=8), (48, 64))
+    options = Options(ClipSampler(frames=8), (48, 64))
     build.build(root / "videos", root / "shards", options=options)
     return shard_set.load(root / "shards")
 

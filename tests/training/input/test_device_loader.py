@@ -6,11 +6,11 @@ import torch
 from made_tars import make_tars
 
 from har.shards.format.reader import ClipReader
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import BadClipWarning
 from har.shards.transforms import affine
 from har.shards.transforms.affine import Augmentation
-from har.training.input.device_loader import Feed, Preprocessing
+from har.training.input.device_loader import DeviceLoader, Preprocessing
 
 WANTED = Preprocessing(4, (8, 10), (9, 11), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
@@ -21,8 +21,8 @@ def clips(tmp_path_factory):
 
 
 def feed_of(clips, **options):
-    plan = Plan(np.arange(len(clips.index)), 8, seed=4, shuffle=True)
-    return Feed(clips, plan, WANTED, torch.device("cpu"), **options)
+    plan = BatchSampler(np.arange(len(clips.index)), 8, seed=4, shuffle=True)
+    return DeviceLoader(clips, plan, WANTED, torch.device("cpu"), **options)
 
 
 @pytest.mark.parametrize("rule", [None, Augmentation(flip=0.5, colour=(0.3, 0.3, 0.3))])

@@ -8,14 +8,14 @@ import pytest
 import torch
 from made_tars import make_tars
 
-from har.shards.loading.batch_sampler import Plan
+from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import BadClipWarning, Loader
 from har.shards.transforms import affine
 from har.shards.transforms.affine import Augmentation, Pixels
 from har.training.config import ConfigError
 from har.training.input import gpu_cache
-from har.training.input.device_loader import Feed, Preprocessing
-from har.training.input.gpu_cache import Resident
+from har.training.input.device_loader import DeviceLoader, Preprocessing
+from har.training.input.gpu_cache import GpuCache
 from har.training.runtime import memory
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def clips(tmp_path_factory):
 
 def plan_of(clips, **more):
     given = {"seed": 4, "shuffle": True, **more}
-    return Plan(np.arange(len(clips.index))[2:], 8, **given)
+    return BatchSampler(np.arange(len(clips.index))[2:], 8, **given)
 
 
 def assert_equal(one, two):
@@ -44,7 +44,7 @@ def assert_equal(one, two):
 @pytest.mark.parametrize("more", [{}, {"rank": 1, "ranks": 2}, {"window": 8}, {"shuffle": False}])
 def test_its_pixels_and_order_are_those_of_the_loader(clips, options, more):
     loader = Loader(clips, plan_of(clips, **more), **options)
-    kept = Resident(loader, CPU, workers=1)
+    kept = GpuCache(loader, CPU, workers=1)
     for epoch in (1, 2):
         for one, two in zip(kept.epoch(epoch, 1), loader.epoch(epoch, 1), strict=True):
             assert_equal(one, two)
@@ -55,7 +55,7 @@ def test_its_pixels_and_order_are_those_of_the_loader(clips, options, more):
 @pytest.mark.parametrize("rule", [None, Augmentation(flip=0.5, colour=(0.3, 0.3, 0.3))])
 def test_augmented_batches_equal_those_without_it_on_the_same_path(clips, rule):
     loader = Loader(clips, plan_of(clips), frames=4)
-    feed = Feed(clips, plan_of(clips), WANTED, CPU, rule=rule, cache="gpu")
+    feed = DeviceLoader(clips, plan_of(clips), WANTED, CPU, rule=rule, cache="gpu")
     pixels = Pixels(WANTED.size, WANTED.resize, WANTED.mean, WANTED.std, rule)
     for ready, batch in zip(feed.epoch(3), loader.epoch(3), strict=True):
         where = {"seed": 4, "epoch": 3, "keys": batch.keys}
@@ -79,7 +79,7 @@ def test_a_corrupt_clip_is_replaced_as_the_loader_does(tmp_path, shuffle):
     path.write_bytes(data)
     loader = Loader(clips, plan_of(clips, shuffle=shuffle), max_bad=1)
     with pytest.warns(BadClipWarning):
-        kept = Resident(loader, CPU, workers=0)
+        kept = GpuCache(loader, CPU, workers=0)
     assert list(loader.bad) == [3]
     plain = Loader(clips, plan_of(clips, shuffle=shuffle), max_bad=1, workers=0)
     with pytest.warns(BadClipWarning):
@@ -108,7 +108,7 @@ def test_on_a_gpu_the_runs_batches_equal_those_without_it(clips):
     cuda = torch.device("cuda:0")
     rule = Augmentation(flip=0.5, colour=(0.3, 0.3, 0.3))
     plain, kept = (
-        Feed(clips, plan_of(clips), WANTED, cuda, rule=rule, cache=cache)
+        DeviceLoader(clips, plan_of(clips), WANTED, cuda, rule=rule, cache=cache)
         for cache in ("none", "gpu")
     )
     for one, two in zip(plain.epoch(1), kept.epoch(1), strict=True):

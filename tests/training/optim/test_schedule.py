@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from har.training.config import Config
-from har.training.optim.schedule import Best, EarlyStop, LearningRate, cosine_factor
+from har.training.optim.schedule import BestEpoch, EarlyStopping, LrScheduler, cosine_factor
 
 
 def stops_at(values, **options):
-    rule = EarlyStop(**{"patience": 2, "percent": 1.0, "lower_is_better": True} | options)
+    rule = EarlyStopping(**{"patience": 2, "percent": 1.0, "lower_is_better": True} | options)
     return next((n for n, value in enumerate(values, 1) if rule.update(value)), None)
 
 
@@ -51,7 +51,7 @@ def test_zero_percent_takes_any_improvement_and_no_tie():
     ],
 )
 def test_best_epoch(sequence, best):
-    rule = Best()
+    rule = BestEpoch()
     for epoch, (accuracy, loss) in enumerate(sequence, 1):
         rule.update(epoch, accuracy, loss)
     assert rule.epoch == best
@@ -62,7 +62,7 @@ def optimizer(lr=1.0):
 
 
 def test_plateau_lowers_the_rate_after_its_patience():
-    rate = LearningRate(Config(plateau_patience=1, plateau_factor=0.5), optimizer(), 10)
+    rate = LrScheduler(Config(plateau_patience=1, plateau_factor=0.5), optimizer(), 10)
     seen = []
     for loss in (1.0, 0.9, 0.95, 0.95, 0.95, 0.95):
         rate.after_epoch(loss)
@@ -93,11 +93,11 @@ def test_a_schedule_goes_on_from_its_state(schedule):
             values.append(rate.value)
         return values
 
-    whole = drive(LearningRate(config, optimizer(), 3), range(4))
-    first = LearningRate(config, optimizer(), 3)
+    whole = drive(LrScheduler(config, optimizer(), 3), range(4))
+    first = LrScheduler(config, optimizer(), 3)
     drive(first, range(2))
     second_optimizer = optimizer()
-    second = LearningRate(config, second_optimizer, 3)
+    second = LrScheduler(config, second_optimizer, 3)
     second_optimizer.load_state_dict(first._optimizer.state_dict())
     second.load(first.state())
     assert drive(second, range(2, 4)) == pytest.approx(whole[2:])

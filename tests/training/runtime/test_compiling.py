@@ -14,7 +14,7 @@ from har.training import config, loop
 from har.training.cli.train import train_main
 from har.training.runtime import checkpoint, compiling, trial
 from har.training.runtime.compiling import Trial
-from har.training.runtime.distributed import Ranks
+from har.training.runtime.distributed import DistributedContext
 
 CPU = torch.device("cpu")
 NET = nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.Flatten(), nn.LazyLinear(3))
@@ -32,7 +32,7 @@ def settled(monkeypatch, wanted, *, plain=1.0, fast=0.5, wrong=0.0, steps=10**6)
         return (plain, torch.ones(2)) if model is NET else (fast, torch.ones(2) * (1 + wrong))
 
     monkeypatch.setattr(compiling, "_time", timed)
-    return compiling.choose(wanted, NET, Trial(CLIPS, torch.float32, steps), Ranks())
+    return compiling.choose(wanted, NET, Trial(CLIPS, torch.float32, steps), DistributedContext())
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_compiler_that_fails_is_a_line_and_training_goes_on_without(monkeypatc
         raise RuntimeError("InvalidCxxCompiler: no g++ found\nmore lines")
 
     monkeypatch.setattr(compiling, "compiled", fail)
-    kept, why = compiling.choose("on", NET, Trial(CLIPS, torch.float32, 1), Ranks())
+    kept, why = compiling.choose("on", NET, Trial(CLIPS, torch.float32, 1), DistributedContext())
     assert not kept
     assert why == "not compiled, it fails here: RuntimeError: InvalidCxxCompiler: no g++ found"
 

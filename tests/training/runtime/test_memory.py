@@ -13,7 +13,7 @@ from har.training.cli.train import train_main
 from har.training.config import AUTO, Config, ConfigError
 from har.training.input.device_loader import Preprocessing
 from har.training.runtime import memory, trial
-from har.training.runtime.distributed import Ranks
+from har.training.runtime.distributed import DistributedContext
 from har.training.runtime.memory import Task
 
 CPU = torch.device("cpu")
@@ -66,8 +66,8 @@ def test_auto_fills_a_part_of_the_memory_and_not_more_than_the_train_side(
     monkeypatch, free, train, ranks, batch
 ):
     monkeypatch.setattr(memory, "free", lambda _: free)
-    monkeypatch.setattr(Ranks, "any", lambda self, number, on: number)
-    found, said = memory.settle_batch(made(), train, Ranks(0, ranks))
+    monkeypatch.setattr(DistributedContext, "any", lambda self, number, on: number)
+    found, said = memory.settle_batch(made(), train, DistributedContext(0, ranks))
     assert found.batch_size == batch
     assert said == f"--batch-size auto: {batch}"
 
@@ -84,7 +84,7 @@ def test_on_cuda_a_real_step_that_is_too_large_halves_the_batch(monkeypatch):
     monkeypatch.setattr(trial, "gradient", step)
     monkeypatch.setattr(trial, "clips", lambda count, *_: range(count))
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
-    found, _ = memory.settle_batch(task, 9537, Ranks())
+    found, _ = memory.settle_batch(task, 9537, DistributedContext())
     assert tried == [256, 128, 64, 32]
     assert found.batch_size == 32
 
@@ -92,7 +92,7 @@ def test_on_cuda_a_real_step_that_is_too_large_halves_the_batch(monkeypatch):
 def test_where_not_one_clip_fits_auto_says_so(monkeypatch):
     monkeypatch.setattr(memory, "free", lambda _: 100)
     with pytest.raises(ConfigError, match="not one clip fits into the 0 MB free on cpu"):
-        memory.settle_batch(made(), 10, Ranks())
+        memory.settle_batch(made(), 10, DistributedContext())
 
 
 def test_the_need_rises_with_the_clips_and_counts_the_optimizer(shards, tmp_path):

@@ -9,10 +9,10 @@ import torch
 from click.testing import CliRunner
 from made_shards import make_shards
 
-from har.shards.loading.batch_builder import Filler
+from har.shards.loading.batch_builder import BatchBuilder
 from har.training.cli.train import train_main
 from har.training.runtime import step_timer
-from har.training.runtime.step_timer import Marks, StepClock
+from har.training.runtime.step_timer import CopyEvents, StepTimer
 
 
 class Event:
@@ -34,7 +34,7 @@ class Event:
 
 
 def marks(done, began, copied, arrived, go):
-    return Marks(*(Event(at) for at in (done, began, copied, arrived, go)))
+    return CopyEvents(*(Event(at) for at in (done, began, copied, arrived, go)))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_gap_is_waiting_but_for_the_copy_and_the_augmentation_in_it(times, dat
 
 def test_events_are_read_only_when_they_have_happened():
     Event.now = 0.0
-    watch = StepClock()
+    watch = StepTimer()
     watch.add(9.0, marks(0, 1000, 2000, 2000, 2000), first=True, device=True)
     watch.add(9.0, marks(3000, 3500, 3600, 3600, 3600), first=False, device=True)
     watch.add(9.0, None, first=False, device=True)
@@ -64,7 +64,7 @@ def test_events_are_read_only_when_they_have_happened():
 
 def test_the_first_wait_counts_once_and_not_for_the_steps_that_were_not_timed():
     Event.now = 1e9
-    watch = StepClock()
+    watch = StepTimer()
     for step in range(100):
         if step_timer.timed(step, 100):
             wait = 5000 if step == 0 else 10
@@ -83,7 +83,7 @@ def test_about_every_tenth_step_is_timed(steps, least, most):
 
 
 def test_on_the_cpu_every_wait_counts():
-    watch = StepClock()
+    watch = StepTimer()
     for step in range(4):
         watch.add(0.5, None, first=step == 0, device=False)
     assert watch.settle() == (2.0, 0.0)
@@ -117,13 +117,13 @@ def lines_of(shards, out):
 
 
 def test_a_slow_reader_shows_as_waiting_for_data(shards, tmp_path, monkeypatch):
-    real = Filler.fill
+    real = BatchBuilder.fill
 
     def slow(*arguments):
         time.sleep(0.05)
         real(*arguments)
 
-    monkeypatch.setattr(Filler, "fill", slow)
+    monkeypatch.setattr(BatchBuilder, "fill", slow)
     lines, said = lines_of(shards, tmp_path / "run")
     for line in lines:  # 18 clips, so 0.9 s at least of the epoch's steps
         assert line["data_wait"] > 0.5
@@ -138,7 +138,7 @@ def test_cuda_measures_a_copy_that_the_step_waits_for():
         missing = pytest.fail if os.environ.get("HAR_REQUIRE_CUDA") == "1" else pytest.skip
         missing("needs a GPU")
     events = [torch.cuda.Event(enable_timing=True) for _ in range(5)]
-    made = Marks(*events)
+    made = CopyEvents(*events)
     stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
     source = torch.empty(2**28, dtype=torch.uint8, pin_memory=True)
     made.done.record(stream)
