@@ -240,7 +240,7 @@ def test_a_disk_full_while_saving_keeps_the_epoch_before_and_goes_on_later(
 def test_a_disk_full_while_drawing_the_curves_is_one_sentence(shards, tmp_path, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        failing_after(patch, run_dir.figures, "model_curves", 3)
+        failing_after(patch, run_dir.curves, "model_curves", 3)
         result = train(shards, out)
     assert result.exit_code == 2
     assert f"the run folder {out} cannot be written to (No space left on device)" in " ".join(
@@ -252,13 +252,13 @@ def test_a_disk_full_while_drawing_the_curves_is_one_sentence(shards, tmp_path, 
 
 
 def test_the_curves_are_drawn_anew_each_epoch(shards, tmp_path, monkeypatch):
-    drawn, real = [], run_dir.figures.model_curves
+    drawn, real = [], run_dir.curves.model_curves
 
     def draw(path, curves, quantity):
         drawn.append((path.name, len(curves[0].epochs)))
         real(path, curves, quantity)
 
-    monkeypatch.setattr(run_dir.figures, "model_curves", draw)
+    monkeypatch.setattr(run_dir.curves, "model_curves", draw)
     train(shards, tmp_path / "run")
     assert drawn == [("loss.png", 1), ("acc.png", 1), ("loss.png", 2), ("acc.png", 2)]
 

@@ -247,7 +247,7 @@ def fuzz(tmp_path, name, how, times):
 
 _FORGOTTEN = """
 import sys, time, numpy as np
-from shards import manifest
+from har.shards.format import shard_set as manifest
 from har.shards.loading.loader import Loader
 from har.shards.loading.batch_sampler import BatchSampler
 clips = manifest.load(sys.argv[1])

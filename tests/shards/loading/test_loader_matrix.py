@@ -133,7 +133,7 @@ def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
 
 _ENDLESS = """
 import sys, numpy as np
-from shards import manifest
+from har.shards.format import shard_set as manifest
 from har.shards.loading.loader import Loader
 from har.shards.loading.batch_sampler import BatchSampler
 clips = manifest.load(sys.argv[1])

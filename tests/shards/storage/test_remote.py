@@ -300,7 +300,7 @@ def test_a_copy_that_went_bad_in_the_cache_names_the_copy(far, tmp_path):
 
 _READER = """
 import hashlib, sys, numpy as np
-from shards import manifest
+from har.shards.format import shard_set as manifest
 from har.shards.loading.loader import Loader
 from har.shards.loading.batch_sampler import BatchSampler
 clips = manifest.load(sys.argv[1])

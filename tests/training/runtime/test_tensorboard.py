@@ -70,7 +70,7 @@ def test_a_run_killed_after_its_events_or_before_its_metrics_has_each_epoch_once
                 raise KeyboardInterrupt
             real(trainer)
 
-        patch.setattr(loop.run, "record", die)
+        patch.setattr(loop.run_dir, "record", die)
         assert fresh(shards, out).exit_code != 0
     assert len(checkpoint.load(out / "last.pt")["history"]) == 2
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
