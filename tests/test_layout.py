@@ -67,7 +67,7 @@ def package_of(name):
     """A module's folder; modules that lie beside folders (`har.training.loop`) count singly."""
     parent = name.rpartition(".")[0]
     is_folder = MODULES[name].name == "__init__.py"
-    return name if is_folder or parent.count(".") < 2 and parent != "har.models" else parent
+    return name if is_folder or (parent.count(".") < 2 and parent != "har.models") else parent
 
 
 def find_cycle(graph):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
-from torchvision.models.video.resnet import VideoResNet as TorchvisionResNet
 
 from har import models
 from har.models.r2plus1d import Conv2Plus1D, R2Plus1D
