@@ -1,13 +1,6 @@
-"""The training loop of all four models: `train_step`, `evaluate`, `fit`. Reads top to bottom.
+"""The training loop of all four models: `evaluate`, `train_epoch`, `fit`. One step is in `step.py`.
 
-uint8 batch -> device -> augmentation (all in `har.training.input.device_loader`) -> model -> loss -> optimizer.
-
-Odd:
-- No step waits for the device: losses and hits are summed there and read once an epoch.
-- The loss that trains is weighted by class (paper, section 3.4); every loss that is reported, for
-  train, val and test, is not, so that they can be compared.
-- The last batch of an epoch is filled up to full size (`har.shards.loading.batch_sampler`); fill-up rows carry weight
-  0 in loss and metrics.
+No step waits for the device: losses and hits are summed there and read once an epoch.
 """
 
 from __future__ import annotations
@@ -16,14 +9,15 @@ import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
 
-from ..shards.transforms import mixup
 from .config import Config, ConfigError
-from .evaluation.metrics import MetricSums
 from .input.device_loader import DeviceBatch
+from .optim.metric_sums import MetricSums
 from .runtime import (
     checkpoint,
     compiling,
@@ -37,78 +31,7 @@ from .runtime import (
 from .runtime.distributed import DistributedContext
 from .setup import prepare
 from .state import Log, TrainProgress, TrainState
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-
-def train_step(trainer: TrainState, batch: DeviceBatch, last: bool) -> torch.Tensor:
-    """One batch; -> its loss, on the device. The loss is the paper's: cross entropy with class
-    weights, reduction "mean". With accumulation only the `last` batch of a step moves the weights.
-
-    Dropout is a pure function of (seed, epoch, step, rank), like order and augmentation, so that a
-    resumed run needs no random state.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    config, ranks = trainer.config, trainer.ranks
-    place = (config.seed, trainer.position.epoch, batch.step, ranks.rank)
-    torch.manual_seed(np.random.SeedSequence(place).generate_state(1)[0])
-    clips, wanted = _mixed(trainer, batch)
-    logits = forward(trainer.parallel, clips, trainer.precision)  # [b,K] float32
-    losses = F.cross_entropy(logits, wanted, reduction="none")  # [b]
-    weight = batch.valid.float()  # [b]
-    if trainer.class_weight is not None:
-        weight = weight * trainer.class_weight[batch.labels]
-    smooth = losses
-    if config.label_smoothing:
-        smooth = F.cross_entropy(
-            logits, wanted, reduction="none", label_smoothing=config.label_smoothing
-        )
-    # over the global batch: DDP divides by the ranks what each of them adds
-    loss = (smooth * weight).sum() / ranks.add(weight.sum()) * ranks.count
-    (loss / config.accumulate).backward()
-    if last:
-        if config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), config.clip_norm)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.rate.after_step()
-        if trainer.average is not None:
-            trainer.average.update(trainer.model)
-    count(trainer.sums, logits, losses, batch)
-    return loss.detach()
-
-
-def _mixed(trainer: TrainState, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """-> clips and what they should give: labels int64 [b], or shares float32 [b,K] when mixed."""
-    config = trainer.config
-    if config.mix == "none":
-        return batch.clips, batch.labels
-    drawn = mixup.draw(
-        config.mix, config.mix_alpha, seed=config.seed, epoch=trainer.position.epoch,
-        keys=batch.keys, size=trainer.preprocessing.size,
-    )  # fmt: skip
-    classes = len(trainer.manifest.classes)
-    return mixup.apply(batch.clips, drawn), mixup.targets(batch.labels, drawn, classes)
-
-
-def forward(model: nn.Module, clips: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """Clips [b,C,T,h,w] -> float32 logits [b,K], under autocast unless `precision` is float32."""
-    import torch
-
-    enabled = precision != torch.float32
-    with torch.autocast(clips.device.type, dtype=torch.bfloat16, enabled=enabled):
-        logits = model(clips)
-    return logits.float()
-
-
-def count(sums: MetricSums, logits: torch.Tensor, losses: torch.Tensor, batch: DeviceBatch) -> None:
-    """Add the batch's valid rows to the running sums, without waiting for the device."""
-    hits = (logits.argmax(1) == batch.labels) & batch.valid
-    sums.update((losses * batch.valid).sum(), hits.sum(), batch.valid.sum())
+from .step import forward, train_step, update_metrics
 
 
 def evaluate(
@@ -119,16 +42,13 @@ def evaluate(
     ranks: DistributedContext | None = None,
 ) -> dict[str, float]:
     """Unweighted mean over the valid clips of all ranks: {"loss", "acc", "count"}."""
-    import torch
-    import torch.nn.functional as F
-
     model.eval()
     sums = MetricSums(on)
     with torch.inference_mode():
         for batch in batches:
             logits = forward(model, batch.clips, precision)
             losses = F.cross_entropy(logits, batch.labels, reduction="none")
-            count(sums, logits, losses, batch)
+            update_metrics(sums, logits, losses, batch)
     return (ranks or DistributedContext()).total(sums).compute()
 
 
@@ -137,8 +57,6 @@ def train_epoch(trainer: TrainState, watch: signals.Watch) -> dict[str, Any]:
 
     Raises signals.Interrupted when a signal came, after saving last.pt.
     """
-    import torch
-
     position, accumulate = trainer.position, trainer.config.accumulate
     trainer.model.train()
     trainer.optimizer.zero_grad(set_to_none=True)

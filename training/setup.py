@@ -17,10 +17,10 @@ from ..shards.format.shard_set import Manifest
 from ..shards.loading.batch_sampler import BatchSampler
 from ..shards.transforms.affine import Augmentation
 from .config import AUTO, Config, ConfigError
-from .evaluation.metrics import MetricSums
 from .input import gpu_cache
 from .input.device_loader import DeviceLoader, Preprocessing
 from .optim.ema import ModelEma
+from .optim.metric_sums import MetricSums
 from .optim.schedule import EarlyStopping, LrScheduler
 from .runtime import device, distributed, memory, tensorboard
 from .state import Log, TrainState, model_options

@@ -11,9 +11,9 @@ from ..shards import splits
 from ..shards.format.shard_set import Manifest
 from ..shards.loading.batch_sampler import check_resume
 from .config import Config, ConfigError
-from .evaluation.metrics import MetricSums
 from .input.device_loader import DeviceLoader, Preprocessing
 from .optim.ema import ModelEma
+from .optim.metric_sums import MetricSums
 from .optim.schedule import BestEpoch, EarlyStopping, LrScheduler
 from .runtime.distributed import DistributedContext
 from .runtime.step_timer import StepTimer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from har.training import loop, setup
+from har.training import loop, setup, step
 from har.training.config import Config
 from har.training.runtime import distributed
 
@@ -22,7 +22,7 @@ def main(shards: str, out: str, model: str, options: str) -> None:
         trainer = setup.prepare(config, Path(out), lambda _: None, ranks)
         trainer.model.eval()
         for batch in trainer.train.epoch(1):
-            loop.train_step(trainer, batch, last=True)
+            step.train_step(trainer, batch, last=True)
         sums = ranks.total(trainer.sums).compute()
         checked = loop.evaluate(
             trainer.model, trainer.val.epoch(), trainer.device, trainer.precision, ranks

@@ -14,7 +14,7 @@ from made_shards import make_shards
 from har import models
 from har.shards import splits
 from har.shards.format import shard_set
-from har.training import loop, setup
+from har.training import loop, setup, step
 from har.training.cli.train import train_main
 from har.training.config import Config, ConfigError
 from har.training.input.device_loader import DeviceBatch
@@ -288,7 +288,7 @@ def test_a_mixed_batch_learns_from_both_labels(shards, tmp_path):
     trainer = setup.prepare(config, tmp_path, lambda _: None)
     batches = trainer.train.epoch(1)
     batch = next(batches)
-    clips, wanted = loop._mixed(trainer, batch)
+    clips, wanted = step._mixed(trainer, batch)
     assert wanted.shape == (6, 3)
     torch.testing.assert_close(wanted.sum(1), torch.ones(6))
     assert clips.shape == batch.clips.shape
@@ -345,7 +345,7 @@ def test_fill_up_rows_do_not_count_in_loss_or_metrics(shards, tmp_path):
         trainer.model.eval()  # batch norm would mix the rows
         valid = torch.arange(rows) < 3
         batch = DeviceBatch(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
-        loop.train_step(trainer, batch, last=False)
+        step.train_step(trainer, batch, last=False)
         gradients.append(trainer.model.fc.weight.grad.clone())
         assert trainer.sums.compute()["count"] == 3
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -363,7 +363,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(shards, tmp_path):
         trainer = setup.prepare(config, tmp_path, lambda _: None)
         trainer.model.eval()
         for batch in trainer.train.epoch(1):
-            loop.train_step(trainer, batch, last=(batch.step + 1) % accumulate == 0)
+            step.train_step(trainer, batch, last=(batch.step + 1) % accumulate == 0)
             if batch.step + 1 == accumulate:
                 break
         weights.append(trainer.model.fc.weight.detach().clone())

@@ -53,7 +53,7 @@ def _step(
     import torch
     import torch.nn.functional as F
 
-    from ..loop import forward
+    from ..step import forward
 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fused)
     labels = torch.zeros(len(stays), dtype=torch.int64, device=stays.device)

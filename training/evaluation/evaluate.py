@@ -29,10 +29,10 @@ from ...shards.format.shard_set import Manifest
 from ...shards.loading.batch_builder import views_in
 from ...shards.loading.batch_sampler import BatchSampler
 from ..input.device_loader import DeviceBatch, DeviceLoader, Preprocessing
-from ..loop import forward
 from ..plots import classes
 from ..plots.curves import NAMES
 from ..runtime import checkpoint, device, progress
+from ..step import forward
 from . import scores
 from .scores import Predictions
 

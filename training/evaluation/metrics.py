@@ -1,65 +1,16 @@
-"""Accuracy and its relatives: running sums on the device, and figures of finished predictions.
+"""Accuracy and its relatives: figures of finished predictions.
 
-Odd: `MetricSums` lives in torch and never synchronises (no `.item()` per step); everything else is
-plain numpy over whole arrays, so that it can be checked against any other tool. Averages are sums
+Plain numpy over whole arrays, so that it can be checked against any other tool. Averages are sums
 divided once, never means of means. Letters: N rows (clips or videos), K classes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import torch
-
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
-
-
-class MetricSums:
-    """Sums of loss, correct clips and clips of an epoch, kept on the device in float64.
-
-    float64 because a float32 sum stops counting clips one by one at 2**24.
-    """
-
-    def __init__(self, device: torch.device | str) -> None:
-        import torch
-
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def update(self, loss_sum: torch.Tensor, correct: torch.Tensor, count: torch.Tensor) -> None:
-        """Add one batch: three scalars (any dtype, on the device), each a sum over its clips."""
-        import torch
-
-        self._sums += torch.stack([loss_sum.detach().double(), correct.double(), count.double()])
-
-    def state(self) -> torch.Tensor:
-        """The sums themselves, float64 [3] (loss, correct, count): ranks add these in place."""
-        return self._sums
-
-    @classmethod
-    def of(cls, sums: torch.Tensor) -> MetricSums:
-        """Sums as `state` gives them."""
-        made = cls(sums.device)
-        made._sums = sums
-        return made
-
-    def reset(self) -> None:
-        """Start a new epoch."""
-        self._sums.zero_()
-
-    def compute(self) -> dict[str, float]:
-        """{"loss", "acc", "count"}, divided once; this is the only place that waits for the device.
-
-        Without a single clip loss and acc are nan.
-        """
-        loss, correct, count = self._sums.tolist()
-        if count == 0:
-            return {"loss": float("nan"), "acc": float("nan"), "count": 0.0}
-        return {"loss": loss / count, "acc": correct / count, "count": count}
 
 
 def topk_accuracy(probabilities: Floats, labels: Ints, k: int = 1) -> float:

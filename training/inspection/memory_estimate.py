@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..step import forward
+
 OPTIMIZER_TENSORS = 2  # Adam and AdamW: mean and mean square of every gradient
 
 
@@ -72,8 +74,6 @@ class Memory:
 
 def foretell(model: nn.Module, clips: Tensor, precision: torch.dtype) -> Memory:
     """A training step's memory. Call it under FakeTensorMode with a model and clips made there."""
-    from ..loop import forward
-
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = _bytes([*model.parameters(), *model.buffers()])
     optimizer = OPTIMIZER_TENSORS * _bytes(trained)

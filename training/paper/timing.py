@@ -32,7 +32,7 @@ def training(config: Config) -> tuple[float, float]:
     import torch.nn.functional as F
 
     from ... import models
-    from ..loop import forward
+    from ..step import forward
 
     on = device.choose(config.device)
     precision = device.precision(config.precision, on)

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from . import trial
+from .. import step
 from .distributed import DistributedContext
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def settle(trainer: TrainState) -> None:
     share = config.batch_size // config.accumulate // trainer.ranks.count
 
     def make() -> Trial:
-        batch = trial.clips(share, trainer.preprocessing, trainer.device)
+        batch = step.random_clips(
+            share, trainer.preprocessing.frames, trainer.preprocessing.size, trainer.device
+        )
         return Trial(batch, trainer.precision, config.epochs * trainer.train.steps)
 
     kept, why = False, ""
@@ -94,7 +96,7 @@ def _try(wanted: str, model: nn.Module, on: Trial, ranks: DistributedContext) ->
         return False, f"not compiled: {whole:.0f} s of training steps would not repay it"
     changed = compiled(model)
     start = time.perf_counter()
-    trial.gradient(changed, on.clips, on.precision)
+    step.dummy_step(changed, on.clips, on.precision)
     spent = time.perf_counter() - start
     fast, after = _time(changed, on)
     error = ranks.from_first(((after - before).norm() / before.norm()).item())
@@ -115,11 +117,11 @@ def _time(model: nn.Module, on: Trial) -> tuple[float, torch.Tensor]:
         if on.clips.device.type == "cuda":
             torch.cuda.synchronize(on.clips.device)
 
-    best, gradient = float("inf"), trial.gradient(model, on.clips, on.precision)
+    best, gradient = float("inf"), step.dummy_step(model, on.clips, on.precision)
     for _ in range(_TIMED):
         settle()
         start = time.perf_counter()
-        gradient = trial.gradient(model, on.clips, on.precision)
+        gradient = step.dummy_step(model, on.clips, on.precision)
         settle()
         best = min(best, time.perf_counter() - start)
     return best, gradient

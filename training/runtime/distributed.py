@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import HarError
 from ..config import ConfigError
-from ..evaluation.metrics import MetricSums
+from ..optim.metric_sums import MetricSums
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import step
 from ..config import Config, ConfigError
 from ..input.device_loader import Preprocessing
-from . import trial
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +151,8 @@ def _runs(task: Task, clips: int) -> bool:
     try:
         taken = copies * weights + clips * task.fed
         beside = torch.empty(taken, dtype=torch.uint8, device=task.device)
-        trial.gradient(task.model, trial.clips(clips, task.wanted, task.device), task.precision)
+        batch = step.random_clips(clips, task.wanted.frames, task.wanted.size, task.device)
+        step.dummy_step(task.model, batch, task.precision)
         del beside
     except torch.OutOfMemoryError:
         return False

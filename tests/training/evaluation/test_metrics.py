@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from har.training.evaluation import metrics
+from har.training.optim.metric_sums import MetricSums
 
 
 def _random(n: int = 200, k: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +20,7 @@ def _random(n: int = 200, k: int = 7, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def test_running_divides_once_so_uneven_batches_weigh_by_their_clips():
-    running = metrics.MetricSums("cpu")
+    running = MetricSums("cpu")
     running.update(torch.tensor(8.0, requires_grad=True), torch.tensor(3), torch.tensor(4))
     running.update(torch.tensor(1.0), torch.tensor(1), torch.tensor(1))
     assert running.compute() == {"loss": 9 / 5, "acc": 4 / 5, "count": 5.0}
@@ -28,7 +29,7 @@ def test_running_divides_once_so_uneven_batches_weigh_by_their_clips():
 
 
 def test_running_states_of_two_ranks_add_up():
-    ranks = [metrics.MetricSums("cpu") for _ in range(2)]
+    ranks = [MetricSums("cpu") for _ in range(2)]
     ranks[0].update(torch.tensor(2.0), torch.tensor(1), torch.tensor(2))
     ranks[1].update(torch.tensor(4.0), torch.tensor(0), torch.tensor(1))
     ranks[0].state().add_(ranks[1].state())
@@ -36,7 +37,7 @@ def test_running_states_of_two_ranks_add_up():
 
 
 def test_running_without_a_clip_is_not_a_number_and_does_not_raise():
-    result = metrics.MetricSums("cpu").compute()
+    result = MetricSums("cpu").compute()
     assert np.isnan(result["loss"])
     assert np.isnan(result["acc"])
     assert result["count"] == 0
@@ -174,7 +175,7 @@ def test_the_running_loss_and_accuracy_equal_scikit_learns():
     P, labels = _random(301)
     losses = torch.from_numpy(-np.log(P[np.arange(len(P)), labels]))
     hits = torch.from_numpy(P.argmax(axis=1) == labels)
-    running = metrics.MetricSums("cpu")
+    running = MetricSums("cpu")
     for start in range(0, 301, 32):  # the last batch is a short one
         part = slice(start, start + 32)
         running.update(losses[part].sum(), hits[part].sum(), torch.tensor(len(hits[part])))

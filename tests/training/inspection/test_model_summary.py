@@ -16,8 +16,8 @@ from har import models
 from har.training.cli.models import models_main
 from har.training.inspection import diagram, model_summary
 from har.training.inspection.memory_estimate import LiveBytes
-from har.training.loop import forward
 from har.training.runtime import device
+from har.training.step import forward
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet3d": {"width": 16},

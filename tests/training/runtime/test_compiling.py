@@ -11,8 +11,9 @@ from made_shards import make_shards
 from torch import nn
 
 from har.training import config, loop
+from har.training import step as step_module
 from har.training.cli.train import train_main
-from har.training.runtime import checkpoint, compiling, trial
+from har.training.runtime import checkpoint, compiling
 from har.training.runtime.compiling import Trial
 from har.training.runtime.distributed import DistributedContext
 
@@ -26,7 +27,7 @@ def settled(monkeypatch, wanted, *, plain=1.0, fast=0.5, wrong=0.0, steps=10**6)
     """-> `choose` where steps take so many seconds and compiled gradients are `wrong`."""
     made = compiling.compiled(NET)  # compiles at its first call, which never comes here
     monkeypatch.setattr(compiling, "compiled", lambda _: made)
-    monkeypatch.setattr(trial, "gradient", lambda *_: torch.ones(2))
+    monkeypatch.setattr(step_module, "dummy_step", lambda *_: torch.ones(2))
 
     def timed(model, _):
         return (plain, torch.ones(2)) if model is NET else (fast, torch.ones(2) * (1 + wrong))
@@ -64,7 +65,7 @@ def test_a_compiler_that_fails_is_a_line_and_training_goes_on_without(monkeypatc
 
 def test_a_trial_leaves_the_model_as_it_was():
     before = {name: value.clone() for name, value in NET.state_dict().items()}
-    gradient = trial.gradient(NET, CLIPS, torch.float32)
+    gradient = step_module.dummy_step(NET, CLIPS, torch.float32)
     assert gradient.norm() > 0
     assert all(p.grad is None for p in NET.parameters())
     assert all(torch.equal(before[name], value) for name, value in NET.state_dict().items())

@@ -15,7 +15,7 @@ from made_shards import make_shards
 from har.training.config import ConfigError
 from har.training.runtime import checkpoint, distributed
 
-HERE = Path(__file__).resolve().parent
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
@@ -27,13 +27,13 @@ def shards(tmp_path_factory):
 def start(command):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=environment, cwd=HERE.parent
+        command, capture_output=True, text=True, timeout=240, env=environment, cwd=SUPPORT
     )
 
 
 def outcome(shards, out, ranks, *model):
     before = [*TORCHRUN, str(ranks)] if ranks > 1 else [sys.executable]
-    done = start([*before, str(HERE / "ranks.py"), str(shards), str(out), *model])
+    done = start([*before, str(SUPPORT / "ranks.py"), str(shards), str(out), *model])
     assert done.returncode == 0, done.stderr[-2000:]
     return torch.load(out, weights_only=True)
 
@@ -99,7 +99,7 @@ train_main()
     }  # fmt: skip
     process = subprocess.Popen(
         [*TORCHRUN, "2", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment, cwd=HERE.parent,
+        env=environment, cwd=SUPPORT,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:

@@ -9,10 +9,11 @@ from click.testing import CliRunner
 from made_shards import make_shards
 
 from har.training import config, setup
+from har.training import step as steps
 from har.training.cli.train import train_main
 from har.training.config import AUTO, Config, ConfigError
 from har.training.input.device_loader import Preprocessing
-from har.training.runtime import memory, trial
+from har.training.runtime import memory
 from har.training.runtime.distributed import DistributedContext
 from har.training.runtime.memory import Task
 
@@ -81,8 +82,8 @@ def test_on_cuda_a_real_step_that_is_too_large_halves_the_batch(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(memory, "free", lambda _: 10**9)
-    monkeypatch.setattr(trial, "gradient", step)
-    monkeypatch.setattr(trial, "clips", lambda count, *_: range(count))
+    monkeypatch.setattr(steps, "dummy_step", step)
+    monkeypatch.setattr(steps, "random_clips", lambda count, *_: range(count))
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
     found, _ = memory.settle_batch(task, 9537, DistributedContext())
     assert tried == [256, 128, 64, 32]
