@@ -1,4 +1,4 @@
-"""README and docs hold true: their Python runs, their commands, options, targets, files and links exist."""
+"""README and docs hold true: Python runs; commands, options, targets, files and links exist."""
 
 import importlib
 import re
@@ -22,7 +22,7 @@ def command_of(name):
 
 
 def commands_in(text):
-    """Command lines of code blocks and tables, one string each; `a | b` after a space is a choice."""
+    """The command lines of code blocks."""
     return re.findall(r"^(?:\$ )?(har-[a-z-]+ [^\n|]*)$", text, re.MULTILINE)
 
 
