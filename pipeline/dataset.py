@@ -20,8 +20,8 @@ from pathlib import Path
 from ..errors import HarError
 from ..shards.format.shard_set import SIDES
 from .build import storage
+from .decode import VIDEO_SUFFIXES
 
-SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v")
 WHERE = (
     "UCF101 comes from UCF's Center for Research in Computer Vision (its UCF101 page) or from "
     "Kaggle, unpacked as one folder a class (UCF-101/YoYo/v_YoYo_g01_c01.avi); "
@@ -112,7 +112,7 @@ class _Local:
             here = Path(folder)
             inside[:] = [name for name in inside if not _leads_back(here / name)]
             paths = (here / name for name in files)
-            found += [path for path in paths if path.suffix.lower() in SUFFIXES]
+            found += [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
         return [path.relative_to(self.root).as_posix() for path in found]
 
     def size(self, name: str) -> int:
@@ -153,7 +153,7 @@ class _Remote:
             raise DatasetError(f"there are no videos at {self.source}: {WHERE}.")
 
     def names(self) -> list[str]:
-        return [name for name in self._sizes if Path(name).suffix.lower() in SUFFIXES]
+        return [name for name in self._sizes if Path(name).suffix.lower() in VIDEO_SUFFIXES]
 
     def size(self, name: str) -> int:
         return self._sizes.get(name, -1)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import HarError
+from ..decode import decode_clip, decode_only
+from ..sampling import ClipSampler
 
 TURN = 10  # videos
 Contestant = Callable[[Path], int]
@@ -96,29 +98,22 @@ def _all_can(able: dict[str, Contestant], path: Path) -> bool:
 
 
 def har(path: Path) -> int:
-    from ..decode import clips
-
-    return len(clips.clip(path).pixels)
+    return len(decode_clip(path).pixels)
 
 
 def _bare(path: Path) -> int:
     """The same packets through the same decoder; no conversion, no resize."""
-    from ..decode import clips
-    from ..sampling import ClipSampler
-
-    return clips.bare(path, ClipSampler())
+    return decode_only(path, ClipSampler())
 
 
 def _torchcodec() -> Contestant:
     from torch.nn.functional import interpolate
     from torchcodec.decoders import VideoDecoder
 
-    from ..sampling import ClipSampler
-
     def fetch(path: Path) -> int:
         decoder = VideoDecoder(str(path), num_ffmpeg_threads=1)
-        (pick,) = ClipSampler().picks(decoder.metadata.num_frames or 0)
-        frames = decoder.get_frames_at(list(pick.numbers)).data  # [T,C,H,W]
+        (pick,) = ClipSampler().clip_indices(decoder.metadata.num_frames or 0)
+        frames = decoder.get_frames_at(list(pick.frame_indices)).data  # [T,C,H,W]
         return len(interpolate(frames, (128, 171), mode="bilinear", antialias=True))
 
     return fetch

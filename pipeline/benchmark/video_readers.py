@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import HarError
 from ...shards.transforms.affine import Augmentation, Pixels
+from ..decode import VIDEO_SUFFIXES
 from ..sampling import ClipSampler
 from .loaders import MEAN, STD, Contestant, workers_of
 
@@ -23,8 +24,7 @@ _SIDE = 112
 
 def videos_in(folder: Path) -> list[Path]:
     """Every video under `folder`, sorted. Raises VideosError when there is none."""
-    kinds = {".avi", ".mp4", ".mkv", ".webm", ".mov"}
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     if not found:
         raise VideosError(f"no video under {folder}: give a folder of videos with --videos.")
     return found
@@ -87,7 +87,9 @@ class _Paper:
         capture = cv2.VideoCapture(str(self._paths[at]), cv2.CAP_FFMPEG)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         frames: list[Any] = []
-        for number in ClipSampler("paper", self._frames).picks(max(1, count))[0].numbers:
+        for number in (
+            ClipSampler("paper", self._frames).clip_indices(max(1, count))[0].frame_indices
+        ):
             capture.set(cv2.CAP_PROP_POS_FRAMES, number)
             good, picture = capture.read()
             if good:
@@ -116,7 +118,7 @@ class _PyAV:
         with av.open(str(self._paths[at]), metadata_errors="replace") as container:
             container.streams.video[0].thread_type = "NONE"
             decoded = list(container.decode(video=0))
-        numbers = ClipSampler("paper", self._frames).picks(len(decoded))[0].numbers
+        numbers = ClipSampler("paper", self._frames).clip_indices(len(decoded))[0].frame_indices
         clip = np.stack(
             [decoded[n].to_ndarray(format="rgb24", width=171, height=128) for n in numbers]
         )  # [T,128,171,3]

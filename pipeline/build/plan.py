@@ -22,6 +22,7 @@ from typing import Any
 from ...errors import HarError
 from ...shards.format.writer import sample_bytes
 from ..dataset import Dataset, Video
+from ..decode import RESIZE
 from ..sampling import ClipSampler
 
 SHARDS_AT_LEAST = 8
@@ -128,8 +129,6 @@ def _short(value: object) -> str:
 
 
 def _facts(dataset: Dataset, options: Options) -> dict[str, Any]:
-    from ..decode.frames import RESIZE
-
     listing = json.dumps([[video.path, video.size] for video in dataset.videos])
     facts = {
         "sampling": options.sampling.describe(),

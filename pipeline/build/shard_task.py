@@ -174,7 +174,7 @@ def _write(writer: ShardWriter, task: Task, at: int, clips: list[Any]) -> list[l
         # fmt: off
         rows.append(
             [key, offset, video.label, group, task.first + at, view, video.side,
-             facts["decoded"], facts["padded"], check]
+             facts["num_decoded"], facts["num_padded"], check]
         )
         # fmt: on
     return rows
@@ -188,10 +188,10 @@ def _about(task: Task, video: Video, view: int, facts: dict[str, Any]) -> dict[s
         "source": video.path,
         "view": view,
         "fps": round(facts["fps"], 6),
-        "frames_decoded": facts["decoded"],
-        "frames_declared": facts["declared"],
-        "frame_numbers": list(facts["numbers"]),
-        "padded": facts["padded"],
+        "frames_decoded": facts["num_decoded"],
+        "frames_declared": facts["num_declared"],
+        "frame_numbers": list(facts["frame_indices"]),
+        "padded": facts["num_padded"],
     }
 
 

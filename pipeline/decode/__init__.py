@@ -1,1 +1,19 @@
-"""A video file -> clips, uint8 [T,H,W,3]."""
+"""A video file -> clips, uint8 [T,H,W,3]: every codec of FFmpeg, exactly the frames asked for."""
+
+from .clips import Clip, VideoDecodeError, decode_clip, decode_clips, decode_only
+from .frames import RESIZE
+
+# File names that are taken for videos, wherever videos are looked for.
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv"
+)  # fmt: skip
+
+__all__ = [
+    "RESIZE",
+    "VIDEO_SUFFIXES",
+    "Clip",
+    "VideoDecodeError",
+    "decode_clip",
+    "decode_clips",
+    "decode_only",
+]

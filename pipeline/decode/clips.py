@@ -1,15 +1,13 @@
-"""A video -> clips, uint8 [T,H,W,3], exactly the frames that a plain decode counted by hand gives.
+"""A video -> clips, uint8 [T,H,W,3], exactly the frames that a plain decode from the start gives.
 
-`clips` looks at the packets (of a plain AVI by `har.pipeline.decode.avi`, else through libavformat) and then
-takes one of two ways:
-- MPEG-4 part 2 (UCF101, HMDB51): only the pictures that the chosen frames need are decoded, see
-  `har.pipeline.decode.mpeg4`; damage in one of them sends the video the other way, damage in a picture that
-  nothing needs is not seen;
+`decode_clips` scans the packets (`avi` for a plain AVI, else libavformat) and then goes one of two
+ways:
+- MPEG-4 part 2 (UCF101, HMDB51): only the pictures that the chosen frames need are decoded
+  (`mpeg4`). Where one of them is damaged, the second way is taken; damage in a picture that nothing
+  needs is not seen.
 - anything else: every frame is decoded, and only the chosen ones are converted. The number of
-  packets is taken for the number of frames; where the decode shows another number, the frames are
-  chosen anew and a second decode fetches them.
-
-`har.pipeline.decode.frames` makes finished pixels of what comes out.
+  packets is taken for the number of frames; where the decode gives another number, the frames are
+  chosen again, and a second decode fetches those that are missing.
 """
 
 from __future__ import annotations
@@ -20,24 +18,21 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 
 from ...errors import HarError
 from ..sampling import ClipSampler
 from . import avi, mpeg4
-from .frames import Frames
+from .frames import FrameResizer
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.codeccontext import VideoCodecContext
-    from av.video.stream import VideoStream
-
-_IN_MEMORY = 256 << 20  # bytes of the largest file whose packets are held, to be decoded in part
-_FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
-logging.getLogger("libav").setLevel(logging.CRITICAL)  # a fault is an error of ours, said once
+_MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
+_FILE_FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
+logging.getLogger("libav").setLevel(logging.CRITICAL)  # a fault is raised, and said once
 
 
 class VideoDecodeError(HarError):
@@ -48,20 +43,20 @@ class VideoDecodeError(HarError):
 class Clip:
     """One clip of a video.
 
-    pixels: uint8 [T,H,W,3], RGB, upright. numbers: the frames taken, counted in presentation order.
-    padded: how many of them repeat the last. decoded / declared: frames that decode, and that the
-    header claims (0 = it says nothing). fps: 0.0 where unknown.
+    pixels: uint8 [T,H,W,3], RGB, upright. frame_indices: the T frames, counted in presentation
+    order; the last `num_padded` of them repeat the last frame. num_decoded: frames that decode;
+    num_declared: that the header claims (0 = it says nothing). fps: 0.0 where unknown.
     """
 
     pixels: np.ndarray
-    numbers: tuple[int, ...]
-    padded: int
-    decoded: int
-    declared: int
+    frame_indices: tuple[int, ...]
+    num_padded: int
+    num_decoded: int
+    num_declared: int
     fps: float
 
 
-def clip(
+def decode_clip(
     path: Path | str,
     *,
     frames: int = 16,
@@ -74,49 +69,64 @@ def clip(
 
     size: (H, W). Raises VideoDecodeError, and SamplingError for options that make no sense.
     """
-    return clips(path, ClipSampler(rule, frames, stride), size, keep_partial=keep_partial)[0]
+    sampler = ClipSampler(rule, frames, stride)
+    return decode_clips(path, sampler, size, keep_partial=keep_partial)[0]
 
 
-def clips(
+def decode_clips(
     path: Path | str,
-    sampling: ClipSampler,
+    sampler: ClipSampler,
     size: tuple[int, int],
     *,
     keep_partial: bool = False,
-    whole: bool = False,
-    room: np.ndarray | None = None,
+    decode_all: bool = False,
+    out: np.ndarray | None = None,
 ) -> list[Clip]:
-    """All clips that `sampling` takes of a video, resized straight to `size` (H, W).
+    """All clips that `sampler` takes of a video, resized straight to `size` (H, W).
 
-    keep_partial: take what decoded before a fault, instead of raising. whole: decode every frame
-    even where a short cut would do (the tests compare both). room: uint8 [K*T,H,W,3] to make the
-    pixels in; those of a single clip without padding lie there, others may be copies. Raises
+    keep_partial: take what decoded before a fault, instead of raising. decode_all: decode every
+    frame even where some can be left out (tests compare both). out: uint8 [K*T,H,W,3] for the
+    pixels; those of a single clip without padding lie there, others may be copies. Raises
     VideoDecodeError.
     """
     path = Path(path)
-    if room is None:
-        room = np.empty((sampling.clips * sampling.frames, *size, 3), np.uint8)
+    if out is None:
+        out = np.empty((sampler.clips * sampler.frames, *size, 3), np.uint8)
     try:
-        with contextlib.ExitStack() as opened:
-            stream, decoder = _scan(path, opened, keep_partial)
-            taken = None if whole else _by_pictures(stream, decoder, sampling, room)
-        if taken is None:
-            taken = _by_frames(path, stream, sampling, room, keep_partial)
-    except _FAULTS as error:
+        with contextlib.ExitStack() as stack:
+            scan, decoder = _scan(path, stack, keep_partial)
+            decoded = None if decode_all else _decode_needed(scan, decoder, sampler, out)
+        if decoded is None:
+            decoded = _decode_all(path, scan, sampler, out, keep_partial)
+    except _FILE_FAULTS as error:
         raise VideoDecodeError(f"{path} cannot be decoded ({_reason(error)}).") from error
-    if taken.decoded == 0:
+    if decoded.num_decoded == 0:
         raise VideoDecodeError(f"{path} has no frame that decodes.")
     return [
         Clip(
-            pixels=taken.clip(pick.numbers),
-            numbers=pick.numbers,
-            padded=pick.padded,
-            decoded=taken.decoded,
-            declared=stream.declared,
-            fps=stream.fps,
+            pixels=decoded.select(clip.frame_indices),
+            frame_indices=clip.frame_indices,
+            num_padded=clip.num_padded,
+            num_decoded=decoded.num_decoded,
+            num_declared=scan.num_declared,
+            fps=scan.fps,
         )
-        for pick in sampling.picks(taken.decoded)
+        for clip in sampler.clip_indices(decoded.num_decoded)
     ]
+
+
+def decode_only(path: Path, sampler: ClipSampler) -> int:
+    """Decode what `decode_clips` would and convert nothing: the ceiling of a benchmark.
+
+    -> how many chosen frames came out. Raises VideoDecodeError for what is not MPEG-4 part 2.
+    """
+    with contextlib.ExitStack() as stack:
+        scan, decoder = _scan(path, stack)
+        if scan.pictures is None:
+            raise VideoDecodeError(f"{path} has no pictures that could be left out.")
+        indices = _frame_indices(sampler, len(scan.pictures))
+        packets = _needed_packets(scan.pictures, indices)
+        return sum(frame.pts in indices for packet in packets for frame in decoder.decode(packet))
 
 
 def _reason(error: BaseException) -> str:
@@ -125,29 +135,33 @@ def _reason(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class _Stream:
+class _Scan:
     """What the packets tell. pictures: None where nothing can be left out."""
 
-    packets: int
-    declared: int
+    num_packets: int
+    num_declared: int
     fps: float
     pictures: mpeg4.Pictures | None
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """Finished frames, uint8 [n,H,W,3], their numbers, and how many frames the video has."""
+class _DecodedFrames:
+    """Finished frames, uint8 [n,H,W,3], their indices, and how many frames the video has."""
 
     pixels: np.ndarray
-    numbers: list[int]
-    decoded: int
+    indices: list[int]
+    num_decoded: int
 
-    def clip(self, numbers: tuple[int, ...]) -> np.ndarray:
-        """uint8 [T,H,W,3]: without a copy where the clip is just what was taken."""
-        if tuple(self.numbers) == numbers:
+    def select(self, frame_indices: tuple[int, ...]) -> np.ndarray:
+        """uint8 [T,H,W,3]: no copy where the clip is exactly what was decoded."""
+        if tuple(self.indices) == frame_indices:
             return self.pixels
-        place = {number: at for at, number in enumerate(self.numbers)}
-        return self.pixels[[place[number] for number in numbers]]
+        rows = {index: row for row, index in enumerate(self.indices)}
+        return self.pixels[[rows[index] for index in frame_indices]]
+
+
+def _frame_indices(sampler: ClipSampler, n: int) -> set[int]:
+    return {index for clip in sampler.clip_indices(n) for index in clip.frame_indices}
 
 
 def _open(path: Path) -> InputContainer:
@@ -164,43 +178,40 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _scan(
-    path: Path, opened: contextlib.ExitStack, keep_partial: bool = False
-) -> tuple[_Stream, Any]:
+    path: Path, stack: contextlib.ExitStack, keep_partial: bool = False
+) -> tuple[_Scan, VideoCodecContext]:
     """What the packets tell, and a decoder that has seen none of them yet.
 
-    A RIFF file that ends early is a fault: libavformat would take what is there for all.
+    A RIFF file that ends early is a fault: libavformat would take the part for the whole.
     """
-    data = _whole(path)
-    layout = avi.read(data) if data else None
+    data = _read_riff(path)
+    layout = avi.parse_layout(data) if data else None
     if layout is not None:
-        return _scan_chunks(data, layout), _decoder(layout)
-    if data and not keep_partial and avi.size_said(data) > len(data):
+        pictures = mpeg4.parse_pictures(data, layout.spans)
+        scan = _Scan(len(layout.spans), layout.num_frames, layout.fps, pictures)
+        return scan, _avi_decoder(layout)
+    if data and not keep_partial and avi.declared_size(data) > len(data):
         raise VideoDecodeError(
-            f"{path} is cut off: {len(data):,} of {avi.size_said(data):,} bytes."
+            f"{path} is cut off: {len(data):,} of {avi.declared_size(data):,} bytes."
         )
-    container = opened.enter_context(_open(path))
-    video = _video_stream(container, path)
-    return _scan_stream(container, video, path.stat().st_size), video.codec_context
+    container = stack.enter_context(_open(path))
+    stream = _video_stream(container, path)
+    return _scan_stream(container, stream, path.stat().st_size), stream.codec_context
 
 
-def _whole(path: Path) -> bytes:
-    """The bytes of a RIFF file that fits in memory; of others nothing."""
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, for ever
+def _read_riff(path: Path) -> bytes:
+    """The bytes of a RIFF file that fits in memory; b"" for any other file."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait for ever
         raise VideoDecodeError(f"{path} is not a regular file.")
     with path.open("rb", buffering=0) as file:
-        if file.read(4) != b"RIFF" or about.st_size > _IN_MEMORY:
+        if file.read(4) != b"RIFF" or status.st_size > _MAX_BYTES_IN_MEMORY:
             return b""
         file.seek(0)
         return file.readall()
 
 
-def _scan_chunks(data: bytes, layout: avi.Layout) -> _Stream:
-    found = mpeg4.pictures(data, layout.spans)
-    return _Stream(len(layout.spans), layout.frames, layout.fps, found)
-
-
-def _decoder(layout: avi.Layout) -> VideoCodecContext:
+def _avi_decoder(layout: avi.Layout) -> VideoCodecContext:
     """As libavformat sets it up: FFmpeg takes the encoder's inverse transform from the fourcc."""
     decoder: VideoCodecContext = av.CodecContext.create("mpeg4", "r")
     decoder.codec_tag = layout.fourcc.decode("ascii")
@@ -209,108 +220,93 @@ def _decoder(layout: avi.Layout) -> VideoCodecContext:
     return decoder
 
 
-def _scan_stream(container: InputContainer, video: VideoStream, size: int) -> _Stream:
-    """Read the packets of the stream, and look at those of MPEG-4 if the file fits in memory."""
-    context = video.codec_context
-    simple = context.name == "mpeg4" and size <= _IN_MEMORY
+def _scan_stream(container: InputContainer, stream: VideoStream, num_bytes: int) -> _Scan:
+    """Read the packets of the stream; parse those of MPEG-4 if the file fits in memory."""
+    context = stream.codec_context
+    is_parsed = context.name == "mpeg4" and num_bytes <= _MAX_BYTES_IN_MEMORY
     packets, sizes = [], []
-    for packet in container.demux(video):
+    for packet in container.demux(stream):
         if packet.size:
             sizes.append(packet.size)
-            if simple:
+            if is_parsed:
                 packets.append(bytes(packet))
-    found = None
-    if simple and packets:
+    pictures = None
+    if packets:
         ends = np.cumsum(sizes)
         spans = np.stack([ends - sizes, ends], 1)  # [n,2]
-        found = mpeg4.pictures(b"".join(packets), spans, bytes(context.extradata or b""))
-    return _Stream(
-        packets=len(sizes),
-        declared=int(video.frames),
-        fps=float(video.average_rate or video.guessed_rate or 0),
-        pictures=found,
+        extradata = bytes(context.extradata or b"")
+        pictures = mpeg4.parse_pictures(b"".join(packets), spans, extradata)
+    return _Scan(
+        num_packets=len(sizes),
+        num_declared=int(stream.frames),
+        fps=float(stream.average_rate or stream.guessed_rate or 0),
+        pictures=pictures,
     )
 
 
-def _by_pictures(
-    stream: _Stream, decoder: Any, sampling: ClipSampler, room: np.ndarray
-) -> _Taken | None:
+def _decode_needed(
+    scan: _Scan, decoder: VideoCodecContext, sampler: ClipSampler, out: np.ndarray
+) -> _DecodedFrames | None:
     """Decode only what the chosen frames need; None where that is not possible or goes wrong."""
-    if stream.pictures is None:
+    if scan.pictures is None:
         return None
-    wanted = _wanted(sampling, len(stream.pictures))
-    frames = Frames(room)
+    indices = _frame_indices(sampler, len(scan.pictures))
+    resizer = FrameResizer(out)
     try:
-        for packet in _packets(stream.pictures, wanted):
+        for packet in _needed_packets(scan.pictures, indices):
             for frame in decoder.decode(packet):
-                if frame.is_corrupt:  # what hides the damage depends on the frames before it
+                if frame.is_corrupt:  # what FFmpeg conceals it with depends on the frames before
                     return None
-                if frame.pts in wanted:
-                    frames.add(frame.pts, frame)
-    except _FAULTS:
+                if frame.pts in indices:
+                    resizer.add(frame.pts, frame)
+    except _FILE_FAULTS:
         return None  # a plain decode says what is wrong
-    if set(frames.numbers) != wanted:
+    if set(resizer.indices) != indices:
         return None
-    return _Taken(frames.done(), frames.numbers, len(stream.pictures))
+    return _DecodedFrames(resizer.finish(), resizer.indices, len(scan.pictures))
 
 
-def _packets(stream: mpeg4.Pictures, wanted: set[int]) -> Iterator[av.Packet | None]:
-    """What the decoder needs for those frames, and the None that makes it give out its last.
+def _needed_packets(pictures: mpeg4.Pictures, indices: set[int]) -> Iterator[av.Packet | None]:
+    """The packets that those frames need, and a None that makes the decoder give out its last.
 
-    `Packet(bytes)` has no padding behind it, the decoder reads a little past the end, and frames
-    came out wrong now and then: a packet made by size, then filled, has.
+    A packet is made by size and then filled: `Packet(bytes)` has no padding behind it, the decoder
+    reads a little past the end, and frames came out wrong now and then.
     """
-    used = mpeg4.needed(stream, wanted)
-    spans, numbers = stream.spans[used].tolist(), stream.numbers[used].tolist()
-    for (at, end), number in zip(spans, numbers, strict=True):
-        packet = av.Packet(end - at)
-        packet.update(stream.data[at:end])
-        packet.pts = number  # comes back with the frame
+    needed = mpeg4.needed_pictures(pictures, indices)
+    spans, frame_indices = pictures.spans[needed].tolist(), pictures.frame_indices[needed].tolist()
+    for (start, end), index in zip(spans, frame_indices, strict=True):
+        packet = av.Packet(end - start)
+        packet.update(pictures.data[start:end])
+        packet.pts = index  # comes back with the frame
         yield packet
     yield None
 
 
-def _by_frames(
-    path: Path, stream: _Stream, sampling: ClipSampler, room: np.ndarray, keep_partial: bool
-) -> _Taken:
+def _decode_all(
+    path: Path, scan: _Scan, sampler: ClipSampler, out: np.ndarray, keep_partial: bool
+) -> _DecodedFrames:
     """Decode everything, convert what is chosen; twice where the first count was wrong."""
-    guess = max(1, stream.packets)
-    taken = _pass(path, _wanted(sampling, guess), room, keep_partial)
-    if taken.decoded not in (0, guess):
-        wanted = _wanted(sampling, taken.decoded)
-        if not wanted <= set(taken.numbers):
-            taken = _pass(path, wanted, room, keep_partial)
-    return taken
+    num_guessed = max(1, scan.num_packets)
+    decoded = _decode_once(path, _frame_indices(sampler, num_guessed), out, keep_partial)
+    if decoded.num_decoded not in (0, num_guessed):
+        indices = _frame_indices(sampler, decoded.num_decoded)
+        if not indices <= set(decoded.indices):
+            decoded = _decode_once(path, indices, out, keep_partial)
+    return decoded
 
 
-def _pass(path: Path, wanted: set[int], room: np.ndarray, keep_partial: bool) -> _Taken:
+def _decode_once(
+    path: Path, indices: set[int], out: np.ndarray, keep_partial: bool
+) -> _DecodedFrames:
     """One decode from the first frame to the last."""
-    frames, number = Frames(room), 0
+    resizer, num_decoded = FrameResizer(out), 0
     with _open(path) as container:
         try:
             for frame in container.decode(_video_stream(container, path)):
-                if number in wanted:
-                    frames.add(number, frame)
-                number += 1
-        except _FAULTS:
-            if not (keep_partial and number):
+                if num_decoded in indices:
+                    resizer.add(num_decoded, frame)
+                num_decoded += 1
+        except _FILE_FAULTS:
+            if not (keep_partial and num_decoded):
                 raise
-    return _Taken(frames.done(), frames.numbers, number)
-
-
-def _wanted(sampling: ClipSampler, n: int) -> set[int]:
-    return {number for pick in sampling.picks(n) for number in pick.numbers}
-
-
-def bare(path: Path, sampling: ClipSampler) -> int:
-    """Decode what `clips` would and keep nothing: the ceiling that a benchmark compares with.
-
-    -> how many chosen frames came out. Raises VideoDecodeError for what is not MPEG-4 part 2.
-    """
-    with contextlib.ExitStack() as opened:
-        stream, decoder = _scan(path, opened)
-        if stream.pictures is None:
-            raise VideoDecodeError(f"{path} has no pictures that could be left out.")
-        wanted = _wanted(sampling, len(stream.pictures))
-        packets = _packets(stream.pictures, wanted)
-        return sum(frame.pts in wanted for packet in packets for frame in decoder.decode(packet))
+    return _DecodedFrames(resizer.finish(), resizer.indices, num_decoded)

@@ -241,9 +241,9 @@ def serve() -> None:
         signal.setitimer(signal.ITIMER_REAL, options["timeout"] * 1.5 + 5)
         path, slot = json.loads(line), shared[number % _SLOTS]
         try:
-            clips = decode.clips(
+            clips = decode.decode_clips(
                 path, sampling, size, keep_partial=options["keep_partial"],
-                room=slot.reshape(-1, *size, 3),
+                out=slot.reshape(-1, *size, 3),
             )  # fmt: skip
         except Exception as error:
             _send_all(answers, _framed({"fault": _sentence(error, path)}))

@@ -3,12 +3,12 @@
 UCF101 is XviD/DivX in AVI, and a clip needs few of its pictures. What a picture (VOP) refers to is
 fixed by its type: I nothing, P (and S) the picture of type I, P or S before it, B the two before
 it. So what a set of frames needs is known from 2 bits of each header, and leaving out the rest is
-exact, not a guess.
+exact.
 
-Odd: "packed" streams (3,000 or so files of UCF101) put a P and the B behind it into one packet
-and a stub, a picture that is "not coded", into a later one; we split such packets. FFmpeg decodes
-one picture a packet, so the B in the very last packet is lost, and is no frame here either.
-Whatever is not plainly this (`pictures` gives None) is to be decoded whole.
+"Packed" streams (about 3,000 files of UCF101) put a P and the B behind it into one packet and a
+stub, a picture that is "not coded", into a later one; such packets are split here. FFmpeg decodes
+one picture a packet, so the B in the very last packet is lost, and is no frame here either. A
+stream that is not plainly of this form gives None and is decoded as a whole.
 """
 
 from __future__ import annotations
@@ -18,113 +18,111 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import packet_kernel
+
 _VOP = b"\x00\x00\x01\xb6"
-_DIVX = b"DivX"  # without this in its user data, FFmpeg takes one picture a packet, and so do we
+_DIVX = b"DivX"  # without it in its user data, FFmpeg takes one picture a packet, as is done here
 I_VOP, P_VOP, B_VOP, S_VOP = range(4)
 
 
 class Pictures(NamedTuple):
     """The coded pictures of a stream, in decoding order.
 
-    data: the bytes they lie in. spans: int64 [n,2], start and end there. kinds: int64 [n], one of
-    I_VOP to S_VOP. numbers: int64 [n], which frame each is, in presentation order.
+    data: the bytes they lie in. spans: int64 [n,2], start and end there. pict_types: int64 [n], one
+    of I_VOP to S_VOP. frame_indices: int64 [n], which frame each is, in presentation order.
     """
 
     data: bytes
     spans: np.ndarray
-    kinds: np.ndarray
-    numbers: np.ndarray
+    pict_types: np.ndarray
+    frame_indices: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.kinds)
+        return len(self.pict_types)
 
 
-def pictures(data: bytes, packets: np.ndarray, extradata: bytes = b"") -> Pictures | None:
+def parse_pictures(data: bytes, packets: np.ndarray, extradata: bytes = b"") -> Pictures | None:
     """The coded pictures in `packets` (int64 [n,2], start and end in `data`), or None where the
     stream is not plainly MPEG-4.
 
-    `numbers` counts frames as a plain decode from the first packet gives them out: a picture that
-    is not coded gives no frame. None: no sequence header, a packet without a picture or with more
-    than two, two packed pairs without a stub between, a first picture that is not I, a B without
-    the two pictures it refers to.
+    Frames are counted as a plain decode from the first packet gives them out: a picture that is not
+    coded gives no frame. None: no sequence header, a packet without a picture or with more than
+    two, two packed pairs without a stub between, a first picture that is not I, a B without the two
+    pictures it refers to.
     """
-    from . import packet_kernel
-
-    bits = _first_time_bits(data, packets, extradata)
-    if bits is None:
+    time_bits = _stream_time_bits(data, packets, extradata)
+    if time_bits is None:
         return None
-    spans, kinds = np.empty((2 * len(packets), 2), np.int64), np.empty(2 * len(packets), np.int64)
-    array = np.frombuffer(data, np.uint8)
-    count = packet_kernel.pictures(array, packets, bits, _DIVX in extradata, spans, kinds)
+    spans = np.empty((2 * len(packets), 2), np.int64)
+    pict_types = np.empty(2 * len(packets), np.int64)
+    count = packet_kernel.find_pictures(
+        np.frombuffer(data, np.uint8), packets, time_bits, _DIVX in extradata, spans, pict_types
+    )
     if count < 1:
         return None
-    spans, kinds, numbers = spans[:count], kinds[:count], np.empty(count, np.int64)
-    if not packet_kernel.number(kinds, numbers):
+    spans, pict_types = spans[:count], pict_types[:count]
+    frame_indices = np.empty(count, np.int64)
+    if not packet_kernel.number_frames(pict_types, frame_indices):
         return None
-    return Pictures(data, spans, kinds, numbers)
+    return Pictures(data, spans, pict_types, frame_indices)
 
 
-def needed(stream: Pictures, numbers: Iterable[int]) -> np.ndarray:
-    """The pictures that the frames `numbers` need: int64, places in `stream`, in decoding order."""
-    from . import packet_kernel
+def needed_pictures(pictures: Pictures, frame_indices: Iterable[int]) -> np.ndarray:
+    """The pictures that those frames need: int64, positions in decoding order."""
+    is_chosen = np.zeros(len(pictures), np.bool_)
+    is_chosen[list(frame_indices)] = True
+    needed = packet_kernel.mark_needed(pictures.pict_types, pictures.frame_indices, is_chosen)
+    return np.flatnonzero(needed)
 
-    wanted = np.zeros(len(stream), np.bool_)
-    wanted[list(numbers)] = True
-    return np.flatnonzero(packet_kernel.needed(stream.kinds, stream.numbers, wanted))
 
-
-def _first_time_bits(data: bytes, packets: np.ndarray, extradata: bytes) -> int | None:
+def _stream_time_bits(data: bytes, packets: np.ndarray, extradata: bytes) -> int | None:
     """From the stream's header: in the extradata, or in the first packet that is not a filler."""
-    from .packet_kernel import FILLER
-
-    bits = _time_bits(extradata)
-    for at, end in packets:
-        if bits is not None:
+    time_bits = _time_bits(extradata)
+    for start, end in packets:
+        if time_bits is not None:
             break
-        packet = data[at:end]
-        bits = _time_bits(packet)
-        if len(packet) > FILLER or _VOP in packet:
+        packet = data[start:end]
+        time_bits = _time_bits(packet)
+        if len(packet) > packet_kernel.FILLER or _VOP in packet:
             break
-    return bits
+    return time_bits
 
 
-class _Bits:
+class _BitReader:
     """Reads bits, the highest first; IndexError at the end."""
 
     def __init__(self, data: bytes) -> None:
-        self._value, self._left = int.from_bytes(data, "big"), len(data) * 8
+        self._value, self._num_left = int.from_bytes(data, "big"), len(data) * 8
 
-    def take(self, count: int) -> int:
-        if count > self._left:
+    def read(self, count: int) -> int:
+        if count > self._num_left:
             raise IndexError("end of header")
-        self._left -= count
-        return (self._value >> self._left) & ((1 << count) - 1)
+        self._num_left -= count
+        return (self._value >> self._num_left) & ((1 << count) - 1)
 
 
 def _time_bits(data: bytes) -> int | None:
-    """Width of vop_time_increment, from the VOL header (ISO 14496-2, 6.2.3); None without one.
-
-    None as well for what this short reader does not know: other shapes than rectangular.
-    """
+    """Width of vop_time_increment, from the VOL header (ISO 14496-2, 6.2.3); None without one, and
+    for shapes that are not rectangular."""
     for code in range(0x20, 0x30):
-        at = data.find(bytes((0, 0, 1, code)))
-        if at >= 0:
+        start = data.find(bytes((0, 0, 1, code)))
+        if start >= 0:
             break
     else:
         return None
-    bits = _Bits(data[at + 4 : at + 64])
+    bits = _BitReader(data[start + 4 : start + 64])
     try:
-        bits.take(9)
-        verid = bits.take(7) >> 3 if bits.take(1) else 1
-        if bits.take(4) == 15:
-            bits.take(16)
-        if bits.take(1):
-            bits.take(3)
-            if bits.take(1):
-                bits.take(79)
-        shape = bits.take(2)
-        if shape != 0 or verid > 5 or not bits.take(1):
+        bits.read(9)
+        verid = bits.read(7) >> 3 if bits.read(1) else 1
+        if bits.read(4) == 15:
+            bits.read(16)
+        if bits.read(1):
+            bits.read(3)
+            if bits.read(1):
+                bits.read(79)
+        shape = bits.read(2)
+        if shape != 0 or verid > 5 or not bits.read(1):
             return None
-        return max(1, (bits.take(16) - 1).bit_length())
+        return max(1, (bits.read(16) - 1).bit_length())
     except IndexError:
         return None

@@ -10,7 +10,7 @@ from har.pipeline.sampling import RULES, ClipSampler, SamplingError
 
 
 def _numbers(rule: str, n: int, frames: int, **options: int) -> list[tuple[int, ...]]:
-    return [pick.numbers for pick in ClipSampler(rule, frames, **options).picks(n)]
+    return [pick.frame_indices for pick in ClipSampler(rule, frames, **options).clip_indices(n)]
 
 
 def test_paper_takes_every_step_from_the_first() -> None:
@@ -25,10 +25,10 @@ def test_paper_sees_only_half_of_a_video_of_2t_minus_1_frames_and_uniform_all() 
 
 def test_short_video_repeats_its_last_frame() -> None:
     for rule in ("paper", "uniform"):
-        (pick,) = ClipSampler(rule, 5).picks(3)
-        assert (pick.numbers, pick.padded) == ((0, 1, 2, 2, 2), 2)
-    (pick,) = ClipSampler("dense", 4, stride=2).picks(4)
-    assert (pick.numbers, pick.padded) == ((0, 2, 3, 3), 1)
+        (pick,) = ClipSampler(rule, 5).clip_indices(3)
+        assert (pick.frame_indices, pick.num_padded) == ((0, 1, 2, 2, 2), 2)
+    (pick,) = ClipSampler("dense", 4, stride=2).clip_indices(4)
+    assert (pick.frame_indices, pick.num_padded) == ((0, 2, 3, 3), 1)
 
 
 def test_dense_windows_reach_from_the_first_frame_to_the_last() -> None:
@@ -48,15 +48,15 @@ def test_any_clip_has_t_rising_frames_of_the_video(
     rule: str, n: int, frames: int, stride: int, clips: int
 ) -> None:
     clips = clips if rule == "dense" else 1
-    picks = ClipSampler(rule, frames, stride, clips).picks(n)
+    picks = ClipSampler(rule, frames, stride, clips).clip_indices(n)
     assert len(picks) == clips
     for pick in picks:
-        assert len(pick.numbers) == frames
-        assert list(pick.numbers) == sorted(pick.numbers)
-        assert pick.numbers[0] >= 0
-        assert pick.numbers[-1] < n
-        assert pick.padded == frames - len(set(pick.numbers))
-        assert pick.padded == 0 or pick.numbers[-1] == n - 1
+        assert len(pick.frame_indices) == frames
+        assert list(pick.frame_indices) == sorted(pick.frame_indices)
+        assert pick.frame_indices[0] >= 0
+        assert pick.frame_indices[-1] < n
+        assert pick.num_padded == frames - len(set(pick.frame_indices))
+        assert pick.num_padded == 0 or pick.frame_indices[-1] == n - 1
 
 
 def test_options_that_make_no_clip_are_refused() -> None:
@@ -67,4 +67,4 @@ def test_options_that_make_no_clip_are_refused() -> None:
     with pytest.raises(SamplingError, match="--clips 3 needs '--sampling dense'"):
         ClipSampler("paper", clips=3)
     with pytest.raises(SamplingError, match="no frames"):
-        ClipSampler().picks(0)
+        ClipSampler().clip_indices(0)

@@ -52,7 +52,7 @@ def of_clip(predictor: Predictor, pixels: NDArray[np.uint8]) -> list[Image]:
 
 
 def of_video(predictor: Predictor, path: Path) -> list[Image]:
-    """`of_clip` of a video's (first) clip. Raises GradCamError, or har.pipeline.decode.clips.VideoDecodeError."""
+    """`of_clip` of a video's (first) clip. Raises GradCamError or VideoDecodeError."""
     from .predictor import read_clips
 
     return of_clip(predictor, read_clips(path, predictor.state["preprocessing"])[0])

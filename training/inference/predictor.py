@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import HarError
+from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips
+from ...pipeline.sampling import ClipSampler
 from ...shards.transforms import affine
 from ..input.device_loader import Preprocessing
 from ..runtime import checkpoint, device
@@ -27,8 +29,6 @@ from .windows import Window, slide
 
 if TYPE_CHECKING:
     import torch
-
-SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
 
 
 class PredictionError(HarError):
@@ -123,7 +123,7 @@ class Predictor:
     def choose(self, n: int) -> list[int]:
         """Which of `n` frames make a clip: T numbers, by the rule of the shards, one view."""
         made = self.state["preprocessing"]
-        numbers = np.array(_sampling(made, clips=1).picks(n)[0].numbers)
+        numbers = np.array(_sampling(made, clips=1).clip_indices(n)[0].frame_indices)
         return [int(number) for number in numbers[_stored(made)]]
 
     def top(self, probabilities: NDArray[np.float32], most: int) -> list[tuple[str, float]]:
@@ -162,7 +162,7 @@ def find(given: Sequence[str | Path]) -> list[Path]:
     for item in given:
         path = Path(item)
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES]
         elif glob.has_magic(str(item)) and not path.exists():
             inside = [Path(name) for name in sorted(glob.glob(str(item), recursive=True))]
         else:
@@ -170,7 +170,7 @@ def find(given: Sequence[str | Path]) -> list[Path]:
         if not inside:
             raise PredictionError(
                 f"there is no video in {item}: give video files, or a folder with "
-                f"{', '.join(SUFFIXES[:4])} or the like."
+                f"{', '.join(VIDEO_SUFFIXES[:4])} or the like."
             )
         found.update(dict.fromkeys(inside))
     return list(found)
@@ -180,30 +180,26 @@ def read_clips(path: Path, preprocessing: dict[str, Any]) -> NDArray[np.uint8]:
     """A video -> the clips that its shard would hold, uint8 [V,T,H,W,C], as the model takes them.
 
     preprocessing: of the checkpoint. V is 1 but for the rule "dense", whose windows all count, as
-    in `har-eval --views V`. Raises har.pipeline.decode.clips.VideoDecodeError.
+    in `har-eval --views V`. Raises har.pipeline.decode.VideoDecodeError.
     """
-    from ...pipeline.decode import clips as decode
-
     height, width = preprocessing["clip_shape"][1:3]
     sampling = _sampling(preprocessing)
-    clips = np.stack([clip.pixels for clip in decode.clips(path, sampling, (height, width))])
+    clips = np.stack([clip.pixels for clip in decode_clips(path, sampling, (height, width))])
     return clips[:, _stored(preprocessing)]
 
 
 def read_frames(source: Path | str, *, format: str | None = None) -> Iterator[Frame]:
     """Every frame of a video file, or of a device of FFmpeg's input `format`, in order.
 
-    Raises har.pipeline.decode.clips.VideoDecodeError.
+    Raises har.pipeline.decode.VideoDecodeError.
     """
     import av
-
-    from ...pipeline.decode import clips as decode
 
     number, seconds = 0, 0.0
     try:
         with av.open(str(source), format=format, metadata_errors="replace") as container:
             if not container.streams.video:
-                raise decode.VideoDecodeError(f"{source} has no video stream.")
+                raise VideoDecodeError(f"{source} has no video stream.")
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 25)
             begin: float | None = None
@@ -217,9 +213,9 @@ def read_frames(source: Path | str, *, format: str | None = None) -> Iterator[Fr
                 number += 1
     except (av.FFmpegError, OSError, EOFError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise decode.VideoDecodeError(f"{source} cannot be decoded ({reason}).") from error
+        raise VideoDecodeError(f"{source} cannot be decoded ({reason}).") from error
     if number == 0:
-        raise decode.VideoDecodeError(f"{source} has no frame that decodes.")
+        raise VideoDecodeError(f"{source} has no frame that decodes.")
 
 
 def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device) -> torch.Tensor:
@@ -236,15 +232,11 @@ def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device)
 
 def is_video_fault(error: ValueError) -> bool:
     """Whether an error is about one video, so that the others can go on."""
-    from ...pipeline.decode import clips as decode
-
-    return isinstance(error, decode.VideoDecodeError)
+    return isinstance(error, VideoDecodeError)
 
 
 def _sampling(preprocessing: dict[str, Any], clips: int | None = None) -> Any:
     """The rule that the shards were built with; `clips` instead of its number of views."""
-    from ...pipeline.sampling import ClipSampler
-
     made = preprocessing["sampling"]
     return ClipSampler(
         made["rule"],

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import HarError
+from ...pipeline.decode import VIDEO_SUFFIXES
 from ..plots.curves import NAMES
 from . import grad_cam, serve_page, upload
-from .predictor import SUFFIXES, Predictor
+from .predictor import Predictor
 from .sandbox import Sandbox, SandboxError
 from .upload import Limits, UploadError
 
@@ -129,9 +130,9 @@ class Service:
 def _name(given: str) -> tuple[str, str]:
     """A client's file name -> its last part, to show, and the suffix that it ends in."""
     name = given.replace("\\", "/").rsplit("/", 1)[-1][:120]
-    suffix = next((one for one in SUFFIXES if name.lower().endswith(one)), None)
+    suffix = next((one for one in VIDEO_SUFFIXES if name.lower().endswith(one)), None)
     if suffix is None or len(name) == len(suffix):
-        raise _Refused(415, f"{name} is not taken: send one of {', '.join(SUFFIXES)}.")
+        raise _Refused(415, f"{name} is not taken: send one of {', '.join(VIDEO_SUFFIXES)}.")
     return name, suffix
 
 

@@ -11,7 +11,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from .predictor import SUFFIXES
+from ...pipeline.decode import VIDEO_SUFFIXES
 
 STYLE = """
 :root{color-scheme:light;--ink:#1d2430;--soft:#5a6675;--line:#dfe4ea;--accent:#0b5c93}
@@ -113,7 +113,7 @@ def refusal(sentence: str, again: tuple[int, int]) -> str:
 
 
 def _form(megabytes: int, seconds: int) -> str:
-    types = ",".join(SUFFIXES)
+    types = ",".join(VIDEO_SUFFIXES)
     return (
         f'<form action="/predict" method="post" enctype="multipart/form-data"'
         f' data-most="{megabytes * 1_000_000}">'

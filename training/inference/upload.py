@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import HarError
 
-# FFmpeg's demuxers for what `predict.SUFFIXES` lists, and nothing that points to other files
+# FFmpeg's demuxers for VIDEO_SUFFIXES, and nothing that points to other files
 FORMATS = ("avi", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpeg", "mpegts", "asf", "flv")
 _MOST_PIXELS = 4096 * 2304  # of a frame
 _MOST_RATE = 120  # frames a second

@@ -65,7 +65,7 @@ def test_set_holds_what_the_decoder_gives(videos: Path, undisturbed: Path) -> No
     reader = ClipReader(clips)
     for sample, key in enumerate(clips.keys()):
         row, name = clips.index[sample], key.split("_")[1]
-        alone = decode.clip(videos / name / f"{key}.avi", frames=4, size=SIZE)
+        alone = decode.decode_clip(videos / name / f"{key}.avi", frames=4, size=SIZE)
         np.testing.assert_array_equal(reader.read(sample), alone.pixels)
         assert clips.classes[row["label"]] == name
         assert clips.groups[row["group"]] == f"{name}/{key.split('_')[2]}"
@@ -222,11 +222,11 @@ def _hook(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
         "import os, har.pipeline.decode.clips as d\n"
-        "plain = d.clips\n"
+        "plain = d.decode_clips\n"
         "def clips(path, *a, **k):\n"
         f"    {line}\n"
         "    return plain(path, *a, **k)\n"
-        "d.clips = clips\n"
+        "d.decode_clips = clips\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
 

@@ -88,7 +88,7 @@ def test_a_folder_without_the_right_to_write(videos: Path, tmp_path: Path) -> No
 
 _NO_MEMORY = """
 import resource, har.pipeline.decode.clips as d
-plain = d.clips
+plain = d.decode_clips
 def clips(path, *a, **k):
     if "g02_c01" in str(path):
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -97,7 +97,7 @@ def clips(path, *a, **k):
         return plain(path, *a, **k)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-d.clips = clips
+d.decode_clips = clips
 """
 
 

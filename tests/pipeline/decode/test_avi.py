@@ -24,10 +24,10 @@ def _demuxed(path: Path) -> tuple[list[bytes], float, int, int, int]:
 
 def _assert_the_same(path: Path) -> None:
     data = path.read_bytes()
-    layout = avi.read(data)
+    layout = avi.parse_layout(data)
     assert layout is not None
     packets = [data[start:end] for start, end in layout.spans]
-    assert _demuxed(path) == (packets, layout.fps, layout.frames, layout.width, layout.height)
+    assert _demuxed(path) == (packets, layout.fps, layout.num_frames, layout.width, layout.height)
 
 
 KINDS = ("mpeg4_b.avi", "mpeg4_odd_size.avi", "ntsc.avi", "sound.avi", "one_frame.avi")
@@ -47,7 +47,7 @@ def test_every_real_clip_is_read_and_reads_the_same(real_clips: Path) -> None:
 @pytest.mark.real
 def test_real_odd_files_are_left_to_libavformat_or_read_the_same(real_clips: Path) -> None:
     for path in sorted((real_clips / "odd").iterdir()):
-        if avi.read(path.read_bytes()) is not None:
+        if avi.parse_layout(path.read_bytes()) is not None:
             _assert_the_same(path)
 
 
@@ -67,34 +67,43 @@ def test_anything_but_the_plain_form_is_left_to_libavformat(tmp_path: Path) -> N
         "not AVI": b"RIFX" + data[4:],
         "nothing": b"",
     }
-    assert avi.read(data) is not None
+    assert avi.parse_layout(data) is not None
     for name, bytes_ in damaged.items():
-        assert avi.read(bytes_) is None, name
+        assert avi.parse_layout(bytes_) is None, name
 
 
 def test_a_cut_header_is_left_to_libavformat(tmp_path: Path) -> None:
     data = made_videos.write(tmp_path / "plain.avi").read_bytes()
     for length in range(12, data.index(b"movi"), 7):
         cut = data[:4] + (length - 8).to_bytes(4, "little") + data[8:length]
-        assert avi.read(cut) is None
+        assert avi.parse_layout(cut) is None
 
 
 @pytest.mark.real
 def test_the_bare_decoder_gives_the_pixels_of_a_plain_decode(real_clips: Path) -> None:
     path = next((real_clips / "ucf101").rglob("v_YoYo_g01_c01.avi"))
-    assert avi.read(path.read_bytes()) is not None
+    assert avi.parse_layout(path.read_bytes()) is not None
     short, plain = (
-        clips.clips(path, clips.ClipSampler(), (64, 80), whole=whole)[0] for whole in (False, True)
+        clips.decode_clips(path, clips.ClipSampler(), (64, 80), decode_all=decode_all)[0]
+        for decode_all in (False, True)
     )
     assert (short.pixels == plain.pixels).all()
 
 
-def _answer(path: Path, *, whole: bool) -> tuple[object, ...]:
+def _answer(path: Path, *, decode_all: bool) -> tuple[object, ...]:
     try:
-        clip = clips.clips(path, clips.ClipSampler(frames=4), (24, 30), whole=whole)[0]
+        clip = clips.decode_clips(
+            path, clips.ClipSampler(frames=4), (24, 30), decode_all=decode_all
+        )[0]
     except clips.VideoDecodeError:
         return ("no clip",)
-    return (clip.decoded, clip.declared, clip.fps, clip.numbers, clip.pixels.tobytes())
+    return (
+        clip.num_decoded,
+        clip.num_declared,
+        clip.fps,
+        clip.frame_indices,
+        clip.pixels.tobytes(),
+    )
 
 
 def test_damage_outside_the_pictures_changes_nothing_or_is_seen(tmp_path: Path) -> None:
@@ -104,7 +113,7 @@ def test_damage_outside_the_pictures_changes_nothing_or_is_seen(tmp_path: Path) 
     outside = [*range(sound.index(b"movi") + 12), *range(sound.index(b"idx1"), len(sound))]
     for at in rng.choice(outside, 120, replace=False).tolist():
         bad.write_bytes(sound[:at] + bytes([rng.integers(256)]) + sound[at + 1 :])
-        assert _answer(bad, whole=False) == _answer(bad, whole=True), at
+        assert _answer(bad, decode_all=False) == _answer(bad, decode_all=True), at
 
 
 def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
@@ -113,8 +122,8 @@ def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
     first = data.index(b"00dc", data.index(b"movi"))
     data[first + 200 : first + 260] = bytes(60)  # in the first picture
     path.write_bytes(data)
-    assert avi.read(bytes(data)) is not None
-    assert _answer(path, whole=False) == _answer(path, whole=True)
+    assert avi.parse_layout(bytes(data)) is not None
+    assert _answer(path, decode_all=False) == _answer(path, decode_all=True)
 
 
 def test_a_file_cut_off_is_rejected_unless_what_is_there_is_wanted(tmp_path: Path) -> None:
@@ -123,5 +132,5 @@ def test_a_file_cut_off_is_rejected_unless_what_is_there_is_wanted(tmp_path: Pat
     cut.write_bytes(data[: len(data) // 2])
     said = rf"cut\.avi is cut off: {len(data) // 2:,} of {len(data):,} bytes"
     with pytest.raises(clips.VideoDecodeError, match=said):
-        clips.clip(cut)
-    assert 0 < clips.clip(cut, keep_partial=True).decoded < 40
+        clips.decode_clip(cut)
+    assert 0 < clips.decode_clip(cut, keep_partial=True).num_decoded < 40

@@ -1,31 +1,27 @@
 """har-predict: what it finds, prints and survives; and that a video's file and its clip in the
 shards give the same answer.
 
-`decoder` stands in for `har.pipeline.decode.clips` where a test is not about decoding: a "video" is then a
+`decoder` stands in for `decode_clips` where a test is not about decoding: a "video" is then a
 file that holds the number of a clip in the shards.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from made_shards import CLASSES, make_run, make_shards
 
+from har.pipeline.decode import VideoDecodeError, decode_clip
 from har.shards.format import shard_set
 from har.shards.format.reader import ClipReader
 from har.training.evaluation import evaluate
 from har.training.inference import predict_command, predictor
 from har.training.plots import curves
-
-
-class _VideoError(ValueError):
-    pass
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +41,7 @@ def run(tmp_path: Path, clips: shard_set.Manifest) -> Path:
 
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[dict]:
-    """The calls of `har.pipeline.decode.clips.clips`."""
-    from har import pipeline
-
+    """The calls of `decode_clips`."""
     calls: list[dict] = []
 
     def decode(path: Path, sampling: Any, size: tuple[int, int]) -> list[SimpleNamespace]:
@@ -55,16 +49,13 @@ def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[
         try:
             sample = int(Path(path).read_text())
         except (OSError, ValueError) as error:
-            raise _VideoError(f"{path} cannot be decoded.") from error
+            raise VideoDecodeError(f"{path} cannot be decoded.") from error
         reader = ClipReader(clips)
         pixels = reader.read(sample)
         reader.close()
         return [SimpleNamespace(pixels=pixels)]
 
-    module = ModuleType("har.pipeline.decode.clips")
-    module.__dict__.update(clips=decode, VideoDecodeError=_VideoError)
-    monkeypatch.setitem(sys.modules, "har.pipeline.decode.clips", module)
-    monkeypatch.setattr(pipeline, "decode", module, raising=False)
+    monkeypatch.setattr(predictor, "decode_clips", decode)
     return calls
 
 
@@ -105,13 +96,11 @@ SMALL = {
 def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
     tmp_path: Path, synthetic_videos: Path, model: str
 ):
-    from har.pipeline.decode import clips as decode
-
     files = {path.stem: path for path in sorted(synthetic_videos.rglob("*.avi"))}
     names = tuple(sorted({key.split("_")[1] for key in files})[:2])
 
     def draw(key: str) -> np.ndarray:
-        return decode.clip(files[key], frames=6, size=(36, 48)).pixels
+        return decode_clip(files[key], frames=6, size=(36, 48)).pixels
 
     clips = make_shards(
         tmp_path / "shards", shape=(6, 36, 48, 3), classes=names, clips=1, draw=draw
