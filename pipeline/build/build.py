@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -30,6 +31,8 @@ from .storage import LocalFolder
 
 REJECTS_SHARE, REJECTS_LEAST = 0.01, 10
 _PLAN = f"{BUILD}/plan.json"
+_FILES = "|".join(map(re.escape, (INDEX, MANIFEST, REJECTS)))
+_TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|{_FILES})\..*tmp")
 
 
 def build(
@@ -162,9 +165,9 @@ def _prepare(plan: Plan, out: Folder) -> None:
 
 
 def _sweep(out: Folder, names: list[str]) -> None:
-    """Remove the temporary files of a run that was killed."""
+    """Remove the temporary files of a build that was killed, and no other file of that kind."""
     for name in names:
-        if name.startswith(".") and name.endswith(".tmp"):
+        if _TEMPORARY.fullmatch(name):
             out.remove(name)
 
 

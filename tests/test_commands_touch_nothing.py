@@ -1,0 +1,166 @@
+"""Every command leaves all files but its own as they were: the user's, and everybody else's.
+
+Commands run with a fresh home, temporary folder and working folder, in which files with names that
+libraries like (`data/`, `chunks/`, `.cache/`, `*.tmp`, ...) stand beside and inside every input and
+output. LitData's `optimize` emptied the folders /tmp/data and /tmp/chunks of whoever ran
+har-bench-loader; this is the test that would have shown it. What may be written: docs/files.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_server import CommandServer
+
+NAMES = (
+    "data/kept", "chunks/kept", "cache/kept", ".cache/kept", ".cache/har/kept",
+    ".cache/matplotlib/kept", ".cache/torch/hub/kept", ".config/kept", ".lightning/chunks/kept",
+    "runs/kept", "reports/kept", "reports/latest/kept", "models/kept.py", "training/kept.py",
+    "litdata/kept", "mds/kept", "videos/kept", "shards/kept", "gradio/kept",
+    "dask-worker-space/kept", "dask-scratch-space/kept", "torchinductor_root/kept", "lib/kept",
+    "har-kept/kept", "index.json", "manifest.json", "kept.tmp", ".kept.tmp", "kept.txt",
+)  # fmt: skip
+# What libraries may add in a new home, whatever the command (docs/files.md).
+CACHES = ("home/.cache/matplotlib/", "home/.config/matplotlib/")
+TINY_MODEL = "--model convlstm --model-options hidden=[4],stem_channels=4"
+Snapshot = dict[str, tuple[int, bytes]]
+
+
+class World:
+    """Folders `tmp`, `home` and `work` full of other people's files, and commands run in them."""
+
+    def __init__(self, root: Path, log: Path) -> None:
+        self.root, self._log = root, log
+        self.work = root / "work"
+        self._kept: set[str] = set()
+        for folder in ("tmp", "home", "work"):
+            (root / folder).mkdir(parents=True)
+            self.plant(folder)
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(root / "home"), "TMPDIR": str(root / "tmp"),
+            "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "2000",
+        }  # fmt: skip
+        self._server = CommandServer(self.work, environment)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def plant(self, folder: str, names: tuple[str, ...] = NAMES) -> None:
+        """Put files that must stay into `folder`, where they are not there already."""
+        for name in names:
+            path = self.root / folder / name
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{folder}/{name}")
+                self._kept.add(str(path.relative_to(self.root)))
+
+    def check(
+        self,
+        line: str,
+        own: tuple[str, ...] = (),
+        *,
+        exit_code: int = 0,
+        settings: dict[str, object] | None = None,
+    ) -> str:
+        """Run the command `line` in `work`; -> its output. own: paths below `work` it may write."""
+        with self.unchanged(own):
+            self._server.start(shlex.split(line), self._log, settings)
+            code = self._server.wait()
+            text = self._log.read_text()
+            assert code == exit_code, text
+        return text
+
+    @contextlib.contextmanager
+    def unchanged(self, own: tuple[str, ...] = ()) -> Iterator[None]:
+        """What the block changes, adds or removes is below `own` (of `work`) or one of CACHES."""
+        before = self._snapshot()
+        yield
+        after = self._snapshot()
+        changed = {path for path in before.keys() | after if before.get(path) != after.get(path)}
+        allowed = (*(f"work/{path}" for path in own), *CACHES)
+        assert not sorted(path for path in changed if not path.startswith(allowed))
+        assert not sorted(changed & self._kept)
+        assert not [path for path in after.keys() - before if path.endswith((".tmp", ".part"))]
+
+    def _snapshot(self) -> Snapshot:
+        """Every file, and every empty folder, by its path below the root."""
+        snapshot = {}
+        for path in self.root.rglob("*"):
+            name = str(path.relative_to(self.root))
+            if not path.is_dir():
+                snapshot[name] = (path.stat().st_mtime_ns, path.read_bytes())
+            elif not any(path.iterdir()):
+                snapshot[f"{name}/"] = (0, b"")
+        return snapshot
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """With videos in data/videos, a shard set in data/shards, a tested run in runs/convlstm."""
+    made = World(tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("log") / "output.txt")
+    try:
+        made.check("har-shards synthetic data/videos --groups 5 --clips 1", ("data/videos/",))
+        made.plant("work/data/videos")
+        build = "har-shards build data/videos --out data/shards --frames 4 --size 32x40"
+        made.check(build, ("data/shards/",))
+        made.plant("work/data/shards")
+        made.check(f"har-train {TINY_MODEL} --frames 4 --size 28 --epochs 1", ("runs/convlstm/",))
+        made.plant("work/runs/convlstm")
+        made.check("har-eval runs/convlstm", ("runs/convlstm/",))
+        yield made
+    finally:
+        made.close()
+
+
+VIDEO = "data/videos/SwipeUp/v_SwipeUp_g01_c01.avi"
+COMMANDS = {  # a line: what it may write below the working folder
+    "har-shards synthetic data/videos --groups 5 --clips 1": ("data/videos/",),
+    "har-shards build data/videos --out data/shards --frames 4 --size 32x40": (),
+    "har-shards info data/shards --split grouped": (),
+    "har-shards verify data/shards": (),
+    "har-shards preview data/shards": ("sheet.png",),
+    "har-train --resume runs/convlstm --epochs 2": ("runs/convlstm/",),
+    "har-eval runs/convlstm": ("runs/convlstm/",),
+    f"har-predict runs/convlstm {VIDEO} --window 0.5 --timeline t.png --annotate a.mp4 --cam c.gif":
+        ("t.png", "a.mp4", "c.gif"),
+    "har-export runs/convlstm -o net.pt2": ("net.pt2",),
+    "har-report runs/convlstm --cards": ("reports/latest/", "runs/convlstm/MODEL_CARD.md"),
+    "har-models list": (),
+    "har-models show convlstm --plot net.svg": ("net.svg",),
+}  # fmt: skip
+SLOW_COMMANDS = {
+    "har-export runs/convlstm -o net.onnx": ("net.onnx",),
+    "har-doctor": (),
+}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_it_writes_what_it_names_and_nothing_else(world: World, line: str) -> None:
+    world.check(line, COMMANDS[line])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SLOW_COMMANDS)
+def test_slow_ones_write_what_they_name_and_nothing_else(world: World, line: str) -> None:
+    world.check(line, SLOW_COMMANDS[line])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "har-shards build data/videos --out .",
+        "har-shards build data/videos --out data/shards --frames 8",
+        "har-shards build nowhere --out data/other",
+        f"har-train {TINY_MODEL} --frames 4 --size 28 --out runs/convlstm",
+        f"har-train {TINY_MODEL} --frames 9 --size 28 --out runs/other",
+        "har-report runs/kept -o reports",
+        "har-export runs/convlstm -o data",
+    ],
+)
+def test_a_mistake_changes_nothing(world: World, line: str) -> None:
+    world.check(line, exit_code=2)
