@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from har.training.evaluation import scores
-from har.training.plots import curves
+from har.training.plots import DISPLAY_NAMES
 
 CLASSES = ["Punch", "Wave", "YoYo"]
 SPLIT = {"name": "grouped", "digest": "abcd1234abcd1234", "seed": 0, "leak": 0.0}
@@ -94,7 +94,7 @@ def make(
         "split": split,
         "classes": classes,
     }
-    share = 0.95 - 0.04 * list(curves.NAMES).index(model) if right is None else right
+    share = 0.95 - 0.04 * list(DISPLAY_NAMES).index(model) if right is None else right
     tested = evaluation(folder, model, best["epoch"], split, classes, share)
     settings = {"model": model, "seed": seed, "batch_size": 8, "frames": 16, "weights": "none"}
     write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

@@ -29,8 +29,7 @@ from ...shards.format.shard_set import Manifest
 from ...shards.loading.batch_builder import views_in
 from ...shards.loading.batch_sampler import BatchSampler
 from ..input.device_loader import DeviceBatch, DeviceLoader, Preprocessing
-from ..plots import classes
-from ..plots.curves import NAMES
+from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_examples
 from ..runtime import checkpoint, device, progress
 from ..step import forward
 from . import scores
@@ -282,21 +281,21 @@ def _write(run: Path, result: dict[str, Any], clips: Manifest) -> None:
     rows.writeheader()
     rows.writerows(result["per_class"])
     write_atomically(run / f"per_class{tail}.csv", table.getvalue().encode())
-    title = f"{NAMES.get(result['model'], result['model'])} on {result['on']}"
+    title = f"{DISPLAY_NAMES.get(result['model'], result['model'])} on {result['on']}"
     names = [row["class"] for row in result["per_class"]]
     matrix = np.array(result["confusion"])
-    classes.confusion(run / f"confusion{tail}.png", matrix, names, title)
+    plot_confusion(run / f"confusion{tail}.png", matrix, names, title)
     _write_examples(run / f"examples{tail}.png", result, clips)
     write_atomically(run / f"eval{tail}.json", (json.dumps(result, indent=1) + "\n").encode())
 
 
 def _write_examples(path: Path, result: dict[str, Any], clips: Manifest) -> None:
     """Strips of frames: the surest right and the surest wrong answers."""
-    chosen = classes.choose_examples(result["predictions"])
+    chosen = choose_examples(result["predictions"])
     row_of = {key: row for row, key in enumerate(clips.keys())}
     reader = ClipReader(clips)
     try:
         pixels = [reader.read(row_of[one["key"]]) for one in chosen]
     finally:
         reader.close()
-    classes.examples(path, chosen, pixels)
+    plot_examples(path, chosen, pixels)

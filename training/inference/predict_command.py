@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plots import timeline
+from ..plots import check_timeline_path, plot_timeline
 from . import annotate, camera, windows
 from . import grad_cam as cam
 from . import predictor as predict
@@ -112,7 +112,7 @@ def _check_free(option: str, files: Sequence[Path], videos: Sequence[Path]) -> N
     over = next((file for file in files if file.resolve() in sources), None)
     if over is not None:
         raise PredictionError(f"--{option} {over} is one of the videos: give another name.")
-    check = {"timeline": timeline.check_name, "annotate": annotate.check_name}
+    check = {"timeline": check_timeline_path, "annotate": annotate.check_name}
     check.get(option, cam.check_name)(files[0])
 
 
@@ -144,7 +144,10 @@ def _draw(
     files: dict[str, Path],
 ) -> None:
     if "timeline" in files:
-        timeline.write(files["timeline"], found, pieces, predictor.classes, path.name)
+        moments = list(windows.moments(found))  # not merged: a row shows every change
+        borders = [moments[0].start, *(moment.end for moment in moments)]
+        probabilities = [moment.probabilities for moment in moments]
+        plot_timeline(files["timeline"], borders, probabilities, predictor.classes, path.name)
     if "annotate" in files:
         frames = predict.read_frames(path)
         annotate.write(files["annotate"], frames, pieces, predictor.classes)

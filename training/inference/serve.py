@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import HarError
 from ...pipeline.decode import VIDEO_SUFFIXES
-from ..plots.curves import NAMES
+from ..plots import DISPLAY_NAMES
 from . import grad_cam, serve_page, upload
 from .predictor import Predictor
 from .sandbox import Sandbox, SandboxError
@@ -162,7 +162,7 @@ def application(service: Service, hosts: list[str]) -> Starlette:
     from starlette.routing import Route
 
     known = service.predictor
-    about = f"{NAMES[known.model_name]} answers with one of {len(known.classes)} classes."
+    about = f"{DISPLAY_NAMES[known.model_name]} answers with one of {len(known.classes)} classes."
 
     async def index(request: Request) -> Response:
         return HTMLResponse(serve_page.form(about, *service.again), headers=_HEADERS)

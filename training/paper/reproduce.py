@@ -22,9 +22,9 @@ from pathlib import Path
 
 from ...errors import HarError
 from ..config import Config
-from ..plots.curves import NAMES
+from ..plots import DISPLAY_NAMES
 
-MODELS = tuple(NAMES)  # R3D first: missing weights then show within minutes
+MODELS = tuple(DISPLAY_NAMES)  # R3D first: missing weights then show within minutes
 
 
 class ReproduceError(HarError):

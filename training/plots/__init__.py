@@ -1,1 +1,28 @@
-"""Figures: curves, classes, filters, timelines."""
+"""Pictures with matplotlib: curves of training, results by class, filters, timelines.
+
+It imports nothing else of `har.training`, so every part of it may draw.
+"""
+
+from .classes import choose_examples, plot_class_accuracy, plot_confusion, plot_examples
+from .curves import Curves, plot_all_curves, plot_costs, plot_model_curves
+from .filters import plot_filters
+from .style import DISPLAY_NAMES, new_figure, svg_copies
+from .timeline import TimelineError, check_timeline_path, plot_timeline
+
+__all__ = [
+    "DISPLAY_NAMES",
+    "Curves",
+    "TimelineError",
+    "check_timeline_path",
+    "choose_examples",
+    "new_figure",
+    "plot_all_curves",
+    "plot_class_accuracy",
+    "plot_confusion",
+    "plot_costs",
+    "plot_examples",
+    "plot_filters",
+    "plot_model_curves",
+    "plot_timeline",
+    "svg_copies",
+]

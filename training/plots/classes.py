@@ -1,103 +1,96 @@
-"""Pictures of answers: confusion matrix, accuracy by class, and examples as strips of frames.
+"""Pictures of predictions: confusion matrix, accuracy by class, and examples as strips of frames.
 
-Odd: the first two grow with the number of classes instead of shrinking their text, so that they
-are read as well at 101 classes as at 3; a page that shows them lets the large ones scroll.
+The first two grow with the number of classes instead of shrinking their text, so that 101 classes
+are as readable as 3; a page that shows them lets the large ones scroll.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from numpy.typing import NDArray
 
-from .curves import look, write_picture
+from .style import model_style, new_figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
-_FRAMES = 6  # of a clip in a strip
+_MAX_COUNTS = 25  # classes; above, a cell is too small for its count
+_EXAMPLE_FRAMES = 6  # of a clip in a strip
 
 
-def confusion(path: Path, matrix: NDArray, classes: Sequence[str], title: str) -> Path:
+def plot_confusion(path: Path, matrix: NDArray, classes: Sequence[str], title: str) -> Path:
     """Confusion [K,K] (row = true class) as shares of each row; every class is named.
 
-    Counts are written into the cells up to 25 classes; above, the picture grows with K so that
-    the names stay readable (2,900 pixels wide at 101 classes).
+    Up to 25 classes the counts stand in the cells; above, the picture grows with K (2,900 pixels
+    wide at 101 classes).
     """
     matrix = np.asarray(matrix, np.int64)
-    number = len(classes)
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 2.6 + (0.42 if number <= 25 else 0.115) * number
-    side = max(side, 4.4)
-    small = 9 if number <= 25 else 6.5
-    upright = number > 4 or max(map(len, classes)) > 8
-    from matplotlib.colors import PowerNorm
-
-    def draw(figure: Figure) -> None:
+    K = len(classes)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = max(4.4, 2.6 + (0.42 if K <= _MAX_COUNTS else 0.115) * K)  # inches
+    fontsize = 9 if K <= _MAX_COUNTS else 6.5
+    upright = K > 4 or max(map(len, classes)) > 8
+    with new_figure(path, side, side * (0.94 if upright else 0.8)) as figure:
         axes = figure.subplots()
-        # one clip of 25 wrong is 0.04: on a linear scale it would be as white as none
-        picture = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
+        # square root: one clip of 25 is 0.04, which a linear scale would show as white as 0
+        image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
         axes.set_title(title)
         axes.set_xlabel("Predicted class")
         axes.set_ylabel("True class")
-        axes.set_xticks(
-            range(number), classes, fontsize=small, rotation=90 if upright else 0, ha="center"
-        )
-        axes.set_yticks(range(number), classes, fontsize=small)
+        rotation = 90 if upright else 0
+        axes.set_xticks(range(K), classes, fontsize=fontsize, rotation=rotation, ha="center")
+        axes.set_yticks(range(K), classes, fontsize=fontsize)
         axes.tick_params(length=0)
-        axes.grid(False)
-        _cell_lines(axes, number)
-        if number <= 25:
-            _counts(axes, matrix, share)
-        bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=25, pad=0.02)
+        _draw_cell_lines(axes, K)
+        if K <= _MAX_COUNTS:
+            _draw_counts(axes, matrix, shares)
+        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.02)
         bar.set_label("Share of the true class\n(square-root scale)")
         bar.outline.set_visible(False)
+    return path
 
-    return write_picture(path, (side, side * (0.94 if upright else 0.8)), draw)
 
-
-def _cell_lines(axes: Axes, number: int) -> None:
+def _draw_cell_lines(axes: Axes, K: int) -> None:
     """Thin lines between the cells lead the eye from a cell to its names."""
-    edges = np.arange(-0.5, number)
+    edges = np.arange(-0.5, K)
     axes.set_xticks(edges, minor=True)
     axes.set_yticks(edges, minor=True)
-    axes.grid(True, which="minor", color="#e6ebf1", linewidth=0.3 if number > 25 else 0.8)
+    axes.grid(False)
+    axes.grid(True, which="minor", color="#e6ebf1", linewidth=0.8 if K <= _MAX_COUNTS else 0.3)
     axes.tick_params(which="minor", length=0)
 
 
-def _counts(axes: Axes, matrix: NDArray, share: NDArray) -> None:
+def _draw_counts(axes: Axes, matrix: NDArray, shares: NDArray) -> None:
     for row, column in zip(*np.nonzero(matrix), strict=True):
-        colour = "white" if share[row, column] > 0.35 else "#222222"
+        color = "white" if shares[row, column] > 0.35 else "#222222"
         text = str(matrix[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
 
 
-def per_class(
+def plot_class_accuracy(
     path: Path,
     classes: Sequence[str],
     recalls: Mapping[str, Sequence[float]],
     models: Sequence[str],
 ) -> Path:
-    """Accuracy of each class (its recall), one mark a run; hardest class on top.
+    """Accuracy of each class (its recall), one marker a label; hardest class on top.
 
-    recalls: label of the run -> K values; models: the model of each run, in the same order.
+    recalls: label -> K values; models: the model of each label, in the same order.
     """
     order = np.argsort(np.mean(list(recalls.values()), axis=0), kind="stable")
     rows = np.arange(len(classes))
-
-    def draw(figure: Figure) -> None:
+    row_height = max(0.2, 0.07 * len(recalls)) if len(rows) <= 30 else 0.17  # inches
+    # equal values would hide each other: each label has its own height within the row
+    offsets = np.linspace(-0.24, 0.24, len(recalls)) if len(recalls) > 1 else [0.0]
+    with new_figure(path, 4.8, 1.4 + row_height * len(rows)) as figure:
         axes = figure.subplots()
-        # runs that agree would hide each other: each gets its own height within the row
-        offsets = np.linspace(-0.24, 0.24, len(recalls)) if len(recalls) > 1 else [0.0]
         for (label, values), model, offset in zip(recalls.items(), models, offsets, strict=True):
-            colour, marker = look(model)
-            at = np.asarray(values)[order]
-            axes.plot(at, rows + offset, linestyle="none", marker=marker, color=colour, label=label)
+            color, marker = model_style(model)
+            style: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": color}
+            axes.plot(np.asarray(values)[order], rows + offset, label=label, **style)
         axes.set_yticks(rows, [classes[i] for i in order], fontsize=9 if len(rows) <= 30 else 8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(-0.03, 1.03)
@@ -106,41 +99,37 @@ def per_class(
         for edge in rows[:-1] + 0.5:
             axes.axhline(edge, color="#e4e4e4", linewidth=0.8, zorder=0)
         figure.legend(loc="outside lower center", ncols=2)
-
-    height = max(0.2, 0.07 * len(recalls)) if len(classes) <= 30 else 0.17
-    return write_picture(path, (4.8, 1.4 + height * len(classes)), draw)
+    return path
 
 
-def choose_examples(predictions: Sequence[Mapping[str, Any]], each: int = 3) -> list[dict]:
-    """Of eval.json's predictions: the surest right ones, of different classes, then the surest
-    wrong ones; up to `each` of both."""
-    surest = sorted(predictions, key=lambda one: (-one["probability"], one["key"]))
-    right: dict[str, dict] = {}
-    for one in surest:
-        if one["true"] == one["predicted"]:
-            right.setdefault(one["true"], dict(one))
-    wrong = [dict(one) for one in surest if one["true"] != one["predicted"]]
-    return list(right.values())[:each] + wrong[:each]
+def choose_examples(predictions: Sequence[Mapping[str, Any]], count: int = 3) -> list[dict]:
+    """Of eval.json's predictions: the surest correct ones, of different classes, then the surest
+    wrong ones; up to `count` of both."""
+    surest = sorted(predictions, key=lambda row: (-row["probability"], row["key"]))
+    correct: dict[str, dict] = {}
+    for row in surest:
+        if row["true"] == row["predicted"]:
+            correct.setdefault(row["true"], dict(row))
+    wrong = [dict(row) for row in surest if row["true"] != row["predicted"]]
+    return list(correct.values())[:count] + wrong[:count]
 
 
-def examples(
-    path: Path, predictions: Sequence[Mapping[str, Any]], pixels: Sequence[NDArray[np.uint8]]
+def plot_examples(
+    path: Path, predictions: Sequence[Mapping[str, Any]], clips: Sequence[NDArray[np.uint8]]
 ) -> Path:
-    """One strip of frames a prediction (clips uint8 [T,H,W,C]), its answer above it."""
-
-    def draw(figure: Figure) -> None:
+    """One strip of frames a prediction (clips uint8 [T,H,W,C]) under its predicted class."""
+    T, H, W, _ = clips[0].shape
+    strip_height = 6.4 * H / (W * min(_EXAMPLE_FRAMES, T))
+    with new_figure(path, 6.4, len(predictions) * (strip_height + 0.28)) as figure:
         rows = np.ravel(figure.subplots(len(predictions), 1))
-        for axes, one, clip in zip(rows, predictions, pixels, strict=True):
-            chosen = np.linspace(0, len(clip) - 1, min(_FRAMES, len(clip))).round().astype(int)
+        for axes, row, clip in zip(rows, predictions, clips, strict=True):
+            indices = np.linspace(0, T - 1, min(_EXAMPLE_FRAMES, T)).round().astype(int)
             gap = ((0, 0), (0, 0), (0, 3), (0, 0))  # white, between frames
-            frames = np.pad(clip[chosen], gap, constant_values=255)  # [F,H,W+3,C]
+            frames = np.pad(clip[indices], gap, constant_values=255)  # [F,H,W+3,C]
             axes.imshow(np.concatenate(list(frames), axis=1)[:, :-3])
             axes.set_axis_off()
-            good = one["true"] == one["predicted"]
-            said = f"{one['predicted']} ({one['probability']:.0%})"
-            text = f"right: {said}" if good else f"wrong: {said}, is {one['true']}"
-            axes.set_title(text, fontsize=9, color="#1b6e3c" if good else "#a8321f")
-
-    clip = pixels[0]
-    strip = 6.4 * clip.shape[1] / (clip.shape[2] * min(_FRAMES, len(clip)))
-    return write_picture(path, (6.4, len(predictions) * (strip + 0.28)), draw)
+            correct = row["true"] == row["predicted"]
+            answer = f"{row['predicted']} ({row['probability']:.0%})"
+            title = f"right: {answer}" if correct else f"wrong: {answer}, is {row['true']}"
+            axes.set_title(title, fontsize=9, color="#1b6e3c" if correct else "#a8321f")
+    return path

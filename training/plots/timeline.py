@@ -1,81 +1,65 @@
-"""The timeline of a long video as a picture: what was said when, and how surely.
-
-Odd: one row a class, only classes that lead somewhere in the video; a row's height at a moment is
-the probability there, so that doubt between two classes shows as two half-high rows.
-"""
+"""The timeline of a long video as a picture: one row a class, its height the probability there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...errors import HarError
-from ..inference.windows import Piece, Window, moments
-from .curves import write_picture
+from .style import new_figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_MOST = 12  # rows
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00")
 
 
 class TimelineError(HarError):
-    """A name that is no picture's; one sentence."""
+    """A file name that is no picture's; one sentence."""
 
 
-def check_name(path: Path) -> None:
+def check_timeline_path(path: Path) -> None:
     if path.suffix.lower() not in (".png", ".svg"):
         raise TimelineError(f"--timeline {path} is no picture's name: end it in .png or .svg.")
 
 
-def leading(pieces: Sequence[Piece], most: int = _MOST) -> list[int]:
-    """The classes that lead somewhere, in the order of their first lead; of more than `most`
-    those that lead longest."""
-    time: dict[int, float] = {}
-    for piece in pieces:
-        time[piece.label] = time.get(piece.label, 0.0) + piece.end - piece.start
-    kept = sorted(time, key=lambda label: -time[label])[:most]
-    return [label for label in time if label in kept]
+def leading_classes(
+    borders: ArrayLike, probabilities: ArrayLike, max_classes: int = 12
+) -> list[int]:
+    """The classes that are most probable somewhere, in the order of their first lead.
+
+    borders [P+1] in seconds, probabilities [P,K]. Of more than `max_classes`, those that lead
+    longest.
+    """
+    labels = np.argmax(probabilities, axis=1)
+    seconds = np.bincount(labels, weights=np.diff(borders))
+    leading = list(dict.fromkeys(labels.tolist()))
+    longest = sorted(leading, key=lambda label: -seconds[label])[:max_classes]
+    return [label for label in leading if label in longest]
 
 
-def write(
-    path: Path,
-    found: Sequence[Window],
-    pieces: Sequence[Piece],
-    classes: Sequence[str],
-    title: str,
+def plot_timeline(
+    path: Path, borders: ArrayLike, probabilities: ArrayLike, classes: list[str], title: str
 ) -> Path:
-    """Draw the timeline of `found` (its merged form is `pieces`) as PNG or SVG; -> path."""
-    check_name(path)
-    rows = leading(pieces)
-    parts = list(moments(found))  # not merged: a row shows every change
-    borders = np.array([parts[0].start, *(part.end for part in parts)])
-    heights = np.array([part.probabilities for part in parts])  # [P,K]
+    """Draw probabilities [P,K] over the stretches between `borders` [P+1], in seconds.
 
-    def draw(figure: Figure) -> None:
+    path: a .png or .svg, else TimelineError.
+    """
+    check_timeline_path(path)
+    borders, probabilities = np.asarray(borders), np.asarray(probabilities)
+    rows = leading_classes(borders, probabilities)
+    with new_figure(path, 7.2, 1.3 + 0.42 * len(rows)) as figure:
         axes = figure.subplots()
         for row, label in enumerate(rows):
-            colour = _COLOURS[row % len(_COLOURS)]
             base = len(rows) - 1 - row
-            top = base + 0.92 * heights[:, label]
-            axes.stairs(top, borders, baseline=base, fill=True, color=colour)
-        _frame(axes, [classes[label] for label in rows], borders)
+            top = base + 0.92 * probabilities[:, label]
+            color = _COLORS[row % len(_COLORS)]
+            axes.stairs(top, borders, baseline=base, fill=True, color=color)
+            axes.axhline(base, color="#e4e4e4", linewidth=0.8, zorder=0)
+        axes.set_yticks(np.arange(len(rows))[::-1] + 0.46, [classes[label] for label in rows])
+        axes.set_ylim(0, len(rows))
+        axes.set_xlim(borders[0], borders[-1])
+        axes.set_xlabel("Seconds. A full row is probability 1.")
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0)
         axes.set_title(title)
-
-    return write_picture(path, (7.2, 1.3 + 0.42 * len(rows)), draw)
-
-
-def _frame(axes: Axes, names: Sequence[str], borders: np.ndarray) -> None:
-    axes.set_yticks(np.arange(len(names))[::-1] + 0.46, names)
-    axes.set_ylim(0, len(names))
-    axes.set_xlim(borders[0], borders[-1])
-    axes.set_xlabel("Seconds. A full row is probability 1.")
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    for base in range(1, len(names)):
-        axes.axhline(base, color="#e4e4e4", linewidth=0.8, zorder=0)
+    return path

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..plots.curves import NAMES
+from ..plots import DISPLAY_NAMES
 from .runs import ORDER, Run
 from .tables import PAPER, duration
 
@@ -95,7 +95,7 @@ def _together(verdicts: Sequence[str]) -> str:
 def _ranking(runs: Runs) -> tuple[str, str]:
     present = _present(runs)
     figures = "; ".join(
-        f"{NAMES[m]} {_accuracy(_of(runs, m)):.4f} ({{:.4f}} to {{:.4f}})".format(
+        f"{DISPLAY_NAMES[m]} {_accuracy(_of(runs, m)):.4f} ({{:.4f}} to {{:.4f}})".format(
             *_interval(_of(runs, m))
         )
         for m in present
@@ -169,7 +169,7 @@ def _mean(runs: Runs, value: Callable[[Run], float]) -> float:
 def _time(runs: Runs) -> tuple[str, str]:
     present = _present(runs)
     seconds = {m: _mean(_of(runs, m), lambda run: float(run.summary["seconds"])) for m in present}
-    evidence = "; ".join(f"{NAMES[m]} {duration(s)}" for m, s in seconds.items()) + "."
+    evidence = "; ".join(f"{DISPLAY_NAMES[m]} {duration(s)}" for m, s in seconds.items()) + "."
     if len(present) < len(ORDER):
         return NOT_TESTED, f"Needs runs of all four models; {evidence}"
     if not _alike(runs):
@@ -188,7 +188,7 @@ def _memory(runs: Runs) -> tuple[str, str]:
     if any(run.on_cpu for run in runs):
         return NOT_TESTED, _CPU_MEMORY[0].upper() + _CPU_MEMORY[1:]
     peaks = {m: _mean(_of(runs, m), lambda run: run.peak_bytes / 2**30) for m in present}
-    evidence = "; ".join(f"{NAMES[m]} {peak:.2f} GiB" for m, peak in peaks.items()) + "."
+    evidence = "; ".join(f"{DISPLAY_NAMES[m]} {peak:.2f} GiB" for m, peak in peaks.items()) + "."
     if not _alike(runs):
         return NOT_TESTED, f"{evidence} {_NOT_ALIKE}"
     return (FOR if max(peaks, key=lambda m: peaks[m]) == "convlstm" else AGAINST), evidence
@@ -216,7 +216,7 @@ def _class_weights(runs: Runs) -> tuple[str, str]:
         if weighted and plain:
             verdicts.append(_compare(weighted, plain))
             with_, without = _accuracy(weighted), _accuracy(plain)
-            evidence.append(f"{NAMES[model]} {with_:.4f} with, {without:.4f} without")
+            evidence.append(f"{DISPLAY_NAMES[model]} {with_:.4f} with, {without:.4f} without")
     if not verdicts:
         return NOT_TESTED, "Needs runs of one model with and without --class-weights."
     return _together(verdicts), "; ".join(evidence) + "."

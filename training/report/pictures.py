@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plots import classes as class_figures
-from ..plots import curves as figures
-from ..plots import filters
+from .. import plots
 from ..runtime import checkpoint
 from .document import Picture
 from .html import png_size
@@ -52,12 +50,12 @@ def curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
     for model, same in by_model(runs).items():
         number = f"fig{first + ORDER.index(model):02d}-" if model in ORDER else ""
         path = out / f"{number}{word}-{model}.png"
-        figures.model_curves(path, [run.curve for run in same], quantity)
+        plots.plot_model_curves(path, [run.curves for run in same], quantity)
         pictures.append(
             Picture(path, _curve_caption(number, same, word), _curve_alt(same, quantity))
         )
     path = out / f"fig{together}-{word}-all.png"
-    figures.all_curves(path, [run.curve for run in runs], quantity)
+    plots.plot_all_curves(path, [run.curves for run in runs], quantity)
     ends = [f"{run.label} {run.lines[-1][f'val_{quantity}']:.3f}" for run in runs]
     alt = f"Validation {word} of the last epoch: {', '.join(ends)}."
     caption = f"As the paper's figure {together}: {word} of all models, training and validation."
@@ -97,7 +95,7 @@ def costs(out: Path, runs: Sequence[Run]) -> Picture:
         "Peak memory (GiB)": [_mean(s, lambda r: r.peak_bytes / 2**30) or None for s in seeds],
     }
     names = [same[0].display for same in seeds]
-    path = figures.costs(out / "costs.png", names, list(groups), bars)
+    path = plots.plot_costs(out / "costs.png", names, list(groups), bars)
     alt = "; ".join(
         f"{title}: " + ", ".join(f"{n} {_said(v)}" for n, v in zip(names, values, strict=True))
         for title, values in bars.items()
@@ -123,7 +121,7 @@ def classes(out: Path, runs: Sequence[Run]) -> list[Picture]:
         path = out / f"confusion-{run.model}.png"
         matrix = np.array(run.evaluation["confusion"])
         title = f"{run.display} on {run.evaluation['on']}"
-        class_figures.confusion(path, matrix, run.summary["classes"], title)
+        plots.plot_confusion(path, matrix, run.summary["classes"], title)
         right = int(np.diagonal(matrix).sum())
         alt = f"{right} of {matrix.sum()} videos on the diagonal; " + _worst(run)
         caption = f"Confusion matrix of {run.label}, test videos. {run.split_text()}."
@@ -143,7 +141,7 @@ def _per_class(out: Path, runs: Sequence[Run], names: Sequence[str]) -> Picture:
         values = [[_recall(c) for c in run.evaluation["per_class"]] for run in same]
         recalls[same[0].display] = np.mean(values, axis=0).tolist()
         models.append(model)
-    path = class_figures.per_class(out / "per-class.png", names, recalls, models)
+    path = plots.plot_class_accuracy(out / "per-class.png", names, recalls, models)
     mean = np.mean(list(recalls.values()), axis=0)
     hard, easy = int(np.nanargmin(mean)), int(np.nanargmax(mean))
     alt = (
@@ -168,7 +166,7 @@ def examples(out: Path, runs: Sequence[Run]) -> list[Picture]:
             continue
         path = out / f"examples-{run.model}.png"
         shutil.copyfile(run.folder / "examples.png", path)
-        found = class_figures.choose_examples(run.evaluation["predictions"])
+        found = plots.choose_examples(run.evaluation["predictions"])
         alt = "; ".join(f"{p['true']} predicted as {p['predicted']}" for p in found)
         pictures.append(
             Picture(path, f"{run.label}: its surest right and its surest wrong answers.", alt)
@@ -185,7 +183,7 @@ def first_layers(out: Path, runs: Sequence[Run]) -> list[Picture]:
         state = checkpoint.load(run.folder / "best.pt")["model"]
         own = run.model == "r2plus1d"
         path = out / f"{'fig16-' if own else ''}filters-{run.model}.png"
-        if filters.write(path, run.model, state) is None:
+        if plots.plot_filters(path, run.model, state) is None:
             continue
         caption = f"First-layer filters of {run.label}"
         if own:

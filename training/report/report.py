@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...atomic import write_atomically
-from ..plots import curves
-from ..plots.curves import NAMES
+from ..plots import DISPLAY_NAMES, svg_copies
 from . import claims, html, pictures, tables
 from .document import Block, Section, Table, Text, markdown
 from .runs import ReportError, Run, load_all
@@ -49,7 +48,7 @@ def write(
     if out.exists() and not out.is_dir():
         raise ReportError(f"{out} is a file: give a folder for the report with -o.")
     out.mkdir(parents=True, exist_ok=True)
-    with curves.svg_too():
+    with svg_copies():
         sections = _sections(found, out, contact_sheet)
     lead = _lead(found)
     html.write(out / "report.html", TITLE, lead, sections)
@@ -220,7 +219,7 @@ def _missing(
 ) -> list[str]:
     """What a full report would show and this one does not."""
     present = {run.model for run in runs}
-    lacking = [name for model, name in NAMES.items() if model not in present]
+    lacking = [name for model, name in DISPLAY_NAMES.items() if model not in present]
     absent = [f"runs of {', '.join(lacking)}"] if lacking else []
     if "r2plus1d" not in present:
         absent.append("figure 16 (needs a run of R2Plus1D)")

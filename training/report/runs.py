@@ -17,9 +17,9 @@ from typing import Any
 
 from ...errors import HarError
 from ..evaluation.scores import leak_text
-from ..plots import curves
+from ..plots import DISPLAY_NAMES, Curves
 
-ORDER = tuple(curves.NAMES)  # the paper's: R3D, R2Plus1D, ResNet3D, ConvLSTM
+ORDER = tuple(DISPLAY_NAMES)  # the paper's: R3D, R2Plus1D, ResNet3D, ConvLSTM
 
 
 class ReportError(HarError):
@@ -48,7 +48,7 @@ class Run:
     @property
     def display(self) -> str:
         """The paper's name of the model."""
-        return curves.NAMES.get(self.model, self.model)
+        return DISPLAY_NAMES.get(self.model, self.model)
 
     @property
     def best(self) -> dict[str, Any]:
@@ -56,8 +56,9 @@ class Run:
         return next(line for line in self.lines if line["epoch"] == self.summary["best_epoch"])
 
     @property
-    def curve(self) -> curves.Curve:
-        return curves.curve(self.model, self.display, self.lines, self.summary["best_epoch"])
+    def curves(self) -> Curves:
+        best_epoch = self.summary["best_epoch"]
+        return Curves.from_metrics(self.model, self.display, self.lines, best_epoch)
 
     @property
     def peak_bytes(self) -> int:

@@ -22,7 +22,7 @@ from ...atomic import write_atomically
 from ...errors import HarError
 from .. import config
 from ..config import Config, ConfigError
-from ..plots import curves
+from ..plots import Curves, plot_model_curves
 from . import checkpoint, tensorboard
 
 if TYPE_CHECKING:
@@ -160,11 +160,11 @@ def record(trainer: TrainState) -> None:
     """
     lines = "".join(json.dumps(line) + "\n" for line in trainer.history)
     name = trainer.config.model
-    curve = curves.curve(name, name, trainer.history, trainer.best.epoch)
+    curves = Curves.from_metrics(name, name, trainer.history, trainer.best.epoch)
     with _writing(trainer.folder):
         write_atomically(trainer.folder / "metrics.jsonl", lines.encode())
         for quantity in ("loss", "acc"):
-            curves.model_curves(trainer.folder / f"{quantity}.png", [curve], quantity)
+            plot_model_curves(trainer.folder / f"{quantity}.png", [curves], quantity)
 
 
 def finish(trainer: TrainState, reason: str, *, finite: bool) -> dict[str, Any]:

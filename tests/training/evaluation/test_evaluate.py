@@ -18,14 +18,14 @@ from PIL import Image
 from har.shards import splits
 from har.shards.format import shard_set
 from har.training.evaluation import evaluate, scores
-from har.training.plots import classes, curves
+from har.training.plots import choose_examples, style
 from har.training.runtime import checkpoint
 
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing at 200 dpi is most of the time of these tests, and none of their matter."""
-    monkeypatch.setattr(curves, "DPI", 40)
+    monkeypatch.setattr(style, "DPI", 40)
 
 
 @pytest.fixture
@@ -317,4 +317,4 @@ def test_examples_are_the_surest_of_different_classes_and_the_surest_mistakes():
         one("d", "X", "Y", 0.6),
         one("e", "Y", "X", 0.95),
     ]
-    assert [row["key"] for row in classes.choose_examples(rows)] == ["a", "c", "e", "d"]
+    assert [row["key"] for row in choose_examples(rows)] == ["a", "c", "e", "d"]

@@ -14,12 +14,12 @@ from made_predictor import CLASSES, make_video_run
 from PIL import Image
 
 from har.training.cli.results import predict_main
-from har.training.plots import curves
+from har.training.plots import style
 
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "DPI", 40)
+    monkeypatch.setattr(style, "DPI", 40)
 
 
 @pytest.fixture(scope="module")

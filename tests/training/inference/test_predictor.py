@@ -21,12 +21,12 @@ from har.shards.format import shard_set
 from har.shards.format.reader import ClipReader
 from har.training.evaluation import evaluate
 from har.training.inference import predict_command, predictor
-from har.training.plots import curves
+from har.training.plots import style
 
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "DPI", 40)
+    monkeypatch.setattr(style, "DPI", 40)
 
 
 @pytest.fixture

@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_predictor import make_video_run
-from PIL import Image
 
 from har.training.inference import predictor as predict
 from har.training.inference import windows
 from har.training.inference.windows import Piece, Window, WindowError
-from har.training.plots import curves, timeline
 
 
 def _window(start: float, end: float, *probabilities: float) -> Window:
@@ -95,31 +93,3 @@ def test_windows_are_of_the_seconds_asked_for(tmp_path: Path, synthetic_videos: 
     assert [one.start for one in found[:-1]] == pytest.approx(
         [0.4 * k for k in range(len(found) - 1)]
     )
-
-
-def test_of_many_classes_those_that_lead_longest_are_drawn_in_order_of_their_first_lead():
-    ends = (0, 1, 4, 5, 9)
-    labels = (3, 0, 2, 1)
-    pieces = [Piece(a, b, np.eye(4)[k]) for a, b, k in zip(ends, ends[1:], labels, strict=False)]
-    assert timeline.leading(pieces) == [3, 0, 2, 1]
-    assert timeline.leading(pieces, most=2) == [0, 1]
-
-
-def test_the_picture_has_a_row_for_each_class_that_leads(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(curves, "DPI", 60)
-    names = [f"Class{n}" for n in range(101)]
-    random = np.random.default_rng(0)
-    found = []
-    for k in range(12):
-        values = random.random(101).astype(np.float32) * 0.1
-        values[k // 4] = 0.9
-        found.append(Window(k, k + 2, 50, values))
-    pieces = windows.timeline(found)
-    assert timeline.leading(pieces) == [0, 1, 2]
-    path = timeline.write(tmp_path / "t.png", found, pieces, names, "a$b$.avi")
-    with Image.open(path) as picture:
-        assert picture.width > picture.height
-    svg = timeline.write(tmp_path / "t.svg", found, pieces, names, "a$b$.avi").read_text()
-    assert all(name in svg for name in ("Class0", "Class1", "Class2", "a$b$.avi"))
-    with pytest.raises(timeline.TimelineError, match=r"end it in \.png"):
-        timeline.write(tmp_path / "t.txt", found, pieces, names, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -14,19 +15,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from har.training.plots import classes as class_figures
-from har.training.plots import curves, filters
+from har.training.plots import (
+    DISPLAY_NAMES,
+    Curves,
+    filters,
+    plot_all_curves,
+    plot_class_accuracy,
+    plot_confusion,
+    plot_costs,
+    plot_filters,
+    plot_model_curves,
+    style,
+)
 
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of these tests is drawing; only text that is measured needs the real dpi."""
-    monkeypatch.setattr(curves, "DPI", 50)
+    monkeypatch.setattr(style, "DPI", 50)
 
 
 @pytest.fixture
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "DPI", 200)
+    monkeypatch.setattr(style, "DPI", 200)
 
 
 @pytest.fixture
@@ -45,7 +56,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return saved
 
 
-def _curve(model: str = "convlstm", epochs: int = 4, top: float = 3.0) -> curves.Curve:
+def _curve(model: str = "convlstm", epochs: int = 4, top: float = 3.0) -> Curves:
     lines = [
         {
             "epoch": e,
@@ -56,7 +67,7 @@ def _curve(model: str = "convlstm", epochs: int = 4, top: float = 3.0) -> curves
         }
         for e in range(1, epochs + 1)
     ]
-    return curves.curve(model, curves.NAMES[model], lines, best=epochs)
+    return Curves.from_metrics(model, DISPLAY_NAMES[model], lines, best_epoch=epochs)
 
 
 def _lines(axes: Any) -> dict[str, Any]:
@@ -70,30 +81,30 @@ def _no_overlap(labels: list[Any]) -> bool:
 
 def test_model_curves_draw_both_sides_and_ring_the_best_epoch(tmp_path: Path, drawn: list):
     run = _curve()
-    curves.model_curves(tmp_path / "loss.png", [run], "loss")
+    plot_model_curves(tmp_path / "loss.png", [run], "loss")
     lines = _lines(drawn[0].axes[0])
-    assert lines["Training"].get_ydata().tolist() == run.loss_train
-    assert lines["Validation"].get_ydata().tolist() == run.loss_val
+    assert lines["Training"].get_ydata().tolist() == run.train_loss
+    assert lines["Validation"].get_ydata().tolist() == run.val_loss
     ring = lines["Best checkpoint (epoch 4)"]
-    assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([4], [run.loss_val[3]])
+    assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([4], [run.val_loss[3]])
 
 
 def test_accuracy_axis_is_always_zero_to_one(tmp_path: Path, drawn: list):
-    curves.model_curves(tmp_path / "acc.png", [_curve()], "acc")
+    plot_model_curves(tmp_path / "acc.png", [_curve()], "acc")
     low, high = drawn[0].axes[0].get_ylim()
     assert low == 0
     assert 1 < high < 1.1
 
 
 def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: list):
-    curves.model_curves(tmp_path / "a.png", [_curve(epochs=2)], "loss")
-    curves.model_curves(tmp_path / "b.png", [_curve(epochs=2, top=5000.0)], "loss")
+    plot_model_curves(tmp_path / "a.png", [_curve(epochs=2)], "loss")
+    plot_model_curves(tmp_path / "b.png", [_curve(epochs=2, top=5000.0)], "loss")
     line = {"epoch": 1, "train_loss": 9000.0, "val_loss": 2.0, "train_acc": 0.0, "val_acc": 0.0}
-    curves.model_curves(tmp_path / "c.png", [curves.curve("r3d", "R3D", [line], 1)], "loss")
+    plot_model_curves(tmp_path / "c.png", [Curves.from_metrics("r3d", "R3D", [line], 1)], "loss")
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "linear", "log"]
     # one wild epoch of validation, as batch norm gives it when training begins
-    wild = dataclasses.replace(_curve(epochs=3, top=1.0), loss_val=[16.6, 4.8, 0.78])
-    curves.model_curves(tmp_path / "d.png", [wild], "loss")
+    wild = dataclasses.replace(_curve(epochs=3, top=1.0), val_loss=[16.6, 4.8, 0.78])
+    plot_model_curves(tmp_path / "d.png", [wild], "loss")
     assert drawn.pop().axes[0].get_yscale() == "log"
     (axes,) = drawn[-1].axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
@@ -106,7 +117,7 @@ def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: l
 def test_epoch_ticks_are_whole_numbers_that_do_not_overlap(
     tmp_path: Path, drawn: list, epochs: int
 ):
-    curves.model_curves(tmp_path / "acc.png", [_curve(epochs=epochs)], "acc")
+    plot_model_curves(tmp_path / "acc.png", [_curve(epochs=epochs)], "acc")
     axes = drawn[0].axes[0]
     low, high = axes.get_xlim()
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
@@ -117,20 +128,20 @@ def test_epoch_ticks_are_whole_numbers_that_do_not_overlap(
 
 def test_a_loss_that_is_not_finite_leaves_a_gap_and_is_no_error(tmp_path: Path):
     line = {"epoch": 1, "train_loss": float("nan"), "val_loss": 1.0, "train_acc": 0, "val_acc": 0}
-    curves.all_curves(tmp_path / "x.png", [curves.curve("r3d", "R3D", [line], None)], "loss")
+    plot_all_curves(tmp_path / "x.png", [Curves.from_metrics("r3d", "R3D", [line], None)], "loss")
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
 def test_all_models_share_one_scale_and_seeds_are_named_once(tmp_path: Path, drawn: list):
     runs = [_curve("r3d"), _curve("r3d", top=2.0), _curve("convlstm", epochs=7)]
-    curves.all_curves(tmp_path / "all.png", runs, "loss")
+    plot_all_curves(tmp_path / "all.png", runs, "loss")
     above, below = drawn[0].axes
     assert above.get_ylim() == below.get_ylim()
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["R3D", "ConvLSTM"]
 
 
 def test_each_model_has_a_colour_and_a_marker_of_its_own():
-    looks = [curves.look(model) for model in (*curves.NAMES, "unknown")]
+    looks = [style.model_style(model) for model in (*DISPLAY_NAMES, "unknown")]
     assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == 5
 
 
@@ -139,7 +150,7 @@ def test_each_model_has_a_colour_and_a_marker_of_its_own():
 def test_confusion_names_every_class_without_overlap(tmp_path: Path, drawn: list, classes: int):
     names = [f"HandstandPushups{n}" for n in range(classes)]
     matrix = np.diag(np.arange(classes) + 1)
-    class_figures.confusion(tmp_path / "c.png", matrix, names, "R3D on test")
+    plot_confusion(tmp_path / "c.png", matrix, names, "R3D on test")
     axes = drawn[0].axes[0]
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [label.get_text() for label in labels] == names
@@ -153,7 +164,7 @@ def test_confusion_shows_shares_of_the_true_class_and_an_empty_class_as_none(
     tmp_path: Path, drawn: list
 ):
     matrix = np.array([[3, 1], [0, 0]])
-    class_figures.confusion(tmp_path / "c.png", matrix, ["a", "b"], "t")
+    plot_confusion(tmp_path / "c.png", matrix, ["a", "b"], "t")
     shown = drawn[0].axes[0].images[0].get_array()
     assert shown.tolist() == [[0.75, 0.25], [0, 0]]
 
@@ -161,7 +172,7 @@ def test_confusion_shows_shares_of_the_true_class_and_an_empty_class_as_none(
 def test_per_class_puts_the_hardest_class_on_top(tmp_path: Path, drawn: list):
     recalls = {"R3D": [0.9, 0.1, 0.5], "ConvLSTM": [0.7, 0.3, 0.5]}
     path = tmp_path / "p.png"
-    class_figures.per_class(path, ["x", "y", "z"], recalls, ["r3d", "convlstm"])
+    plot_class_accuracy(path, ["x", "y", "z"], recalls, ["r3d", "convlstm"])
     axes = drawn[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["y", "z", "x"]
     assert axes.yaxis_inverted()
@@ -169,37 +180,38 @@ def test_per_class_puts_the_hardest_class_on_top(tmp_path: Path, drawn: list):
 
 
 def test_a_cost_that_was_not_measured_says_so(tmp_path: Path, drawn: list):
-    curves.costs(tmp_path / "c.png", ["R3D", "b"], ["r3d", "x"], {"Peak memory (GB)": [2.5, None]})
+    plot_costs(tmp_path / "c.png", ["R3D", "b"], ["r3d", "x"], {"Peak memory (GB)": [2.5, None]})
     assert [text.get_text().strip() for text in drawn[0].axes[0].texts] == ["2.5", "not measured"]
 
 
 def test_a_class_name_is_never_read_as_a_formula(tmp_path: Path):
     names = ["a$b$c", r"$\\frac{$"]
-    class_figures.confusion(tmp_path / "c.png", np.eye(2), names, "t")
+    plot_confusion(tmp_path / "c.png", np.eye(2), names, "t")
     assert (tmp_path / "c.png").stat().st_size > 1000
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path: Path):
-    first = curves.model_curves(tmp_path / "a.png", [_curve()], "loss").read_bytes()
-    assert curves.model_curves(tmp_path / "b.png", [_curve()], "loss").read_bytes() == first
+    first = plot_model_curves(tmp_path / "a.png", [_curve()], "loss").read_bytes()
+    assert plot_model_curves(tmp_path / "b.png", [_curve()], "loss").read_bytes() == first
 
 
-def test_importing_the_pictures_loads_neither_torch_nor_matplotlib_and_drawing_no_pyplot(tmp_path):
+@pytest.mark.parametrize("backend", ["module://not_installed", "TkAgg", "agg"])
+def test_drawing_needs_no_display_and_no_pyplot_whatever_mplbackend_says(tmp_path, backend: str):
     code = (
-        "import sys; from har.training.plots import classes, curves, filters;"
-        "from pathlib import Path;"
-        "assert not {'torch', 'matplotlib'} & set(sys.modules);"
-        f"curves.costs(Path({str(tmp_path / 'x.png')!r}), ['a'], ['r3d'], {{'t': [1.0]}});"
+        "import sys; from har.training.plots import plot_costs; from pathlib import Path;"
+        f"plot_costs(Path({str(tmp_path / 'x.png')!r}), ['a'], ['r3d'], {{'t': [1.0]}});"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+    environment = {**os.environ, "MPLBACKEND": backend}
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, check=True, timeout=60, env=environment)
 
 
 # ------------------------------------------------------------------ figure 16
 
 
 def test_weights_are_scaled_from_the_papers_range_to_one_and_clipped():
-    values = filters.shown(np.array([-0.6, -0.3, -0.15, 0.0, 0.3, 9.0]))
+    values = filters.scale_weights(np.array([-0.6, -0.3, -0.15, 0.0, 0.3, 9.0]))
     assert values == pytest.approx(np.array([-1, -1, -0.5, 0, 1, 1]))
 
 
@@ -246,8 +258,8 @@ def test_the_first_layer_of_every_model_is_found_and_drawn(tmp_path: Path, model
 
     options = {"weights": "none"} if "weights" in models.options_of(model) else {}
     state = models.build(model, 3, seed=0, **options).state_dict()
-    layers = filters.first_layer(state)
-    shapes = [weights.shape for _, weights in layers]
+    layers = filters.first_layer_weights(state)
+    shapes = [weights.shape for weights in layers]
     expected = {
         "r2plus1d": [(45, 3, 1, 7, 7), (64, 45, 3, 1, 1)],
         "resnet3d": [(64, 3, 3, 7, 7)],
@@ -255,12 +267,12 @@ def test_the_first_layer_of_every_model_is_found_and_drawn(tmp_path: Path, model
     }
     assert model not in expected or shapes == expected[model]
     assert len(layers) == (2 if model == "r2plus1d" else 1)
-    assert layers[0][1].shape[1] == 3
-    path = filters.write(tmp_path / "f.png", model, state)
+    assert layers[0].shape[1] == 3
+    path = plot_filters(tmp_path / "f.png", model, state)
     assert path is not None
     with Image.open(path) as picture:
         assert picture.width > 250
 
 
 def test_a_model_without_convolutions_has_no_picture(tmp_path: Path):
-    assert filters.write(tmp_path / "f.png", "x", {"fc.bias": np.zeros(3)}) is None
+    assert plot_filters(tmp_path / "f.png", "x", {"fc.bias": np.zeros(3)}) is None

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from made_runs import make
 
 from har.training.cli.results import report_main
-from har.training.plots import curves
+from har.training.plots import style
 from har.training.report import model_card
 
 NAMES = [f"C{n}" for n in range(101)]
@@ -54,7 +54,7 @@ def test_kinetics_weights_bring_their_own_terms(tmp_path: Path):
 
 
 def test_har_report_writes_the_cards_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(curves, "DPI", 40)
+    monkeypatch.setattr(style, "DPI", 40)
     run = make(tmp_path / "r3d", "r3d")
     given = [str(run), "-o", str(tmp_path / "out")]
     assert CliRunner().invoke(report_main, given).exit_code == 0

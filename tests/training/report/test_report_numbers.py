@@ -18,7 +18,7 @@ from made_runs import make
 from made_shards import make_run, make_shards
 
 from har.training.evaluation import evaluate, scores
-from har.training.plots import curves
+from har.training.plots import style
 from har.training.report import report, tables
 
 metrics = pytest.importorskip("sklearn.metrics")
@@ -28,7 +28,7 @@ SEVEN = tuple(f"Class{letter}" for letter in "ABCDEFG")
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "DPI", 40)
+    monkeypatch.setattr(style, "DPI", 40)
 
 
 @pytest.fixture

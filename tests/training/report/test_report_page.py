@@ -11,7 +11,7 @@ import pytest
 from chromium import Chromium, needs_chromium
 from made_runs import make
 
-from har.training.plots import curves
+from har.training.plots import plot_costs, style, svg_copies
 from har.training.report import report
 
 
@@ -19,7 +19,7 @@ from har.training.report import report
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "DPI", 40)
+        patch.setattr(style, "DPI", 40)
         runs = [make(root / model, model) for model in ("r3d", "r2plus1d", "resnet3d", "convlstm")]
         report.write(runs, root / "out")
     return root / "out" / "report.html"
@@ -111,14 +111,14 @@ def test_every_picture_drawn_here_is_there_as_svg_too(page: Path):
 
 
 def test_a_runs_own_pictures_have_no_svg(tmp_path: Path):
-    curves.costs(tmp_path / "c.png", ["a"], ["r3d"], {"x": [1.0]})
+    plot_costs(tmp_path / "c.png", ["a"], ["r3d"], {"x": [1.0]})
     assert [path.name for path in tmp_path.iterdir()] == ["c.png"]
 
 
 def test_the_same_numbers_give_the_same_svg(tmp_path: Path):
     texts = []
     for name in ("a", "b"):
-        with curves.svg_too():
-            curves.costs(tmp_path / f"{name}.png", ["a"], ["r3d"], {"x": [1.0]})
+        with svg_copies():
+            plot_costs(tmp_path / f"{name}.png", ["a"], ["r3d"], {"x": [1.0]})
         texts.append((tmp_path / f"{name}.svg").read_bytes())
     assert texts[0] == texts[1]
