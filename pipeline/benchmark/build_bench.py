@@ -30,7 +30,7 @@ from typing import Any
 from ...shards.format.writer import sample_bytes
 from .. import dataset as ucf101
 from ..build.plan import Options
-from ..decode.decoder_process import ENVIRONMENT, settle
+from ..decode.decoder_process import ENVIRONMENT, freeze_imports
 from . import decoders
 from .decoders import BenchError
 
@@ -98,7 +98,7 @@ def child() -> None:
     import torch
 
     torch.set_num_threads(1)
-    settle()
+    freeze_imports()
     request = json.loads(sys.stdin.read())
     paths = [Path(path) for path in request["paths"]]
     results, usable = decoders.measure(paths, request["rounds"])
@@ -166,7 +166,7 @@ def _decode_all(paths: list[Path], start: Any, rates: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
-    settle()
+    freeze_imports()
     for path in paths[: decoders.TURN]:
         decoders.har(path)
     start.wait(timeout=60)

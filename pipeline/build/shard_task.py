@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import socket
@@ -25,7 +26,13 @@ from typing import Any
 from ...errors import HarError
 from ...shards.format.writer import ShardWriter
 from ..dataset import Video
-from ..decode.decoder_process import Decoder, DecoderDied, DecoderHung
+from ..decode.decoder_process import (
+    DecoderDiedError,
+    DecoderError,
+    DecoderProcess,
+    DecoderStoppedError,
+    decode_into,
+)
 from . import plan as planning
 from . import storage
 from .plan import Options
@@ -36,10 +43,6 @@ Report = dict[str, Any]
 
 class TaskError(HarError):
     """A task that cannot be done here; the text is one sentence."""
-
-
-class Stopped(HarError):  # noqa: N818 - an event, said as one
-    """The build was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def finished(task: Task, out: storage.LocalFolder | storage.RemoteFolder) -> Rep
 def run(task: Task, step: Callable[[], None] | None = None) -> Report:
     """Make the shard; -> its report. `step` is called after each video.
 
-    Raises OSError (disk full, say), StoreError, TaskError and Stopped; then nothing of the shard is
+    Raises OSError (disk full, say), StoreError, TaskError and DecoderStoppedError; then nothing of the shard is
     left.
     """
     _check_versions(task)
@@ -126,7 +129,7 @@ def _fill(
     task: Task,
     writer: ShardWriter,
     videos: storage.Fetcher,
-    decoder: Decoder,
+    decoder: DecoderProcess,
     step: Callable[[], None] | None,
 ) -> tuple[list[list[Any]], list[dict[str, str]]]:
     """Decode and write every video of the shard; -> rows and rejects."""
@@ -144,23 +147,25 @@ def _fill(
     return rows, rejects
 
 
-def _decoded(decoder: Decoder, videos: storage.Fetcher, task: Task, at: int) -> list[Any] | str:
+def _decoded(
+    decoder: DecoderProcess, videos: storage.Fetcher, task: Task, at: int
+) -> list[Any] | str:
     """The clips of video `at`, or why there are none. Keeps one video queued ahead."""
+    options = task.options
+    args = (asdict(options.sampling), options.size, options.keep_partial)
     here = videos.path(task.videos[at].path)
     for attempt in (1, 2):
         try:
-            if decoder.queued == 0:
-                decoder.ask(here)
-            if decoder.queued == 1 and at + 1 < len(task.videos) and attempt == 1:
-                decoder.ask(videos.path(task.videos[at + 1].path))
-            answer = decoder.answer()
+            if decoder.num_queued == 0:
+                decoder.submit(here, *args)
+            if decoder.num_queued == 1 and at + 1 < len(task.videos) and attempt == 1:
+                decoder.submit(videos.path(task.videos[at + 1].path), *args)
+            facts, out = decoder.result()
             videos.done(here)
-            return answer
-        except (DecoderDied, DecoderHung) as error:
-            if _DECODERS.stopping:
-                raise Stopped("the build was stopped") from error
-            if isinstance(error, DecoderHung) or attempt == 2:
-                return str(error)
+            return list(zip(out.reshape(-1, *options.clip_shape), facts, strict=False))
+        except DecoderError as error:
+            if not isinstance(error, DecoderDiedError) or attempt == 2:
+                return str(error).removesuffix(".")
     raise AssertionError("unreachable")
 
 
@@ -205,43 +210,41 @@ class _Decoders:
         self._changed = threading.Condition()
         self._taken = 0
         self.most: int | None = None
-        self._idle: dict[Any, queue.SimpleQueue[Decoder]] = {}
-        self._all: list[Decoder] = []
+        self._idle: dict[Any, queue.SimpleQueue[DecoderProcess]] = {}
+        self._all: list[DecoderProcess] = []
         self.stopping = False
 
-    def take(self, task: Task) -> Decoder:
+    def take(self, task: Task) -> DecoderProcess:
         with self._changed:
             self._changed.wait_for(
                 lambda: self.stopping or self.most is None or self._taken < self.most
             )
             if self.stopping:
-                raise Stopped("the build was stopped")
+                raise DecoderStoppedError("the build was stopped.")
             self._taken += 1
             idle = self._idle.setdefault(self._kind(task), queue.SimpleQueue())
             if not idle.empty():
                 return idle.get()
             options = task.options
-            decoder = Decoder(
-                options.sampling, options.size, keep_partial=options.keep_partial,
-                timeout=task.timeout,
-            )  # fmt: skip
-            decoder.kind = self._kind(task)
+            num_bytes = options.sampling.clips * math.prod(options.clip_shape)
+            decoder = DecoderProcess(decode_into, num_bytes=num_bytes, timeout=task.timeout)
+            decoder.key = self._kind(task)
             self._all.append(decoder)
             return decoder
 
-    def give(self, decoder: Decoder) -> None:
+    def give(self, decoder: DecoderProcess) -> None:
         with self._changed:
             self._taken -= 1
-            self._idle[decoder.kind].put(decoder)
+            self._idle[decoder.key].put(decoder)
             self._changed.notify()
 
     def stop(self) -> None:
-        """End all children now; tasks that wait for one raise Stopped."""
+        """End all children now; tasks that wait for one raise DecoderStoppedError."""
         with self._changed:
             self.stopping = True
             self._changed.notify_all()
             for decoder in self._all:
-                decoder.end()
+                decoder.stop()
 
     def close(self) -> None:
         """End all children of finished tasks, and forget them."""

@@ -1,6 +1,7 @@
 """A video file -> clips, uint8 [T,H,W,3]: every codec of FFmpeg, exactly the frames asked for."""
 
 from .clips import Clip, VideoDecodeError, decode_clip, decode_clips, decode_only
+from .decoder_process import DecoderError, DecoderProcess
 from .frames import RESIZE
 
 # File names that are taken for videos, wherever videos are looked for.
@@ -12,6 +13,8 @@ __all__ = [
     "RESIZE",
     "VIDEO_SUFFIXES",
     "Clip",
+    "DecoderError",
+    "DecoderProcess",
     "VideoDecodeError",
     "decode_clip",
     "decode_clips",

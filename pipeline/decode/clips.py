@@ -99,7 +99,7 @@ def decode_clips(
         if decoded is None:
             decoded = _decode_all(path, scan, sampler, out, keep_partial)
     except _FILE_FAULTS as error:
-        raise VideoDecodeError(f"{path} cannot be decoded ({_reason(error)}).") from error
+        raise VideoDecodeError(f"{path} cannot be decoded ({reason(error)}).") from error
     if decoded.num_decoded == 0:
         raise VideoDecodeError(f"{path} has no frame that decodes.")
     return [
@@ -129,9 +129,9 @@ def decode_only(path: Path, sampler: ClipSampler) -> int:
         return sum(frame.pts in indices for packet in packets for frame in decoder.decode(packet))
 
 
-def _reason(error: BaseException) -> str:
-    """Without the path, which FFmpeg's own texts carry: rejects must read alike on any machine."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+def reason(error: BaseException) -> str:
+    """What went wrong, without the path that FFmpeg's texts carry: rejects read alike anywhere."""
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,43 @@
-"""Decoding in a process of its own, so that a video that hangs or crashes costs only itself.
+"""Decoding in a child process, so that a file that hangs or crashes the decoder costs only itself.
 
-FFmpeg reads files that nobody has checked: it can run forever or take the process with it. The
-child decodes one video after the other; the parent asks by a line of JSON and gets a line of JSON
-back, and pixels. `ask` may run one video ahead, so that the child decodes the next one while the
-parent hashes and writes this one.
+FFmpeg reads files that nobody has checked: it can run for ever, take all memory or crash. A
+`DecoderProcess` runs one function on one file after another in a child, with a time limit and a
+memory limit, and replaces the child after a hang or a crash. Builds and `har-serve` use it.
 
-Odd:
-- A plain subprocess and pipes, not multiprocessing: it works inside any executor's worker (Dask's
-  are daemons, which may not have multiprocessing children), and nothing is pickled. The child sets
-  an alarm clock that ends it, so that it does not outlive a parent that was killed.
-- Pixels come over in memory that both share, a file without a name: nothing is left of it when both
-  are gone. Through a pipe a clip of 1 MB was copied twice more, into fresh pages each time.
+Notes:
+- The child is a plain subprocess, not one of multiprocessing: it works inside any executor's worker
+  (Dask's are daemons, which may not have multiprocessing children).
+- Nothing that the child sends is unpickled: an answer is JSON, and pixels come over in memory that
+  both share, a file without a name. Through a pipe a clip of 1 MB was copied twice more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
+import itertools
 import json
-import math
 import mmap
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO, Any
 
+import av
 import numpy as np
+import torch
 
 from ...errors import HarError
 from ..sampling import ClipSampler
+from . import clips
 
 # One thread a process; and freed frames stay with the process instead of being unmapped and faulted
 # in again for the next video (0.7 of 10.5 ms a video).
@@ -44,245 +48,275 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
 }
 _START_SECONDS = 120.0
-_SLOTS = 2  # answers: one is being read while the child makes the next
+_MAX_ANSWER_BYTES = 64 << 20
+_NUM_SLOTS = 2  # of shared memory: one is read while the child fills the next
+_FILE_FAULTS = (HarError, av.FFmpegError, OSError, MemoryError)  # what a file can cause
 
 
-class DecoderDied(HarError):  # noqa: N818 - an event, said as one
-    """The child ended while it worked on a video."""
+class DecoderError(HarError):
+    """The file gives nothing: one sentence, in which "it" is the file."""
 
 
-class DecoderHung(HarError):  # noqa: N818
+class DecoderDiedError(DecoderError):
+    """The child ended while it worked on the file."""
+
+
+class DecoderHungError(DecoderError):
     """The child gave no answer in time, and was killed."""
 
 
-class DecoderBroken(HarError):  # noqa: N818
+class DecoderStoppedError(HarError):
+    """`stop` was called while somebody waited for an answer."""
+
+
+class DecoderStartError(HarError):
     """The child cannot even be started; the text is one sentence."""
 
 
-class Decoder:
-    """One child. `ask(path)`, then `answer()`; after a death the next `ask` starts another child.
+class DecoderFunctionError(RuntimeError):
+    """The function itself failed, whatever the file; the text is the child's traceback."""
 
-    answer(): a list of (pixels uint8 [T,H,W,3], facts) with facts numbers, padded, decoded,
-    declared, fps; or a str, the one sentence why the video gives none. The pixels are the child's
-    memory: they stay as they are until the next `ask`. Raises DecoderDied and DecoderHung.
+
+class DecoderProcess:
+    """One child process, which calls `function(path, out, *args)` for one file after another.
+
+    function: importable by name (`module.name`, no lambda, no closure). It decodes the file `path`
+    (a str), may write into `out` (uint8 [num_bytes], shared memory) and returns JSON data. Its
+    `args` are JSON data as well. What it raises decides: HarError, av.FFmpegError, OSError and
+    MemoryError are the file's fault (DecoderError); anything else is a fault of the function
+    (DecoderFunctionError).
+    timeout: seconds for one file. memory_limit: bytes of the child's address space, None = no limit
+    (Linux; elsewhere never a limit).
+
+    The way of a web page, from any thread, one file at a time:
+
+        process = DecoderProcess(decode_upload, num_bytes=clip_bytes, timeout=60,
+                                 memory_limit=8 << 30)
+        value, out = process.call(str(path), argument)   # raises DecoderError: one sentence
+        pixels = out[:n].reshape(V, T, H, W, 3).copy()   # valid until the next call
+        process.kill()                                   # at the end; a later call starts another
+
+    The way of a build, which keeps the child busy with the next video: `submit` (at most two files
+    at a time), `result` for the oldest. Both of one thread; `stop` may come from any.
     """
 
     def __init__(
-        self, sampling: ClipSampler, size: tuple[int, int], *, keep_partial: bool, timeout: float
+        self,
+        function: Callable[..., Any],
+        *,
+        num_bytes: int,
+        timeout: float,
+        memory_limit: int | None = None,
     ) -> None:
-        self._shape = (_SLOTS, sampling.clips, sampling.frames, *size, 3)
-        self._timeout = timeout
+        self._num_bytes, self._timeout = num_bytes, timeout
         self._options = {
-            "sampling": asdict(sampling),
-            "size": size,
-            "keep_partial": keep_partial,
+            "module": function.__module__,
+            "function": function.__name__,
+            "num_bytes": num_bytes,
             "timeout": timeout,
+            "memory_limit": memory_limit,
         }
         self._child: subprocess.Popen[bytes] | None = None
-        self._shared = np.empty(0, np.uint8)  # of `_shape`
-        self._answers = 0  # the child has given
-        self._is_ready = False  # its imports are done
-        self._is_ended = False  # for good
-        self.queued = 0  # videos asked for and not answered
-        self.kind: object = None  # for who keeps decoders to find one that fits
+        self._connection: Connection | None = None
+        self._memory = np.empty((0, 0), np.uint8)
+        self._num_answers = 0  # of this child
+        self._is_ready = False  # the child's imports are done
+        self._is_stopped = False
+        self._lock = threading.Lock()
+        self.num_queued = 0  # files submitted and not answered
+        self.key: object = None  # for who keeps decoders to find one that fits
 
-    def ask(self, path: Path) -> None:
-        """Queue a video; at most two may be queued."""
+    def call(self, path: Path | str, *args: Any) -> tuple[Any, np.ndarray]:
+        """`submit` and `result`; callers in several threads wait for each other."""
+        with self._lock:
+            self.submit(path, *args)
+            return self.result()
+
+    def submit(self, path: Path | str, *args: Any) -> None:
+        """Queue a file; at most two may be queued. Starts the child if there is none."""
         if self._child is None:
             self._start()
-        if self._is_ended:  # looked at after the start: `end` may come from another thread
-            self.kill()
-            raise DecoderDied("the decoder was stopped")
-        self._send(str(path))
-        self.queued += 1
+        if self._is_stopped:  # looked at after the start: `stop` may come from another thread
+            raise self._ended()
+        try:
+            self._send([str(path), *args])
+        except OSError as error:
+            raise self._ended() from error
+        self.num_queued += 1
 
-    def answer(self) -> list[tuple[np.ndarray, dict[str, Any]]] | str:
-        """Of the oldest video asked for."""
-        if not self._is_ready:  # imports are not the video's fault
-            self._line(time.monotonic() + _START_SECONDS)
+    def result(self) -> tuple[Any, np.ndarray]:
+        """(value, out) of the oldest file submitted; `out` stays as it is until the next `submit`.
+
+        Raises DecoderError, DecoderFunctionError, DecoderStartError and DecoderStoppedError.
+        """
+        if not self._is_ready:  # the time of the imports is not the file's
+            self._receive(_START_SECONDS)
             self._is_ready = True
-        deadline = time.monotonic() + self._timeout
-        header = json.loads(self._line(deadline))
-        self.queued -= 1
-        slot = self._shared[self._answers % _SLOTS]
-        self._answers += 1
-        if "fault" in header:
-            return str(header["fault"])
-        return list(zip(slot, header["clips"], strict=False))
+        answer = json.loads(self._receive(self._timeout))
+        out = self._memory[self._num_answers % _NUM_SLOTS]
+        self.num_queued -= 1
+        self._num_answers += 1
+        if "error" in answer:
+            raise DecoderFunctionError(answer["error"])
+        if "fault" in answer:
+            raise DecoderError(answer["fault"])
+        return answer["value"], out
 
     def kill(self) -> None:
         """End the child at once; harmless where there is none."""
-        child, self._child = self._child, None
-        self.queued, self._is_ready = 0, False
+        child, connection = self._child, self._connection
+        self._child = self._connection = None
+        self.num_queued, self._is_ready = 0, False
+        if connection:
+            connection.close()
         if child:
             child.kill()
             child.wait()
-            for pipe in (child.stdin, child.stdout):
-                _close(pipe)
 
-    def end(self) -> None:
-        """Make the child end, from any thread, and no other start; who waits gets DecoderDied."""
-        self._is_ended = True
+    def stop(self) -> None:
+        """End the child, from any thread, for good: who waits gets DecoderStoppedError."""
+        self._is_stopped = True
         child = self._child
         if child:
             child.kill()
 
     def _start(self) -> None:
-        size = math.prod(self._shape)
-        with _nameless(size) as memory:
+        program = f"from {__name__} import main; main()"
+        self._connection, child_end = Pipe()
+        with child_end, _unnamed_file(_NUM_SLOTS * self._num_bytes) as memory:
+            descriptors = (child_end.fileno(), memory.fileno())
             self._child = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    "from har.pipeline.decode.decoder_process import serve; serve()",
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, "-c", program, *map(str, descriptors), json.dumps(self._options)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                bufsize=0,
                 env={**os.environ, **ENVIRONMENT},
                 start_new_session=True,  # Ctrl-C is for the parent, which ends the child
-                pass_fds=(memory.fileno(),),
+                pass_fds=descriptors,
             )
-            self._shared = _mapped(memory.fileno(), self._shape)
-            self._answers = 0
-            self._send(json.dumps({**self._options, "memory": memory.fileno()}))
+            self._memory, self._num_answers = _map_memory(memory.fileno(), self._num_bytes), 0
 
-    def _send(self, text: str) -> None:
-        assert self._child is not None
-        assert self._child.stdin is not None
+    def _send(self, request: list[Any]) -> None:
+        assert self._connection is not None
+        self._connection.send_bytes(json.dumps(request).encode())
+
+    def _receive(self, timeout: float) -> bytes:
+        connection = self._connection
+        if connection is None:
+            raise DecoderStoppedError("the decoder was stopped.")
         try:
-            self._child.stdin.write(json.dumps(text).encode() + b"\n")
-        except OSError as error:
-            raise self._died() from error
+            if connection.poll(timeout):
+                return connection.recv_bytes(_MAX_ANSWER_BYTES)
+        except (OSError, EOFError) as error:
+            raise self._ended() from error
+        raise self._ended(is_late=True)
 
-    def _line(self, deadline: float) -> bytes:
-        """A header, length first: 8 hex digits, then as many bytes."""
-        length = bytearray(8)
-        self._fill(memoryview(length), deadline)
-        line = bytearray(int(length, 16))
-        self._fill(memoryview(line), deadline)
-        return bytes(line)
-
-    def _fill(self, room: memoryview, deadline: float) -> None:
-        if self._child is None or self._child.stdout is None:
-            raise DecoderDied("the decoder was stopped")
-        pipe = self._child.stdout.fileno()
-        while room:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
-                error = self._unstarted() or DecoderHung(f"no answer within {self._timeout:g} s")
-                self.kill()
-                raise error
-            count = os.readv(pipe, [room])
-            if count == 0:
-                raise self._died()
-            room = room[count:]
-
-    def _unstarted(self) -> DecoderBroken | None:
-        if self._is_ready or self._is_ended:
-            return None
-        return DecoderBroken(
-            "the decoder process does not start: "
-            "'python -c \"import torch, har.pipeline.decode.clips\"' says why."
-        )
-
-    def _died(self) -> DecoderDied | DecoderBroken:
-        broken = self._unstarted()
-        if broken:
-            self.kill()
-            return broken
-        child = self._child
-        code = child.wait() if child else 0
+    def _ended(self, is_late: bool = False) -> HarError:
+        """End the child; -> what it means that it gave no answer."""
+        child, is_ready = self._child, self._is_ready
+        code = 0
+        if child and not is_late and not self._is_stopped:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = child.wait(timeout=5)  # it closed its end: it is on its way out
         self.kill()
+        if self._is_stopped:
+            return DecoderStoppedError("the decoder was stopped.")
+        if not is_ready:
+            return DecoderStartError(
+                "the decoder process does not start: "
+                f"'python -c \"import {self._options['module']}\"' says why."
+            )
+        if is_late:
+            return DecoderHungError(f"no answer within {self._timeout:g} s.")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return DecoderDied(f"the decoder died of it ({how})")
+        return DecoderDiedError(f"the decoder died of it ({how}).")
 
 
-def _close(pipe: IO[bytes] | None) -> None:
-    if pipe:
-        with contextlib.suppress(OSError):  # what was still to be written is of no use any more
-            pipe.close()
-
-
-def _nameless(size: int) -> IO[bytes]:
-    """A file of `size` bytes that only its holders know, in memory where the system has that."""
+def _unnamed_file(num_bytes: int) -> IO[bytes]:
+    """A file that only its holders know, in memory where the system has that."""
     file: IO[bytes]
     if hasattr(os, "memfd_create"):
         file = os.fdopen(os.memfd_create("har-decoder"), "w+b", buffering=0)
     else:
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
-    os.ftruncate(file.fileno(), size)
+    os.ftruncate(file.fileno(), num_bytes)
     return file
 
 
-def _mapped(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 of `shape`, in memory shared by all who map that file."""
-    return np.frombuffer(mmap.mmap(descriptor, math.prod(shape)), np.uint8).reshape(shape)
+def _map_memory(descriptor: int, num_bytes: int) -> np.ndarray:
+    """uint8 [slots, num_bytes], in memory shared by all who map that file."""
+    shared = mmap.mmap(descriptor, _NUM_SLOTS * num_bytes)
+    return np.frombuffer(shared, np.uint8).reshape(_NUM_SLOTS, num_bytes)
 
 
-def serve() -> None:
-    """The child: answer until the parent closes the pipe."""
-    asked = os.fdopen(os.dup(0), "rb")
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not land between the answers
-    options = json.loads(json.loads(asked.readline()))
-    import torch
-
-    from . import clips as decode
-
+def main() -> None:
+    """The child: answer until the parent closes the connection."""
+    connection, options = Connection(int(sys.argv[1])), json.loads(sys.argv[3])
+    _limit_memory(options["memory_limit"])
+    function = getattr(importlib.import_module(options["module"]), options["function"])
+    memory = _map_memory(int(sys.argv[2]), options["num_bytes"])
     torch.set_num_threads(1)
-    settle()
-    _send_all(answers, _framed({"ready": True}))
-    sampling, size = ClipSampler(**options["sampling"]), tuple(options["size"])
-    shared = _mapped(options["memory"], (_SLOTS, sampling.clips, sampling.frames, *size, 3))
-    for number, line in enumerate(asked):
-        # a parent that was killed cannot stop a hanging decoder: SIGALRM's default ends us
-        signal.setitimer(signal.ITIMER_REAL, options["timeout"] * 1.5 + 5)
-        path, slot = json.loads(line), shared[number % _SLOTS]
-        try:
-            clips = decode.decode_clips(
-                path, sampling, size, keep_partial=options["keep_partial"],
-                out=slot.reshape(-1, *size, 3),
-            )  # fmt: skip
-        except Exception as error:
-            _send_all(answers, _framed({"fault": _sentence(error, path)}))
-        else:
-            facts = [
-                {name: value for name, value in vars(clip).items() if name != "pixels"}
-                for clip in clips
-            ]
-            for place, clip in zip(slot, clips, strict=False):
-                if not np.may_share_memory(place, clip.pixels):  # else it was made there
-                    place[:] = clip.pixels
-            _send_all(answers, _framed({"clips": facts}))
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    freeze_imports()
+    connection.send_bytes(b"ready")
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        for number in itertools.count():
+            path, *args = json.loads(connection.recv_bytes())
+            # a parent that was killed cannot end a child that hangs: SIGALRM's default does
+            signal.setitimer(signal.ITIMER_REAL, options["timeout"] * 1.5 + 5)
+            answer = _answer(function, path, memory[number % _NUM_SLOTS], args)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send_bytes(json.dumps(answer).encode())
 
 
-def settle() -> None:
+def _answer(
+    function: Callable[..., Any], path: str, out: np.ndarray, args: list[Any]
+) -> dict[str, Any]:
+    try:
+        return {"value": function(path, out, *args)}
+    except _FILE_FAULTS as error:
+        text = str(error)
+        if not isinstance(error, HarError):
+            text = f"it cannot be decoded ({clips.reason(error)})."
+        return {"fault": text.replace(path, "it")}  # the same wherever the file lies
+    except Exception:
+        return {"error": traceback.format_exc()}
+
+
+def _limit_memory(memory_limit: int | None) -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not every system has these
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if memory_limit is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
+
+
+def freeze_imports() -> None:
     """Leave what the imports made out of every later garbage collection.
 
     Hundreds of packets a video set it off often, and each time it went through all of torch.
     """
-    import gc
-
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
 
 
-def _sentence(error: Exception, path: str) -> str:
-    """Without the path: the same fault reads the same wherever the videos lie."""
-    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    return text.replace(path, "it").removesuffix(".")
+def decode_into(
+    path: str, out: np.ndarray, sampler: dict[str, Any], size: tuple[int, int], keep_partial: bool
+) -> list[dict[str, Any]]:
+    """`decode_clips` as the function of a DecoderProcess.
 
-
-def _framed(header: dict[str, Any]) -> bytes:
-    text = json.dumps(header).encode()
-    return b"%08x" % len(text) + text
-
-
-def _send_all(pipe: int, text: bytes) -> None:
-    rest = memoryview(text)
-    while rest:
-        rest = rest[os.write(pipe, rest) :]
+    sampler: the fields of a ClipSampler. Fills `out` with the pixels of K clips, uint8 [K,T,H,W,3];
+    -> the other fields of each Clip.
+    """
+    T, pixels = sampler["frames"], out.reshape(-1, *size, 3)  # [K*T,H,W,3]
+    decoded = clips.decode_clips(
+        path, ClipSampler(**sampler), tuple(size), keep_partial=keep_partial, out=pixels
+    )
+    for view, clip in enumerate(decoded):
+        target = pixels[view * T : (view + 1) * T]
+        if not np.may_share_memory(target, clip.pixels):  # else it was made there
+            target[:] = clip.pixels
+    return [
+        {name: value for name, value in vars(clip).items() if name != "pixels"} for clip in decoded
+    ]

@@ -106,7 +106,8 @@ def test_a_decoder_out_of_memory_costs_its_video_only(
 ) -> None:
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(_NO_MEMORY)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'hook'}:{path}")
     root = tmp_path / "videos"
     made_videos.tree(root, groups=1, clips=2)
     huge = root / "Punch" / "v_Punch_g02_c01.avi"
