@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ...errors import one_sentence
-from ..config import CHOICES
+from ..config import CHOICES, ConfigError
 
 _PATH = click.Path(path_type=Path)
 
@@ -124,7 +124,7 @@ def serve_main(run: Path, **options: Any) -> None:
 
 @click.command()
 @click.argument("videos", type=_PATH)
-@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+@click.argument("train_options", nargs=-1, type=click.UNPROCESSED)
 @click.option("--shards", type=_PATH, default=Path("data/shards"), show_default=True)
 @click.option("--runs", type=_PATH, default=Path("runs/paper"), show_default=True)
 @click.option("--reports", type=_PATH, default=Path("reports/paper"), show_default=True)
@@ -143,7 +143,7 @@ def serve_main(run: Path, **options: Any) -> None:
 @click.option("--weights", help="Of r3d: kinetics400, none, or a file. [kinetics400]")
 @click.option("--dry-run", is_flag=True, help="Only say what is to do and what it costs.")
 @one_sentence
-def reproduce_main(dry_run: bool, **options: Any) -> None:
+def reproduce_main(dry_run: bool, train_options: tuple[str, ...], **options: Any) -> None:
     """Reproduce the whole paper on VIDEOS (UCF101): shards, all runs, evaluation, reports.
 
     What is done is skipped, so the same command goes on after a stop. Options of har-train may
@@ -151,7 +151,20 @@ def reproduce_main(dry_run: bool, **options: Any) -> None:
 
     Example: har-reproduce data/UCF-101 -- --epochs 30
     """
-    from ..paper import reproduce
+    from ..paper import ReproduceOptions, reproduce_paper
 
+    settings = _parse_train_options(train_options)
     given = {name: value for name, value in options.items() if value not in ((), None)}
-    sys.exit(reproduce.run(reproduce.Wanted(**given), dry=dry_run))
+    given |= {"train_config": settings.pop("file", None), "train_settings": settings}
+    sys.exit(reproduce_paper(ReproduceOptions(**given), dry_run=dry_run))
+
+
+def _parse_train_options(words: tuple[str, ...]) -> dict[str, Any]:
+    """Options of har-train -> those that were given, by the names of its parameters."""
+    from .train import train_main
+
+    try:
+        settings = train_main.make_context("har-train", list(words)).params
+    except click.UsageError as error:
+        raise ConfigError(f"after the -- stand options of har-train: {error.message}") from error
+    return {name: value for name, value in settings.items() if value is not None}

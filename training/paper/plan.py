@@ -1,85 +1,118 @@
-"""What `har-reproduce` is about to cost in hours on this machine, stage by stage.
+"""What `har-reproduce` has to do: stages of training runs, each with its configuration and folder.
 
-Odd: an upper bound. Every run is taken to last all its epochs, although patience often ends it.
+The state is nothing but files: a run is trained when its summary.json is there, and evaluated when
+its eval.json is. A stage is all four models with one preset, split and seed, and ends with its
+report, so the first stage already gives Table 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from ...shards import splits as split_rules
-from ...shards.format import shard_set
+from ...errors import HarError
+from .. import config as configs
 from ..config import Config
-from ..inference import predictor
-from ..report.tables import duration
-from . import timing
-from .reproduce import Run, Stage, Wanted
+from ..plots import DISPLAY_NAMES
 
-UCF101 = 13_320  # videos
-# train, val, test; of the official split 1 as `har.shards.splits` cuts it: 7,430 / 2,107 / 3,783
-_SHARES = {"paper": (0.64, 0.16, 0.2), "official-1": (0.558, 0.158, 0.284)}
+MODELS = tuple(DISPLAY_NAMES)  # R3D first: missing weights then show within minutes
+_OWN_SETTINGS = ("preset", "model", "split", "seed", "shards", "weights", "out", "resume")
 
 
-def lines(wanted: Wanted, stages: Sequence[Stage]) -> str:
-    """What is to do and its hours, stage by stage, as lines; times a few steps of each model."""
-    left = [one for stage in stages for one in stage.runs if not one.finished]
-    total = sum(len(stage.runs) for stage in stages)
-    built = (wanted.shards / "manifest.json").is_file()
-    videos = [] if built else predictor.find([wanted.videos])
-    said = [f"{total} runs in {len(stages)} stages, {total - len(left)} of them done."]
-    hours = 0.0 if built else timing.decoding(videos) / 3600
-    if not built:
-        said.append(f"  {'shards':32s}{_said(hours)}  ({len(videos):,} videos)")
-        if len(videos) != UCF101:
-            said.append(f"  These are not UCF101's {UCF101:,} videos: nothing will compare.")
-    speeds = {model: timing.training(_of(left, model)) for model in _models(left)}
-    for stage in stages:
-        cost = sum(
-            _seconds(one.config, speeds[one.config.model], _sides(wanted, one.config, videos))
-            for one in stage.runs
-            if not one.finished
+class ReproduceError(HarError):
+    """Something that cannot be reproduced as asked; one sentence with the way out."""
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """What to reproduce and where.
+
+    weights: of r3d. train_settings: fields of `Config` for every run; train_config: a TOML file of
+    such fields. Raises ReproduceError.
+    """
+
+    videos: Path
+    shards: Path = Path("data/shards")
+    runs: Path = Path("runs/paper")
+    reports: Path = Path("reports/paper")
+    presets: tuple[str, ...] = ("paper", "modern")
+    splits: tuple[str, ...] = ("paper", "official-1")
+    models: tuple[str, ...] = MODELS
+    seeds: int = 3
+    weights: str | None = None
+    train_settings: Mapping[str, Any] = field(default_factory=dict)
+    train_config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ReproduceError(f"--seeds {self.seeds} does not work: give 1 or more.")
+        for name in _OWN_SETTINGS:
+            if name in self.train_settings:
+                raise ReproduceError(
+                    f"--{name} is chosen by har-reproduce itself: leave it out after the --."
+                )
+
+    @property
+    def shards_exist(self) -> bool:
+        return (self.shards / "manifest.json").is_file()
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One training run. options: of har-train, beside --out; config: what they resolve to."""
+
+    folder: Path
+    options: tuple[str, ...]
+    config: Config
+
+    @property
+    def is_trained(self) -> bool:
+        return (self.folder / "summary.json").is_file()
+
+    @property
+    def is_evaluated(self) -> bool:
+        return self.is_trained and (self.folder / "eval.json").is_file()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One preset, split and seed: a run of each model, and the folder of their report."""
+
+    name: str
+    report: Path
+    runs: tuple[RunPlan, ...]
+
+
+def plan_stages(options: ReproduceOptions) -> list[Stage]:
+    """All stages, in order. Raises ConfigError for wrong `train_settings`."""
+    return [
+        Stage(
+            f"{preset}, {split}, seed {seed}",
+            options.reports / preset / split,
+            tuple(_plan_run(options, preset, split, model, seed) for model in options.models),
         )
-        hours += cost / 3600
-        done = "done" if all(one.finished for one in stage.runs) else _said(cost / 3600)
-        said.append(f"  {stage.name:32s}{done:>10s}  then {_said(hours).strip()} in all")
-    said.append(
-        f"At most {_said(hours).strip()} on {timing.where()}; patience often ends a run sooner. "
-        "Stop with Ctrl-C at any time, best after a stage, when its report is whole: "
-        "the same command goes on."
-    )
-    return "\n".join(said)
+        for preset, seed, split in product(options.presets, range(options.seeds), options.splits)
+    ]
 
 
-def _models(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(one.config.model for one in runs))
+def _plan_run(options: ReproduceOptions, preset: str, split: str, model: str, seed: int) -> RunPlan:
+    settings: dict[str, Any] = {"preset": preset, "model": model, "split": split, "seed": seed}
+    if model == "r3d" and options.weights:
+        settings["weights"] = options.weights
+    settings |= {"shards": str(options.shards), **options.train_settings}
+    words = [word for name, value in settings.items() for word in _option(name, value)]
+    if options.train_config is not None:
+        words += ["--config", str(options.train_config)]
+    folder = options.runs / preset / split / f"{model}-{seed}"
+    return RunPlan(folder, tuple(words), configs.make(settings, options.train_config))
 
 
-def _of(runs: Sequence[Run], model: str) -> Config:
-    return next(one.config for one in runs if one.config.model == model)
-
-
-def _sides(wanted: Wanted, config: Config, videos: Sequence[Path]) -> tuple[float, float, float]:
-    """Clips in train, val and test: of the shards, or before they are built by UCF101's shares."""
-    if (wanted.shards / "manifest.json").is_file():
-        clips = shard_set.load(wanted.shards)
-        split = split_rules.make(clips, config.split, config.split_seed)
-        return (float(len(split.train)), float(len(split.val)), float(len(split.test)))
-    train, val, test = (
-        share * len(videos) for share in _SHARES.get(config.split, _SHARES["paper"])
-    )
-    return (train, val, test)
-
-
-def _seconds(
-    config: Config, speed: tuple[float, float], sides: tuple[float, float, float]
-) -> float:
-    """Seconds of a whole run. speed: clips a second of training, and of evaluation."""
-    train, val, test = sides
-    every = train / speed[0] + val / speed[1]
-    limit = config.max_minutes * 60 or float("inf")
-    return min(config.epochs * every, limit) + test / speed[1]
-
-
-def _said(hours: float) -> str:
-    return f"{duration(hours * 3600):>10s}"
+def _option(name: str, value: Any) -> list[str]:
+    """A field of `Config` as an option of har-train."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from ..plots import DISPLAY_NAMES
 from .runs import ORDER, Run
-from .tables import PAPER, duration
+from .tables import PAPER, format_duration
 
 FOR, AGAINST, MIXED = "speaks for it", "speaks against it", "mixed"
 UNDECIDED, NOT_TESTED = "undecided", "not tested by these runs"
@@ -169,7 +169,9 @@ def _mean(runs: Runs, value: Callable[[Run], float]) -> float:
 def _time(runs: Runs) -> tuple[str, str]:
     present = _present(runs)
     seconds = {m: _mean(_of(runs, m), lambda run: float(run.summary["seconds"])) for m in present}
-    evidence = "; ".join(f"{DISPLAY_NAMES[m]} {duration(s)}" for m, s in seconds.items()) + "."
+    evidence = (
+        "; ".join(f"{DISPLAY_NAMES[m]} {format_duration(s)}" for m, s in seconds.items()) + "."
+    )
     if len(present) < len(ORDER):
         return NOT_TESTED, f"Needs runs of all four models; {evidence}"
     if not _alike(runs):

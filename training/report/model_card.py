@@ -13,7 +13,7 @@ from typing import Any
 from ...atomic import write_atomically
 from ..evaluation.scores import leak_text
 from .runs import Run, load
-from .tables import duration, multiply_adds
+from .tables import format_duration, multiply_adds
 
 NAME = "MODEL_CARD.md"
 _UCF101 = 101  # classes
@@ -105,7 +105,7 @@ def _protocol(run: Run) -> list[tuple[str, Any]]:
         *rows,
         ("stopped because", run.summary["stop_reason"]),
         ("best checkpoint by", "validation accuracy"),
-        ("training time", duration(run.summary["seconds"])),
+        ("training time", format_duration(run.summary["seconds"])),
         ("device", run.environment.get("device", "unknown")),
         ("torch", run.environment.get("versions", {}).get("torch", "unknown")),
         ("commit", run.environment.get("commit") or "unknown"),

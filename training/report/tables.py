@@ -122,7 +122,7 @@ def cost(run: Run) -> list[str]:
         multiply_adds(macs) if macs else "not counted",
         str(run.summary["epochs"]),
         str(run.summary["best_epoch"]),
-        duration(run.summary["seconds"]),
+        format_duration(run.summary["seconds"]),
         f"{run.median('clips_per_s'):,.1f}",
         f"{run.median('data_wait'):.1%}",
         f"{run.peak_bytes / 2**30:,.2f} GiB" if run.peak_bytes else "not measured",
@@ -180,7 +180,7 @@ def multiply_adds(count: float) -> str:
     return f"{count / 1e9:,.2f} G" if count >= 1e8 else f"{count / 1e6:,.1f} M"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """41 s, 12.3 min or 4.6 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"

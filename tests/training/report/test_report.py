@@ -449,7 +449,7 @@ def test_columns_of_numbers_are_set_flush_right():
     ("seconds", "text"), [(41.2, "41 s"), (119.9, "120 s"), (738, "12.3 min"), (16560, "4.6 h")]
 )
 def test_durations_are_said_in_a_fitting_unit(seconds: float, text: str):
-    assert tables.duration(seconds) == text
+    assert tables.format_duration(seconds) == text
 
 
 def _verdicts(*folders: Path, allow_mixed: bool = False) -> dict[str, str]:

@@ -1,0 +1,172 @@
+"""What `har-reproduce` is about to cost in hours on this machine, stage by stage.
+
+A few steps of each model and a few videos are timed; on a CPU that takes seconds. The sum is an
+upper bound: every run is taken to last all its epochs, although patience often ends it sooner.
+Reading shards runs beside the compute and is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from ... import models
+from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips
+from ...pipeline.sampling import ClipSampler
+from ...shards import splits
+from ...shards.format import shard_set
+from ..config import AUTO, Config
+from ..report.tables import format_duration
+from ..runtime import device as devices
+from ..step import forward, random_clips
+from .plan import ReproduceOptions, RunPlan, Stage
+
+UCF101_VIDEOS = 13_320
+# train, val, test; of the official split 1 as `har.shards.splits` cuts it: 7,430 / 2,107 / 3,783
+_SHARES = {"paper": (0.64, 0.16, 0.2), "official-1": (0.558, 0.158, 0.284)}
+_TIMED_STEPS = 2
+_CPU_BATCH_SIZE = 2
+_AUTO_BATCH_SIZE = 16  # where --batch-size auto is not known yet
+_TIMED_VIDEOS = 8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Clips a second of a model on this machine."""
+
+    train: float
+    evaluate: float
+
+
+def describe_costs(options: ReproduceOptions, stages: Sequence[Stage]) -> str:
+    """What is to do and its hours, stage by stage, as lines; times a few steps of each model."""
+    num_runs = sum(len(stage.runs) for stage in stages)
+    left = {run.folder: run for stage in stages for run in stage.runs if not run.is_evaluated}
+    lines = [f"{num_runs} runs in {len(stages)} stages, {num_runs - len(left)} of them done."]
+    videos = [] if options.shards_exist else find_videos(options.videos)
+    total = 0.0
+    if videos:
+        total = measure_decoding(videos)
+        lines.append(f"  {'shards':32s}{format_duration(total):>10s}  ({len(videos):,} videos)")
+        if len(videos) != UCF101_VIDEOS:
+            lines.append(
+                f"  These are not UCF101's {UCF101_VIDEOS:,} videos: nothing will compare."
+            )
+    configs = {run.config.model: run.config for run in reversed(left.values())}
+    speeds = {model: measure_speed(config) for model, config in configs.items()}
+    for stage in stages:
+        runs = [run for run in stage.runs if run.folder in left]
+        seconds = sum(_run_seconds(options, run, speeds, len(videos)) for run in runs)
+        total += seconds
+        cost = format_duration(seconds) if runs else "done"
+        lines.append(f"  {stage.name:32s}{cost:>10s}  then {format_duration(total)} in all")
+    lines.append(
+        f"At most {format_duration(total)} on {device_name()}; patience often ends a run sooner. "
+        "Stop with Ctrl-C at any time, best after a stage, when its report is whole: "
+        "the same command goes on."
+    )
+    return "\n".join(lines)
+
+
+def find_videos(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
+
+
+def _run_seconds(
+    options: ReproduceOptions, run: RunPlan, speeds: dict[str, Speed], num_videos: int
+) -> float:
+    """Seconds to train and test a run, if it lasts all its epochs."""
+    config, speed = run.config, speeds[run.config.model]
+    train, val, test = _subset_sizes(options, config, num_videos)
+    seconds = config.epochs * (train / speed.train + val / speed.evaluate)
+    if config.max_minutes:
+        seconds = min(seconds, config.max_minutes * 60)
+    return seconds + test / speed.evaluate
+
+
+def _subset_sizes(
+    options: ReproduceOptions, config: Config, num_videos: int
+) -> tuple[float, float, float]:
+    """Clips in train, val, test: of the shards or, before they are built, by UCF101's shares."""
+    if options.shards_exist:
+        split = splits.make(shard_set.load(options.shards), config.split, config.split_seed)
+        return float(len(split.train)), float(len(split.val)), float(len(split.test))
+    train, val, test = _SHARES.get(config.split, _SHARES["paper"])
+    return train * num_videos, val * num_videos, test * num_videos
+
+
+def measure_speed(config: Config) -> Speed:
+    """Time two steps of the model and clip shape of `config`, after one for warm-up.
+
+    On a CPU the batch is two clips.
+    """
+    device = devices.choose(config.device)
+    precision = devices.precision(config.precision, device)
+    pretrained = {"weights": "none"} if "weights" in models.options_of(config.model) else {}
+    model = models.build(config.model, 101, seed=0, **config.options, **pretrained)
+    model = devices.place(model, device, precision)
+    batch_size = _AUTO_BATCH_SIZE if config.batch_size == AUTO else config.batch_size
+    if device.type == "cpu":
+        batch_size = min(batch_size, _CPU_BATCH_SIZE)
+    size = config.size or 112
+    clips = random_clips(batch_size, config.frames, (size, size), device)
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def train_step() -> None:
+        F.cross_entropy(forward(model, clips, precision), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def eval_step() -> None:
+        with torch.inference_mode():
+            forward(model, clips, precision)
+
+    train = batch_size / _seconds_per_step(train_step, device)
+    model.eval()
+    return Speed(train, batch_size / _seconds_per_step(eval_step, device))
+
+
+def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    step()  # warm-up
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(_TIMED_STEPS):
+        step()
+    synchronize()
+    return (time.perf_counter() - start) / _TIMED_STEPS
+
+
+def measure_decoding(videos: Sequence[Path]) -> float:
+    """Seconds to decode all `videos` with a process a core, from a few of them.
+
+    Videos that cannot be decoded are left out; the first only warms up, where there are more.
+    """
+    seconds = []
+    for path in videos[:: max(1, len(videos) // _TIMED_VIDEOS)][: _TIMED_VIDEOS + 1]:
+        start = time.perf_counter()
+        try:
+            list(decode_clips(path, ClipSampler(), (128, 171)))
+        except VideoDecodeError:
+            continue
+        seconds.append(time.perf_counter() - start)
+    timed = seconds[1:] or seconds
+    return sum(timed) / max(1, len(timed)) * len(videos) / (os.cpu_count() or 1)
+
+
+def device_name() -> str:
+    device = devices.choose("auto")
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"this CPU ({threads} thread{'' if threads == 1 else 's'})"
