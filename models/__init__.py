@@ -3,7 +3,7 @@
 Importing this package does not import torch (that alone takes more than a second, and `--help`
 must answer in half of one); torch comes in when a network is built.
 
-Every network takes float `[B,C,T,H,W]` and returns logits `[B,K]`, has an `input_spec`, and keeps
+Every network takes float `[B,C,T,H,W]` and returns logits `[B,K]`, has a `transform` (its input), and keeps
 its options' defaults in one place: its constructor's signature, which `options_of` reads.
 """
 
@@ -14,7 +14,6 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HarError
-from .spec import InputSpec
 from .weights import WeightsError, WeightsInfo
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NAMES",
-    "InputSpec",
     "UnknownModelError",
     "WeightsError",
     "WeightsInfo",

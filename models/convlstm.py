@@ -25,8 +25,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..shards.transforms.clip_transform import ClipTransform
 from .recurrence import Plan, Recurrence
-from .spec import InputSpec
 
 State = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer, each [B,C,H,W]
 _MEMORY = ("lean", "fast")
@@ -157,7 +157,7 @@ class ConvLSTM(nn.Module):
         kernels = [kernel] * len(hidden) if isinstance(kernel, int) else list(kernel)
         _check(hidden, kernels, stem_channels, stem_kernel, stem_stride, chunk)
         _check_choices(pooling, memory, dropout)
-        self.input_spec = InputSpec()
+        self.transform = ClipTransform()
         self.return_sequences = return_sequences
         self.memory = memory
         plan = Plan(chunk, True, stem_stride, pooling, stem_pool=pooling if stem_pool else "none")

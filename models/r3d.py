@@ -17,8 +17,8 @@ from pathlib import Path
 import torchvision.models.video as torchvision_video
 from torch import Tensor, nn
 
+from ..shards.transforms.clip_transform import ClipTransform
 from . import weights as weight_files
-from .spec import InputSpec
 from .weights import WeightsInfo
 
 BACKBONES = ("r3d_18", "r2plus1d_18", "mc3_18")
@@ -51,7 +51,7 @@ class R3D(nn.Module):
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
         frozen = _frozen_groups(freeze)
         obtained = weight_files.obtain(weights, backbone)
-        self.input_spec = InputSpec(augment=False)
+        self.transform = ClipTransform()
         self.weights_info: WeightsInfo | None = None
         network = getattr(torchvision_video, backbone)(weights=None, num_classes=num_classes)
         self.stem: nn.Module = network.stem

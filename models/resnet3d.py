@@ -19,8 +19,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..shards.transforms.clip_transform import ClipTransform
 from . import weights as weight_files
-from .spec import InputSpec
 from .weights import WeightsError, WeightsInfo
 
 # A convolution of a block: (in, out, stride (t, s), (in, out) of the whole block) -> module.
@@ -88,7 +88,7 @@ class VideoResNet(nn.Module):
     ) -> None:
         super().__init__()
         _check(temporal_stride, width, dropout)
-        self.input_spec = InputSpec()
+        self.transform = ClipTransform()
         self.weights_info: WeightsInfo | None = None
         ts = temporal_stride
         pool = nn.MaxPool3d(3, (ts, 2, 2), 1) if stem_pool else None

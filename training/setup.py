@@ -5,9 +5,10 @@ Nothing is written here, so that whatever is wrong is said before a run folder e
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from ..shards.format import shard_set
 from ..shards.format.shard_set import Manifest
 from ..shards.loading.batch_sampler import BatchSampler
 from ..shards.transforms.affine import Augmentation
+from ..shards.transforms.clip_transform import ClipTransform
 from .config import AUTO, Config, ConfigError
 from .input import gpu_cache
-from .input.device_loader import DeviceLoader, Preprocessing
+from .input.device_loader import DeviceLoader
 from .optim.ema import ModelEma
 from .optim.metric_sums import MetricSums
 from .optim.schedule import EarlyStopping, LrScheduler
@@ -44,7 +46,7 @@ def prepare(
     split = _split(config, clips)
     _settle_random(config)
     model = _build(config, len(clips.classes))
-    wanted = _preprocessing(config, model.input_spec)
+    wanted = _preprocessing(config, model.transform)
     if config.sync_bn:
         model = _with_sync_bn(model)
     model = device.place(model, on, precision)
@@ -123,7 +125,7 @@ def _train_feed(
     config: Config,
     clips: Manifest,
     split: splits.Split,
-    wanted: Preprocessing,
+    wanted: ClipTransform,
     on: torch.device,
     ranks: distributed.DistributedContext,
 ) -> DeviceLoader:
@@ -171,15 +173,19 @@ def _build(config: Config, classes: int) -> nn.Module:
         raise ConfigError(str(error)) from error
 
 
-def _preprocessing(config: Config, spec: Any) -> Preprocessing:
+def _preprocessing(config: Config, transform: ClipTransform) -> ClipTransform:
     """The model's own input, at another size where `--size` asks for it (resize in proportion)."""
-    size, resize = tuple(spec.size), tuple(spec.resize)
-    if config.size is not None:
-        resize = tuple(
-            round(edge * config.size / side) for edge, side in zip(resize, size, strict=True)
-        )
-        size = (config.size, config.size)
-    return Preprocessing(config.frames, size, resize, tuple(spec.mean), tuple(spec.std))
+    transform = dataclasses.replace(transform, frames=config.frames)
+    if config.size is None:
+        return transform
+    (height, width), (crop_height, crop_width) = transform.resize_size, transform.crop_size
+    return dataclasses.replace(
+        transform,
+        crop_size=(config.size, config.size),
+        resize_size=(
+            round(height * config.size / crop_height), round(width * config.size / crop_width)
+        ),
+    )  # fmt: skip
 
 
 def _rule(config: Config) -> Augmentation | None:
@@ -187,10 +193,10 @@ def _rule(config: Config) -> Augmentation | None:
         return None
     return Augmentation(
         scale=(config.crop_scale, 1.0),
-        degrees=config.degrees,
-        flip=config.flip,
+        rotation=config.degrees,
+        hflip=config.flip,
         per_frame=config.per_frame,
-        colour=(config.brightness, config.contrast, config.saturation),
+        color=(config.brightness, config.contrast, config.saturation),
     )
 
 
@@ -232,8 +238,8 @@ def _introduce(trainer: TrainState) -> str:
     weights = getattr(trainer.model, "weights_info", None)
     lines = [
         f"{config.model}: {sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
-        f"{trainer.preprocessing.frames} frames of {trainer.preprocessing.size[0]}x"
-        f"{trainer.preprocessing.size[1]}, {trainer.device}, "
+        f"{trainer.preprocessing.frames} frames of {trainer.preprocessing.crop_size[0]}x"
+        f"{trainer.preprocessing.crop_size[1]}, {trainer.device}, "
         f"{str(trainer.precision).removeprefix('torch.')}",
         f"split {split.name} ({split.digest}): {len(split.train)} train, {len(split.val)} val, "
         f"{len(split.test)} test clips, {leak}",

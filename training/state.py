@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..shards import splits
 from ..shards.format.shard_set import Manifest
 from ..shards.loading.batch_sampler import check_resume
+from ..shards.transforms.clip_transform import ClipTransform
 from .config import Config, ConfigError
-from .input.device_loader import DeviceLoader, Preprocessing
+from .input.device_loader import DeviceLoader
 from .optim.ema import ModelEma
 from .optim.metric_sums import MetricSums
 from .optim.schedule import BestEpoch, EarlyStopping, LrScheduler
@@ -58,7 +59,7 @@ class TrainState:
     model: nn.Module
     parallel: nn.Module
     ranks: DistributedContext
-    preprocessing: Preprocessing
+    preprocessing: ClipTransform
     optimizer: torch.optim.Optimizer
     rate: LrScheduler
     stop: EarlyStopping
@@ -123,7 +124,7 @@ class TrainState:
             "split": self.split.describe(),
             "manifest_digest": self.manifest.digest,
             "preprocessing": {
-                **dataclasses.asdict(self.preprocessing),
+                **self.preprocessing.to_dict(),
                 "sampling": self.manifest.sampling,
                 "clip_shape": list(self.manifest.clip_shape),
             },

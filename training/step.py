@@ -63,7 +63,7 @@ def _mixed(trainer: TrainState, batch: DeviceBatch) -> tuple[torch.Tensor, torch
         return batch.clips, batch.labels
     drawn = mixup.draw(
         config.mix, config.mix_alpha, seed=config.seed, epoch=trainer.position.epoch,
-        keys=batch.keys, size=trainer.preprocessing.size,
+        keys=batch.keys, size=trainer.preprocessing.crop_size,
     )  # fmt: skip
     classes = len(trainer.manifest.classes)
     return mixup.apply(batch.clips, drawn), mixup.targets(batch.labels, drawn, classes)

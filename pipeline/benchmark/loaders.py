@@ -29,9 +29,10 @@ from ...shards.format.shard_set import load as load_set
 from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.loading.loader import Loader
 from ...shards.transforms import affine
-from ...shards.transforms.affine import Pixels
+from ...shards.transforms.clip_processor import ClipProcessor
+from ...shards.transforms.clip_transform import KINETICS_MEAN, KINETICS_STD, ClipTransform
 
-MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of Kinetics, torchvision
+MEAN, STD = KINETICS_MEAN, KINETICS_STD
 Contestant = Callable[[], Iterator[int]]
 
 
@@ -56,11 +57,12 @@ def ours(clips: Manifest, batch_size: int, workers: int) -> dict[str, Contestant
     order = whole_batches(clips, batch_size)
     shuffled = BatchSampler(order, batch_size, seed=1, shuffle=True)
     side = min(112, *clips.clip_shape[1:3])
-    pixels = Pixels((side, side), clips.clip_shape[1:3], MEAN, STD, affine.Augmentation())
+    transform = ClipTransform(crop_size=(side, side), resize_size=clips.clip_shape[1:3])
+    processor = ClipProcessor(transform, affine.Augmentation())
     return {
         "har": _passes(Loader(clips, shuffled, workers=workers)),
         "har_sequential": _passes(Loader(clips, BatchSampler(order, batch_size), workers=workers)),
-        "har_augmented": _passes(Loader(clips, shuffled, workers=workers, pixels=pixels)),
+        "har_augmented": _passes(Loader(clips, shuffled, workers=workers, processor=processor)),
     }
 
 

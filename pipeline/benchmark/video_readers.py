@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import HarError
-from ...shards.transforms.affine import Augmentation, Pixels
+from ...shards.transforms.affine import Augmentation
+from ...shards.transforms.clip_processor import ClipProcessor
+from ...shards.transforms.clip_transform import ClipTransform
 from ..decode import VIDEO_SUFFIXES
 from ..sampling import ClipSampler
 from .loaders import MEAN, STD, Contestant, workers_of
@@ -106,7 +108,7 @@ class _PyAV:
 
     def __init__(self, paths: list[Path], frames: int) -> None:
         self._paths, self._frames = paths, frames
-        self._pixels = Pixels((_SIDE, _SIDE), (128, 171), MEAN, STD, Augmentation())
+        self._processor = ClipProcessor(ClipTransform(), Augmentation())
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -123,5 +125,5 @@ class _PyAV:
             [decoded[n].to_ndarray(format="rgb24", width=171, height=128) for n in numbers]
         )  # [T,128,171,3]
         out = np.empty((len(clip), _SIDE, _SIDE, 3), np.float32)
-        self._pixels.put(clip, self._paths[at].stem, 1, 0, out)
+        self._processor.process_clip(clip, out, key=self._paths[at].stem, seed=1, epoch=0)
         return torch.from_numpy(out).permute(3, 0, 1, 2)

@@ -20,7 +20,7 @@ from ..format.reader import ClipReader
 from ..format.shard_set import Manifest, ShardSetError
 from ..storage.remote import RemoteError
 from ..transforms import affine
-from ..transforms.affine import Pixels
+from ..transforms.clip_processor import ClipProcessor
 from .batch_sampler import BatchIndices, BatchSampler
 
 CACHES = ("none", "ram")
@@ -38,7 +38,7 @@ class BadClipWarning(UserWarning):
 class BatchBuilder:
     """Fills rows of batches of `plan`; the options are those of `har.shards.loading.loader.Loader`.
 
-    shape, floats: of a row, uint8 [t,H,W,C] or, with `pixels`, float32 [t,h,w,C]. bad: what was
+    shape, floats: of a row, uint8 [t,H,W,C] or, with `processor`, float32 [t,h,w,C]. bad: what was
     replaced, sample id -> what is wrong with it. Any number of threads may fill.
     """
 
@@ -50,7 +50,7 @@ class BatchBuilder:
         frames: int | None = None,
         jitter: bool = False,
         check: bool = True,
-        pixels: Pixels | None = None,
+        processor: ClipProcessor | None = None,
         max_bad: int = 0,
         cache: str = "none",
         beat: Callable[[], None] = lambda: None,
@@ -72,12 +72,12 @@ class BatchBuilder:
                 "more frames."
             )
         self.manifest, self.plan, self.jitter = manifest, plan, jitter
-        self.pixels, self.max_bad = pixels, max_bad
+        self.processor, self.max_bad = processor, max_bad
         self.bad: dict[int, str] = {}
         self._bad_lock = threading.Lock()
         self.reader = ClipReader(manifest, check=check, keep=cache == "ram", beat=beat)
-        size = (height, width) if pixels is None else pixels.size
-        self.shape, self.floats = (self.frames, *size, channels), pixels is not None
+        size = (height, width) if processor is None else processor.transform.crop_size
+        self.shape, self.floats = (self.frames, *size, channels), processor is not None
 
     def rows(self, epoch: int, step: int) -> BatchIndices:
         """The plan's rows, to be changed where a clip is bad."""
@@ -119,10 +119,10 @@ class BatchBuilder:
 
     def _put(self, epoch: int, sample: int, view: int, out: np.ndarray) -> None:
         whole = self.frames == self.manifest.clip_shape[0]
-        if self.pixels is None and whole:
+        if self.processor is None and whole:
             self.reader.read_into(sample, out)
             return
-        if self.pixels is None:
+        if self.processor is None:
             self.reader.read_frames_into(sample, self.frame_numbers(epoch, sample, view), out)
             return
         clip = self.reader.scratch()
@@ -130,7 +130,7 @@ class BatchBuilder:
         if not whole:
             clip = clip[self.frame_numbers(epoch, sample, view)]
         key = self.manifest.index["key"][sample].decode()
-        self.pixels.put(clip, key, self.plan.seed, epoch, out)
+        self.processor.process_clip(clip, out, key=key, seed=self.plan.seed, epoch=epoch)
 
     def _count_bad(self, sample: int, error: ShardSetError) -> None:
         """Note a corrupt clip; raise its error when there are more than `max_bad`."""

@@ -24,7 +24,7 @@ class Event(Protocol):
 class Batch:
     """One batch, borrowed from the ring until `release`.
 
-    pixels: torch uint8 [b,T,H,W,C]; of a loader with `pixels`, float32 [b,C,T,h,w] in
+    pixels: torch uint8 [b,T,H,W,C]; of a loader with a `processor`, float32 [b,C,T,h,w] in
     channels_last_3d, ready for the model. labels: int64 [b]. keys: the samples' keys. ids, valid,
     counted, views: see `plan.BatchIndices`; rows that are not valid are fill-up and must not count.
     """

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..format.shard_set import Manifest
-from ..transforms.affine import Pixels
+from ..transforms.clip_processor import ClipProcessor
 from . import workers as crew
 from .batch_builder import CACHES, BadClipWarning, BatchBuilder, LoaderError
 from .batch_sampler import BatchIndices, BatchSampler
@@ -41,7 +41,7 @@ class Loader:
     frames: how many of the stored frames to give, evenly spaced; with `jitter` the phase is random
     per clip and epoch (temporal jitter). workers: threads; 0 reads in the caller's. depth: batches
     read ahead. pinned: page-lock the ring for copies to CUDA. timeout: seconds after which a
-    worker that has been at one clip is called stuck. pixels: augment or preprocess in the workers.
+    worker that has been at one clip is called stuck. processor: augment or preprocess in the workers.
     max_bad: see above. cache: "ram" keeps in memory what was read. Several views of a clip:
     `BatchSampler.views`.
     """
@@ -57,7 +57,7 @@ class Loader:
         depth: int = 2,
         pinned: bool = False,
         check: bool = True,
-        pixels: Pixels | None = None,
+        processor: ClipProcessor | None = None,
         max_bad: int = 0,
         cache: str = "none",
         timeout: float = 30.0,
@@ -65,10 +65,10 @@ class Loader:
         self.manifest, self.plan, self.timeout = manifest, plan, timeout
         self.depth = max(1, depth)
         self._filler = BatchBuilder(
-            manifest, plan, frames=frames, jitter=jitter, check=check, pixels=pixels,
+            manifest, plan, frames=frames, jitter=jitter, check=check, processor=processor,
             max_bad=max_bad, cache=cache, beat=crew.alive,
         )  # fmt: skip
-        self.frames, self.pixels = self._filler.frames, pixels
+        self.frames, self.processor = self._filler.frames, processor
         self.max_bad, self.bad = max_bad, self._filler.bad
         self._supply = self._filler.reader.supply
         shape = (plan.batch_size // plan.ranks, *self._filler.shape)

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..format.shard_set import Manifest
-from ..transforms.affine import Pixels
+from ..transforms.clip_processor import ClipProcessor
 from .batch_builder import BatchBuilder
 from .batch_sampler import BatchSampler
 from .buffers import Batch
@@ -46,7 +46,7 @@ class Steps(Sampler[Place]):
 class ClipBatches(Dataset[Batch]):
     """dataset[epoch, step] -> the `Batch` of the plan; its pixels are nobody else's memory.
 
-    frames, jitter, check, pixels, max_bad: as `Loader` has them. Raises LoaderError for those that
+    frames, jitter, check, processor, max_bad: as `Loader` has them. Raises LoaderError for those that
     do not fit the shards, at the first batch.
     """
 
@@ -58,12 +58,12 @@ class ClipBatches(Dataset[Batch]):
         frames: int | None = None,
         jitter: bool = False,
         check: bool = True,
-        pixels: Pixels | None = None,
+        processor: ClipProcessor | None = None,
         max_bad: int = 0,
     ) -> None:
         self.manifest, self.plan = manifest, plan
         self._options: dict[str, Any] = {
-            "frames": frames, "jitter": jitter, "check": check, "pixels": pixels,
+            "frames": frames, "jitter": jitter, "check": check, "processor": processor,
             "max_bad": max_bad,
         }  # fmt: skip
         self._filler: BatchBuilder | None = None

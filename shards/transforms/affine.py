@@ -2,7 +2,7 @@
 
 The maps are drawn on the host (numpy, a few floats a clip), the sampling runs on the whole batch
 where the batch is (`apply`, torch: CPU or CUDA), normalisation and cast included; on the CPU the
-loader's workers do the same clip by clip (`Pixels`, `har.shards.transforms.sample_cpu`).
+loader's workers do the same clip by clip (`har.shards.transforms.clip_processor`).
 
 Odd:
 - A map is a pure function of (seed, epoch, key): nothing depends on batch, worker or rank.
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import color as colour
+from . import color
 
 if TYPE_CHECKING:
     import torch
@@ -37,16 +37,16 @@ _TRIES = 10  # of drawing a crop that fits, as torchvision's RandomResizedCrop
 @dataclass(frozen=True)
 class Augmentation:
     """The ranges to draw from. scale: share of the frame's area; ratio: width/height of the crop;
-    degrees: rotation in +-degrees; flip: probability; per_frame: draw anew for each frame (the
-    paper's way, which shakes the clip). colour: brightness, contrast, saturation, each a factor in
+    rotation: +-degrees; hflip: probability; per_frame: draw anew for each frame (the
+    paper's way, which shakes the clip). color: brightness, contrast, saturation, each a factor in
     1 +- this, one for all frames (`har.shards.transforms.color`; not in the paper)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    degrees: float = 15.0
-    flip: float = 0.0
+    rotation: float = 15.0
+    hflip: float = 0.0
     per_frame: bool = False
-    colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    color: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def train_maps(
@@ -93,11 +93,11 @@ def apply(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: Any = None,
-    colours: np.ndarray | None = None,
+    colors: np.ndarray | None = None,
 ) -> torch.Tensor:
     """uint8 [B,T,H,W,C] and maps [B,F,2,3] -> normalised [B,C,T,h,w] in channels_last_3d.
 
-    One bilinear sampling, then `colours` (of `Pixels.colours`), then (x / 255 - mean) / std, in
+    One bilinear sampling, then `colors` (matrices [B,3,4]), then (x / 255 - mean) / std, in
     float32, cast to `dtype` at the end.
     """
     import torch
@@ -112,8 +112,8 @@ def apply(
         for factor in np.unique(factors).tolist():
             rows = torch.from_numpy(np.flatnonzero(factors == factor)).to(pixels.device)
             x[rows] = _sampled(pixels[rows], maps[rows], size, factor)
-    if colours is not None:
-        x = colour.apply(x, torch.from_numpy(colours))
+    if colors is not None:
+        x = color.apply(x, torch.from_numpy(colors))
     x = x.permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
     scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(1, C, 1, 1, 1)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device)
@@ -139,55 +139,6 @@ def _sampled(
     return x.view(B, T, C, *size)
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """How a loader's workers make a model's input of stored clips, on the CPU.
-
-    rule: how to augment; None for the evaluation transform (`resize`, centre crop). size, resize:
-    (H, W). mean, std: per channel, of values in 0..1.
-    """
-
-    size: tuple[int, int]
-    resize: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    rule: Augmentation | None = None
-
-    def maps(
-        self, *, seed: int, epoch: int, keys: Sequence[str], frames: int, source: tuple[int, int]
-    ) -> np.ndarray:
-        """The maps of these clips, float32 [B,F,2,3]."""
-        if self.rule is None:
-            return eval_maps(len(keys), source=source, resize=self.resize, size=self.size)
-        return train_maps(
-            self.rule, seed=seed, epoch=epoch, keys=keys, frames=frames, source=source,
-            size=self.size,
-        )  # fmt: skip
-
-    def colours(self, *, seed: int, epoch: int, keys: Sequence[str]) -> np.ndarray | None:
-        """The colour matrices of these clips, [B,3,4], or None where the rule changes no colour."""
-        if self.rule is None or not any(self.rule.colour):
-            return None
-        ranges = self.rule.colour
-        return np.stack([colour.draw(ranges, generator(seed, epoch, f"{k}/colour")) for k in keys])
-
-    def put(self, clip: np.ndarray, key: str, seed: int, epoch: int, out: np.ndarray) -> None:
-        """uint8 clip [T,H,W,3] -> out float32 [T,h,w,3], equal to `apply` within 1/255."""
-        from . import sample_cpu
-
-        T, H, W, _ = clip.shape
-        maps = self.maps(seed=seed, epoch=epoch, keys=[key], frames=T, source=(H, W))
-        factor = int(blocks(maps, (H, W), self.size)[0])
-        scale, shift = sample_cpu.coefficients(self.mean, self.std)
-        colours = self.colours(seed=seed, epoch=epoch, keys=[key])
-        if colours is None:
-            sample_cpu.sample(clip, maps[0], out, factor=factor, scale=scale, shift=shift)
-            return
-        plain = np.ones(3, np.float32), np.zeros(3, np.float32)
-        sample_cpu.sample(clip, maps[0], out, factor=factor, scale=plain[0], shift=plain[1])
-        colour.apply_cpu(out, colours[0], scale, shift)
-
-
 def blocks(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Maps [B,F,2,3] -> int [B]: blocks of f x f pixels are averaged first, where all maps of the
     clip shrink by f.
@@ -205,11 +156,6 @@ def blocks(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> 
             factor -= 1
         factors[row] = factor
     return factors
-
-
-def _block(maps: torch.Tensor, source: tuple[int, int], size: tuple[int, int]) -> int:
-    """`blocks` of maps that are all alike."""
-    return int(blocks(maps.numpy(), source, size)[0])
 
 
 def generator(seed: int, epoch: int, key: str) -> np.random.Generator:
@@ -233,8 +179,8 @@ def _draw(
         if h <= height and w <= width:
             crop = (random.uniform(0, height - h), random.uniform(0, width - w), h, w)
             break
-    angle = math.radians(random.uniform(-rule.degrees, rule.degrees))
-    return crop, angle, bool(random.random() < rule.flip)
+    angle = math.radians(random.uniform(-rule.rotation, rule.rotation))
+    return crop, angle, bool(random.random() < rule.hflip)
 
 
 def _central(

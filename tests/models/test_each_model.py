@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from har import models
-from har.models.spec import KINETICS_MEAN, KINETICS_STD, InputSpec
+from har.shards.transforms.clip_transform import ClipTransform
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet3d": {"width": 8},
@@ -184,32 +184,16 @@ def test_exports(name: str) -> None:
 
 
 @every_model
-def test_input_spec_survives_a_checkpoint(name: str) -> None:
-    spec = small(name).input_spec
-    assert isinstance(spec, InputSpec)
-    assert spec.augment == (name != "r3d")
-    assert InputSpec.from_dict(spec.to_dict()) == spec
-
-
-def test_input_spec_is_the_preprocessing_of_torchvisions_weights() -> None:
+def test_its_clip_transform_is_that_of_torchvisions_weights(name: str) -> None:
     from torchvision.models.video import R3D_18_Weights
 
-    theirs = R3D_18_Weights.KINETICS400_V1.transforms()
-    spec = InputSpec(augment=False)
-    assert (list(spec.size), list(spec.resize)) == (theirs.crop_size, theirs.resize_size)
-    assert (list(KINETICS_MEAN), list(KINETICS_STD)) == (theirs.mean, theirs.std)
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"frames": 0}, "at least 1 frame"),
-        ({"size": (129, 112)}, "does not fit"),
-        ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
-        ({"resize": (0, 5)}, "sizes must be positive"),
-        ({"colour": "red"}, "has no field 'colour'"),
-    ],
-)
-def test_bad_input_specs_are_refused(values: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        InputSpec.from_dict(values)
+    expected = R3D_18_Weights.KINETICS400_V1.transforms()
+    transform = small(name).transform
+    assert isinstance(transform, ClipTransform)
+    values = transform.to_dict()
+    assert values["frames"] == 16
+    assert (values["crop_size"], values["resize_size"]) == (
+        expected.crop_size,
+        expected.resize_size,
+    )
+    assert (values["mean"], values["std"]) == (expected.mean, expected.std)

@@ -88,8 +88,8 @@ def make_run(folder: Path, clips: shard_set.Manifest, **settings: Any) -> Path:
         "split": split.describe(),
         "preprocessing": {
             "frames": config.frames,
-            "size": [16, 16],
-            "resize": [18, 24],
+            "crop_size": [16, 16],
+            "resize_size": [18, 24],
             "mean": [0.4, 0.4, 0.4],
             "std": [0.2, 0.2, 0.2],
             "sampling": clips.sampling,

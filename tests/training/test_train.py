@@ -108,7 +108,7 @@ def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_on(shards, tm
     assert state["classes"] == ["Punch", "Wave", "YoYo"]
     assert state["split"]["name"] == "grouped"
     assert state["split"]["digest"]
-    assert state["preprocessing"]["size"] == (16, 16)
+    assert state["preprocessing"]["crop_size"] == [16, 16]
     assert state["optimizer"]["state"]
     model = checkpoint.restore_model(state)
     clips = torch.zeros(1, 3, 4, 16, 16)

@@ -142,16 +142,16 @@ def _fed(
     batches: int,
 ) -> dict[str, Fed]:
     """The steps of the models `names` again, on batches of a shard set written to `folder`."""
-    from ...models.spec import InputSpec
+    from ...shards.transforms.clip_transform import ClipTransform
     from . import data
 
     batch, _, frames, size, _ = shape
     clips = data.write_set(
-        folder, clips=max(16, 2 * batch), frames=frames, size=size, spec=InputSpec()
+        folder, clips=max(16, 2 * batch), frames=frames, size=size, spec=ClipTransform()
     )
     return {
         _FED + name: data.Fed(
-            data.open_feed(clips, batch, batches, size, InputSpec(), on), contestants[name]
+            data.open_feed(clips, batch, batches, size, ClipTransform(), on), contestants[name]
         )
         for name in names
     }

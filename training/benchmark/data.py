@@ -22,21 +22,21 @@ from ...shards.format.shard_set import Manifest
 from ...shards.format.writer import ShardWriter
 from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.transforms.affine import Augmentation
-from ..input.device_loader import DeviceLoader, Preprocessing
+from ...shards.transforms.clip_transform import ClipTransform
+from ..input.device_loader import DeviceLoader
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ...models.spec import InputSpec
 
 _CLASSES = ("noise",)
 
 
-def write_set(folder: Path, *, clips: int, frames: int, size: int, spec: InputSpec) -> Manifest:
+def write_set(folder: Path, *, clips: int, frames: int, size: int, spec: ClipTransform) -> Manifest:
     """Write `clips` clips of noise to `folder`, one shard; -> the loaded set.
 
-    Stored frames stand to `size` as `spec.resize` to `spec.size`: 128x171 for 112. Raises OSError
+    Stored frames stand to `size` as `spec.resize_size` to `spec.crop_size`: 128x171 for 112. Raises OSError
     where the disk is full.
     """
     height, width = _stored(size, spec)
@@ -67,21 +67,20 @@ def write_set(folder: Path, *, clips: int, frames: int, size: int, spec: InputSp
 
 
 def open_feed(
-    clips: Manifest, batch_size: int, steps: int, size: int, spec: InputSpec, on: torch.device
+    clips: Manifest, batch_size: int, steps: int, size: int, spec: ClipTransform, on: torch.device
 ) -> DeviceLoader:
     """`steps` batches of the set's clips in one epoch, each clip again and again."""
     ids = np.resize(np.arange(len(clips.index)), steps * batch_size)
     height, width = _stored(size, spec)
-    wanted = Preprocessing(
-        clips.clip_shape[0], (size, size), (height, width), tuple(spec.mean), tuple(spec.std)
-    )
+    wanted = ClipTransform(clips.clip_shape[0], (size, size), (height, width), spec.mean, spec.std)
     plan = BatchSampler(ids, batch_size, seed=0, shuffle=True)
     return DeviceLoader(clips, plan, wanted, on, rule=Augmentation())
 
 
-def _stored(size: int, spec: InputSpec) -> tuple[int, int]:
+def _stored(size: int, spec: ClipTransform) -> tuple[int, int]:
     height, width = (
-        round(size * edge / side) for edge, side in zip(spec.resize, spec.size, strict=True)
+        round(size * edge / side)
+        for edge, side in zip(spec.resize_size, spec.crop_size, strict=True)
     )
     return height, width
 

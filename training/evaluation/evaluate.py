@@ -28,7 +28,8 @@ from ...shards.format.reader import ClipReader
 from ...shards.format.shard_set import Manifest
 from ...shards.loading.batch_builder import views_in
 from ...shards.loading.batch_sampler import BatchSampler
-from ..input.device_loader import DeviceBatch, DeviceLoader, Preprocessing
+from ...shards.transforms.clip_transform import ClipTransform
+from ..input.device_loader import DeviceBatch, DeviceLoader
 from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_examples
 from ..runtime import checkpoint, device, progress
 from ..step import forward
@@ -149,12 +150,12 @@ def _predict(model: nn.Module, feed: DeviceLoader, views: int) -> tuple[Predicti
     return predictions, multiply_adds(model, feed.preprocessing, feed.device)
 
 
-def multiply_adds(model: nn.Module, shape: Preprocessing, on: torch.device) -> int:
+def multiply_adds(model: nn.Module, shape: ClipTransform, on: torch.device) -> int:
     """Multiply-adds of the model's convolutions and products for one clip, by counting them."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    clip = torch.zeros(1, len(shape.mean), shape.frames, *shape.size, device=on)
+    clip = torch.zeros(1, len(shape.mean), shape.frames, *shape.crop_size, device=on)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(clip)
     return int(counter.get_total_flops()) // 2
@@ -173,7 +174,7 @@ def _open_batches(
         raise EvaluationError(f"--batch-size {batch_size} does not work: give 1 or more.")
     rows = min(batch_size or state["config"]["batch_size"], len(ids) * views)
     plan = BatchSampler(np.sort(ids), rows, views=views)
-    wanted = Preprocessing.from_dict(state["preprocessing"])
+    wanted = ClipTransform.from_dict(state["preprocessing"])
     return DeviceLoader(clips, plan, wanted, device.choose(name or "auto"))
 
 

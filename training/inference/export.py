@@ -109,7 +109,7 @@ def contract(predictor: Predictor, preprocessing: bool, digest: str) -> dict[str
         dtype, layout, shape = "uint8", "BTHWC", ["B", wanted.frames, height, width, 3]
         values = "RGB, 0..255, frames resized to this size, bilinear with antialias"
     else:
-        dtype, layout, shape = "float32", "BCTHW", ["B", 3, wanted.frames, *wanted.size]
+        dtype, layout, shape = "float32", "BCTHW", ["B", 3, wanted.frames, *wanted.crop_size]
         values = "RGB / 255, resized and centre-cropped as below, less mean, over std"
     return {
         "made_by": "har-export",
@@ -125,8 +125,8 @@ def contract(predictor: Predictor, preprocessing: bool, digest: str) -> dict[str
         "outputs": {"logits": "float32 [B,K]", "probabilities": "float32 [B,K], softmax of logits"},
         "preprocessing_inside": preprocessing,
         "preprocessing": {
-            "resize": list(wanted.resize),
-            "centre_crop": list(wanted.size),
+            "resize": list(wanted.resize_size),
+            "centre_crop": list(wanted.crop_size),
             "mean": list(wanted.mean),
             "std": list(wanted.std),
         },

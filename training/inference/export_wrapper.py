@@ -34,15 +34,17 @@ class ExportWrapper(nn.Module):
         self.preprocessing = preprocessing
         self._predictor = (predictor,)  # in a tuple: it is no part of what is exported
         wanted = predictor.wanted
-        self.size = wanted.size
+        self.size = wanted.crop_size
         height, width = predictor.state["preprocessing"]["clip_shape"][1:3]
         self.stored = (wanted.frames, height, width, 3)
         maps = torch.from_numpy(
-            affine.eval_maps(1, source=(height, width), resize=wanted.resize, size=wanted.size)
+            affine.eval_maps(
+                1, source=(height, width), resize=wanted.resize_size, size=wanted.crop_size
+            )
         )
         # the same blocks that `augment.apply` averages before it samples
-        self.factor = affine._block(maps, (height, width), wanted.size)
-        grid = F.affine_grid(maps[:, 0], [1, 3, *wanted.size], align_corners=False)
+        self.factor = int(affine.blocks(maps.numpy(), (height, width), wanted.crop_size)[0])
+        grid = F.affine_grid(maps[:, 0], [1, 3, *wanted.crop_size], align_corners=False)
         self.register_buffer("grid", grid)  # [1,h,w,2]
         mean, std = (torch.tensor(v).view(1, 3, 1, 1, 1) for v in (wanted.mean, wanted.std))
         self.register_buffer("scale", 1 / (255 * std))

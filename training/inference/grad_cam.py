@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
-    from ..input.device_loader import Preprocessing
+    from ...shards.transforms.clip_transform import ClipTransform
     from .predictor import Predictor
 
 _LAST = {"resnet3d": "group4", "r2plus1d": "group4", "r3d": "layer4"}
@@ -105,7 +105,7 @@ def _state_magnitude(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
         return length - length.min()
 
 
-def cropped(pixels: torch.Tensor, wanted: Preprocessing) -> NDArray[np.uint8]:
+def cropped(pixels: torch.Tensor, wanted: ClipTransform) -> NDArray[np.uint8]:
     """The model's input [1,C,T,h,w] -> what is to see in it, uint8 [T,h,w,3]."""
     import torch
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from ...errors import HarError
 from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips
 from ...pipeline.sampling import ClipSampler
-from ...shards.transforms import affine
-from ..input.device_loader import Preprocessing
+from ...shards.transforms.clip_processor import ClipProcessor
+from ...shards.transforms.clip_transform import ClipTransform
 from ..runtime import checkpoint, device
 from .windows import Window, slide
 
@@ -70,7 +70,7 @@ class Predictor:
         self.state = checkpoint.load(Path(run) / "best.pt")
         self.classes: list[str] = list(self.state["classes"])
         self.model_name = str(self.state["model_name"])
-        self.wanted = Preprocessing.from_dict(self.state["preprocessing"])
+        self.wanted = ClipTransform.from_dict(self.state["preprocessing"])
         self.device = device.choose(device_name or "auto")
         self.model = checkpoint.restore_model(self.state).to(self.device)
 
@@ -218,16 +218,12 @@ def read_frames(source: Path | str, *, format: str | None = None) -> Iterator[Fr
         raise VideoDecodeError(f"{source} has no frame that decodes.")
 
 
-def to_input(pixels: NDArray[np.uint8], wanted: Preprocessing, on: torch.device) -> torch.Tensor:
+def to_input(pixels: NDArray[np.uint8], wanted: ClipTransform, on: torch.device) -> torch.Tensor:
     """uint8 [V,T,H,W,C] -> float32 [V,C,T,h,w] on the device: resize, centre crop, normalise."""
     import torch
 
-    source = (pixels.shape[2], pixels.shape[3])
-    maps = affine.eval_maps(len(pixels), source=source, resize=wanted.resize, size=wanted.size)
     batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(on)  # [V,T,H,W,C]
-    return affine.apply(
-        batch, torch.from_numpy(maps), size=wanted.size, mean=wanted.mean, std=wanted.std
-    )
+    return ClipProcessor(wanted).process_batch(batch)
 
 
 def is_video_fault(error: ValueError) -> bool:

@@ -14,46 +14,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ...shards.format.shard_set import Manifest
 from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.loading.loader import Batch, Loader
 from ...shards.transforms import affine
-from ...shards.transforms.affine import Pixels
+from ...shards.transforms.clip_processor import ClipProcessor
+from ...shards.transforms.clip_transform import ClipTransform
 from ..runtime import step_timer
 from .gpu_cache import GpuCache
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What turns stored clips into a model's input; kept in every checkpoint.
-
-    frames: T the model sees. size: (H, W) it sees. resize: (H, W) the frame is brought to before
-    the centre crop of evaluation. mean, std: per channel, of values in 0..1.
-    """
-
-    frames: int
-    size: tuple[int, int]
-    resize: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """Of a checkpoint's `preprocessing`; entries about the shards are left aside."""
-        return cls(
-            int(values["frames"]),
-            tuple(values["size"]),
-            tuple(values["resize"]),
-            tuple(values["mean"]),
-            tuple(values["std"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +60,7 @@ class DeviceLoader:
         self,
         manifest: Manifest,
         plan: BatchSampler,
-        preprocessing: Preprocessing,
+        preprocessing: ClipTransform,
         device: torch.device,
         *,
         rule: affine.Augmentation | None = None,
@@ -100,7 +73,7 @@ class DeviceLoader:
 
         cuda = device.type == "cuda"
         wanted = preprocessing
-        self._pixels = Pixels(wanted.size, wanted.resize, wanted.mean, wanted.std, rule)
+        self._processor = ClipProcessor(wanted, rule)
         self.loader = Loader(
             manifest,
             plan,
@@ -108,7 +81,7 @@ class DeviceLoader:
             jitter=jitter,
             workers=workers,
             pinned=cuda,
-            pixels=None if cuda else self._pixels,
+            processor=None if cuda else self._processor,
             max_bad=max_bad,
             cache="none" if cache == "gpu" else cache,
         )
@@ -187,17 +160,8 @@ class DeviceLoader:
 
     def _augmented(self, batch: Batch, epoch: int) -> torch.Tensor:
         """uint8 pixels, on whatever device they are -> [b,C,T,h,w] there."""
-        import torch
-
-        wanted = self.preprocessing
-        return affine.apply(
-            batch.pixels,
-            torch.from_numpy(self._maps(batch, epoch)),
-            size=wanted.size,
-            mean=wanted.mean,
-            std=wanted.std,
-            colours=self._pixels.colours(seed=self.loader.plan.seed, epoch=epoch, keys=batch.keys),
-        )
+        seed = self.loader.plan.seed
+        return self._processor.process_batch(batch.pixels, keys=batch.keys, seed=seed, epoch=epoch)
 
     def _ready(self, batch: Batch, clips: torch.Tensor, waited: float) -> DeviceBatch:
         import torch
@@ -207,13 +171,3 @@ class DeviceLoader:
             for values in (batch.labels, batch.ids, batch.valid)
         )
         return DeviceBatch(clips, labels, ids, valid, batch.counted, waited, batch.keys, batch.step)
-
-    def _maps(self, batch: Batch, epoch: int) -> np.ndarray:
-        """The affine maps of the batch, float32 [b,F,2,3]."""
-        return self._pixels.maps(
-            seed=self.loader.plan.seed,
-            epoch=epoch,
-            keys=batch.keys,
-            frames=self.preprocessing.frames,
-            source=self.loader.manifest.clip_shape[1:3],
-        )

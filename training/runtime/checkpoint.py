@@ -109,6 +109,10 @@ def load(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({first}).") from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA or "model_name" not in state:
         raise CheckpointError(f"{path} is not a checkpoint of har-train (schema {SCHEMA}).")
+    transform = state.get("preprocessing", {})
+    for old, new in (("size", "crop_size"), ("resize", "resize_size")):  # before ClipTransform
+        if old in transform:
+            transform[new] = transform.pop(old)
     return state
 
 

@@ -53,7 +53,7 @@ def settle(trainer: TrainState) -> None:
 
     def make() -> Trial:
         batch = step.random_clips(
-            share, trainer.preprocessing.frames, trainer.preprocessing.size, trainer.device
+            share, trainer.preprocessing.frames, trainer.preprocessing.crop_size, trainer.device
         )
         return Trial(batch, trainer.precision, config.epochs * trainer.train.steps)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...shards.transforms.clip_transform import ClipTransform
 from .. import step
 from ..config import Config, ConfigError
-from ..input.device_loader import Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class Task:
 
     config: Config
     model: nn.Module
-    wanted: Preprocessing
+    wanted: ClipTransform
     stored: tuple[int, ...]
     device: torch.device
     precision: torch.dtype
@@ -53,7 +53,7 @@ class Task:
                 module.__class__ = torch.nn.BatchNorm3d  # type: ignore[assignment]
         with FakeTensorMode():
             model_summary._empty(model)
-            shape = (max(2, clips), 3, self.wanted.frames, *self.wanted.size)
+            shape = (max(2, clips), 3, self.wanted.frames, *self.wanted.crop_size)
             batch = torch.empty(shape).contiguous(memory_format=torch.channels_last_3d)
             whole = memory_estimate.foretell(model, batch, self.precision)
         optimizer = whole.optimizer // (2 if self.config.optimizer == "sgd" else 1)
@@ -64,7 +64,7 @@ class Task:
     def fed(self) -> int:
         """Bytes a clip that the feed holds: on CUDA the next batch as it is augmented, on the CPU
         the rings of the train and the val side."""
-        frames, (height, width) = self.wanted.frames, self.wanted.size
+        frames, (height, width) = self.wanted.frames, self.wanted.crop_size
         ready = frames * height * width * 3 * _FLOAT
         if self.device.type == "cpu":
             return 8 * ready
@@ -151,7 +151,7 @@ def _runs(task: Task, clips: int) -> bool:
     try:
         taken = copies * weights + clips * task.fed
         beside = torch.empty(taken, dtype=torch.uint8, device=task.device)
-        batch = step.random_clips(clips, task.wanted.frames, task.wanted.size, task.device)
+        batch = step.random_clips(clips, task.wanted.frames, task.wanted.crop_size, task.device)
         step.dummy_step(task.model, batch, task.precision)
         del beside
     except torch.OutOfMemoryError:
@@ -184,7 +184,7 @@ def foretell(trainer: TrainState) -> str:
 
 def too_large(trainer: TrainState) -> str:
     """What to do now that the device's memory is full."""
-    T, (H, W) = trainer.preprocessing.frames, trainer.preprocessing.size
+    T, (H, W) = trainer.preprocessing.frames, trainer.preprocessing.crop_size
     try:
         advice = _advice(trainer)
     except Exception:  # no estimate must not hide what happened

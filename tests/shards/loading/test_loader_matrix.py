@@ -14,9 +14,12 @@ from made_tars import make_tars
 from har.shards.format import shard_set
 from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import Loader
-from har.shards.transforms.affine import Augmentation, Pixels
+from har.shards.transforms.affine import Augmentation
+from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.clip_transform import ClipTransform
 
-PIXELS = Pixels((8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3, Augmentation(flip=0.5))
+TRANSFORM = ClipTransform(2, (8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3)
+PROCESSOR = ClipProcessor(TRANSFORM, Augmentation(hflip=0.5))
 BATCH = 12
 
 
@@ -26,11 +29,11 @@ def sets(tmp_path_factory):
     return {count: make_tars(root / f"of{count}", count) for count in (1, 3, 17)}
 
 
-def epoch_of(clips, *, workers, rank=0, ranks=1, shuffle=True, start=0, pixels=None):
+def epoch_of(clips, *, workers, rank=0, ranks=1, shuffle=True, start=0, processor=None):
     plan = BatchSampler(
         np.arange(len(clips.index)), BATCH, seed=3, shuffle=shuffle, rank=rank, ranks=ranks
     )
-    loader = Loader(clips, plan, workers=workers, pixels=pixels, frames=2, jitter=shuffle)
+    loader = Loader(clips, plan, workers=workers, processor=processor, frames=2, jitter=shuffle)
     with loader:
         return [
             (b.step, b.keys, b.valid.tolist(), b.labels.tolist(), b.pixels.numpy().tobytes())
@@ -51,7 +54,7 @@ def together(parts):
 @pytest.fixture(scope="module")
 def expected(sets):
     return {
-        shuffle: epoch_of(sets[1], workers=0, shuffle=shuffle, pixels=PIXELS)
+        shuffle: epoch_of(sets[1], workers=0, shuffle=shuffle, processor=PROCESSOR)
         for shuffle in (True, False)
     }
 
@@ -66,7 +69,7 @@ def test_global_batches_are_the_same_for_any_workers_ranks_and_shards(
         parts = [
             epoch_of(
                 sets[shards], workers=workers, rank=rank, ranks=ranks, shuffle=shuffle,
-                pixels=PIXELS,
+                processor=PROCESSOR,
             )
             for rank in range(ranks)
         ]  # fmt: skip
@@ -84,11 +87,13 @@ def test_an_evaluation_sees_each_clip_exactly_once(sets, expected):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("pixels", [None, PIXELS])
-def test_a_resume_from_any_step_is_bit_identical(sets, workers, pixels):
-    whole = epoch_of(sets[3], workers=workers, pixels=pixels)
+@pytest.mark.parametrize("processor", [None, PROCESSOR])
+def test_a_resume_from_any_step_is_bit_identical(sets, workers, processor):
+    whole = epoch_of(sets[3], workers=workers, processor=processor)
     for start in range(len(whole) + 1):
-        assert epoch_of(sets[17], workers=workers, start=start, pixels=pixels) == whole[start:]
+        assert (
+            epoch_of(sets[17], workers=workers, start=start, processor=processor) == whole[start:]
+        )
 
 
 def test_a_set_of_100_000_clips_gives_its_first_batch_within_a_second(tmp_path):
@@ -120,9 +125,9 @@ def _resident() -> int:
 @pytest.mark.parametrize("augmented", [False, True])
 def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
     clips = make_tars(tmp_path / "set", clips=34, shape=(16, 64, 85, 3))
-    pixels = Pixels((56, 56), (64, 85), (0.5,) * 3, (0.25,) * 3, Augmentation())
+    processor = ClipProcessor(ClipTransform(16, (56, 56), (64, 85)), Augmentation())
     plan = BatchSampler(np.arange(34), 8, shuffle=True)
-    with Loader(clips, plan, pixels=pixels if augmented else None) as loader:
+    with Loader(clips, plan, processor=processor if augmented else None) as loader:
         sizes = []
         for epoch in range(53):
             for batch in loader.epoch(epoch):
@@ -167,7 +172,7 @@ def test_memory_does_not_grow_over_50_epochs(sets):
 
     clips = sets[3]
     plan = BatchSampler(np.arange(len(clips.index)), 8, shuffle=True)
-    with Loader(clips, plan, workers=2, pixels=PIXELS) as loader:
+    with Loader(clips, plan, workers=2, processor=PROCESSOR) as loader:
         for epoch in range(60):
             if epoch == 10:
                 start = resident()

@@ -14,9 +14,12 @@ from har.shards.loading.batch_builder import BadClipWarning, LoaderError
 from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import Loader
 from har.shards.loading.torch_dataset import ClipBatches, Steps
-from har.shards.transforms.affine import Augmentation, Pixels
+from har.shards.transforms.affine import Augmentation
+from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.clip_transform import ClipTransform
 
-AUGMENTED = Pixels((8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3, Augmentation(flip=0.5))
+TRANSFORM = ClipTransform(2, (8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3)
+AUGMENTED = ClipProcessor(TRANSFORM, Augmentation(hflip=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +53,10 @@ def of_torch(clips, plan, workers=0, epoch=1, start=0, **options):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("pixels", [None, AUGMENTED])
-def test_batches_are_bit_for_bit_those_of_the_loader(clips, workers, pixels):
+@pytest.mark.parametrize("processor", [None, AUGMENTED])
+def test_batches_are_bit_for_bit_those_of_the_loader(clips, workers, processor):
     plan = plan_of(clips)
-    how = {"pixels": pixels, "frames": 2, "jitter": True}
+    how = {"processor": processor, "frames": 2, "jitter": True}
     assert of_torch(clips, plan, workers, **how) == of_loader(clips, plan, **how)
 
 

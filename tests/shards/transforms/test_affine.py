@@ -9,6 +9,8 @@ from torchvision.transforms import v2
 
 from har.shards.transforms import affine
 from har.shards.transforms.affine import Augmentation
+from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.clip_transform import ClipTransform
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # values stay 0..255
 
@@ -65,7 +67,7 @@ def test_a_resized_crop_and_a_flip_agree_with_torchvision_within_a_hundredth_lev
 
 
 def test_a_rotation_of_0_degrees_is_the_crop_alone():
-    rule, args = Augmentation(degrees=0.0), {"frames": 1, "source": (40, 56), "size": (32, 32)}
+    rule, args = Augmentation(rotation=0.0), {"frames": 1, "source": (40, 56), "size": (32, 32)}
     maps = affine.train_maps(rule, seed=1, epoch=2, keys=["a", "b"], **args)
     for row, key in enumerate("ab"):
         crop, angle, flip = affine._draw(rule, affine.generator(1, 2, key), (40, 56))
@@ -117,7 +119,7 @@ def test_all_frames_of_a_clip_share_one_map_unless_per_frame():
 
 def test_a_draw_depends_on_seed_epoch_and_key_only():
     common = {"frames": 4, "source": (40, 56), "size": (32, 32)}
-    rule = Augmentation(flip=0.5)
+    rule = Augmentation(hflip=0.5)
     together = affine.train_maps(rule, seed=1, epoch=2, keys=["a", "b", "c"], **common)
     alone = affine.train_maps(rule, seed=1, epoch=2, keys=["b"], **common)
     assert (together[1] == alone[0]).all()
@@ -170,20 +172,16 @@ def natural_clip(frames=4, height=128, width=171, seed=0):
     return clip.permute(0, 2, 3, 1)[None].contiguous()
 
 
-def difference(clip, pixels, keys=("a", "b", "c", "d", "e", "f", "g", "h")):
+def difference(clip, processor, keys=("a", "b", "c", "d", "e", "f", "g", "h")):
     """Largest |workers' path - torch path| over the keys, in levels of 0..255."""
-    frames, source = clip.shape[1], tuple(clip.shape[2:4])
-    maps = pixels.maps(seed=1, epoch=2, keys=keys, frames=frames, source=source)
     many = clip.expand(len(keys), *clip.shape[1:])
-    expected = affine.apply(
-        many, torch.from_numpy(maps), size=pixels.size, mean=pixels.mean, std=pixels.std,
-        colours=pixels.colours(seed=1, epoch=2, keys=keys),
-    )  # fmt: skip
-    got = np.empty((len(keys), frames, *pixels.size, 3), np.float32)
-    for row, key in enumerate(keys):
-        pixels.put(clip[0].numpy(), key, 1, 2, got[row])
+    expected = processor.process_batch(many, keys=keys, seed=1, epoch=2)
+    transform = processor.transform
+    got = np.empty((len(keys), clip.shape[1], *transform.crop_size, 3), np.float32)
+    for out, key in zip(got, keys, strict=True):
+        processor.process_clip(clip[0].numpy(), out, key=key, seed=1, epoch=2)
     gap = np.abs(got - expected.permute(0, 2, 3, 4, 1).numpy()).max(axis=(0, 1, 2, 3))
-    return (gap * np.asarray(pixels.std) * 255).max()
+    return (gap * np.asarray(transform.std) * 255).max()
 
 
 KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)}
@@ -192,28 +190,26 @@ KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.21
 @pytest.mark.parametrize(
     "rule",
     [
-        None, Augmentation(flip=0.5), Augmentation(per_frame=True), Augmentation(degrees=0),
-        Augmentation(colour=(0.4, 0.4, 0.4)),
+        None, Augmentation(hflip=0.5), Augmentation(per_frame=True), Augmentation(rotation=0),
+        Augmentation(color=(0.4, 0.4, 0.4)),
     ],
 )  # fmt: skip
 def test_the_workers_path_equals_the_torch_path_on_natural_pictures(rule):
-    pixels = affine.Pixels((112, 112), (128, 171), **KINETICS, rule=rule)
-    assert difference(natural_clip(), pixels) < 0.5
+    assert difference(natural_clip(), ClipProcessor(ClipTransform(), rule)) < 0.5
 
 
 def test_the_workers_path_is_within_one_level_on_noise():
     noise = torch.randint(0, 256, (1, 2, 128, 171, 3), dtype=torch.uint8)
-    pixels = affine.Pixels((112, 112), (128, 171), **KINETICS, rule=Augmentation())
-    assert difference(noise, pixels) < 1
+    assert difference(noise, ClipProcessor(ClipTransform(), Augmentation())) < 1
 
 
 def test_both_paths_average_blocks_alike_when_a_clip_shrinks():
     rule = Augmentation(scale=(0.1, 1.0))
-    pixels = affine.Pixels((24, 24), (24, 24), **KINETICS, rule=rule)
+    processor = ClipProcessor(ClipTransform(4, (24, 24), (24, 24)), rule)
     clip = natural_clip(height=120, width=120)
-    maps = pixels.maps(seed=1, epoch=2, keys=list("abcdefgh"), frames=4, source=(120, 120))
+    maps = processor.maps(seed=1, epoch=2, keys=list("abcdefgh"), frames=4, source=(120, 120))
     assert len(set(affine.blocks(maps, (120, 120), (24, 24)).tolist())) > 1
-    assert difference(clip, pixels) < 1
+    assert difference(clip, processor) < 1
 
 
 def test_pixels_of_a_clip_do_not_depend_on_its_batch():
@@ -229,15 +225,16 @@ def test_pixels_of_a_clip_do_not_depend_on_its_batch():
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 2)])
 def test_frames_of_a_pixel_or_two_are_sampled_without_reading_outside(height, width):
-    pixels = affine.Pixels((5, 7), (5, 7), **PLAIN, rule=Augmentation())
+    processor = ClipProcessor(ClipTransform(2, (5, 7), (5, 7), **PLAIN), Augmentation())
     clip = torch.full((1, 2, height, width, 3), 77, dtype=torch.uint8)
-    assert difference(clip, pixels) < 0.01
+    assert difference(clip, processor) < 0.01
 
 
 def test_the_workers_path_refuses_clips_without_colour():
-    pixels = affine.Pixels((4, 4), (4, 4), (0.5,), (0.5,))
+    processor = ClipProcessor(ClipTransform(2, (4, 4), (4, 4), (0.5,), (0.5,)))
+    clip, out = np.zeros((2, 8, 8, 1), np.uint8), np.empty((2, 4, 4, 1), np.float32)
     with pytest.raises(ValueError, match="1 channels"):
-        pixels.put(np.zeros((2, 8, 8, 1), np.uint8), "a", 0, 0, np.empty((2, 4, 4, 1), np.float32))
+        processor.process_clip(clip, out, key="a", seed=0, epoch=0)
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from har.shards.transforms import affine, color, mixup
+from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.clip_transform import ClipTransform
 
 
 def mild_clip():
@@ -41,15 +43,15 @@ def test_values_are_clamped_once_at_the_end():
 
 
 def test_colours_are_a_function_of_seed_epoch_and_key_and_leave_the_crop_alone():
-    rule = affine.Augmentation(colour=(0.4, 0.4, 0.4))
-    pixels = affine.Pixels((8, 8), (8, 8), (0.5,) * 3, (0.5,) * 3, rule)
-    plain = affine.Pixels((8, 8), (8, 8), (0.5,) * 3, (0.5,) * 3, affine.Augmentation())
-    both = pixels.colours(seed=1, epoch=2, keys=["a", "b"])
-    assert (both[1] == pixels.colours(seed=1, epoch=2, keys=["b"])[0]).all()
-    assert (both[1] != pixels.colours(seed=1, epoch=3, keys=["b"])[0]).any()
-    assert plain.colours(seed=1, epoch=2, keys=["a"]) is None
+    transform = ClipTransform(1, (8, 8), (8, 8))
+    jittered = ClipProcessor(transform, affine.Augmentation(color=(0.4, 0.4, 0.4)))
+    plain = ClipProcessor(transform, affine.Augmentation())
+    both = jittered.color_matrices(seed=1, epoch=2, keys=["a", "b"])
+    assert (both[1] == jittered.color_matrices(seed=1, epoch=2, keys=["b"])[0]).all()
+    assert (both[1] != jittered.color_matrices(seed=1, epoch=3, keys=["b"])[0]).any()
+    assert plain.color_matrices(seed=1, epoch=2, keys=["a"]) is None
     where = {"seed": 1, "epoch": 2, "keys": ["a"], "frames": 1, "source": (20, 20)}
-    assert (pixels.maps(**where) == plain.maps(**where)).all()
+    assert (jittered.maps(**where) == plain.maps(**where)).all()
 
 
 def drawn(kind, keys=("a", "b", "c", "d"), **more):

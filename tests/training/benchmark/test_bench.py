@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from har import models
-from har.models.spec import InputSpec
+from har.shards.transforms.clip_transform import ClipTransform
 from har.training.benchmark import baseline, bench, data
 from har.training.benchmark import steps as bench_steps
 from har.training.cli.models import bench_train_main
@@ -109,9 +109,9 @@ CPU = torch.device("cpu")
 
 
 def tiny_feed(folder: Path, batches: int) -> DeviceLoader:
-    clips = data.write_set(folder, clips=5, frames=4, size=28, spec=InputSpec())
+    clips = data.write_set(folder, clips=5, frames=4, size=28, spec=ClipTransform())
     assert clips.clip_shape == (4, 32, 43, 3)  # 128x171 at a quarter of 112
-    return data.open_feed(clips, 2, batches, 28, InputSpec(), CPU)
+    return data.open_feed(clips, 2, batches, 28, ClipTransform(), CPU)
 
 
 def test_fed_steps_see_other_augmented_clips_each_time(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from made_tars import make_tars
 from har.shards.format.reader import ClipReader
 from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import BadClipWarning
-from har.shards.transforms import affine
 from har.shards.transforms.affine import Augmentation
-from har.training.input.device_loader import DeviceLoader, Preprocessing
+from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.clip_transform import ClipTransform
+from har.training.input.device_loader import DeviceLoader
 
-WANTED = Preprocessing(4, (8, 10), (9, 11), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+WANTED = ClipTransform(4, (8, 10), (9, 11), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
 
 @pytest.fixture(scope="module")
@@ -25,17 +26,13 @@ def feed_of(clips, **options):
     return DeviceLoader(clips, plan, WANTED, torch.device("cpu"), **options)
 
 
-@pytest.mark.parametrize("rule", [None, Augmentation(flip=0.5, colour=(0.3, 0.3, 0.3))])
+@pytest.mark.parametrize("rule", [None, Augmentation(hflip=0.5, color=(0.3, 0.3, 0.3))])
 def test_ready_clips_equal_the_torch_path(clips, rule):
     reader, feed = ClipReader(clips), feed_of(clips, rule=rule)
     batch = next(feed.epoch(2))
     stored = torch.from_numpy(np.stack([reader.read(n) for n in batch.ids.tolist()]))
-    pixels = affine.Pixels(WANTED.size, WANTED.resize, WANTED.mean, WANTED.std, rule)
-    where = {"seed": 4, "epoch": 2, "keys": batch.keys}
-    expected = affine.apply(
-        stored, torch.from_numpy(pixels.maps(**where, frames=4, source=(12, 14))),
-        size=WANTED.size, mean=WANTED.mean, std=WANTED.std, colours=pixels.colours(**where),
-    )  # fmt: skip
+    processor = ClipProcessor(WANTED, rule)
+    expected = processor.process_batch(stored, keys=batch.keys, seed=4, epoch=2)
     feed.close()
     assert batch.clips.is_contiguous(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(batch.clips, expected, atol=1 / 255 / 0.2, rtol=0)

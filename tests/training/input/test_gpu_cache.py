@@ -10,16 +10,17 @@ from made_tars import make_tars
 
 from har.shards.loading.batch_sampler import BatchSampler
 from har.shards.loading.loader import BadClipWarning, Loader
-from har.shards.transforms import affine
-from har.shards.transforms.affine import Augmentation, Pixels
+from har.shards.transforms.affine import Augmentation
+from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.clip_transform import ClipTransform
 from har.training.config import ConfigError
 from har.training.input import gpu_cache
-from har.training.input.device_loader import DeviceLoader, Preprocessing
+from har.training.input.device_loader import DeviceLoader
 from har.training.input.gpu_cache import GpuCache
 from har.training.runtime import memory
 
 CPU = torch.device("cpu")
-WANTED = Preprocessing(4, (8, 10), (9, 11), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+WANTED = ClipTransform(4, (8, 10), (9, 11), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +53,13 @@ def test_its_pixels_and_order_are_those_of_the_loader(clips, options, more):
     loader.close()
 
 
-@pytest.mark.parametrize("rule", [None, Augmentation(flip=0.5, colour=(0.3, 0.3, 0.3))])
+@pytest.mark.parametrize("rule", [None, Augmentation(hflip=0.5, color=(0.3, 0.3, 0.3))])
 def test_augmented_batches_equal_those_without_it_on_the_same_path(clips, rule):
     loader = Loader(clips, plan_of(clips), frames=4)
     feed = DeviceLoader(clips, plan_of(clips), WANTED, CPU, rule=rule, cache="gpu")
-    pixels = Pixels(WANTED.size, WANTED.resize, WANTED.mean, WANTED.std, rule)
+    processor = ClipProcessor(WANTED, rule)
     for ready, batch in zip(feed.epoch(3), loader.epoch(3), strict=True):
-        where = {"seed": 4, "epoch": 3, "keys": batch.keys}
-        maps = pixels.maps(**where, frames=4, source=clips.clip_shape[1:3])
-        expected = affine.apply(
-            batch.pixels, torch.from_numpy(maps), size=WANTED.size, mean=WANTED.mean,
-            std=WANTED.std, colours=pixels.colours(**where),
-        )  # fmt: skip
+        expected = processor.process_batch(batch.pixels, keys=batch.keys, seed=4, epoch=3)
         assert_equal(ready, batch)
         assert torch.equal(ready.clips, expected)
     feed.close()
@@ -106,7 +102,7 @@ def test_on_a_gpu_the_runs_batches_equal_those_without_it(clips):
         missing = pytest.fail if os.environ.get("HAR_REQUIRE_CUDA") == "1" else pytest.skip
         missing("needs a GPU")
     cuda = torch.device("cuda:0")
-    rule = Augmentation(flip=0.5, colour=(0.3, 0.3, 0.3))
+    rule = Augmentation(hflip=0.5, color=(0.3, 0.3, 0.3))
     plain, kept = (
         DeviceLoader(clips, plan_of(clips), WANTED, cuda, rule=rule, cache=cache)
         for cache in ("none", "gpu")

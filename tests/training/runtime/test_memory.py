@@ -8,11 +8,11 @@ import torch
 from click.testing import CliRunner
 from made_shards import make_shards
 
+from har.shards.transforms.clip_transform import ClipTransform
 from har.training import config, setup
 from har.training import step as steps
 from har.training.cli.train import train_main
 from har.training.config import AUTO, Config, ConfigError
-from har.training.input.device_loader import Preprocessing
 from har.training.runtime import memory
 from har.training.runtime.distributed import DistributedContext
 from har.training.runtime.memory import Task
@@ -46,7 +46,7 @@ class Made(Task):
 
 
 def made(device=CPU, batch_size=AUTO):
-    wanted = Preprocessing(1, (1, 1), (1, 1), (0.0,) * 3, (1.0,) * 3)
+    wanted = ClipTransform(1, (1, 1), (1, 1), (0.0,) * 3, (1.0,) * 3)
     net = torch.nn.Linear(1, 1)
     return Made(Config(batch_size=batch_size), net, wanted, (1, 1, 1, 3), device, torch.float32)
 

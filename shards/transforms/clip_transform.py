@@ -1,0 +1,64 @@
+"""What turns stored clips into a network's input: number of frames, crop, normalisation.
+
+The one such record in the project: each network has one as its `transform`, a run's checkpoint
+holds it under "preprocessing", loader and prediction read it. A network fed with another
+normalisation than the one it was trained on still runs, and is quietly worse.
+
+This module imports the standard library only, so that models, config code and `--help` can use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+# Kinetics-400 statistics, as in torchvision's r3d_18 weights; a test compares the two.
+KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
+KINETICS_STD = (0.22803, 0.22145, 0.216989)
+
+
+@dataclass(frozen=True)
+class ClipTransform:
+    """Resize, center crop and normalisation of a clip; sizes are (height, width) in pixels.
+
+    frames: clip length T. resize_size: every frame is resized to this before the center crop of
+    `crop_size` (an augmentation takes its random crop of `crop_size` from the stored frame
+    instead). mean, std: per channel, for pixels scaled to 0..1.
+    """
+
+    frames: int = 16
+    crop_size: tuple[int, int] = (112, 112)
+    resize_size: tuple[int, int] = (128, 171)
+    mean: tuple[float, ...] = KINETICS_MEAN
+    std: tuple[float, ...] = KINETICS_STD
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ValueError(f"a clip needs at least 1 frame, got {self.frames}.")
+        if min(*self.crop_size, *self.resize_size) < 1:
+            raise ValueError(
+                f"sizes must be positive, got {self.crop_size} cut from {self.resize_size}."
+            )
+        if any(crop > full for crop, full in zip(self.crop_size, self.resize_size, strict=True)):
+            raise ValueError(
+                f"a crop of {self.crop_size} does not fit into frames of {self.resize_size}."
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive in every channel, got {self.std}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON or a `weights_only` checkpoint."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ClipTransform:
+        """What `to_dict` wrote; other entries are ignored. Raises ValueError if one is missing."""
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise ValueError(
+                f"the clip transform has no {', '.join(missing)}: it needs {', '.join(names)}."
+            )
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(*(plain[name] for name in names))
