@@ -1,7 +1,5 @@
-"""The commands har-shards and har-bench-loader: thin.
-
-Odd: av, numpy and torch are imported inside the command bodies only: --help answers at once.
-"""
+"""The commands har-shards and har-bench-loader. Their bodies import when called, so that --help
+answers at once."""
 
 from __future__ import annotations
 
@@ -13,10 +11,6 @@ from typing import Any
 import click
 
 from ..errors import UserError, one_sentence
-
-
-def _folder(text: str | None = None, **options: Any) -> Any:
-    return click.argument(text or "shard_set", type=click.Path(path_type=Path), **options)
 
 
 @click.group()
@@ -62,38 +56,40 @@ def shards_main() -> None:
     "--keep-partial", is_flag=True, help="Keep what decodes of a video that fails half way."
 )
 @one_sentence
-def build(videos: str, out: str, scheduler: str | None, **given: Any) -> None:
+def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
     """Decode VIDEOS (a folder of class folders, a CSV, or the URL of one) once into a shard set.
 
     Run again after an interruption, the same command goes on where it stopped.
 
     Example: har-shards build data/UCF-101 --out data/shards
     """
-    from .build import build as building
-    from .build import dask
-    from .build.plan import Options, parse_bytes, parse_size
-    from .inspect import info as describe
+    from .build.build import build_shard_set
+    from .build.dask import dask_executor
+    from .build.executor import RunOptions
+    from .build.plan import BuildOptions, parse_bytes, parse_size
+    from .inspect import describe_build
     from .sampling import ClipSampler
 
-    sampling = ClipSampler(given["sampling"], given["frames"], given["stride"], given["clips"])
-    options = Options(
-        sampling=sampling,
-        size=parse_size(given["size"]),
-        shard_bytes=parse_bytes(given["shard_size"]),
-        keep_partial=given["keep_partial"],
+    build_options = BuildOptions(
+        sampling=ClipSampler(
+            *(options[name] for name in ("sampling", "frames", "stride", "clips"))
+        ),
+        size=parse_size(options["size"]),
+        shard_bytes=parse_bytes(options["shard_size"]),
+        keep_partial=options["keep_partial"],
     )
-    limits = building.Limits(given["workers"], given["timeout"], given["max_rejects"])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
+    run_options = RunOptions(options["workers"], options["timeout"], options["max_rejects"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
     try:
-        with dask.executor(scheduler) as executor:
-            made = building.build(
-                videos, out, options=options, limits=limits, classes=given["classes"],
-                group_regex=given["group_regex"], executor=executor,
+        with dask_executor(scheduler) as executor:
+            manifest = build_shard_set(
+                videos, out, options=build_options, run_options=run_options,
+                classes=options["classes"], group_regex=options["group_regex"], executor=executor,
             )  # fmt: skip
     except KeyboardInterrupt:
         click.echo(f"\nstopped: run the same command again, it goes on in {out}.", err=True)
         sys.exit(130)
-    click.echo(describe.built(made, out))
+    click.echo(describe_build(manifest, out))
 
 
 @shards_main.command()
@@ -106,10 +102,10 @@ def info(shard_set: str, split_name: str | None, seed: int) -> None:
 
     Example: har-shards info data/shards --split grouped
     """
-    from .inspect import info as describe
+    from .inspect import describe_set, describe_split
 
     click.echo(
-        describe.split(shard_set, split_name, seed) if split_name else describe.set(shard_set)
+        describe_split(shard_set, split_name, seed) if split_name else describe_set(shard_set)
     )
 
 
@@ -126,27 +122,26 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
 
     Example: har-shards verify data/shards
     """
-    from ..shards.format import shard_set as manifest
     from ..shards.format import verify as checks
-    from .build.progress import Progress
+    from ..shards.format.shard_set import load
+    from .progress import ProgressBar
 
-    clips = manifest.load(shard_set)
+    manifest = load(shard_set)
     if quick:
-        faults = checks.quick(clips)
+        faults = checks.quick(manifest)
     else:
-        bar = Progress(len(clips.shards), "verify", "shard")
-        faults = checks.full(clips, workers=workers, progress=bar.step)
-        bar.close()
+        with ProgressBar(len(manifest.shards), "verify", "shard") as bar:
+            faults = checks.full(manifest, workers=workers, progress=bar.advance)
     for fault in faults:
         click.echo(str(fault), err=True)
     if faults:
         click.echo(f"{len(faults)} faults in {shard_set}: build it again.", err=True)
         sys.exit(1)
-    size = sum(shard.bytes for shard in clips.shards)
-    how = "sizes and counts" if quick else "every byte"
+    num_bytes = sum(shard.bytes for shard in manifest.shards)
+    checked = "sizes and counts" if quick else "every byte"
     click.echo(
-        f"{shard_set}: {len(clips.index)} clips in {len(clips.shards)} shards, "
-        f"{size / 1e6:.1f} MB, {how} as written."
+        f"{shard_set}: {len(manifest.index)} clips in {len(manifest.shards)} shards, "
+        f"{num_bytes / 1e6:.1f} MB, {checked} as written."
     )
 
 
@@ -168,12 +163,12 @@ def preview(
 
     Example: har-shards preview data/shards -o sheet.png --class 'Yo*'
     """
-    from .inspect import preview as previews
+    from .inspect import contact_sheet, save_picture
 
-    picture = previews.sheet(
+    picture = contact_sheet(
         shard_set, rows=max(1, rows), frames=max(1, frames), classes=classes, keys=keys
     )
-    previews.save(picture, out)
+    save_picture(picture, out)
     click.echo(f"{out}: {picture.width}x{picture.height}")
 
 
@@ -195,7 +190,7 @@ def bench(videos: Path, rounds: int, as_json: bool) -> None:
 
 
 @shards_main.command()
-@_folder("out")
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option("--groups", default=10, show_default=True, help="Groups a class, 1-99.")
 @click.option("--clips", default=2, show_default=True, help="Clips a group, 1-99.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other scenes.")
@@ -205,13 +200,12 @@ def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
 
     Example: har-shards synthetic data/demo/videos
     """
-    from . import synthetic as videos
-    from .build.progress import Progress
+    from .progress import ProgressBar
+    from .synthetic import CLASSES, write_videos
 
-    bar = Progress(len(videos.CLASSES) * groups * clips, "synthetic")
-    paths = videos.write(out, groups=groups, clips=clips, seed=seed, progress=lambda _: bar.step())
-    bar.close()
-    click.echo(f"{out}: {len(paths)} videos of {len(videos.CLASSES)} classes")
+    with ProgressBar(len(CLASSES) * groups * clips, "synthetic") as bar:
+        paths = write_videos(out, groups=groups, clips=clips, seed=seed, on_video=bar.advance)
+    click.echo(f"{out}: {len(paths)} videos of {len(CLASSES)} classes")
 
 
 @click.command()
@@ -229,7 +223,7 @@ def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a bar chart into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_sentence
-def bench_loader_main(shards: str | None, workers: str, **given: Any) -> None:
+def bench_loader_main(shards: str | None, workers: str, **options: Any) -> None:
     """How fast clips come out of SHARDS (without: data/shards or a synthetic set), beside other
     ways.
 
@@ -243,4 +237,4 @@ def bench_loader_main(shards: str | None, workers: str, **given: Any) -> None:
         counts = [-1]
     if min(counts) < 0:
         raise UserError(f"--workers {workers!r} does not work: give numbers from 0 on, as 0,1,2,4.")
-    click.echo(loader_bench.run(shards, workers=counts, **given))
+    click.echo(loader_bench.run(shards, workers=counts, **options))

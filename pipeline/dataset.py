@@ -1,8 +1,8 @@
-"""A class-folder tree, or a CSV, of videos -> `Video` records: class, group, side, key.
+"""A class-folder tree, or a CSV, of videos -> `Video` records: class, group, subset, key.
 
-Odd: UCF101's folder `HandstandPushups` holds files named `v_HandStandPushups_...`, so the class is
-the folder's name and class names are compared without case. A UCF101 group is (class, gNN): g01 of
-two classes are two source videos. A group from a CSV or a regex may span classes.
+UCF101's folder `HandstandPushups` holds files named `v_HandStandPushups_...`, so the class is the
+folder's name, and class names are compared without case. A UCF101 group is (class, gNN): g01 of two
+classes are two source videos. A group from a CSV or a regex may span classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,13 +22,14 @@ from ..shards.format.shard_set import SIDES
 from .build import storage
 from .decode import VIDEO_SUFFIXES
 
+CLASS_LIST = "classInd.txt"
 WHERE = (
     "UCF101 comes from UCF's Center for Research in Computer Vision (its UCF101 page) or from "
     "Kaggle, unpacked as one folder a class (UCF-101/YoYo/v_YoYo_g01_c01.avi); "
     "'make demo' needs none of it"
 )
-_NAME = re.compile(r"v_(?P<name>\w+)_g(?P<group>\d+)_c(?P<clip>\d+)", re.ASCII)
-_KEY_MOST = 80  # of the 90 a key may have: views add a suffix
+_UCF101_NAME = re.compile(r"v_(?P<name>\w+)_g(?P<group>\d+)_c(?P<clip>\d+)", re.ASCII)
+_MAX_KEY = 80  # of the 90 characters that a key may have: views add a suffix
 
 
 class DatasetError(HarError):
@@ -39,7 +40,7 @@ class DatasetError(HarError):
 class Video:
     """One file. path: relative to the dataset, with `/`. label: class number. group: "" = none.
 
-    clip: UCF101's cNN, else 0. side: number in `har.shards.format.shard_set.SIDES`. size: bytes.
+    clip: UCF101's cNN, else 0. side: number of its subset in `SIDES`, 0 = none given. size: bytes.
     """
 
     path: str
@@ -65,12 +66,12 @@ class Dataset:
     url: str = ""
 
     @property
-    def place(self) -> str:
-        """The folder as `store.join` takes it."""
+    def location(self) -> str:
+        """The folder as an absolute path or a URL."""
         return self.url or str(self.root.absolute())
 
 
-def find(
+def find_videos(
     source: Path | str, *, classes: Path | None = None, group_regex: str | None = None
 ) -> Dataset:
     """Read a class-folder tree, or a CSV (`path,label[,group][,split]`, paths relative to it).
@@ -80,16 +81,16 @@ def find(
     searched in each path; its group named `group`, else its first, is the group. Raises
     DatasetError, and StoreError for a URL that gives nothing.
     """
-    files = _Remote(str(source)) if storage.is_url(source) else _Local(Path(storage.normal(source)))
-    found = _from_csv(files) if files.is_csv else _from_tree(files)
-    names = _class_names(files, classes) or sorted({one.name for one in found})
-    listed = classes or "classInd.txt"
-    grouping, found = _grouped(found, group_regex)
-    videos = _videos(files, found, names, listed, grouping)
+    is_url = storage.is_url(source)
+    files = _RemoteFiles(str(source)) if is_url else _LocalFiles(Path(storage.normal(source)))
+    entries = _from_csv(files) if files.is_csv else _from_tree(files)
+    names = _class_names(files, classes) or sorted({entry.class_name for entry in entries})
+    grouping, entries = _add_groups(entries, group_regex)
+    videos = _videos(files, entries, names, str(classes or CLASS_LIST), grouping)
     return Dataset(files.root, tuple(names), grouping, videos, files.url)
 
 
-class _Local:
+class _LocalFiles:
     """The files of a local folder, or of the folder that a CSV lies in."""
 
     url = ""
@@ -102,21 +103,20 @@ class _Local:
             raise DatasetError(f"{source} is a file: give a folder of class folders, or a .csv.")
         self.source, self.root = str(source), source.parent if self.is_csv else source
 
-    def names(self) -> list[str]:
-        """Whatever has a video's suffix, by path relative to the root; links are followed.
+    def video_names(self) -> list[str]:
+        """Paths relative to the root of what has a video's suffix; links are followed.
 
-        What is no file, a broken link or a pipe, is named too: it is a reject, later.
+        What is no file (a broken link, a pipe) is named too: it becomes a reject.
         """
-        found = []
-        for folder, inside, files in os.walk(self.root, onerror=_unread, followlinks=True):
+        names = []
+        for folder, subfolders, files in os.walk(self.root, onerror=_raise, followlinks=True):
             here = Path(folder)
-            inside[:] = [name for name in inside if not _leads_back(here / name)]
-            paths = (here / name for name in files)
-            found += [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-        return [path.relative_to(self.root).as_posix() for path in found]
+            subfolders[:] = [name for name in subfolders if not _is_link_to_parent(here / name)]
+            names += [(here / name).relative_to(self.root).as_posix() for name in files]
+        return [name for name in names if _is_video(name)]
 
     def size(self, name: str) -> int:
-        """Bytes; -1 for what is not there: a CSV may name it, and it is a reject, later."""
+        """Bytes; -1 for what is not there: a CSV may name it, and it becomes a reject."""
         try:
             return (self.root / name).stat().st_size
         except OSError:
@@ -127,19 +127,23 @@ class _Local:
         return (self.root / name if name else Path(self.source)).read_bytes()
 
 
-def _unread(error: OSError) -> None:
+def _raise(error: OSError) -> None:
     raise DatasetError(
         f"the folder {error.filename} cannot be read ({error.strerror}): mend its permissions, or "
         "move it away."
     ) from error
 
 
-def _leads_back(folder: Path) -> bool:
+def _is_link_to_parent(folder: Path) -> bool:
     """Whether it is a link to a folder that it lies in: following it would never end."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
-class _Remote:
+def _is_video(name: str) -> bool:
+    return name.lower().endswith(VIDEO_SUFFIXES)
+
+
+class _RemoteFiles:
     """The same behind a URL, by one listing."""
 
     root = Path()
@@ -152,8 +156,8 @@ class _Remote:
         if not self._sizes:
             raise DatasetError(f"there are no videos at {self.source}: {WHERE}.")
 
-    def names(self) -> list[str]:
-        return [name for name in self._sizes if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+    def video_names(self) -> list[str]:
+        return [name for name in self._sizes if _is_video(name)]
 
     def size(self, name: str) -> int:
         return self._sizes.get(name, -1)
@@ -162,13 +166,13 @@ class _Remote:
         return storage.read_bytes(storage.join(self.url, name) if name else self.source)
 
 
-def _class_names(files: _Local | _Remote, classes: Path | None) -> list[str] | None:
+def _class_names(files: _LocalFiles | _RemoteFiles, classes: Path | None) -> list[str] | None:
     """Those of the list given, else of the classInd.txt beside the videos, else None."""
     if classes is not None:
         return read_classes(classes)
-    if files.size("classInd.txt") < 0:
+    if files.size(CLASS_LIST) < 0:
         return None
-    return _parse_classes(files.read("classInd.txt"), storage.join(files.source, "classInd.txt"))
+    return _parse_classes(files.read(CLASS_LIST), storage.join(files.source, CLASS_LIST))
 
 
 def read_classes(path: Path) -> list[str]:
@@ -190,35 +194,34 @@ def _parse_classes(raw: bytes, path: str) -> list[str]:
     return names
 
 
-def parse(name: str) -> tuple[str, int, int] | None:
-    """ "v_YoYo_g07_c02" (with or without suffix) -> ("YoYo", 7, 2); None for other names."""
-    match = _NAME.fullmatch(name.rsplit(".", 1)[0])
-    return (match["name"], int(match["group"]), int(match["clip"])) if match else None
-
-
 @dataclass(frozen=True)
-class _Found:
+class _Entry:
+    """A video as the tree or the CSV names it. group: None where a CSV has no such column."""
+
     path: str
-    name: str
-    group: str = ""
+    class_name: str
+    group: str | None = None
     side: int = 0
-    has_group: bool = False
+
+    @property
+    def stem(self) -> str:
+        return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
-def _from_tree(files: _Local | _Remote) -> list[_Found]:
-    """Every video below the root; its class is its folder; train/, val/, test/ on top are sides."""
-    found = []
-    for name in sorted(files.names()):
+def _from_tree(files: _LocalFiles | _RemoteFiles) -> list[_Entry]:
+    """Videos below the root; a class is a folder, train/, val/ and test/ on top are subsets."""
+    entries = []
+    for name in sorted(files.video_names()):
         parts = name.split("/")
         if len(parts) > 1 and not any(part.startswith(".") for part in parts):
             side = SIDES.index(parts[0]) if len(parts) > 2 and parts[0] in SIDES else 0
-            found.append(_Found(name, parts[-2], side=side))
-    if not found:
+            entries.append(_Entry(name, parts[-2], side=side))
+    if not entries:
         raise DatasetError(f"there are no videos in class folders under {files.source}: {WHERE}.")
-    return found
+    return entries
 
 
-def _from_csv(files: _Local | _Remote) -> list[_Found]:
+def _from_csv(files: _LocalFiles | _RemoteFiles) -> list[_Entry]:
     path = files.source
     rows = csv.DictReader(io.StringIO(files.read().decode("utf-8-sig"), newline=""))
     columns = set(rows.fieldnames or ())
@@ -227,49 +230,48 @@ def _from_csv(files: _Local | _Remote) -> list[_Found]:
             f"{path} has the columns {sorted(columns)}: it needs path,label and may have group and "
             "split."
         )
-    found = [_from_row(path, line, row, "group" in columns) for line, row in enumerate(rows, 2)]
-    if not found:
+    entries = [_from_row(path, line, row) for line, row in enumerate(rows, 2)]
+    if not entries:
         raise DatasetError(f"{path} names no video.")
-    twice = [name for name, count in Counter(one.path for one in found).items() if count > 1]
-    if twice:
-        raise DatasetError(f"{path} names {twice[0]} more than once.")
-    return sorted(found, key=lambda one: one.path)
+    (name, count), *_ = Counter(entry.path for entry in entries).most_common(1)
+    if count > 1:
+        raise DatasetError(f"{path} names {name} more than once.")
+    return sorted(entries, key=lambda entry: entry.path)
 
 
-def _from_row(path: str, line: int, row: dict[str, str], has_group: bool) -> _Found:
+def _from_row(path: str, line: int, row: dict[str, str | None]) -> _Entry:
     split = (row.get("split") or "").strip()
-    side = "val" if split in ("validate", "validation", "valid") else split
-    if side not in SIDES or not row["path"] or not row["label"]:
+    subset = "val" if split in ("validate", "validation", "valid") else split
+    if subset not in SIDES or not row["path"] or not row["label"]:
         raise DatasetError(
             f"{path}, line {line}: path and label must not be empty and split {split!r} must be "
             f"one of {', '.join(SIDES[1:])}, or empty."
         )
-    group = (row.get("group") or "").strip()
-    return _Found(row["path"], row["label"], group, SIDES.index(side), has_group)
+    group = (row["group"] or "").strip() if "group" in row else None
+    return _Entry(row["path"], row["label"], group, SIDES.index(subset))
 
 
-def _grouped(found: list[_Found], regex: str | None) -> tuple[str | None, list[_Found]]:
+def _add_groups(entries: list[_Entry], regex: str | None) -> tuple[str | None, list[_Entry]]:
     """-> where groups come from, and the videos with them."""
     if regex is not None:
-        return "regex", [replace(one, group=_by_regex(regex, one.path)) for one in found]
-    if found[0].has_group:
-        return "csv", found
-    parsed = [parse(one.path.rsplit("/", 1)[-1]) for one in found]
-    if any(one is None for one in parsed):
-        return None, found
+        return "regex", [replace(entry, group=_match_group(regex, entry.path)) for entry in entries]
+    if entries[0].group is not None:
+        return "csv", entries
+    names = [_UCF101_NAME.fullmatch(entry.stem) for entry in entries]
+    if not all(names):
+        return None, entries
     return "ucf101", [
-        replace(one, group=f"g{name[1]:02d}")
-        for one, name in zip(found, parsed, strict=True)
+        replace(entry, group=f"g{int(name['group']):02d}")
+        for entry, name in zip(entries, names, strict=True)
         if name
     ]
 
 
-def _by_regex(regex: str, path: str) -> str:
+def _match_group(regex: str, path: str) -> str:
     try:
-        pattern = re.compile(regex)
+        match = re.search(regex, path)
     except re.error as error:
         raise DatasetError(f"--group-regex '{regex}' is no regular expression: {error}.") from error
-    match = pattern.search(path)
     if not match or not match.re.groups:
         raise DatasetError(
             f"--group-regex '{regex}' finds no group in {path}: it needs one pair of brackets that "
@@ -279,37 +281,39 @@ def _by_regex(regex: str, path: str) -> str:
 
 
 def _videos(
-    files: _Local | _Remote,
-    found: list[_Found],
-    names: Iterable[str],
-    listed: Path | str,
+    files: _LocalFiles | _RemoteFiles,
+    entries: list[_Entry],
+    class_names: Sequence[str],
+    class_list: str,
     grouping: str | None,
 ) -> tuple[Video, ...]:
-    labels = {name.casefold(): (number, name) for number, name in enumerate(names)}
-    keys, videos = _keys(found), []
-    for one, key in zip(found, keys, strict=True):
-        if one.name.casefold() not in labels:
-            raise DatasetError(f"class {one.name!r} of {one.path} is not in {listed}.")
-        label, name = labels[one.name.casefold()]
-        known = parse(one.path.rsplit("/", 1)[-1])
-        group = f"{name}/{one.group}" if grouping == "ucf101" else one.group
-        size = files.size(one.path)
-        videos.append(Video(one.path, label, group, known[2] if known else 0, one.side, key, size))
+    labels = {name.casefold(): label for label, name in enumerate(class_names)}
+    videos = []
+    for entry, key in zip(entries, _keys(entries), strict=True):
+        label = labels.get(entry.class_name.casefold())
+        if label is None:
+            raise DatasetError(
+                f"class {entry.class_name!r} of {entry.path} is not in {class_list}."
+            )
+        group = entry.group or ""
+        if grouping == "ucf101":
+            group = f"{class_names[label]}/{group}"
+        match = _UCF101_NAME.fullmatch(entry.stem)
+        clip = int(match["clip"]) if match else 0
+        size = files.size(entry.path)
+        videos.append(Video(entry.path, label, group, clip, entry.side, key, size))
     return tuple(videos)
 
 
-def _keys(found: list[_Found]) -> list[str]:
+def _keys(entries: list[_Entry]) -> list[str]:
     """The file's name as key; where two files would share one, each gets a hash of its path."""
-    stems = []
-    for one in found:
-        stem = one.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-        stems.append(re.sub(r"[^A-Za-z0-9_\-+=]", "_", stem)[:_KEY_MOST] or "_")
-    counts = Counter(stem.casefold() for stem in stems)  # case-blind file systems unpack tars too
+    stems = [re.sub(r"[^A-Za-z0-9_\-+=]", "_", entry.stem)[:_MAX_KEY] or "_" for entry in entries]
+    counts = Counter(stem.casefold() for stem in stems)  # tars are unpacked on any file system
     return [
         stem
         if counts[stem.casefold()] == 1 and not stem.startswith("_")
-        else f"{stem[: _KEY_MOST - 9]}-{_short_hash(one.path)}"
-        for stem, one in zip(stems, found, strict=True)
+        else f"{stem[: _MAX_KEY - 9]}-{_short_hash(entry.path)}"
+        for stem, entry in zip(stems, entries, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ Files are what UCF101 ships: `<Class>/v_<Class>_g07_c02.avi`, MPEG-4 part 2, 320
 frame every 12 frames. A video is a still, textured background and a layer of sprites that moves as
 one over a torus (what leaves on the right comes in on the left).
 
-Odd: no single frame tells anything about the class, by construction.
+By construction, no single frame tells anything about the class:
 - The scene (background, palette, sprites) is drawn from (seed, group, clip) and not from the class:
   the very same scenes occur in every class.
 - A class is only a trajectory: the layer's offset at frame t is `start + path_class(t)`, with
@@ -12,7 +12,7 @@ Odd: no single frame tells anything about the class, by construction.
   offset in frame t has one distribution for all classes and every t. What is left is the order of
   frames, which is motion.
 - Groups differ in background and palette, so held-out groups ask for generalisation; the clips of a
-  group share both, as the clips cut from one long video do, so a leaky split leaks here too.
+  group share both, as clips cut from one long video do, so a leaky split leaks here too.
 
 Speed: 2.2-2.9 px a frame, so between the frames that `paper` sampling picks (8 of 40-56: every
 5th to 7th) the layer moves 11-20 px, 2.2-4.1 px at 48x64. That is well under half of the torus
@@ -21,16 +21,16 @@ Speed: 2.2-2.9 px a frame, so between the frames that `paper` sampling picks (8 
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import av
+import numpy as np
+
+from ..atomic import replacing
 from ..errors import HarError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 HEIGHT, WIDTH, FPS, KEY_FRAME_EVERY = 240, 320, 25, 12
 TURN_FRAMES = 40  # frames for one turn of the circles
@@ -52,7 +52,7 @@ class SyntheticError(HarError):
     """A synthetic set that cannot be written as asked; the text is one sentence."""
 
 
-def write(
+def write_videos(
     folder: Path | str,
     *,
     groups: int = 10,
@@ -60,12 +60,12 @@ def write(
     seed: int = 0,
     classes: Sequence[str] = CLASSES,
     frames: tuple[int, int] = (40, 56),
-    progress: Callable[[Path], None] | None = None,
+    on_video: Callable[[], None] | None = None,
 ) -> list[Path]:
     """Write `len(classes) * groups * clips` videos under `folder`; -> their paths, sorted.
 
     frames: least and most frames of a video, both included. The same arguments give the same bytes
-    (with the same FFmpeg). `progress` is called with each path written.
+    (with the same FFmpeg). `on_video` is called after each video.
     Raises SyntheticError for an unknown class or a count outside 1..99.
     """
     unknown = [name for name in classes if name not in PATHS]
@@ -82,10 +82,10 @@ def write(
             scene = _Scene(seed, group, clip)
             for name in classes:
                 path = Path(folder) / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi"
-                _write_video(path, scene, name, _generator(seed, group, clip, name), frames)
+                _write_video(path, scene, name, _rng(seed, group, clip, name), frames)
                 paths.append(path)
-                if progress:
-                    progress(path)
+                if on_video:
+                    on_video()
     return sorted(paths)
 
 
@@ -95,26 +95,20 @@ def offsets(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
     Start uniform on the torus, speed 2.2-2.9 px a frame, a random phase for the circles; only the
     path depends on the class.
     """
-    import numpy as np
-
     start = rng.uniform((0, 0), (WIDTH, HEIGHT))
     speed, phase = rng.uniform(2.2, 2.9), rng.uniform(0, 2 * math.pi)
     path = np.array([PATHS[name](t, phase) for t in range(count)])
     return np.rint(start + speed * path).astype(int) % (WIDTH, HEIGHT)
 
 
-def _circle(t: float, phase: float, sense: int) -> tuple[float, float]:
-    """A circle walked at one pixel a frame, TURN_FRAMES a turn; sense +1 is clockwise on screen."""
-    radius, angle = TURN_FRAMES / (2 * math.pi), phase + sense * 2 * math.pi * t / TURN_FRAMES
+def _circle(t: float, phase: float, direction: int) -> tuple[float, float]:
+    """One pixel a frame, TURN_FRAMES a turn; direction +1 is clockwise on screen."""
+    radius, angle = TURN_FRAMES / (2 * math.pi), phase + direction * 2 * math.pi * t / TURN_FRAMES
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-def _generator(*parts: int | str) -> np.random.Generator:
-    """A generator of its own for each name: adding a class or a group changes no other video."""
-    import hashlib
-
-    import numpy as np
-
+def _rng(*parts: int | str) -> np.random.Generator:
+    """A generator for each name: adding a class or a group changes no other video."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
@@ -122,44 +116,37 @@ def _generator(*parts: int | str) -> np.random.Generator:
 class _Scene:
     """Background and sprite layer of one (group, clip), as YUV 4:2:0 planes.
 
-    Planes are the encoder's own format: composing there is one masked copy a plane, no colour
-    conversion (writing 120 videos is encoder-bound). The layer is tiled 2x2, so that any offset on
-    the torus is a slice.
+    Planes are the encoder's own format: composing is one masked copy a plane, without color
+    conversion. The layer is tiled 2x2, so that any offset on the torus is a slice.
     """
 
     def __init__(self, seed: int, group: int, clip: int) -> None:
-        import numpy as np
-
-        look = _generator(seed, group, "look")
+        rng = _rng(seed, group, "look")
         self.background = [
-            _texture(look, plane, base, spread)
+            _texture(rng, plane, base, spread)
             for plane, base, spread in ((0, 80, 18), (1, 128, 10), (1, 128, 10))
         ]
         palette = np.stack(
-            [look.uniform(150, 225, 3), look.uniform(70, 186, 3), look.uniform(70, 186, 3)]
+            [rng.uniform(150, 225, 3), rng.uniform(70, 186, 3), rng.uniform(70, 186, 3)]
         )
-        mask, layer = _sprites(_generator(seed, group, clip, "sprites"), palette)
+        mask, layer = _sprites(_rng(seed, group, clip, "sprites"), palette)
         self.mask = [np.tile(m, (2, 2)) for m in (mask, mask[::2, ::2], mask[::2, ::2])]
         self.layer = [np.tile(p if not i else p[::2, ::2], (2, 2)) for i, p in enumerate(layer)]
 
     def frame(self, right: int, down: int) -> np.ndarray:
         """The scene with its layer moved by (right, down): uint8 [360, 320], yuv420p planes."""
-        import numpy as np
-
         planes = []
-        for number, still in enumerate(self.background):
-            height, width = still.shape
-            divide = HEIGHT // height
-            y, x = (-down // divide) % height, (-right // divide) % width
+        for background, mask, layer in zip(self.background, self.mask, self.layer, strict=True):
+            height, width = background.shape
+            scale = HEIGHT // height
+            y, x = (-down // scale) % height, (-right // scale) % width
             window = np.s_[y : y + height, x : x + width]
-            planes.append(np.where(self.mask[number][window], self.layer[number][window], still))
+            planes.append(np.where(mask[window], layer[window], background))
         return np.concatenate([plane.reshape(-1, WIDTH) for plane in planes])
 
 
 def _texture(rng: np.random.Generator, halved: int, base: float, spread: float) -> np.ndarray:
     """A smooth random pattern, uint8 [240, 320] (or half of it), periodic in both directions."""
-    import numpy as np
-
     height, width = HEIGHT >> halved, WIDTH >> halved
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width]).reshape(2, 1, 1) * 2 * np.pi
     total = np.zeros((height, width))
@@ -171,8 +158,6 @@ def _texture(rng: np.random.Generator, halved: int, base: float, spread: float) 
 
 def _sprites(rng: np.random.Generator, palette: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Ellipses and boxes with a two-tone pattern: mask bool [240, 320], three uint8 planes."""
-    import numpy as np
-
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     mask = np.zeros((HEIGHT, WIDTH), bool)
     layer = [np.zeros((HEIGHT, WIDTH), np.uint8) for _ in range(3)]
@@ -184,8 +169,8 @@ def _sprites(rng: np.random.Generator, palette: np.ndarray) -> tuple[np.ndarray,
         inside = np.abs(dx / half) ** exponent + np.abs(dy / half * squeeze) ** exponent < 1
         light = (dx * rng.uniform(-1, 1) + dy * rng.uniform(-1, 1)) > 0
         mask |= inside
-        for plane, colour in zip(layer, palette[:, number % palette.shape[1]], strict=True):
-            plane[inside] = np.uint8(colour)
+        for plane, color in zip(layer, palette[:, number % palette.shape[1]], strict=True):
+            plane[inside] = np.uint8(color)
         layer[0][inside & light] -= 40
     return mask, layer
 
@@ -193,16 +178,17 @@ def _sprites(rng: np.random.Generator, palette: np.ndarray) -> tuple[np.ndarray,
 def _write_video(
     path: Path, scene: _Scene, name: str, rng: np.random.Generator, frames: tuple[int, int]
 ) -> None:
-    """Encode one video under a temporary name and rename it: a file that is there is whole."""
-    import av
-
+    """Encode one video; a file that is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     count = int(rng.integers(frames[0], frames[1] + 1))
     # bitexact: no version string or date in the file, so the same frames give the same bytes.
     # global_quality 354 = 3 * FF_QP2LAMBDA: quantiser 3 throughout, all frames compressed alike.
-    with av.open(str(temporary), "w", format="avi", options={"fflags": "+bitexact"}) as out:
-        stream = out.add_stream(
+    bitexact = {"fflags": "+bitexact"}
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="avi", options=bitexact) as container,
+    ):
+        stream = container.add_stream(
             "mpeg4", rate=FPS, options={"flags": "+bitexact+qscale", "global_quality": "354"}
         )
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -210,7 +196,6 @@ def _write_video(
         stream.codec_context.codec_tag = "XVID"
         stream.codec_context.thread_count = 1
         for right, down in offsets(name, count, rng):
-            picture = av.VideoFrame.from_ndarray(scene.frame(right, down), format="yuv420p")
-            out.mux(stream.encode(picture))
-        out.mux(stream.encode())
-    os.replace(temporary, path)
+            frame = av.VideoFrame.from_ndarray(scene.frame(right, down), format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

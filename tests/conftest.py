@@ -24,5 +24,5 @@ def real_clips() -> Path:
 def synthetic_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic set of 6 classes x 5 groups x 1 clip; read it, do not change it."""
     folder = tmp_path_factory.mktemp("synthetic") / "videos"
-    synthetic.write(folder, groups=5, clips=1)
+    synthetic.write_videos(folder, groups=5, clips=1)
     return folder

@@ -28,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from ...shards.format.writer import sample_bytes
-from .. import dataset as ucf101
-from ..build.plan import Options
+from ..build.build import build_shard_set
+from ..build.executor import RunOptions
+from ..build.plan import BuildOptions
+from ..dataset import find_videos
 from ..decode.decoder_process import ENVIRONMENT, freeze_imports
 from . import decoders
 from .decoders import BenchError
@@ -48,7 +50,7 @@ _TITLES = {
 
 def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
     """Measure in a child process and -> a table, or JSON. Raises BenchError, DatasetError."""
-    dataset = ucf101.find(videos)
+    dataset = find_videos(videos)
     paths = [str(dataset.root / video.path) for video in dataset.videos]
     with tempfile.TemporaryDirectory() as scratch:
         _check_room(scratch)
@@ -69,7 +71,7 @@ def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
 
 
 def _check_room(scratch: str) -> None:
-    options = Options()
+    options = BuildOptions()
     needed = BUILD_CLIPS * sample_bytes(options.clip_shape) + options.shard_bytes
     free = shutil.disk_usage(scratch).free
     if free < needed:
@@ -177,13 +179,11 @@ def _decode_all(paths: list[Path], start: Any, rates: Any) -> None:
 
 
 def _build_rate(source: Path, out: Path, workers: int) -> float:
-    from ..build import build
-
     times: list[float] = []
-    limits = build.Limits(
-        workers=workers, quiet=True, step=lambda: times.append(time.perf_counter())
+    run_options = RunOptions(
+        workers=workers, quiet=True, on_video=lambda: times.append(time.perf_counter())
     )
-    build.build(source, out, limits=limits)
+    build_shard_set(source, out, run_options=run_options)
     end = time.perf_counter()
     shutil.rmtree(out)
     first = 2 * workers  # the decoders have started by then

@@ -287,13 +287,13 @@ def _synthetic_videos(scratch: Path) -> Path:
 
     folder = scratch / "videos"
     if not folder.exists():
-        synthetic.write(folder)
+        synthetic.write_videos(folder)
     return folder
 
 
 def _synthetic(scratch: Path) -> Path:
     """A shard set of synthetic videos at the default clip shape (16x128x171), about 130 MB."""
-    from ..build import build
+    from ..build.build import build_shard_set
 
-    build.build(_synthetic_videos(scratch), scratch / "shards")
+    build_shard_set(_synthetic_videos(scratch), scratch / "shards")
     return scratch / "shards"

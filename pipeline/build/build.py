@@ -4,9 +4,9 @@ A set is whole or it is not there. Finished shards stay when a build is interrup
 moment; the same command then makes only what is missing and ends with the same bytes. A build with
 other options or videos refuses to mix with what is there, and says what differs.
 
-Odd: the local executor is threads. Each thread drives a decoder process (`har.pipeline.decode.decoder_process`), and
-hashes and writes while that decodes the next video; both release the interpreter lock. Any other
-executor (`har.pipeline.build.dask`) gets the same tasks; videos and output may be URLs (`har.pipeline.build.storage`).
+The local executor is threads. Each drives a decoder process, and hashes and writes while that
+decodes the next video; both release the interpreter lock. Any other executor (`dask`) gets the same
+tasks; videos and output may be URLs.
 """
 
 from __future__ import annotations
@@ -21,158 +21,144 @@ from pathlib import Path
 
 from ...shards.format import shard_set
 from ...shards.format.shard_set import INDEX, MANIFEST, REJECTS, Manifest, ShardInfo
-from .. import dataset
-from . import plan as planning
-from . import shard_task, storage
-from .executor import BuildError, Folder, Limits, guarded, run
-from .plan import Options, Plan
-from .shard_task import BUILD, Report, Task
+from ..dataset import find_videos
+from . import storage
+from .executor import BuildError, Folder, RunOptions, run_tasks, with_clear_errors
+from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
+from .shard_task import BUILD, Report, ShardTask, index_rows, load_report
 from .storage import LocalFolder
 
-REJECTS_SHARE, REJECTS_LEAST = 0.01, 10
+REJECTS_SHARE, MIN_REJECTS = 0.01, 10
 _PLAN = f"{BUILD}/plan.json"
 _FILES = "|".join(map(re.escape, (INDEX, MANIFEST, REJECTS)))
 _TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|{_FILES})\..*tmp")
 
 
-def build(
+def build_shard_set(
     source: Path | str,
     out: Path | str,
     *,
-    options: Options | None = None,
-    limits: Limits | None = None,
+    options: BuildOptions | None = None,
+    run_options: RunOptions | None = None,
     classes: Path | None = None,
     group_regex: str | None = None,
     executor: Executor | None = None,
 ) -> Manifest:
     """Videos -> the shard set in `out`; goes on where an earlier build of the same plan stopped.
 
-    source, out: paths or URLs; classes, group_regex: see `ucf101.find`. executor: where tasks run;
+    source, out: paths or URLs; classes, group_regex: see `find_videos`. executor: where tasks run;
     None = threads here. Raises BuildError, DatasetError, PlanError, StoreError, TaskError;
     KeyboardInterrupt passes, within two seconds.
     """
-    options, limits, folder = options or Options(), limits or Limits(), storage.open_folder(out)
-    plan = planning.make(dataset.find(source, classes=classes, group_regex=group_regex), options)
-    done = _finished_set(plan, folder)
-    if done:
-        return done
+    options, run_options = options or BuildOptions(), run_options or RunOptions()
+    folder = storage.open_folder(out)
+    plan = make_plan(find_videos(source, classes=classes, group_regex=group_regex), options)
+    manifest = _load_finished(plan, folder)
+    if manifest:
+        return manifest
     _prepare(plan, folder)
-    with _alone(folder):
-        done = _finished_set(plan, folder)  # by another build, since we looked
-        if done:
-            return done
-        _sweep(folder, folder.names())
-        tasks = _tasks(plan, str(folder), limits.timeout)
-        reports = {
-            one.number: report for one in tasks if (report := shard_task.finished(one, folder))
-        }
-        missing = [one for one in tasks if one.number not in reports]
-        _check_room(plan, folder, len(missing) / len(tasks))
-        reports |= run(missing, folder, limits, executor)
-        return _finish(plan, folder, [reports[one.number] for one in tasks], limits)
+    with _locked(folder):
+        manifest = _load_finished(plan, folder)  # by another build, since we looked
+        if manifest:
+            return manifest
+        _remove_temporary_files(folder)
+        tasks = _tasks(plan, str(folder), run_options.timeout)
+        reports = {task.number: report for task in tasks if (report := load_report(task, folder))}
+        missing = [task for task in tasks if task.number not in reports]
+        _check_free_space(plan, folder, len(missing) / len(tasks))
+        reports |= run_tasks(missing, folder, run_options, executor)
+        return _finish(plan, folder, [reports[task.number] for task in tasks], run_options)
+
+
+def load_rejects(out: Path | str) -> list[dict[str, str]]:
+    """The rejects of a set, in the order of the plan: path, class, key, reason."""
+    try:
+        lines = storage.open_folder(out).read(REJECTS).decode().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line]
 
 
 @contextlib.contextmanager
-def _alone(out: Folder) -> Iterator[None]:
+def _locked(out: Folder) -> Iterator[None]:
     """Nobody else builds here meanwhile, where the file system can tell; else BuildError."""
-    with contextlib.ExitStack() as held:
-        if isinstance(out, LocalFolder) and not held.enter_context(out.locked()):
+    with contextlib.ExitStack() as stack:
+        if isinstance(out, LocalFolder) and not stack.enter_context(out.locked()):
             raise BuildError(f"another build is writing {out}: wait for it, or give another --out.")
         yield
 
 
-def load(out: Path | str) -> Manifest:
-    """The set at a path or a URL, its index too; of a URL `root` is no place to read clips from."""
-    folder = storage.open_folder(out)
-    if isinstance(folder, LocalFolder):
-        return shard_set.load(folder.path)
-    with tempfile.TemporaryDirectory(prefix="har-") as scratch:
-        for name in (INDEX, MANIFEST):
-            try:
-                (Path(scratch) / name).write_bytes(folder.read(name))
-            except FileNotFoundError as error:
-                raise BuildError(f"{folder} is not a shard set (no {name}).") from error
-        return shard_set.load(scratch)
-
-
-def _tasks(plan: Plan, out: str, timeout: float) -> list[Task]:
-    number = {name: at for at, name in enumerate(plan.groups)}
+def _tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
+    group_numbers = {name: number for number, name in enumerate(plan.groups)}
     return [
-        Task(
-            number=at,
+        ShardTask(
+            number=number,
             plan=plan.hash,
-            root=plan.dataset.place,
+            root=plan.dataset.location,
             out=out,
             videos=videos,
-            first=first,
+            first_video=first_video,
             classes=plan.dataset.classes,
-            groups={video.group: number[video.group] for video in videos if video.group},
+            groups={video.group: group_numbers[video.group] for video in videos if video.group},
             options=plan.options,
             timeout=timeout,
             versions=plan.facts["versions"],
         )
-        for at, (videos, first) in enumerate(zip(plan.shards, plan.first, strict=True))
+        for number, (videos, first_video) in enumerate(
+            zip(plan.shards, plan.first_videos, strict=True)
+        )
     ]
 
 
-def _finished_set(plan: Plan, out: Folder) -> Manifest | None:
+def _load_finished(plan: BuildPlan, out: Folder) -> Manifest | None:
     """The set, if this very plan was built before; BuildError if another one was."""
     if out.size(MANIFEST) is None:
         return None
-    found = load(str(out))
-    if found.plan != plan.hash:
-        was = {
-            "sampling": found.sampling,
-            "resize": found.resize,
-            "classes": list(found.classes),
-            "grouping": found.grouping,
-            "versions": found.versions,
+    manifest = shard_set.load(str(out))
+    if manifest.plan != plan.hash:
+        there = {
+            "sampling": manifest.sampling,
+            "resize": manifest.resize,
+            "classes": list(manifest.classes),
+            "grouping": manifest.grouping,
+            "versions": manifest.versions,
         }
-        now = {name: plan.facts[name] for name in was}
-        _refuse(out, planning.differences(was, now))
-    _clean(out)
-    return found
+        now = {name: plan.facts[name] for name in there}
+        raise _other_plan(out, describe_differences(there, now))
+    _remove_build_files(out)
+    return manifest
 
 
-def _refuse(out: Folder, lines: list[str]) -> None:
-    what = "; ".join(lines) or "the list of videos or the shard size differs"
-    raise BuildError(
-        f"{out} holds a shard set of another plan ({what}): give another --out, or remove it first."
+def _other_plan(out: Folder, differences: list[str]) -> BuildError:
+    text = "; ".join(differences) or "the list of videos or the shard size differs"
+    return BuildError(
+        f"{out} holds a shard set of another plan ({text}): give another --out, or remove it first."
     )
 
 
-def _prepare(plan: Plan, out: Folder) -> None:
+def _prepare(plan: BuildPlan, out: Folder) -> None:
     """Check that there is nothing yet, or an unfinished build of this plan."""
-    names = guarded(out, out.names)
+    names = with_clear_errors(out, out.names)
     if BUILD in names and out.size(_PLAN) is not None:
-        was = json.loads(out.read(_PLAN))
-        if was["hash"] != plan.hash:
-            _refuse(out, planning.differences(was["facts"], plan.facts))
-    else:
-        foreign = [name for name in names if name != BUILD]
-        if foreign:
-            raise BuildError(
-                f"{out} is not empty ({foreign[0]}) and no unfinished build: give another --out."
-            )
-        try:
-            out.make()
-        except OSError as error:
-            raise BuildError(
-                f"{out} cannot be made ({error.strerror}): give another --out."
-            ) from error
-        text = json.dumps({"hash": plan.hash, "facts": plan.facts}, indent=1)
-        guarded(out, out.write, _PLAN, text.encode())
+        there = json.loads(out.read(_PLAN))
+        if there["hash"] != plan.hash:
+            raise _other_plan(out, describe_differences(there["facts"], plan.facts))
+        return
+    foreign = [name for name in names if name != BUILD]
+    if foreign:
+        raise BuildError(
+            f"{out} is not empty ({foreign[0]}) and no unfinished build: give another --out."
+        )
+    try:
+        out.make()
+    except OSError as error:
+        raise BuildError(f"{out} cannot be made ({error.strerror}): give another --out.") from error
+    text = json.dumps({"hash": plan.hash, "facts": plan.facts}, indent=1)
+    with_clear_errors(out, out.write, _PLAN, text.encode())
 
 
-def _sweep(out: Folder, names: list[str]) -> None:
-    """Remove the temporary files of a build that was killed, and no other file of that kind."""
-    for name in names:
-        if _TEMPORARY.fullmatch(name):
-            out.remove(name)
-
-
-def _check_room(plan: Plan, out: Folder, share: float) -> None:
-    needed, free = int(plan.bytes * share), out.free()
+def _check_free_space(plan: BuildPlan, out: Folder, share: float) -> None:
+    needed, free = int(plan.max_bytes * share), out.free()
     if free is not None and needed > free:
         raise BuildError(
             f"the shards need up to {needed / 1e9:.2f} GB and {out} has {free / 1e9:.2f} GB free: "
@@ -180,70 +166,72 @@ def _check_room(plan: Plan, out: Folder, share: float) -> None:
         )
 
 
-def _finish(plan: Plan, out: Folder, reports: list[Report], limits: Limits) -> Manifest:
+def _finish(
+    plan: BuildPlan, out: Folder, reports: list[Report], run_options: RunOptions
+) -> Manifest:
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
     lines = "".join(json.dumps(reject, sort_keys=True) + "\n" for reject in rejects)
-    guarded(out, out.write, REJECTS, lines.encode())
-    _check_rejects(rejects, len(plan.dataset.videos), out, limits.max_rejects)
-    made = [report for report in reports if report["shard"]]
-    rows = [row for at, report in enumerate(made) for row in shard_task.row_of(report, at)]
-    whole = Manifest(
+    with_clear_errors(out, out.write, REJECTS, lines.encode())
+    _check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
+    reports = [report for report in reports if report["shard"]]
+    rows = [row for number, report in enumerate(reports) for row in index_rows(report, number)]
+    manifest = Manifest(
         clip_shape=plan.options.clip_shape,
         sampling=plan.facts["sampling"],
         resize=plan.facts["resize"],
         classes=plan.dataset.classes,
         groups=plan.groups,
         grouping=plan.dataset.grouping,
-        shards=tuple(ShardInfo(**report["shard"]) for report in made),
+        shards=tuple(ShardInfo(**report["shard"]) for report in reports),
         plan=plan.hash,
         versions=plan.facts["versions"],
         rejects=len(rejects),
         index_sha256="",
         index=shard_set.make_index(rows),
     )
-    saved: Manifest = guarded(out, _save, whole, out)
-    _clean(out)
+    saved: Manifest = with_clear_errors(out, _save, manifest, out)
+    _remove_build_files(out)
     return saved
 
 
-def _save(whole: Manifest, out: Folder) -> Manifest:
+def _save(manifest: Manifest, out: Folder) -> Manifest:
     """Index and manifest, the manifest last."""
     if isinstance(out, LocalFolder):
-        return shard_set.save(whole, out.path)
+        return shard_set.save(manifest, out.path)
     with tempfile.TemporaryDirectory(prefix="har-") as scratch:
-        saved = shard_set.save(whole, Path(scratch))
+        saved = shard_set.save(manifest, Path(scratch))
         for name in (INDEX, MANIFEST):
             out.write(name, (Path(scratch) / name).read_bytes())
     return saved
 
 
 def _check_rejects(
-    rejects: list[dict[str, str]], videos: int, out: Folder, most: int | None
+    rejects: list[dict[str, str]], num_videos: int, out: Folder, max_rejects: int | None
 ) -> None:
-    if most is None:
-        most = max(REJECTS_LEAST, int(REJECTS_SHARE * videos))
-    if len(rejects) > most or len(rejects) == videos:
-        first = rejects[0]
+    if max_rejects is None:
+        max_rejects = max(MIN_REJECTS, int(REJECTS_SHARE * num_videos))
+    if len(rejects) <= max_rejects and len(rejects) < num_videos:
+        return
+    first = f"{rejects[0]['path']}: {rejects[0]['reason']}"
+    if len(rejects) == num_videos:
         raise BuildError(
-            f"{len(rejects)} of {videos} videos give no clip ({first['path']}: {first['reason']}), "
-            f"more than --max-rejects {most} allows: see {out}/{REJECTS}, mend them or allow more, "
-            "and run the same command again."
-            if len(rejects) < videos
-            else f"none of the {videos} videos gives a clip ({first['path']}: {first['reason']}): "
-            f"see {out}/{REJECTS}."
+            f"none of the {num_videos} videos gives a clip ({first}): see {out}/{REJECTS}."
         )
+    raise BuildError(
+        f"{len(rejects)} of {num_videos} videos give no clip ({first}), more than --max-rejects "
+        f"{max_rejects} allows: see {out}/{REJECTS}, mend them or allow more, and run the same "
+        "command again."
+    )
 
 
-def _clean(out: Folder) -> None:
+def _remove_build_files(out: Folder) -> None:
     out.remove(BUILD)
-    _sweep(out, out.names())
+    _remove_temporary_files(out)
 
 
-def rejects_of(out: Path | str) -> list[dict[str, str]]:
-    """The rejects of a set, in the order of the plan."""
-    try:
-        lines = storage.open_folder(out).read(REJECTS).decode().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line]
+def _remove_temporary_files(out: Folder) -> None:
+    """Those of a build that was killed, and no other file of that kind."""
+    for name in out.names():
+        if _TEMPORARY.fullmatch(name):
+            out.remove(name)

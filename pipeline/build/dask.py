@@ -1,11 +1,8 @@
 """More than one machine: the executor of a Dask cluster, however that was started.
 
 Dask's own deployments bring Slurm, SSH and Kubernetes (docs/scale.md); here they are all an
-address. Dask runs a task again when its worker is lost, on another worker.
-
-Odd: a worker is a daemon and may have no multiprocessing children; our decoders are plain
-subprocesses, which it may. They outlive a task to be used by the next, so they are ended here when
-the build is.
+address. Dask runs a task again when its worker is lost, on another worker. Decoders outlive a task
+to be used by the next, so they are ended here when the build is.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 
 from ...errors import HarError
-from . import shard_task
+from .shard_task import DECODERS
 
 _CONNECT_SECONDS = 15
 
@@ -26,7 +23,7 @@ class ClusterError(HarError):
 
 
 @contextlib.contextmanager
-def executor(address: str | None) -> Iterator[Executor | None]:
+def dask_executor(address: str | None) -> Iterator[Executor | None]:
     """The executor of the cluster whose scheduler is at `address`; None for None.
 
     Where the body raises, what is still to be done is cancelled. Raises ClusterError.
@@ -49,12 +46,17 @@ def executor(address: str | None) -> Iterator[Executor | None]:
             "and give the address it prints, as in tcp://host:8786."
         ) from error
     with client:
-        pool = client.get_executor(pure=False)  # never take an earlier build's result for this one
+        executor = client.get_executor(pure=False)  # never an earlier build's result for this one
         try:
-            yield pool
+            yield executor
         except BaseException:
-            pool.shutdown(wait=False)
+            executor.shutdown(wait=False)
             raise
         finally:
             with contextlib.suppress(Exception):  # the cluster may be gone, the set is not
-                client.run(shard_task.rest)
+                client.run(close_decoders)
+
+
+def close_decoders() -> None:
+    """On a worker: end the decoders that have nothing to do."""
+    DECODERS.close()

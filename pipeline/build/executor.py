@@ -1,7 +1,7 @@
-"""Hand the tasks of a build to an executor, wait for them, and say what goes wrong in one sentence.
+"""Hand the tasks of a build to an executor and wait for them; a full disk is one sentence.
 
-Odd: here the executor is threads, since each drives a decoder process of its own; another one
-(processes, a Dask cluster) gets the very same tasks, a thousand at a time.
+The local executor is threads, since each drives a decoder process of its own; another one
+(processes, a Dask cluster) gets the very same tasks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from itertools import islice
 from typing import Any
 
 from ...errors import HarError
+from ..progress import ProgressBar
 from . import shard_task
-from .progress import Progress
-from .shard_task import Report, Task
+from .shard_task import DECODERS, Report, ShardTask
 from .storage import LocalFolder, RemoteFolder
 
 TIMEOUT = 300.0
-_AHEAD = 1000  # tasks handed over and not done: a million would fill a scheduler's memory
+_MAX_SUBMITTED = 1000  # tasks submitted and not done: a million would fill a scheduler's memory
 Folder = LocalFolder | RemoteFolder
 
 
@@ -31,86 +31,85 @@ class BuildError(HarError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunOptions:
     """How a build runs; none of it changes the bytes of the set.
 
     workers: None = one a core. timeout: seconds a video may take. max_rejects: None = 1% of the
-    videos, at least 10. step: called after each video, from any thread (not with an executor).
+    videos, at least 10. on_video: called after each video, from any thread (not with an executor).
     """
 
     workers: int | None = None
     timeout: float = TIMEOUT
     max_rejects: int | None = None
     quiet: bool = False
-    step: Callable[[], None] | None = None
+    on_video: Callable[[], None] | None = None
 
 
-def run(
-    tasks: list[Task], out: Folder, limits: Limits, executor: Executor | None
+def run_tasks(
+    tasks: list[ShardTask], out: Folder, run_options: RunOptions, executor: Executor | None
 ) -> dict[int, Report]:
-    """Run the tasks that are missing; -> their reports by number."""
-    videos = sum(len(one.videos) for one in tasks)
-    progress = Progress(videos, "build", quiet=limits.quiet)
+    """Run the tasks; -> their reports by number."""
+    num_videos = sum(len(task.videos) for task in tasks)
+    with ProgressBar(num_videos, "build", quiet=run_options.quiet) as progress:
+        if executor is None:
+            return _run_in_threads(tasks, out, run_options, progress)
+
+        def submit(task: ShardTask) -> Future[Report]:
+            future = executor.submit(shard_task.build_shard, task)
+            future.add_done_callback(lambda _: progress.advance(len(task.videos)))
+            return future
+
+        reports = _collect(tasks, out, submit)
+        _check_shards_arrived(reports, out)
+        return reports
+
+
+def _run_in_threads(
+    tasks: list[ShardTask], out: Folder, run_options: RunOptions, progress: ProgressBar
+) -> dict[int, Report]:
+    """Two threads a decoder, so that it goes on with the next shard while the last one is on its
+    way to the disk (a quarter of the time, with shards of 64 MB)."""
+
+    def on_video() -> None:
+        progress.advance()
+        if run_options.on_video:
+            run_options.on_video()
+
+    workers = max(1, run_options.workers or os.cpu_count() or 1)
+    DECODERS.max_decoders = workers
     try:
-        if executor is not None:
-
-            def hand_over(one: Task) -> Future[Report]:
-                return executor.submit(shard_task.run, one)
-
-            reports = _collect(tasks, out, hand_over, progress)
-            _check_there(reports, out)
-            return reports
-        return _run_here(tasks, out, limits, progress)
+        with ThreadPoolExecutor(2 * workers, thread_name_prefix="shard") as pool:
+            try:
+                return _collect(
+                    tasks, out, lambda task: pool.submit(shard_task.build_shard, task, on_video)
+                )
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                DECODERS.stop()
+                raise
     finally:
-        progress.close()
-        shard_task.close()
-
-
-def _run_here(
-    tasks: list[Task], out: Folder, limits: Limits, progress: Progress
-) -> dict[int, Report]:
-    """In threads of this process: two a decoder, so that it goes on with the next shard while the
-    last one is on its way to the disk (a quarter of the time, with shards of 64 MB)."""
-
-    def step() -> None:
-        progress.step()
-        if limits.step:
-            limits.step()
-
-    workers = max(1, limits.workers or os.cpu_count() or 1)
-    shard_task.limit(workers)
-    with ThreadPoolExecutor(2 * workers, thread_name_prefix="shard") as pool:
-        try:
-            return _collect(tasks, out, lambda one: pool.submit(shard_task.run, one, step), None)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            shard_task.stop()
-            raise
+        DECODERS.close()
 
 
 def _collect(
-    tasks: list[Task],
-    out: Folder,
-    submit: Callable[[Task], Future[Report]],
-    progress: Progress | None,
+    tasks: list[ShardTask], out: Folder, submit: Callable[[ShardTask], Future[Report]]
 ) -> dict[int, Report]:
-    """Hand all over, a thousand at a time, and wait; the first error ends it."""
-    number: dict[Future[Report], Task] = {}
+    """Submit all, a thousand at a time, and wait; the first error ends it."""
+    pending: dict[Future[Report], int] = {}
     reports: dict[int, Report] = {}
-    rest = iter(tasks)
+    remaining = iter(tasks)
     while True:
-        number |= {submit(one): one for one in islice(rest, _AHEAD - len(number))}
-        if not number:
+        pending |= {
+            submit(task): task.number for task in islice(remaining, _MAX_SUBMITTED - len(pending))
+        }
+        if not pending:
             return reports
-        ready, _ = wait(number, timeout=0.5, return_when="FIRST_COMPLETED")
-        for future in ready:
-            one = number.pop(future)
-            reports[one.number] = guarded(out, future.result)
-            if progress:
-                progress.step(len(one.videos))
+        done, _ = wait(pending, timeout=0.5, return_when="FIRST_COMPLETED")
+        for future in done:
+            reports[pending.pop(future)] = with_clear_errors(out, future.result)
 
 
-def _check_there(reports: dict[int, Report], out: Folder) -> None:
+def _check_shards_arrived(reports: dict[int, Report], out: Folder) -> None:
     """Workers elsewhere may have another folder under the same name."""
     for report in reports.values():
         shard = report["shard"]
@@ -121,16 +120,16 @@ def _check_there(reports: dict[int, Report], out: Folder) -> None:
             )
 
 
-def guarded(out: Folder, act: Any, *given: Any) -> Any:
-    """What the disk can say, as one sentence."""
+def with_clear_errors(out: Folder, function: Callable[..., Any], *args: Any) -> Any:
+    """function(*args), whose OSError becomes one sentence (BuildError)."""
     try:
-        return act(*given)
+        return function(*args)
     except OSError as error:
         scratch = f"the scratch space {tempfile.gettempdir()}"  # a URL gives no OSError
-        where = str(out) if isinstance(out, LocalFolder) else scratch
-        what = f"cannot be written ({error.strerror or error}): mend that"
+        place = str(out) if isinstance(out, LocalFolder) else scratch
+        fault = f"cannot be written ({error.strerror or error}): mend that"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where, what = f"the disk of {where}", "is full: make room"
+            place, fault = f"the disk of {place}", "is full: make room"
         raise BuildError(
-            f"{where} {what} and run the same command again, finished shards are kept."
+            f"{place} {fault} and run the same command again, finished shards are kept."
         ) from error

@@ -1,11 +1,10 @@
 """What a build will do: which videos go to which shard, in which order. Pure, and hashed.
 
 The order follows group numbers, not classes: all of g01, then all of g02. A leak-free split of
-UCF101 takes whole group numbers, so each of its sides is a run of shards, and every run of clips
-holds many classes. Shards are cut between groups where that is possible.
-
-Odd: a small set is cut into 8 shards even if one could hold it all, so that the work can be spread;
-the number of workers has no part in the plan.
+UCF101 takes whole group numbers, so each of its subsets is a run of shards, and every run of clips
+holds many classes. Shards are cut between groups where that is possible. A small set is cut into 8
+shards even if one could hold it all, so that the work can be spread; the number of workers has no
+part in the plan.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 from ...errors import HarError
@@ -25,7 +24,7 @@ from ..dataset import Dataset, Video
 from ..decode import RESIZE
 from ..sampling import ClipSampler
 
-SHARDS_AT_LEAST = 8
+MIN_SHARDS = 8
 MIN_SHARD_BYTES = 1 << 10
 
 
@@ -34,7 +33,7 @@ class PlanError(HarError):
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """What the bytes of a set depend on. size: (H, W). shard_bytes: most bytes of a shard."""
 
     sampling: ClipSampler = field(default_factory=ClipSampler)
@@ -54,83 +53,73 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """shards: the videos of each. groups: group names in order, their place is their number.
+class BuildPlan:
+    """shards: the videos of each. first_videos: number of the first video of each shard.
 
-    first: number of the first video of each shard. facts: all that the bytes depend on but the
-    videos' contents; `hash` is its digest.
+    groups: group names in the order of their numbers. facts: all that the bytes depend on but the
+    videos' contents; `hash` is the digest of facts and videos.
     """
 
     dataset: Dataset
-    options: Options
+    options: BuildOptions
     shards: tuple[tuple[Video, ...], ...]
-    first: tuple[int, ...]
+    first_videos: tuple[int, ...]
     groups: tuple[str, ...]
     facts: dict[str, Any]
     hash: str
 
     @property
-    def bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Most bytes the finished set takes, its index left out."""
-        videos = len(self.dataset.videos) * self.options.sampling.clips
-        return videos * sample_bytes(self.options.clip_shape) + len(self.shards) * 1024
+        num_clips = len(self.dataset.videos) * self.options.sampling.clips
+        return num_clips * sample_bytes(self.options.clip_shape) + len(self.shards) * 1024
 
 
-def make(dataset: Dataset, options: Options) -> Plan:
+def make_plan(dataset: Dataset, options: BuildOptions) -> BuildPlan:
     """A pure function of the videos (names, sizes, classes, groups) and the options."""
-    grouping = dataset.grouping
-    videos = sorted(dataset.videos, key=lambda video: _order(video, grouping))
-    clips = options.sampling.clips
-    room = options.shard_bytes // (sample_bytes(options.clip_shape) * clips)
-    room = max(1, min(room, -(-len(videos) // SHARDS_AT_LEAST)))
-    shards = _pack(videos, room)
-    first, count = [], 0
-    for shard in shards:
-        first.append(count)
-        count += len(shard)
+    videos = sorted(dataset.videos, key=lambda video: _sort_key(video, dataset.grouping))
+    video_bytes = sample_bytes(options.clip_shape) * options.sampling.clips
+    videos_per_shard = min(options.shard_bytes // video_bytes, -(-len(videos) // MIN_SHARDS))
+    shards = _cut_into_shards(videos, max(1, videos_per_shard))
     facts = _facts(dataset, options)
     text = json.dumps([facts, [asdict(video) for video in videos]], sort_keys=True)
-    return Plan(
+    return BuildPlan(
         dataset=dataset,
         options=options,
         shards=tuple(shards),
-        first=tuple(first),
-        groups=tuple(sorted({video.group for video in videos} - {""}, key=_natural)),
+        first_videos=tuple(accumulate(map(len, shards[:-1]), initial=0)),
+        groups=tuple(sorted({video.group for video in videos} - {""}, key=_natural_sort_key)),
         facts=facts,
         hash=hashlib.sha256(text.encode()).hexdigest(),
     )
 
 
-def versions() -> dict[str, str]:
-    """What decodes, resizes and checks: other versions may give other pixels."""
-    return {name: _version(name) for name in ("av", "numpy", "torch", "xxhash", "har-ucf101")}
-
-
 @functools.cache  # each shard asks, and reading a package's metadata takes a millisecond
-def _version(name: str) -> str:
-    return version(name)
+def package_versions() -> dict[str, str]:
+    """What decodes, resizes and checks: other versions may give other pixels."""
+    return {name: version(name) for name in ("av", "numpy", "torch", "xxhash", "har-ucf101")}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def describe_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """ "sampling frames: 16 there, 8 now" for each fact in which two plans differ."""
     lines = []
-    for name in sorted(old.keys() | new.keys()):
-        was, now = old.get(name), new.get(name)
-        if isinstance(was, dict) and isinstance(now, dict):
-            lines += [f"{name} {line}" for line in differences(was, now)]
-        elif was != now:
-            lines.append(f"{name}: {_short(was)} there, {_short(now)} now")
+    for name in sorted(there.keys() | now.keys()):
+        old, new = there.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += [f"{name} {line}" for line in describe_differences(old, new)]
+        elif old != new:
+            lines.append(f"{name}: {_shorten(old)} there, {_shorten(new)} now")
     return lines
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _facts(dataset: Dataset, options: Options) -> dict[str, Any]:
+def _facts(dataset: Dataset, options: BuildOptions) -> dict[str, Any]:
     listing = json.dumps([[video.path, video.size] for video in dataset.videos])
-    facts = {
+    return {
         "sampling": options.sampling.describe(),
         "resize": {**RESIZE, "size": list(options.size)},
         "shard_bytes": options.shard_bytes,
@@ -139,40 +128,35 @@ def _facts(dataset: Dataset, options: Options) -> dict[str, Any]:
         "grouping": dataset.grouping,
         "videos": len(dataset.videos),
         "listing": hashlib.sha256(listing.encode()).hexdigest()[:16],
-        "versions": versions(),
+        "versions": package_versions(),
     }
-    result: dict[str, Any] = json.loads(json.dumps(facts))
-    return result
 
 
-def _order(video: Video, grouping: str | None) -> tuple[Any, ...]:
+def _sort_key(video: Video, grouping: str | None) -> tuple[Any, ...]:
     """Group number, then class, then key; without groups a fixed shuffle, to mix the classes."""
     if grouping is None:
         return (hashlib.sha256(video.key.encode()).hexdigest(),)
-    number = video.group.rsplit("/", 1)[-1] if grouping == "ucf101" else video.group
-    return (_natural(number), video.label, video.key)
+    group = video.group.rsplit("/", 1)[-1] if grouping == "ucf101" else video.group
+    return (_natural_sort_key(group), video.label, video.key)
 
 
-def _pack(videos: list[Video], room: int) -> list[tuple[Video, ...]]:
-    """Cut into runs of at most `room`, between groups where that is possible."""
-    shards: list[tuple[Video, ...]] = []
-    current: list[Video] = []
+def _natural_sort_key(name: str) -> list[tuple[int, str]]:
+    """g9 comes before g10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _cut_into_shards(videos: list[Video], max_videos: int) -> list[tuple[Video, ...]]:
+    """Runs of at most `max_videos`, cut between groups where that is possible."""
+    shards: list[list[Video]] = [[]]
     for name, members in groupby(videos, key=lambda video: video.group):
         group = list(members)
-        if current and (len(current) + len(group) > room) and name:
-            shards.append(tuple(current))
-            current = []
+        if shards[-1] and name and len(shards[-1]) + len(group) > max_videos:
+            shards.append([])
         for video in group:
-            if len(current) == room:
-                shards.append(tuple(current))
-                current = []
-            current.append(video)
-    return [*shards, tuple(current)] if current else shards
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key in which g9 comes before g10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+            if len(shards[-1]) == max_videos:
+                shards.append([])
+            shards[-1].append(video)
+    return [tuple(shard) for shard in shards]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -185,7 +169,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_bytes(text: str) -> int:
     """ "64MB" -> 64000000 (KB, MB, GB are powers of 1000; KiB, MiB, GiB of 1024)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i)?B?", text.strip(), re.IGNORECASE)
     if not match:
         raise PlanError(f"--shard-size {text!r}: give a size as in 64MB or 8MB.")
     base = 1024 if match[3] else 1000

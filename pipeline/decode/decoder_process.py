@@ -311,7 +311,7 @@ def decode_into(
     """
     T, pixels = sampler["frames"], out.reshape(-1, *size, 3)  # [K*T,H,W,3]
     decoded = clips.decode_clips(
-        path, ClipSampler(**sampler), tuple(size), keep_partial=keep_partial, out=pixels
+        path, ClipSampler(**sampler), (size[0], size[1]), keep_partial=keep_partial, out=pixels
     )
     for view, clip in enumerate(decoded):
         target = pixels[view * T : (view + 1) * T]

@@ -1,1 +1,13 @@
 """Looking at a shard set: its description in words, contact sheets."""
+
+from .info import describe_build, describe_set, describe_split
+from .preview import PreviewError, contact_sheet, save_picture
+
+__all__ = [
+    "PreviewError",
+    "contact_sheet",
+    "describe_build",
+    "describe_set",
+    "describe_split",
+    "save_picture",
+]

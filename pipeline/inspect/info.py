@@ -10,21 +10,19 @@ import numpy as np
 from ...shards import splits
 from ...shards.format import shard_set
 from ...shards.format.shard_set import Manifest
-from ..build import build
+from ..build.build import load_rejects
 
-_REJECTS_SHOWN = 5
+_MAX_REJECTS_SHOWN = 5
 
 
-def built(clips: Manifest, out: Path | str) -> str:
+def describe_build(manifest: Manifest, out: Path | str) -> str:
     """The summary of a build: what is there, what is not, and what to do next."""
-    size = sum(shard.bytes for shard in clips.shards)
-    videos = len(np.unique(clips.index["video"]))
     lines = [
-        f"{out}: {len(clips.index)} clips of {videos} videos in {len(clips.shards)} shards, "
-        f"{size / 1e6:.1f} MB, {len(clips.classes)} classes"
+        f"{out}: {len(manifest.index)} clips of {_num_videos(manifest)} videos in "
+        f"{len(manifest.shards)} shards, {_megabytes(manifest)}, {len(manifest.classes)} classes",
+        *_describe_rejects(out),
     ]
-    lines += _rejects(out)
-    if clips.grouping is None:
+    if manifest.grouping is None:
         lines.append(
             "no groups: the videos are not named like UCF101's and no --group-regex was given, so "
             "the split 'grouped' is not possible; use '--split paper'."
@@ -32,54 +30,64 @@ def built(clips: Manifest, out: Path | str) -> str:
     return "\n".join(lines)
 
 
-def set(root: Path | str) -> str:
+def describe_set(root: Path | str) -> str:
     """Shape, rules, sizes, versions, rejects, and clips of each class."""
-    clips = shard_set.load(root)
-    size = sum(shard.bytes for shard in clips.shards)
-    T, H, W, C = clips.clip_shape
-    videos = len(np.unique(clips.index["video"]))
-    padded = int((clips.index["padded"] > 0).sum())
+    manifest = shard_set.load(root)
+    index = manifest.index
+    T, H, W, C = manifest.clip_shape
     lines = [
         f"shard set    {root}",
-        f"clips        {len(clips.index)} of {videos} videos, {padded} of them padded",
-        f"shape        {T} frames of {H}x{W}x{C}, uint8, {clips.clip_bytes / 1e6:.2f} MB a clip",
-        f"sampling     {_pairs(clips.sampling)}",
-        f"resize       {_pairs(clips.resize)}",
-        f"shards       {len(clips.shards)}, {size / 1e6:.1f} MB",
-        f"groups       {len(clips.groups)} ({clips.grouping or 'none'})",
-        f"made with    {_pairs(clips.versions)}",
-        f"plan         {clips.plan[:16]}",
-        f"rejects      {clips.rejects}",
-        *_rejects(root)[1:],
-        f"splits       {', '.join(_possible(clips)) or 'none'}",
+        f"clips        {len(index)} of {_num_videos(manifest)} videos, "
+        f"{np.count_nonzero(index['padded'])} of them padded",
+        f"shape        {T} frames of {H}x{W}x{C}, uint8, {manifest.clip_bytes / 1e6:.2f} MB a clip",
+        f"sampling     {_pairs(manifest.sampling)}",
+        f"resize       {_pairs(manifest.resize)}",
+        f"shards       {len(manifest.shards)}, {_megabytes(manifest)}",
+        f"groups       {len(manifest.groups)} ({manifest.grouping or 'none'})",
+        f"made with    {_pairs(manifest.versions)}",
+        f"plan         {manifest.plan[:16]}",
+        f"rejects      {manifest.rejects}",
+        *_describe_rejects(root)[1:],
+        f"splits       {', '.join(_possible_splits(manifest)) or 'none'}",
         "",
         "class                         clips  groups",
     ]
-    for label, name in enumerate(clips.classes):
-        mine = clips.index[clips.index["label"] == label]
-        groups = len(np.unique(mine["group"][mine["group"] >= 0]))
-        lines.append(f"{name:28s} {len(mine):6d} {groups:7d}")
+    for label, name in enumerate(manifest.classes):
+        rows = index[index["label"] == label]
+        num_groups = len(np.unique(rows["group"][rows["group"] >= 0]))
+        lines.append(f"{name:28s} {len(rows):6d} {num_groups:7d}")
     return "\n".join(lines)
 
 
-def split(root: Path | str, name: str, seed: int = 0) -> str:
-    """Sizes of each side by class, and how many test clips have a group mate in train."""
-    clips = shard_set.load(root)
-    made = splits.make(clips, name, seed)
-    sides = (made.train, made.val, made.test)
-    counts = [np.bincount(clips.index["label"][ids], minlength=len(clips.classes)) for ids in sides]
-    lines = [f"split {made.name}, digest {made.digest}", f"{'class':28s}  train    val   test"]
-    for label, of_class in enumerate(clips.classes):
-        lines.append(f"{of_class:28s} {_row(count[label] for count in counts)}")
-    lines.append(f"{'all':28s} {_row(len(ids) for ids in sides)}")
-    if made.leak is None:
+def describe_split(root: Path | str, name: str, seed: int = 0) -> str:
+    """Sizes of each subset by class, and how many test clips have a group mate in train."""
+    manifest = shard_set.load(root)
+    split = splits.make(manifest, name, seed)
+    subsets = (split.train, split.val, split.test)
+    labels, num_classes = manifest.index["label"], len(manifest.classes)
+    counts = [np.bincount(labels[indices], minlength=num_classes) for indices in subsets]
+    lines = [f"split {split.name}, digest {split.digest}", f"{'class':28s}  train    val   test"]
+    for label, class_name in enumerate(manifest.classes):
+        lines.append(f"{class_name:28s} {_columns(count[label] for count in counts)}")
+    lines.append(f"{'all':28s} {_columns(len(indices) for indices in subsets)}")
+    if split.leak is None:
         lines.append("leak: unknown, the set has no groups or the split no test clips")
     else:
-        lines.append(f"leak: {made.leak:.1%} of the test clips have a clip of their group in train")
+        lines.append(
+            f"leak: {split.leak:.1%} of the test clips have a clip of their group in train"
+        )
     return "\n".join(lines)
 
 
-def _row(counts: Iterable[int]) -> str:
+def _num_videos(manifest: Manifest) -> int:
+    return len(np.unique(manifest.index["video"]))
+
+
+def _megabytes(manifest: Manifest) -> str:
+    return f"{sum(shard.bytes for shard in manifest.shards) / 1e6:.1f} MB"
+
+
+def _columns(counts: Iterable[int]) -> str:
     return " ".join(f"{int(count):6d}" for count in counts)
 
 
@@ -87,24 +95,23 @@ def _pairs(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _rejects(out: Path | str) -> list[str]:
-    rejects = build.rejects_of(out)
+def _describe_rejects(out: Path | str) -> list[str]:
+    rejects = load_rejects(out)
     if not rejects:
         return []
-    what = "1 video is" if len(rejects) == 1 else f"{len(rejects)} videos are"
-    lines = [f"{what} not in the set, see {out}/{shard_set.REJECTS}:"]
-    lines += [f"  {one['path']}: {one['reason']}" for one in rejects[:_REJECTS_SHOWN]]
-    if len(rejects) > _REJECTS_SHOWN:
-        lines.append(f"  and {len(rejects) - _REJECTS_SHOWN} more")
+    subject = "1 video is" if len(rejects) == 1 else f"{len(rejects)} videos are"
+    lines = [f"{subject} not in the set, see {out}/{shard_set.REJECTS}:"]
+    lines += [f"  {row['path']}: {row['reason']}" for row in rejects[:_MAX_REJECTS_SHOWN]]
+    if len(rejects) > _MAX_REJECTS_SHOWN:
+        lines.append(f"  and {len(rejects) - _MAX_REJECTS_SHOWN} more")
     return lines
 
 
-def _possible(clips: Manifest) -> list[str]:
-    """The splits this set can give."""
+def _possible_splits(manifest: Manifest) -> list[str]:
     possible = []
     for name in splits.NAMES:
         try:
-            splits.make(clips, name)
+            splits.make(manifest, name)
         except splits.SplitError:
             continue
         possible.append(name)

@@ -1,107 +1,79 @@
 """Contact sheets: look at what is in a shard set. One row a clip: its name, its frames.
 
-Odd: with no key asked for, clips are taken evenly over classes, so that a sheet of twelve shows
-twelve classes where there are as many.
+With no key asked for, clips are taken evenly over classes, so that a sheet of twelve shows twelve
+classes where there are as many.
 """
 
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from ...errors import HarError
 from ...shards.format import shard_set
 from ...shards.format.reader import ClipReader
 from ...shards.format.shard_set import Manifest
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 CAPTION = 14  # pixels of height for the text above each row
+GAP = 2
 
 
 class PreviewError(HarError):
     """A sheet that cannot be drawn as asked; the text is one sentence."""
 
 
-def sheet(
+def contact_sheet(
     root: Path | str,
     *,
     rows: int = 12,
     frames: int = 8,
     classes: tuple[str, ...] = (),
     keys: tuple[str, ...] = (),
-) -> Image:
+) -> Image.Image:
     """-> the picture. classes / keys: show only these; `*` and `?` work. rows, frames: at most.
 
     Raises PreviewError where nothing fits, ShardSetError for a set that cannot be read.
     """
-    clips = shard_set.load(root)
-    chosen = choose(clips, rows, classes, keys)
-    T = clips.clip_shape[0]
+    manifest = shard_set.load(root)
+    T = manifest.clip_shape[0]
     shown = np.unique(np.linspace(0, T - 1, min(frames, T)).round().astype(int))
-    with closing(ClipReader(clips)) as reader:
-        strips = [(_caption(clips, sample), reader.read(sample)[shown]) for sample in chosen]
-    return draw(strips)
-
-
-def choose(
-    clips: Manifest, rows: int, classes: tuple[str, ...], keys: tuple[str, ...]
-) -> list[int]:
-    """Sample ids: those that fit, evenly over classes, in the order of their keys."""
-    names, labels = clips.keys(), clips.index["label"]
-    fits = [
-        sample
-        for sample in np.argsort(clips.index["key"], kind="stable").tolist()
-        if _matches(clips.classes[labels[sample]], classes) and _matches(names[sample], keys)
-    ]
-    if not fits:
-        raise PreviewError(
-            f"no clip of {clips.root} is of class {', '.join(classes) or 'any'} and has a key like "
-            f"{', '.join(keys) or 'any'}: classes are {', '.join(clips.classes[:5])} ..., keys are "
-            f"like {names[0]}."
+    with closing(ClipReader(manifest)) as reader:
+        return _draw(
+            [
+                (_caption(manifest, index), reader.read(index)[shown])
+                for index in choose_clips(manifest, rows, classes, keys)
+            ]
         )
-    turn: dict[int, int] = {}
+
+
+def choose_clips(
+    manifest: Manifest, max_clips: int, classes: tuple[str, ...], keys: tuple[str, ...]
+) -> list[int]:
+    """Indices of clips that fit, evenly over classes, in the order of class and key."""
+    names, labels = manifest.keys(), manifest.index["label"].tolist()
+    num_of_class: Counter[int] = Counter()
     ranked = []
-    for sample in fits:
-        label = int(labels[sample])
-        turn[label] = turn.get(label, 0) + 1
-        ranked.append((turn[label], label, sample))
-    return [sample for _, _, sample in sorted(sorted(ranked)[:rows], key=lambda one: one[1:])]
+    for index in np.argsort(manifest.index["key"], kind="stable").tolist():
+        label = labels[index]
+        if _matches(manifest.classes[label], classes) and _matches(names[index], keys):
+            ranked.append((num_of_class[label], label, index))
+            num_of_class[label] += 1
+    if not ranked:
+        raise PreviewError(
+            f"no clip of {manifest.root} is of class {', '.join(classes) or 'any'} and has a key "
+            f"like {', '.join(keys) or 'any'}: classes are {', '.join(manifest.classes[:5])} ..., "
+            f"keys are like {names[0]}."
+        )
+    chosen = sorted(ranked)[:max_clips]
+    return [index for _, _, index in sorted(chosen, key=lambda entry: entry[1:])]
 
 
-def draw(strips: list[tuple[str, np.ndarray]]) -> Image:
-    """(caption, uint8 [t,H,W,3]) rows -> one picture."""
-    from PIL import Image, ImageDraw
-
-    t, H, W, _ = strips[0][1].shape
-    picture = Image.new("RGB", (t * (W + 2), len(strips) * (H + CAPTION + 2)), "white")
-    pen = ImageDraw.Draw(picture)
-    for row, (caption, frames) in enumerate(strips):
-        top = row * (H + CAPTION + 2)
-        pen.text((2, top + 1), caption, fill="black")
-        for at, frame in enumerate(frames):
-            picture.paste(Image.fromarray(frame), (at * (W + 2), top + CAPTION))
-    return picture
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _caption(clips: Manifest, sample: int) -> str:
-    row = clips.index[sample]
-    padded = f", {row['padded']} padded" if row["padded"] else ""
-    return (
-        f"{clips.classes[row['label']]}  {row['key'].decode()}  ({row['decoded']} frames{padded})"
-    )
-
-
-def save(picture: Image, out: Path) -> None:
+def save_picture(picture: Image.Image, out: Path) -> None:
     """Write the picture as its suffix says. Raises PreviewError."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -110,3 +82,28 @@ def save(picture: Image, out: Path) -> None:
         raise PreviewError(
             f"{out} cannot be written as a picture ({error}): try a .png."
         ) from error
+
+
+def _draw(strips: list[tuple[str, np.ndarray]]) -> Image.Image:
+    """(caption, uint8 [t,H,W,3]) rows -> one picture."""
+    t, H, W, _ = strips[0][1].shape
+    row_height = CAPTION + H + GAP
+    picture = Image.new("RGB", (t * (W + GAP), len(strips) * row_height), "white")
+    draw = ImageDraw.Draw(picture)
+    for row, (caption, frames) in enumerate(strips):
+        draw.text((2, row * row_height + 1), caption, fill="black")
+        for column, frame in enumerate(frames):
+            corner = (column * (W + GAP), row * row_height + CAPTION)
+            picture.paste(Image.fromarray(frame), corner)
+    return picture
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _caption(manifest: Manifest, index: int) -> str:
+    row = manifest.index[index]
+    padded = f", {row['padded']} padded" if row["padded"] else ""
+    class_name, key = manifest.classes[row["label"]], row["key"].decode()
+    return f"{class_name}  {key}  ({row['decoded']} frames{padded})"

@@ -16,7 +16,7 @@ PICKS = 8
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Grey clips [N, 8, 48, 64] in 0..1, labels [N], groups [N] of 6 classes x 10 groups x 2."""
-    paths = synthetic.write(tmp_path_factory.mktemp("clips"))
+    paths = synthetic.write_videos(tmp_path_factory.mktemp("clips"))
     pixels = np.stack([_grey_clip(path) for path in paths])
     labels = np.array([synthetic.CLASSES.index(path.parent.name) for path in paths])
     groups = np.array([int(path.stem.split("_g")[1][:2]) for path in paths])
@@ -107,9 +107,9 @@ def test_files_are_what_ucf101_ships(synthetic_videos: Path) -> None:
 
 
 def test_same_seed_same_bytes_and_no_video_depends_on_the_others(tmp_path: Path) -> None:
-    many = synthetic.write(tmp_path / "a", groups=2, clips=2)
-    few = synthetic.write(tmp_path / "b", groups=1, clips=1, classes=["SwipeUp"])
-    other = synthetic.write(tmp_path / "c", groups=1, clips=1, classes=["SwipeUp"], seed=1)
+    many = synthetic.write_videos(tmp_path / "a", groups=2, clips=2)
+    few = synthetic.write_videos(tmp_path / "b", groups=1, clips=1, classes=["SwipeUp"])
+    other = synthetic.write_videos(tmp_path / "c", groups=1, clips=1, classes=["SwipeUp"], seed=1)
     twin = tmp_path / "a" / "SwipeUp" / "v_SwipeUp_g01_c01.avi"
     assert twin in many
     assert twin.read_bytes() == few[0].read_bytes() != other[0].read_bytes()
@@ -118,6 +118,6 @@ def test_same_seed_same_bytes_and_no_video_depends_on_the_others(tmp_path: Path)
 
 def test_unknown_class_names_the_classes(tmp_path: Path) -> None:
     with pytest.raises(synthetic.SyntheticError, match="SwipeLeft"):
-        synthetic.write(tmp_path, classes=["Swim"])
+        synthetic.write_videos(tmp_path, classes=["Swim"])
     with pytest.raises(synthetic.SyntheticError, match="1-99 groups"):
-        synthetic.write(tmp_path, groups=0)
+        synthetic.write_videos(tmp_path, groups=0)

@@ -69,7 +69,7 @@ def test_the_first_batch_is_timed_from_nothing(tmp_path):
 def test_a_whole_run_prints_every_key_and_draws_its_bars(tmp_path):
     pytest.importorskip("cv2")
     clips = make_tars(tmp_path / "set", shards=4, shape=(4, 64, 80, 3))
-    synthetic.write(tmp_path / "videos", groups=1, clips=1)
+    synthetic.write_videos(tmp_path / "videos", groups=1, clips=1)
     arguments = [str(clips.root), "--videos", str(tmp_path / "videos"), "--rounds", "1", "--json",
                  "--batch-size", "4", "--workers", "0,2", "--cold",
                  "--plot", str(tmp_path / "bars.png")]  # fmt: skip

@@ -20,18 +20,18 @@ import numpy as np
 import pytest
 
 from har.pipeline import dataset
-from har.pipeline.build import build as building
 from har.pipeline.build import storage
-from har.pipeline.build.build import BuildError, Limits
-from har.pipeline.build.plan import Options
+from har.pipeline.build.build import build_shard_set, load_rejects
+from har.pipeline.build.executor import BuildError, RunOptions
+from har.pipeline.build.plan import BuildOptions
 from har.pipeline.decode import clips as decode
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import shard_set, verify, writer
 from har.shards.format.reader import ClipReader
 
 SIZE = (24, 32)
-OPTIONS = Options(ClipSampler(frames=4), SIZE)
-QUIET = Limits(workers=1, quiet=True)  # a decoder costs a second of imports
+OPTIONS = BuildOptions(ClipSampler(frames=4), SIZE)
+QUIET = RunOptions(workers=1, quiet=True)  # a decoder costs a second of imports
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "set"
-    building.build(videos, out, options=OPTIONS, limits=QUIET)
+    build_shard_set(videos, out, options=OPTIONS, run_options=QUIET)
     return out
 
 
@@ -97,19 +97,21 @@ def test_a_shard_is_a_plain_tar_that_stock_webdataset_reads(undisturbed: Path) -
 
 
 def test_two_builds_give_the_same_bytes(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
-    building.build(videos, tmp_path / "b", options=OPTIONS, limits=Limits(2, quiet=True))
+    build_shard_set(videos, tmp_path / "b", options=OPTIONS, run_options=RunOptions(2, quiet=True))
     assert _bytes(tmp_path / "b") == _bytes(undisturbed)
 
 
 def test_any_executor_gives_the_same_bytes(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        building.build(videos, tmp_path / "p", options=OPTIONS, limits=QUIET, executor=executor)
+        build_shard_set(
+            videos, tmp_path / "p", options=OPTIONS, run_options=QUIET, executor=executor
+        )
     assert _bytes(tmp_path / "p") == _bytes(undisturbed)
 
 
 def test_build_of_a_whole_set_changes_nothing(videos: Path, undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
-    building.build(videos, undisturbed, options=OPTIONS, limits=QUIET)
+    build_shard_set(videos, undisturbed, options=OPTIONS, run_options=QUIET)
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
 
 
@@ -117,16 +119,16 @@ def test_other_options_or_videos_refuse_to_mix(
     videos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BuildError, match=r"sampling frames: 4 there, 8 now"):
-        building.build(videos, undisturbed, options=Options(ClipSampler(frames=8), SIZE))
+        build_shard_set(videos, undisturbed, options=BuildOptions(ClipSampler(frames=8), SIZE))
     (tmp_path / "half" / ".build").mkdir(parents=True)
     plan = {"hash": "other", "facts": {"videos": 3}}
     (tmp_path / "half" / ".build" / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(BuildError, match="videos: 3 there, 16 now"):
-        building.build(videos, tmp_path / "half", options=OPTIONS)
+        build_shard_set(videos, tmp_path / "half", options=OPTIONS)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(BuildError, match=r"not empty \(thesis\.txt\)"):
-        building.build(videos, tmp_path / "mine", options=OPTIONS)
+        build_shard_set(videos, tmp_path / "mine", options=OPTIONS)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
@@ -151,7 +153,7 @@ def _assert_resumes(videos: Path, out: Path, undisturbed: Path) -> None:
     if not (out / shard_set.MANIFEST).exists():
         with pytest.raises(shard_set.ShardSetError):
             shard_set.load(out)
-    building.build(videos, out, options=OPTIONS, limits=QUIET)
+    build_shard_set(videos, out, options=OPTIONS, run_options=QUIET)
     assert _bytes(out) == _bytes(undisturbed)
 
 
@@ -189,12 +191,12 @@ def test_finished_shards_are_kept(videos: Path, tmp_path: Path, monkeypatch) -> 
 
     monkeypatch.setattr(writer.ShardWriter, "add", fail_later)
     with pytest.raises(BuildError, match="is full: make room and run the same command again"):
-        building.build(videos, out, options=OPTIONS, limits=Limits(1, quiet=True))
+        build_shard_set(videos, out, options=OPTIONS, run_options=RunOptions(1, quiet=True))
     assert len(list(out.glob("*.tar"))) == 2
     assert not list(out.glob(".*.tmp"))
     monkeypatch.undo()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    building.build(videos, out, options=OPTIONS, limits=QUIET)
+    build_shard_set(videos, out, options=OPTIONS, run_options=QUIET)
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
 
 
@@ -203,7 +205,7 @@ def test_too_little_room_is_said_before_the_start(
 ) -> None:
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda _: _Room())
     with pytest.raises(BuildError, match=r"has 0\.00 GB free: give an --out with more room"):
-        building.build(videos, tmp_path / "set", options=OPTIONS)
+        build_shard_set(videos, tmp_path / "set", options=OPTIONS)
 
 
 class _Room:
@@ -213,7 +215,7 @@ class _Room:
 def test_output_that_cannot_be_written(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BuildError, match="give another --out"):
-        building.build(videos, tmp_path / "file" / "set", options=OPTIONS)
+        build_shard_set(videos, tmp_path / "file" / "set", options=OPTIONS)
 
 
 def _hook(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
@@ -250,10 +252,10 @@ def test_bad_videos_are_rejected_by_name_and_the_rest_is_built(
     troubled: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "set"
-    limits = Limits(workers=1, timeout=1.5, quiet=True)
-    clips = building.build(troubled, out, options=OPTIONS, limits=limits)
+    run_options = RunOptions(workers=1, timeout=1.5, quiet=True)
+    clips = build_shard_set(troubled, out, options=OPTIONS, run_options=run_options)
     assert (len(clips.index), clips.rejects) == (3, 4)
-    reasons = {one["path"]: one["reason"] for one in building.rejects_of(out)}
+    reasons = {one["path"]: one["reason"] for one in load_rejects(out)}
     assert reasons["hangs.avi"] == "no answer within 1.5 s"
     assert (
         reasons["broken.avi"] == "it cannot be decoded (Invalid data found when processing input)"
@@ -268,9 +270,9 @@ def test_a_decoder_that_crashes_costs_its_video_only(
 ) -> None:
     _hook(tmp_path / "hook", monkeypatch, "if 'Punch_g02_c01' in path: os.kill(os.getpid(), 11)")
     out = tmp_path / "set"
-    clips = building.build(videos, out, options=OPTIONS, limits=QUIET)
+    clips = build_shard_set(videos, out, options=OPTIONS, run_options=QUIET)
     assert len(clips.index) == 15
-    assert [(one["key"], one["reason"]) for one in building.rejects_of(out)] == [
+    assert [(one["key"], one["reason"]) for one in load_rejects(out)] == [
         ("v_Punch_g02_c01", "the decoder died of it (signal 11)"),
     ]
 
@@ -282,19 +284,21 @@ def test_too_many_rejects_fail_the_build_and_allowing_them_mends_it(tmp_path: Pa
         (root / "A" / f"bad{number}.avi").write_bytes(b"x")
     out = tmp_path / "set"
     with pytest.raises(BuildError, match=r"2 of 3 videos give no clip .*--max-rejects 1 allows"):
-        building.build(root, out, options=OPTIONS, limits=Limits(1, max_rejects=1, quiet=True))
-    assert len(building.rejects_of(out)) == 2
+        build_shard_set(
+            root, out, options=OPTIONS, run_options=RunOptions(1, max_rejects=1, quiet=True)
+        )
+    assert len(load_rejects(out)) == 2
     assert not (out / shard_set.MANIFEST).exists()
-    clips = building.build(root, out, options=OPTIONS, limits=QUIET)
+    clips = build_shard_set(root, out, options=OPTIONS, run_options=QUIET)
     assert len(clips.index) == 1
     (root / "A" / "good.avi").unlink()
     with pytest.raises(BuildError, match="none of the 2 videos gives a clip"):
-        building.build(root, tmp_path / "other", options=OPTIONS, limits=QUIET)
+        build_shard_set(root, tmp_path / "other", options=OPTIONS, run_options=QUIET)
 
 
 def test_dense_views_of_a_video_have_keys_of_their_own(videos: Path, tmp_path: Path) -> None:
-    options = Options(ClipSampler("dense", 4, stride=2, clips=3), SIZE)
-    clips = building.build(videos, tmp_path / "set", options=options, limits=QUIET)
+    options = BuildOptions(ClipSampler("dense", 4, stride=2, clips=3), SIZE)
+    clips = build_shard_set(videos, tmp_path / "set", options=options, run_options=QUIET)
     assert len(clips.index) == 48
     assert clips.keys(slice(0, 3)) == [
         "v_Punch_g01_c01", "v_Punch_g01_c01@1", "v_Punch_g01_c01@2",
@@ -309,11 +313,11 @@ def test_sides_of_a_csv_are_in_the_index(videos: Path, tmp_path: Path) -> None:
     paths = sorted(videos.rglob("*.avi"))[:3]
     rows = [f"{p},{p.parent.name},{s}" for p, s in zip(paths, ("test", "train", ""), strict=True)]
     (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows))
-    clips = building.build(
+    clips = build_shard_set(
         tmp_path / "list.csv",
         tmp_path / "set",
         options=OPTIONS,
-        limits=QUIET,
+        run_options=QUIET,
         group_regex=r"(g\d+)",
     )
     sides = dict(zip(clips.keys(), clips.index["side"].tolist(), strict=True))
@@ -348,11 +352,11 @@ def test_ctrl_c_stops_within_two_seconds_and_leaves_no_process(
 
 @pytest.mark.real
 def test_real_clips_build_verify_and_read(real_clips: Path, tmp_path: Path) -> None:
-    clips = building.build(real_clips / "ucf101", tmp_path / "set", limits=QUIET)
+    clips = build_shard_set(real_clips / "ucf101", tmp_path / "set", run_options=QUIET)
     assert (len(clips.index), clips.rejects) == (83, 0)
     assert clips.clip_shape == (16, 128, 171, 3)
     assert verify.full(clips) == []
-    assert len(dataset.find(real_clips / "ucf101").videos) == 83
+    assert len(dataset.find_videos(real_clips / "ucf101").videos) == 83
 
 
 def test_a_second_build_into_the_same_folder_waits_its_turn(videos: Path, tmp_path: Path) -> None:
@@ -360,6 +364,6 @@ def test_a_second_build_into_the_same_folder_waits_its_turn(videos: Path, tmp_pa
     with storage.LocalFolder(tmp_path / "set").locked() as is_ours:
         assert is_ours
         with pytest.raises(BuildError, match=r"another build is writing .*set: wait for it"):
-            building.build(videos, tmp_path / "set", options=OPTIONS, limits=QUIET)
-    made = building.build(videos, tmp_path / "set", options=OPTIONS, limits=QUIET)
+            build_shard_set(videos, tmp_path / "set", options=OPTIONS, run_options=QUIET)
+    made = build_shard_set(videos, tmp_path / "set", options=OPTIONS, run_options=QUIET)
     assert len(made.index) > 0

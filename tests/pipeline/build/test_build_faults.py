@@ -15,15 +15,15 @@ from pathlib import Path
 import made_videos
 import pytest
 
-from har.pipeline.build import build as building
 from har.pipeline.build import storage
-from har.pipeline.build.build import BuildError, Limits
-from har.pipeline.build.plan import Options
+from har.pipeline.build.build import build_shard_set, load_rejects
+from har.pipeline.build.executor import BuildError, RunOptions
+from har.pipeline.build.plan import BuildOptions
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import shard_set, verify
 
-OPTIONS = Options(ClipSampler(frames=4), (24, 32))
-QUIET = Limits(workers=1, quiet=True)
+OPTIONS = BuildOptions(ClipSampler(frames=4), (24, 32))
+QUIET = RunOptions(workers=1, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +53,20 @@ def test_a_disk_that_really_fills_up_is_one_sentence_and_can_be_mended(
 ) -> None:
     monkeypatch.setattr(storage.LocalFolder, "free", lambda _: None)  # else it is said before
     with pytest.raises(BuildError, match="is full: make room and run the same command again"):
-        building.build(videos, tiny_disk / "set", options=OPTIONS, limits=QUIET)
+        build_shard_set(videos, tiny_disk / "set", options=OPTIONS, run_options=QUIET)
     kept = sorted(path.name for path in (tiny_disk / "set").iterdir())
     assert kept
     assert not any(name.endswith(".tmp") for name in kept)
     assert shard_set.MANIFEST not in kept
     subprocess.run(["mount", "-o", "remount,size=8m", str(tiny_disk)], check=True)
-    building.build(videos, tiny_disk / "set", options=OPTIONS, limits=QUIET)
-    building.build(videos, tmp_path / "undisturbed", options=OPTIONS, limits=QUIET)
+    build_shard_set(videos, tiny_disk / "set", options=OPTIONS, run_options=QUIET)
+    build_shard_set(videos, tmp_path / "undisturbed", options=OPTIONS, run_options=QUIET)
     assert _bytes(tiny_disk / "set") == _bytes(tmp_path / "undisturbed")
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_start(videos: Path, tiny_disk: Path) -> None:
     with pytest.raises(BuildError, match=r"has 0\.00 GB free: give an --out with more room"):
-        building.build(videos, tiny_disk / "set", options=OPTIONS, limits=QUIET)
+        build_shard_set(videos, tiny_disk / "set", options=OPTIONS, run_options=QUIET)
 
 
 def test_output_that_may_not_be_written_is_one_sentence(videos: Path, tiny_disk: Path) -> None:
@@ -76,14 +76,14 @@ def test_output_that_may_not_be_written_is_one_sentence(videos: Path, tiny_disk:
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     for out in (tiny_disk / "set", half):
         with pytest.raises(BuildError, match=r"cannot be (made|written) \(Read-only file system"):
-            building.build(videos, out, options=OPTIONS, limits=QUIET)
+            build_shard_set(videos, out, options=OPTIONS, run_options=QUIET)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
 def test_a_folder_without_the_right_to_write(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir(mode=0o555)
     with pytest.raises(BuildError, match=r"cannot be (made|written) \(Permission denied"):
-        building.build(videos, tmp_path / "mine", options=OPTIONS, limits=QUIET)
+        build_shard_set(videos, tmp_path / "mine", options=OPTIONS, run_options=QUIET)
 
 
 _NO_MEMORY = """
@@ -113,9 +113,9 @@ def test_a_decoder_out_of_memory_costs_its_video_only(
     huge = root / "Punch" / "v_Punch_g02_c01.avi"
     made_videos.write(huge, size=(1440, 2560), frames=8)
     out = tmp_path / "set"
-    clips = building.build(root, out, options=OPTIONS, limits=QUIET)
+    clips = build_shard_set(root, out, options=OPTIONS, run_options=QUIET)
     assert len(clips.index) == 4
-    (reject,) = building.rejects_of(out)
+    (reject,) = load_rejects(out)
     assert reject["key"] == "v_Punch_g02_c01"
     assert reject["reason"].startswith(("it cannot be decoded", "the decoder died", "RuntimeError"))
     assert verify.full(clips) == []

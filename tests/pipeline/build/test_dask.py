@@ -12,14 +12,14 @@ from pathlib import Path
 import made_videos
 import pytest
 
-from har.pipeline.build import build as building
 from har.pipeline.build import dask
-from har.pipeline.build.build import BuildError, Limits
-from har.pipeline.build.plan import Options
+from har.pipeline.build.build import build_shard_set
+from har.pipeline.build.executor import BuildError, RunOptions
+from har.pipeline.build.plan import BuildOptions
 from har.pipeline.sampling import ClipSampler
 
-OPTIONS = Options(ClipSampler(frames=4), (24, 32), shard_bytes=100_000)
-QUIET = Limits(workers=1, quiet=True)
+OPTIONS = BuildOptions(ClipSampler(frames=4), (24, 32), shard_bytes=100_000)
+QUIET = RunOptions(workers=1, quiet=True)
 
 
 def test_a_scheduler_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,7 @@ def test_a_scheduler_that_does_not_answer_is_one_sentence(monkeypatch: pytest.Mo
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with (
             pytest.raises(dask.ClusterError, match="start one with 'dask scheduler'"),
-            dask.executor(address),
+            dask.dask_executor(address),
         ):
             pass
 
@@ -37,13 +37,13 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(dask.ClusterError, match=r"'pip install \.\[cluster\]'"),
-        dask.executor("tcp://127.0.0.1:8786"),
+        dask.dask_executor("tcp://127.0.0.1:8786"),
     ):
         pass
 
 
 def test_no_scheduler_is_no_executor() -> None:
-    with dask.executor(None) as executor:
+    with dask.dask_executor(None) as executor:
         assert executor is None
 
 
@@ -91,7 +91,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(
 ) -> None:
     address, workers = running
     videos = made_videos.tree(tmp_path / "videos", groups=8, clips=6)
-    building.build(videos, tmp_path / "local", options=OPTIONS, limits=QUIET)
+    build_shard_set(videos, tmp_path / "local", options=OPTIONS, run_options=QUIET)
     out = tmp_path / "set"
     program = "from har.pipeline.cli import shards_main; shards_main()"
     command = [
@@ -107,7 +107,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(
     assert build.returncode == 0, said
     assert workers[1].poll() is None
     assert _bytes(out) == _bytes(tmp_path / "local")
-    with dask.executor(address) as executor:  # a folder that cannot be made anywhere
+    with dask.dask_executor(address) as executor:  # a folder that cannot be made anywhere
         (tmp_path / "file").write_text("")
         with pytest.raises(BuildError, match="cannot be made"):
-            building.build(videos, tmp_path / "file" / "set", options=OPTIONS, executor=executor)
+            build_shard_set(videos, tmp_path / "file" / "set", options=OPTIONS, executor=executor)

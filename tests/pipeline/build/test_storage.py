@@ -17,17 +17,17 @@ import pytest
 from made_server import s3
 
 from har.pipeline import dataset
-from har.pipeline.build import build as building
 from har.pipeline.build import shard_task, storage
-from har.pipeline.build.build import BuildError, Limits
-from har.pipeline.build.plan import Options
+from har.pipeline.build.build import build_shard_set
+from har.pipeline.build.executor import BuildError, RunOptions
+from har.pipeline.build.plan import BuildOptions, package_versions
 from har.pipeline.build.storage import StoreError
 from har.pipeline.inspect import info
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import shard_set
 
-OPTIONS = Options(ClipSampler(frames=4), (24, 32))
-QUIET = Limits(workers=1, quiet=True)
+OPTIONS = BuildOptions(ClipSampler(frames=4), (24, 32))
+QUIET = RunOptions(workers=1, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The bytes of a local build, by name."""
     out = tmp_path_factory.mktemp("local") / "set"
-    building.build(videos, out, options=OPTIONS, limits=QUIET)
+    build_shard_set(videos, out, options=OPTIONS, run_options=QUIET)
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
@@ -74,23 +74,25 @@ def test_a_build_between_urls_gives_the_bytes_of_a_local_one(
     videos: Path, local: dict[str, bytes]
 ) -> None:
     _upload(videos, "memory://videos")
-    made = building.build("memory://videos", "memory://set/", options=OPTIONS, limits=QUIET)
+    made = build_shard_set("memory://videos", "memory://set/", options=OPTIONS, run_options=QUIET)
     assert _bytes("memory://set") == local
     assert (made.classes, len(made.index), made.rejects) == (("YoYo", "Punch"), 6, 1)
-    assert "broken.avi: it cannot be decoded" in info.built(made, "memory://set")
-    assert "6 of 6 videos" in info.set("memory://set")
-    again = building.build("memory://videos", "memory://set", options=OPTIONS, limits=QUIET)
+    assert "broken.avi: it cannot be decoded" in info.describe_build(made, "memory://set")
+    assert "6 of 6 videos" in info.describe_set("memory://set")
+    again = build_shard_set("memory://videos", "memory://set", options=OPTIONS, run_options=QUIET)
     assert again.digest == made.digest
     with pytest.raises(BuildError, match="frames: 4 there, 8 now"):
-        building.build("memory://videos", "memory://set", options=Options(ClipSampler(frames=8)))
+        build_shard_set(
+            "memory://videos", "memory://set", options=BuildOptions(ClipSampler(frames=8))
+        )
 
 
 def test_a_build_to_a_url_goes_on_where_it_stopped(
     videos: Path, local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, first_made = shard_task.run, threading.Event()
+    run, first_made = shard_task.build_shard, threading.Event()
 
-    def stops(one: shard_task.Task, *given: object) -> shard_task.Report:
+    def stops(one: shard_task.ShardTask, *given: object) -> shard_task.Report:
         if one.number:
             assert first_made.wait(60)
             raise StoreError("the network is gone.")
@@ -98,15 +100,15 @@ def test_a_build_to_a_url_goes_on_where_it_stopped(
         first_made.set()
         return report
 
-    monkeypatch.setattr(shard_task, "run", stops)
+    monkeypatch.setattr(shard_task, "build_shard", stops)
     with pytest.raises(StoreError, match="network is gone"):
-        building.build(videos, "memory://half", options=OPTIONS, limits=QUIET)
+        build_shard_set(videos, "memory://half", options=OPTIONS, run_options=QUIET)
     names = set(storage.listing("memory://half"))
     assert {"shard-000000.tar", ".build/shard-000000.json", ".build/plan.json"} == names
-    with pytest.raises(BuildError, match=r"memory://half is not a shard set \(no index.npy\)"):
-        building.load("memory://half")
-    monkeypatch.setattr(shard_task, "run", run)
-    building.build(videos, "memory://half", options=OPTIONS, limits=QUIET)
+    with pytest.raises(shard_set.ShardSetError, match=r"no shard set at memory://half"):
+        shard_set.load("memory://half")
+    monkeypatch.setattr(shard_task, "build_shard", run)
+    build_shard_set(videos, "memory://half", options=OPTIONS, run_options=QUIET)
     assert _bytes("memory://half") == local
 
 
@@ -116,24 +118,24 @@ def test_a_csv_behind_a_url_names_videos_beside_it(tmp_path: Path) -> None:
     (tmp_path / "a" / "1.avi").write_bytes(b"123")
     (tmp_path / "list.csv").write_text(rows)
     _upload(tmp_path, "memory://csv")
-    far = dataset.find("memory://csv/list.csv")
-    near = dataset.find(tmp_path / "list.csv")
+    far = dataset.find_videos("memory://csv/list.csv")
+    near = dataset.find_videos(tmp_path / "list.csv")
     assert far.videos == near.videos
     assert [video.size for video in far.videos] == [3, -1]
-    assert far.place == "memory://csv"
+    assert far.location == "memory://csv"
 
 
 def test_what_a_url_cannot_do_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"nosuch://x cannot be opened .*: give a path or a URL"):
         storage.listing("nosuch://x")
     with pytest.raises(dataset.DatasetError, match="there are no videos at memory://nothing"):
-        dataset.find("memory://nothing")
+        dataset.find_videos("memory://nothing")
     _upload(tmp_path, "memory://full")
     storage.open_folder("memory://mine").write("thesis.txt", b"x")
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "a.avi").write_bytes(b"x")
     with pytest.raises(BuildError, match=r"not empty \(thesis\.txt\)"):
-        building.build(tmp_path, "memory://mine", options=OPTIONS)
+        build_shard_set(tmp_path, "memory://mine", options=OPTIONS)
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,24 +160,24 @@ def test_two_writers_of_one_shard_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_a_worker_with_other_versions_is_refused(videos: Path, tmp_path: Path, monkeypatch) -> None:
-    plain = building.planning.versions()
-    monkeypatch.setattr(shard_task.planning, "versions", lambda: plain)
-    tasks: list[shard_task.Task] = []
+    plain = package_versions()
+    monkeypatch.setattr(shard_task, "package_versions", lambda: plain)
+    tasks: list[shard_task.ShardTask] = []
 
-    def submit(_: object, one: shard_task.Task) -> Future:
+    def submit(_: object, one: shard_task.ShardTask) -> Future:
         tasks.append(one)
         done: Future = Future()
         done.set_exception(OSError(30, "Read-only file system"))
         return done
 
     with pytest.raises(BuildError, match=r"cannot be written \(Read-only file system\)"):
-        building.build(
-            videos, tmp_path / "set", options=OPTIONS, limits=QUIET,
+        build_shard_set(
+            videos, tmp_path / "set", options=OPTIONS, run_options=QUIET,
             executor=SimpleNamespace(submit=submit),
         )  # fmt: skip
-    monkeypatch.setattr(shard_task.planning, "versions", lambda: {**plain, "av": "1.0"})
+    monkeypatch.setattr(shard_task, "package_versions", lambda: {**plain, "av": "1.0"})
     with pytest.raises(shard_task.TaskError, match=r"other versions .*av: .* there, \"1\.0\" now"):
-        shard_task.run(tasks[0])
+        shard_task.build_shard(tasks[0])
 
 
 @pytest.fixture(scope="module")

@@ -118,8 +118,8 @@ def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
 @pytest.fixture(scope="module")
 def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shard_set.Manifest:
     """A real clip each of five groups of two classes, built as `har-shards build` does."""
-    from har.pipeline.build import build
-    from har.pipeline.build.plan import Options
+    from har.pipeline.build.build import build_shard_set
+    from har.pipeline.build.plan import BuildOptions
     from har.pipeline.sampling import ClipSampler
 
     root = tmp_path_factory.mktemp("real")
@@ -128,8 +128,8 @@ def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shar
         found = sorted((real_clips / "ucf101" / name).glob("*_c01.avi"))[:5]
         for path in found:
             (root / "videos" / name / path.name).symlink_to(path.resolve())
-    options = Options(ClipSampler(frames=8), (48, 64))
-    build.build(root / "videos", root / "shards", options=options)
+    options = BuildOptions(ClipSampler(frames=8), (48, 64))
+    build_shard_set(root / "videos", root / "shards", options=options)
     return shard_set.load(root / "shards")
 
 
