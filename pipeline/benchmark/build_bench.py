@@ -1,12 +1,12 @@
 """har-shards bench: how fast videos become clips and shards, beside what people use otherwise.
 
-The contestants are in `bench_decoders`. Builds on one core and on two, and decoding alone, take
-turns as well. The figures to quote are the ratios, medians over rounds. `pip install .[bench]`
-brings torchcodec and OpenCV; without them their lines are left out.
+The candidates are in `decoders`. Builds on one core and on two, and decoding alone, take turns as
+well. The figures to quote are the ratios, medians over rounds. `pip install .[bench]` brings
+torchcodec and OpenCV; without them their lines are left out.
 
-Odd: the timing runs in a child process, because torchcodec wants FFmpeg's libraries under their
+Notes: the timing runs in a child process, because torchcodec wants FFmpeg's libraries under their
 plain names and finds them only in what LD_LIBRARY_PATH was at the start. PyAV brings such a set
-under hashed names; links give them the plain ones, and all contestants but OpenCV share one FFmpeg.
+under hashed names; links give them the plain ones, and all candidates but OpenCV share one FFmpeg.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...shards.format.writer import sample_bytes
 from ..build.build import build_shard_set
 from ..build.executor import RunOptions
@@ -41,7 +43,7 @@ BUILD_ROUNDS = 3
 BUILD_CLIPS = 2880  # 48 shards: that one worker ends before the other counts 1%
 _TITLES = {
     "har": "har: video to finished clip",
-    "bare_decode": "decoding the needed packets, nothing else",
+    "decode_only": "decoding the needed packets, nothing else",
     "torchcodec": "torchcodec, same frames, same resize",
     "opencv_seek": "OpenCV as the paper calls it: seek, resize",
     "opencv_seek_one_thread": "the same, one thread",
@@ -51,26 +53,28 @@ _TITLES = {
 def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
     """Measure in a child process and -> a table, or JSON. Raises BenchError, DatasetError."""
     dataset = find_videos(videos)
-    paths = [str(dataset.root / video.path) for video in dataset.videos]
-    with tempfile.TemporaryDirectory() as scratch:
-        _check_room(scratch)
-        environment = {**os.environ, **ENVIRONMENT}  # for all contestants alike
-        found = [_plain_names(Path(scratch)), os.environ.get("LD_LIBRARY_PATH", "")]
-        environment["LD_LIBRARY_PATH"] = ":".join(part for part in found if part)
-        program = "from har.pipeline.benchmark.build_bench import child; child()"
-        request = json.dumps({"paths": paths, "rounds": rounds, "scratch": scratch})
-        done = subprocess.run(
-            [sys.executable, "-c", program], input=request, env=environment, text=True,
-            capture_output=True, check=False,
+    with tempfile.TemporaryDirectory(prefix="har-shards-bench-") as scratch:
+        _check_free_space(scratch)
+        libraries = [_link_ffmpeg(Path(scratch)), os.environ.get("LD_LIBRARY_PATH", "")]
+        environment = {  # for all candidates alike
+            **os.environ, **ENVIRONMENT, "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+        }  # fmt: skip
+        request = {
+            "paths": [str(dataset.root / video.path) for video in dataset.videos],
+            "rounds": rounds, "scratch": scratch, "build_clips": BUILD_CLIPS,
+        }  # fmt: skip
+        child = subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import child; child()"],
+            input=json.dumps(request), env=environment, text=True, capture_output=True, check=False,
         )  # fmt: skip
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise BenchError(f"the benchmark failed: {last}")
-    results = json.loads(done.stdout.splitlines()[-1])
+    results = json.loads(child.stdout.splitlines()[-1])
     return json.dumps(results, indent=1) if as_json else _table(results)
 
 
-def _check_room(scratch: str) -> None:
+def _check_free_space(scratch: str) -> None:
     options = BuildOptions()
     needed = BUILD_CLIPS * sample_bytes(options.clip_shape) + options.shard_bytes
     free = shutil.disk_usage(scratch).free
@@ -78,11 +82,11 @@ def _check_room(scratch: str) -> None:
         raise BenchError(
             f"the builds to be timed need {needed / 1e9:.1f} GB of scratch space and "
             f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB free: set TMPDIR to a folder with "
-            "more room."
+            "more free space."
         )
 
 
-def _plain_names(scratch: Path) -> str:
+def _link_ffmpeg(scratch: Path) -> str:
     """Links from libavcodec.so.62 to PyAV's libavcodec-5e6b81c2.so.62.28.102; -> a search path."""
     spec = importlib.util.find_spec("av")
     libraries = Path(spec.origin or "").parent.with_name("av.libs") if spec else Path()
@@ -97,31 +101,33 @@ def _plain_names(scratch: Path) -> str:
 
 def child() -> None:
     """Read the request, measure, print one line of JSON."""
-    import torch
-
     torch.set_num_threads(1)
     freeze_imports()
     request = json.loads(sys.stdin.read())
-    paths = [Path(path) for path in request["paths"]]
-    results, usable = decoders.measure(paths, request["rounds"])
-    rounds = min(BUILD_ROUNDS, request["rounds"])
-    results |= building(usable, Path(request["scratch"]), rounds)
+    results, videos = decoders.measure(list(map(Path, request["paths"])), request["rounds"])
+    scratch = Path(request["scratch"])
+    source = _link_repeatedly(videos, scratch / "videos", request["build_clips"])
+    results |= measure_builds(videos, source, scratch, min(BUILD_ROUNDS, request["rounds"]))
     print(json.dumps(results))
 
 
-def building(paths: list[Path], scratch: Path, rounds: int) -> dict[str, float | None]:
-    """Clips/s of whole builds on one core and on two, from the first finished video on, and of
-    decoding and resizing alone on two, in turns. On a machine of one core there is one figure."""
-    source = _repeated(paths, scratch / "videos")
+def measure_builds(
+    videos: list[Path], source: Path, scratch: Path, rounds: int
+) -> dict[str, float | None]:
+    """Clips/s of whole builds of `source` on one core and on two, from the first finished video on,
+    and of decoding and resizing `videos` alone on two, in turns.
+
+    On a machine of one core the figures of two are None.
+    """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     rates: dict[str, list[float]] = {"build_1": [], "build_2": [], "decode_2": []}
-    for turn in range(rounds):
-        with _on(cores[:1]):
-            rates["build_1"].append(_build_rate(source, scratch / f"set{turn}-1", 1))
+    for number in range(rounds):
+        with cpu_affinity(cores[:1]):
+            rates["build_1"].append(_build_rate(source, scratch / f"set{number}-1", 1))
         if len(cores) != 1:
-            with _on(cores[:2]):
-                rates["build_2"].append(_build_rate(source, scratch / f"set{turn}-2", 2))
-                rates["decode_2"].append(_decode_rate(paths, 2))
+            with cpu_affinity(cores[:2]):
+                rates["build_2"].append(_build_rate(source, scratch / f"set{number}-2", 2))
+                rates["decode_2"].append(_decode_rate(videos, 2))
     return {
         **{name: statistics.median(some) if some else None for name, some in rates.items()},
         "scaling_2": _median_ratio(rates["build_2"], rates["build_1"]),
@@ -129,13 +135,13 @@ def building(paths: list[Path], scratch: Path, rounds: int) -> dict[str, float |
     }
 
 
-def _median_ratio(these: list[float], those: list[float]) -> float | None:
-    ratios = [this / that for this, that in zip(these, those, strict=False)]
+def _median_ratio(rates: list[float], baselines: list[float]) -> float | None:
+    ratios = [rate / baseline for rate, baseline in zip(rates, baselines, strict=False)]
     return statistics.median(ratios) if ratios else None
 
 
 @contextlib.contextmanager
-def _on(cores: list[int]) -> Iterator[None]:
+def cpu_affinity(cores: list[int]) -> Iterator[None]:
     """This process and what it starts, on these cores only; where the system cannot, anywhere."""
     if not cores:
         yield
@@ -148,34 +154,33 @@ def _on(cores: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _decode_rate(paths: list[Path], processes: int) -> float:
+def _decode_rate(videos: list[Path], num_processes: int) -> float:
     """Of processes that make clips at the same time and do nothing with them."""
-    fresh = multiprocessing.get_context("spawn")
-    start, rates = fresh.Barrier(processes), fresh.SimpleQueue()
-    started = [
-        fresh.Process(target=_decode_all, args=(paths, start, rates)) for _ in range(processes)
+    context = multiprocessing.get_context("spawn")
+    start, rates = context.Barrier(num_processes), context.SimpleQueue()
+    processes = [
+        context.Process(target=_decode_all, args=(videos, start, rates))
+        for _ in range(num_processes)
     ]
-    for process in started:
+    for process in processes:
         process.start()
-    for process in started:
+    for process in processes:
         process.join()
-    if any(process.exitcode for process in started):
+    if any(process.exitcode for process in processes):
         raise BenchError("a process that decodes for comparison died.")
-    return sum(rates.get() for _ in started)
+    return sum(rates.get() for _ in processes)
 
 
-def _decode_all(paths: list[Path], start: Any, rates: Any) -> None:
-    import torch
-
+def _decode_all(videos: list[Path], start: Any, rates: Any) -> None:
     torch.set_num_threads(1)
     freeze_imports()
-    for path in paths[: decoders.TURN]:
+    for path in videos[: decoders.TURN]:
         decoders.har(path)
     start.wait(timeout=60)
-    begun = time.perf_counter()
-    for path in paths + paths:
+    begin = time.perf_counter()
+    for path in videos + videos:
         decoders.har(path)
-    rates.put(2 * len(paths) / (time.perf_counter() - begun))
+    rates.put(2 * len(videos) / (time.perf_counter() - begin))
 
 
 def _build_rate(source: Path, out: Path, workers: int) -> float:
@@ -190,11 +195,11 @@ def _build_rate(source: Path, out: Path, workers: int) -> float:
     return (len(times) - first) / (end - times[first - 1])
 
 
-def _repeated(paths: list[Path], root: Path) -> Path:
-    """Links to the videos, often enough that starting and ending do not count."""
-    for turn in range(-(-BUILD_CLIPS // len(paths))):
-        for number, path in enumerate(paths):
-            link = root / f"c{number % 3}" / f"{turn:03d}-{number}{path.suffix}"
+def _link_repeatedly(videos: list[Path], root: Path, num_clips: int) -> Path:
+    """Links to the videos, so many that starting and ending a build do not count."""
+    for repeat in range(-(-num_clips // len(videos))):
+        for number, path in enumerate(videos):
+            link = root / f"c{number % 3}" / f"{repeat:03d}-{number}{path.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.absolute())
     return root
@@ -209,14 +214,13 @@ def _table(results: dict[str, Any]) -> str:
     for name, rate in results["clips_per_core_s"].items():
         clock = results["clips_per_s"][name]
         lines.append(f"{_TITLES[name]:54s}{clock:9.1f}{rate:9.1f}{ours / rate:8.2f}x")
-    lines += [f"{_TITLES[name]:54s}  {why}" for name, why in results["unable"].items()]
+    lines += [f"{_TITLES[name]:54s}  {why}" for name, why in results["unavailable"].items()]
     lines.append(f"{'whole build, 1 core':54s}{results['build_1']:9.1f}")
     if results["build_2"]:
-        lines.append(
+        lines += [
             f"{'whole build, 2 cores':54s}{results['build_2']:9.1f}   {results['scaling_2']:.2f}x "
-            f"of 1 core"
-        )
-        share = results["ratio.build_of_decode"]
-        lines.append(f"{'decoding and resizing alone, 2 cores':54s}{results['decode_2']:9.1f}")
-        lines.append(f"{'':54s}{'':9s}   the build reaches {share:.0%} of it")
+            "of 1 core",
+            f"{'decoding and resizing alone, 2 cores':54s}{results['decode_2']:9.1f}",
+            f"{'':54s}{'':9s}   the build reaches {results['ratio.build_of_decode']:.0%} of it",
+        ]
     return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""The contestants of har-shards bench that make clips of videos, and how they are timed.
+"""The candidates of har-shards bench that make clips of videos, and how they are timed.
 
-They take turns at a few videos each, in an order that rotates: who comes first finds the files
-cold; and one video each would show every contestant with cold caches, where a build runs on and on.
-Rates are clips a second of one core (CPU time of all threads), so that a contestant with threads of
-its own is charged for them. Those that are not installed are left out.
+They take turns at a few videos each, in an order that rotates: the first one finds the files cold,
+and turns of one video each would show every candidate with cold caches, where a build runs on and
+on. Rates are clips a second of one core (CPU time of all threads), so that a candidate with threads
+of its own is charged for them. Those that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -14,85 +14,87 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch.nn.functional import interpolate
+
 from ...errors import HarError
 from ..decode import decode_clip, decode_only
 from ..sampling import ClipSampler
 
 TURN = 10  # videos
-Contestant = Callable[[Path], int]
+Candidate = Callable[[Path], int]  # video -> frames of its clip
 
 
 class BenchError(HarError):
     """A benchmark that cannot run; the text is one sentence."""
 
 
-def contestants() -> tuple[dict[str, Contestant], dict[str, str]]:
+def find_candidates() -> tuple[dict[str, Candidate], dict[str, str]]:
     """-> those that can run here, and why the others cannot."""
-    able: dict[str, Contestant] = {"har": har, "bare_decode": _bare}
-    unable = {}
-    makers = {
+    makers: dict[str, Callable[[], Candidate]] = {
         "torchcodec": _torchcodec,
         "opencv_seek": lambda: _opencv(None),
         "opencv_seek_one_thread": lambda: _opencv(1),
     }
+    candidates: dict[str, Candidate] = {"har": har, "decode_only": _decode_only}
+    unavailable = {}
     for name, make in makers.items():
         try:
-            able[name] = make()
+            candidates[name] = make()
         except (ImportError, RuntimeError, OSError) as error:
-            unable[name] = str(error).strip().splitlines()[0]
-    return able, unable
+            unavailable[name] = str(error).strip().splitlines()[0]
+    return candidates, unavailable
 
 
 def measure(paths: list[Path], rounds: int) -> tuple[dict[str, Any], list[Path]]:
-    """-> rates of one core and the ratio of ours to each; and the videos that all could read.
+    """-> rates and the ratio of ours to each; and the videos that all candidates can read.
 
     clips_per_core_s: by CPU time; clips_per_s: by the clock. Raises BenchError where none is left.
     """
-    able, unable = contestants()
-    usable = [path for path in paths if _all_can(able, path)]
-    if not usable:
-        raise BenchError("no video that every contestant can read.")
-    busy: dict[str, list[float]] = {name: [] for name in able}
-    wall: dict[str, list[float]] = {name: [] for name in able}
-    for turn in range(rounds):
-        for name, (cpu, clock) in _round(able, usable, turn).items():
-            busy[name].append(cpu)
-            wall[name].append(clock)
+    candidates, unavailable = find_candidates()
+    videos = [path for path in paths if _all_can_read(candidates, path)]
+    if not videos:
+        raise BenchError("no video that every candidate can read.")
+    cpu: dict[str, list[float]] = {name: [] for name in candidates}
+    wall: dict[str, list[float]] = {name: [] for name in candidates}
+    for number in range(rounds):
+        for name, (cpu_seconds, wall_seconds) in time_round(candidates, videos, number).items():
+            cpu[name].append(cpu_seconds)
+            wall[name].append(wall_seconds)
     ratios = {
         f"ratio.{name}": statistics.median(
-            other / ours for other, ours in zip(busy[name], busy["har"], strict=True)
+            baseline / ours for baseline, ours in zip(cpu[name], cpu["har"], strict=True)
         )
-        for name in able
+        for name in candidates
         if name != "har"
     }
     return {
-        "videos": len(usable), "left_out": len(paths) - len(usable), "rounds": rounds,
-        "clips_per_core_s": {name: len(usable) / statistics.median(busy[name]) for name in able},
-        "clips_per_s": {name: len(usable) / statistics.median(wall[name]) for name in able},
-        "unable": unable, **ratios,
-    }, usable  # fmt: skip
+        "videos": len(videos), "videos_left_out": len(paths) - len(videos), "rounds": rounds,
+        "clips_per_core_s": {name: len(videos) / statistics.median(cpu[name]) for name in cpu},
+        "clips_per_s": {name: len(videos) / statistics.median(wall[name]) for name in wall},
+        "unavailable": unavailable, **ratios,
+    }, videos  # fmt: skip
 
 
-def _round(
-    able: dict[str, Contestant], videos: list[Path], turn: int
+def time_round(
+    candidates: dict[str, Candidate], videos: list[Path], round_number: int
 ) -> dict[str, tuple[float, float]]:
-    """Every video once by each contestant; -> seconds of CPU and by the clock."""
-    spent = dict.fromkeys(able, (0.0, 0.0))
-    names = list(able)
-    for number, at in enumerate(range(0, len(videos), TURN)):
-        first = (turn + number) % len(names)
+    """Every video once by each candidate; -> seconds of CPU and by the clock."""
+    seconds = dict.fromkeys(candidates, (0.0, 0.0))
+    names = list(candidates)
+    for turn, start in enumerate(range(0, len(videos), TURN)):
+        first = (round_number + turn) % len(names)
         for name in names[first:] + names[:first]:
-            start, used = time.perf_counter(), time.process_time()
-            for path in videos[at : at + TURN]:
-                able[name](path)
-            cpu, clock = time.process_time() - used, time.perf_counter() - start
-            spent[name] = (spent[name][0] + cpu, spent[name][1] + clock)
-    return spent
+            wall_start, cpu_start = time.perf_counter(), time.process_time()
+            for path in videos[start : start + TURN]:
+                candidates[name](path)
+            cpu, wall = time.process_time() - cpu_start, time.perf_counter() - wall_start
+            seconds[name] = (seconds[name][0] + cpu, seconds[name][1] + wall)
+    return seconds
 
 
-def _all_can(able: dict[str, Contestant], path: Path) -> bool:
+def _all_can_read(candidates: dict[str, Candidate], path: Path) -> bool:
     try:
-        return all(contestant(path) == 16 for contestant in able.values())
+        return all(candidate(path) == 16 for candidate in candidates.values())
     except (ValueError, RuntimeError, OSError):
         return False
 
@@ -101,25 +103,24 @@ def har(path: Path) -> int:
     return len(decode_clip(path).pixels)
 
 
-def _bare(path: Path) -> int:
+def _decode_only(path: Path) -> int:
     """The same packets through the same decoder; no conversion, no resize."""
     return decode_only(path, ClipSampler())
 
 
-def _torchcodec() -> Contestant:
-    from torch.nn.functional import interpolate
+def _torchcodec() -> Candidate:
     from torchcodec.decoders import VideoDecoder
 
-    def fetch(path: Path) -> int:
+    def decode(path: Path) -> int:
         decoder = VideoDecoder(str(path), num_ffmpeg_threads=1)
-        (pick,) = ClipSampler().clip_indices(decoder.metadata.num_frames or 0)
-        frames = decoder.get_frames_at(list(pick.frame_indices)).data  # [T,C,H,W]
+        (clip,) = ClipSampler().clip_indices(decoder.metadata.num_frames or 0)
+        frames = decoder.get_frames_at(list(clip.frame_indices)).data  # [T,C,H,W]
         return len(interpolate(frames, (128, 171), mode="bilinear", antialias=True))
 
-    return fetch
+    return decode
 
 
-def _opencv(threads: int | None) -> Contestant:
+def _opencv(threads: int | None) -> Candidate:
     """As the paper does, section 3.2: `CAP_PROP_POS_FRAMES`, read, resize.
 
     threads: of FFmpeg; None = what `cv2.VideoCapture(path)`, the paper's call, takes: one a core.
@@ -129,16 +130,16 @@ def _opencv(threads: int | None) -> Contestant:
     cv2.setNumThreads(1)  # of the resize
     options = [] if threads is None else [cv2.CAP_PROP_N_THREADS, threads]
 
-    def fetch(path: Path) -> int:
+    def decode(path: Path) -> int:
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, options)
         step = max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) // 16)
         frames = []
         for number in range(16):
             capture.set(cv2.CAP_PROP_POS_FRAMES, number * step)
-            is_read, frame = capture.read()
+            is_read, bgr = capture.read()
             if is_read:
-                frames.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), (171, 128)))
+                frames.append(cv2.resize(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), (171, 128)))
         capture.release()
         return len(frames)
 
-    return fetch
+    return decode

@@ -1,14 +1,14 @@
-"""The contestants of har-bench-loader that read a shard set (or the same clips in another format).
+"""The candidates of har-bench-loader that read a shard set, or the same clips in another format.
 
-Each is a function of no arguments that makes one pass and yields the number of clips of each batch;
-workers stay alive between passes, so that no pass pays for starting them.
+A candidate is a function without arguments: it starts one pass and yields the number of clips of
+each batch. Workers stay alive between passes, so that no pass pays for starting them.
 
-Odd:
-- `memcpy` is the machine's ceiling: as many bytes as the set has, from memory that holds the whole
-  set (a small source would sit in the cache and double the figure), into a ring like the loader's,
-  with the same threads.
-- LitData and MosaicML Streaming read their own formats, written from the same clips into a scratch
-  folder; they take part where they are installed.
+Notes:
+- `memcpy` is the machine's limit: as many bytes as the set has, from memory that holds the whole
+  set (a small source would stay in the cache and double the figure), into reused buffers like the
+  loader's, with as many threads.
+- LitData reads a format of its own, written from the same clips into a scratch folder; it takes
+  part where it is installed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import webdataset as wds
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from ...shards.format import shard_set
 from ...shards.format.reader import ClipReader
 from ...shards.format.shard_set import Manifest
-from ...shards.format.shard_set import load as load_set
 from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.loading.loader import Loader
+from ...shards.loading.torch_dataset import ClipBatches, Steps
 from ...shards.transforms import affine
 from ...shards.transforms.clip_processor import ClipProcessor
-from ...shards.transforms.clip_transform import KINETICS_MEAN, KINETICS_STD, ClipTransform
+from ...shards.transforms.clip_transform import ClipTransform
 
-MEAN, STD = KINETICS_MEAN, KINETICS_STD
-Contestant = Callable[[], Iterator[int]]
+Candidate = Callable[[], Iterator[int]]
 
 
-def workers_of(workers: int) -> dict[str, Any]:
+def worker_options(workers: int) -> dict[str, Any]:
     """DataLoader's options: forked (LitData changes the default for everyone), kept alive."""
     if workers == 0:
         return {"num_workers": 0}
@@ -45,134 +48,106 @@ def workers_of(workers: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def whole_batches(clips: Manifest, batch_size: int) -> np.ndarray:
-    """Sample ids for a plan without fill-up, which reads clips that are not counted: 6% of the work
-    in a set of 120 clips and batches of 32, 0.1% in UCF101. All ids of a set below one batch."""
-    count = len(clips.index)
-    return np.arange(count - count % batch_size or count)
+def _sampler(manifest: Manifest, batch_size: int, *, shuffle: bool = True) -> BatchSampler:
+    """Without padding, whose clips are read and not counted: 6% of the work in a set of 120 clips
+    and batches of 32, 0.1% in UCF101. A set smaller than one batch is padded to one."""
+    count = len(manifest.index)
+    indices = np.arange(count - count % batch_size or count)
+    return BatchSampler(indices, batch_size, seed=1, shuffle=shuffle)
 
 
-def ours(clips: Manifest, batch_size: int, workers: int) -> dict[str, Contestant]:
+def _transform(manifest: Manifest) -> ClipTransform:
+    """To 112x112 with Kinetics' mean and std; smaller where the clips are."""
+    T, H, W, _ = manifest.clip_shape
+    side = min(ClipTransform().crop_size[0], H, W)
+    return ClipTransform(T, (side, side), (H, W))
+
+
+def har_loaders(manifest: Manifest, batch_size: int, workers: int) -> dict[str, Candidate]:
     """This loader: shuffled, in order, and augmented in its workers."""
-    order = whole_batches(clips, batch_size)
-    shuffled = BatchSampler(order, batch_size, seed=1, shuffle=True)
-    side = min(112, *clips.clip_shape[1:3])
-    transform = ClipTransform(crop_size=(side, side), resize_size=clips.clip_shape[1:3])
-    processor = ClipProcessor(transform, affine.Augmentation())
+
+    def candidate(*, shuffle: bool = True, processor: ClipProcessor | None = None) -> Candidate:
+        sampler = _sampler(manifest, batch_size, shuffle=shuffle)
+        loader = Loader(manifest, sampler, workers=workers, processor=processor)
+        return lambda: (batch.counted for batch in loader.epoch())
+
+    processor = ClipProcessor(_transform(manifest), affine.Augmentation())
     return {
-        "har": _passes(Loader(clips, shuffled, workers=workers)),
-        "har_sequential": _passes(Loader(clips, BatchSampler(order, batch_size), workers=workers)),
-        "har_augmented": _passes(Loader(clips, shuffled, workers=workers, processor=processor)),
+        "har": candidate(),
+        "har_sequential": candidate(shuffle=False),
+        "har_augmented": candidate(processor=processor),
     }
 
 
-def torch_augmented(clips: Manifest, batch_size: int, workers: int) -> Contestant:
-    """This loader, augmented by `augment.apply` in the user's thread (torch)."""
-    import torch
+def torch_augmented(
+    manifest: Manifest, batch_size: int, workers: int, device_name: str = "cpu"
+) -> Candidate:
+    """This loader, augmented by torch: in the user's thread, or on a CUDA device.
 
-    T, H, W, _ = clips.clip_shape
-    side = min(112, H, W)
-    plan = BatchSampler(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
-    loader = Loader(clips, plan, workers=workers)
-    size, rule = (side, side), affine.Augmentation()
-
-    def one_pass() -> Iterator[int]:
-        for batch in loader.epoch():
-            maps = affine.train_maps(
-                rule, seed=1, epoch=0, keys=batch.keys, frames=T, source=(H, W), size=size
-            )
-            affine.apply(batch.pixels, torch.from_numpy(maps), size=size, mean=MEAN, std=STD)
-            yield batch.counted
-
-    return one_pass
-
-
-def on_device(clips: Manifest, batch_size: int, workers: int, name: str) -> Contestant:
-    """This loader, copied to a CUDA device and augmented there; a pass ends when the device has."""
-    import torch
-
-    T, H, W, _ = clips.clip_shape
-    side = min(112, H, W)
-    plan = BatchSampler(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
-    loader = Loader(clips, plan, workers=workers, pinned=True)
-    device, size, rule = torch.device(name), (side, side), affine.Augmentation()
+    A pass ends when the device has ended its work.
+    """
+    device, transform = torch.device(device_name), _transform(manifest)
+    sampler = _sampler(manifest, batch_size)
+    loader = Loader(manifest, sampler, workers=workers, pinned=device.type == "cuda")
 
     def one_pass() -> Iterator[int]:
         for batch in loader.epoch():
             maps = affine.train_maps(
-                rule, seed=1, epoch=0, keys=batch.keys, frames=T, source=(H, W), size=size
-            )
-            pixels = batch.pixels.to(device, non_blocking=True)
-            copied = torch.cuda.Event()
-            copied.record()
-            batch.release(copied)
-            affine.apply(pixels, torch.from_numpy(maps), size=size, mean=MEAN, std=STD)
+                affine.Augmentation(), seed=1, epoch=0, keys=batch.keys, frames=transform.frames,
+                source=transform.resize_size, size=transform.crop_size,
+            )  # fmt: skip
+            pixels = batch.pixels
+            if device.type == "cuda":
+                pixels = pixels.to(device, non_blocking=True)
+                copied = torch.cuda.Event()
+                copied.record()
+                batch.release(copied)
+            affine.apply(
+                pixels, torch.from_numpy(maps), size=transform.crop_size,
+                mean=transform.mean, std=transform.std,
+            )  # fmt: skip
             yield batch.counted
-        torch.cuda.synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     return one_pass
 
 
-def _passes(loader: Loader) -> Contestant:
-    def one_pass() -> Iterator[int]:
-        for batch in loader.epoch():
-            yield batch.counted
-
-    return one_pass
-
-
-class _Clips:
+class _ClipDataset(Dataset[tuple[torch.Tensor, int]]):
     """The plain way: a map-style dataset of single clips."""
 
-    def __init__(self, clips: Manifest) -> None:
-        self._reader, self._clips = ClipReader(clips), clips
+    def __init__(self, manifest: Manifest) -> None:
+        self._reader, self._labels = ClipReader(manifest), manifest.index["label"]
 
     def __len__(self) -> int:
-        return len(self._clips.index)
+        return len(self._labels)
 
-    def __getitem__(self, sample: int) -> tuple[Any, int]:
-        import torch
-
-        clip = torch.from_numpy(self._reader.read(sample))
-        return clip, int(self._clips.index["label"][sample])
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.from_numpy(self._reader.read(index)), int(self._labels[index])
 
 
-def dataloader(clips: Manifest, batch_size: int, workers: int, whole: bool) -> Contestant:
-    """torch's DataLoader over the shards: one clip an item, or whole batches made by the worker."""
-    import torch
-    from torch.utils.data import DataLoader, RandomSampler
-
-    how = workers_of(workers)
-    if whole:
-        from ...shards.loading.torch_dataset import ClipBatches, Steps
-
-        plan = BatchSampler(whole_batches(clips, batch_size), batch_size, seed=1, shuffle=True)
-        loader = DataLoader(ClipBatches(clips, plan), batch_size=None, sampler=Steps(plan), **how)
-
-        def one_pass() -> Iterator[int]:
-            for batch in loader:
-                yield batch.counted
-    else:
-        dataset: Any = _Clips(clips)
-        order = RandomSampler(dataset, generator=torch.Generator().manual_seed(1))
-        items = DataLoader(dataset, batch_size, sampler=order, **how)
-
-        def one_pass() -> Iterator[int]:
-            for pixels, _ in items:
-                yield len(pixels)
-
-    return one_pass
+def dataloader_clips(manifest: Manifest, batch_size: int, workers: int) -> Candidate:
+    """torch's DataLoader over the shards, one clip an item."""
+    dataset = _ClipDataset(manifest)
+    order = RandomSampler(dataset, generator=torch.Generator().manual_seed(1))
+    loader = DataLoader(dataset, batch_size, sampler=order, **worker_options(workers))
+    return lambda: (len(pixels) for pixels, _ in loader)
 
 
-def webdataset(clips: Manifest, batch_size: int, workers: int) -> Contestant:
+def dataloader_batches(manifest: Manifest, batch_size: int, workers: int) -> Candidate:
+    """torch's DataLoader over the shards, whole batches made by its workers."""
+    sampler = _sampler(manifest, batch_size)
+    dataset = ClipBatches(manifest, sampler)
+    loader = DataLoader(dataset, batch_size=None, sampler=Steps(sampler), **worker_options(workers))
+    return lambda: (batch.counted for batch in loader)
+
+
+def webdataset(manifest: Manifest, batch_size: int, workers: int) -> Candidate:
     """Stock webdataset as its documentation has it: shuffle buffer, tuples, torch's batches."""
-    import torch
-    import webdataset as wds
-
-    paths = [str(clips.shard_path(number)) for number in range(len(clips.shards))]
+    paths = [str(manifest.shard_path(number)) for number in range(len(manifest.shards))]
     workers = min(workers, len(paths))  # webdataset raises where a worker gets no shard
 
-    def decode(sample: tuple[bytes, bytes]) -> tuple[Any, int]:
+    def decode(sample: tuple[bytes, bytes]) -> tuple[torch.Tensor, int]:
         return torch.from_numpy(np.load(io.BytesIO(sample[0]))), int(sample[1])
 
     dataset = (
@@ -181,32 +156,24 @@ def webdataset(clips: Manifest, batch_size: int, workers: int) -> Contestant:
         .to_tuple("npy", "cls")
         .map(decode)
     )
-    loader = torch.utils.data.DataLoader(dataset, batch_size, **workers_of(workers))
-
-    def one_pass() -> Iterator[int]:
-        for pixels, _ in loader:
-            yield len(pixels)
-
-    return one_pass
+    loader = DataLoader(dataset, batch_size, **worker_options(workers))
+    return lambda: (len(pixels) for pixels, _ in loader)
 
 
-_opened = functools.cache(load_set)
+_load_cached = functools.cache(shard_set.load)
 
 
-def _litdata_sample(root: str, sample: int) -> dict[str, Any]:
-    """Runs in litdata's own process."""
-    import torch
-
-    clips = _opened(root)
-    pixels = ClipReader(clips).read(sample)
-    return {"pixels": torch.from_numpy(pixels), "label": int(clips.index["label"][sample])}
+def _litdata_sample(root: str, index: int) -> dict[str, Any]:
+    """Runs in LitData's own process."""
+    pixels, label = _ClipDataset(_load_cached(root))[index]
+    return {"pixels": pixels, "label": label}
 
 
-def litdata(clips: Manifest, batch_size: int, workers: int, scratch: Path) -> Contestant:
+def litdata(manifest: Manifest, batch_size: int, workers: int, scratch: Path) -> Candidate:
     """LitData over the same clips in its own format. Raises ImportError where it is missing.
 
-    Its `optimize` empties its cache folders, /tmp/data and /tmp/chunks unless told otherwise,
-    whatever is in them: here they lie in `scratch`.
+    Its `optimize` empties its cache folders, `data` and `chunks` in the temporary folder unless
+    told otherwise, whatever is in them: here they are below `scratch`.
     """
     for name in ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER"):
         os.environ[name] = str(scratch / name.lower())
@@ -215,7 +182,8 @@ def litdata(clips: Manifest, batch_size: int, workers: int, scratch: Path) -> Co
     folder = scratch / "litdata"
     if not folder.exists():
         optimize(
-            functools.partial(_litdata_sample, str(clips.root)), list(range(len(clips.index))),
+            functools.partial(_litdata_sample, str(manifest.root)),
+            list(range(len(manifest.index))),
             str(folder), chunk_bytes="64MB", num_workers=1, verbose=False,
         )  # fmt: skip
     loader = StreamingDataLoader(
@@ -224,53 +192,22 @@ def litdata(clips: Manifest, batch_size: int, workers: int, scratch: Path) -> Co
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-
-    def one_pass() -> Iterator[int]:
-        for batch in loader:
-            yield len(batch["pixels"])
-
-    return one_pass
+    return lambda: (len(batch["pixels"]) for batch in loader)
 
 
-def mosaicml(clips: Manifest, batch_size: int, workers: int, scratch: Path) -> Contestant:
-    """MosaicML Streaming over the same clips. Raises ImportError where it is missing."""
-    import torch
-    from streaming import MDSWriter, StreamingDataset
-
-    folder = scratch / "mds"
-    if not folder.exists():
-        shape = ",".join(map(str, clips.clip_shape))
-        columns = {"pixels": f"ndarray:uint8:{shape}", "label": "int"}
-        reader = ClipReader(clips)
-        with MDSWriter(out=str(folder), columns=columns) as writer:
-            for sample, label in enumerate(clips.index["label"].tolist()):
-                writer.write({"pixels": reader.read(sample), "label": label})
-    dataset = StreamingDataset(local=str(folder), shuffle=True, batch_size=batch_size)
-    loader = torch.utils.data.DataLoader(dataset, batch_size, **workers_of(workers))
-
-    def one_pass() -> Iterator[int]:
-        for batch in loader:
-            yield len(batch["pixels"])
-
-    return one_pass
-
-
-def memcpy(clips: Manifest, batch_size: int, workers: int) -> Contestant:
+def memcpy(manifest: Manifest, batch_size: int, workers: int) -> Candidate:
     """Copy as many bytes, clip by clip in random order, from memory as large as the set."""
-    count, threads = len(clips.index), max(1, workers)
-    source = np.empty((min(count, (2 << 30) // clips.clip_bytes + 1), clips.clip_bytes), np.uint8)
+    num_clips, clip_bytes = len(manifest.index), manifest.clip_bytes
+    source = np.empty((min(num_clips, (2 << 30) // clip_bytes + 1), clip_bytes), np.uint8)
     source.fill(1)  # touched, or every page would be the kernel's one page of zeros
-    ring = np.zeros((4, batch_size, clips.clip_bytes), np.uint8)
-    order = np.random.default_rng(1).permutation(count) % len(source)
-    pool = ThreadPoolExecutor(threads)
+    buffers = np.zeros((4, batch_size, clip_bytes), np.uint8)
+    order = np.random.default_rng(1).permutation(num_clips) % len(source)
+    pool = ThreadPoolExecutor(max(1, workers))
 
-    def fill(first: int) -> int:
-        rows = range(first, min(first + 8, count))
-        for row in rows:
-            np.copyto(ring[row // batch_size % 4, row % batch_size], source[order[row]])
-        return len(rows)
+    def copy(first: int) -> int:
+        clips = range(first, min(first + 8, num_clips))
+        for clip in clips:
+            np.copyto(buffers[clip // batch_size % 4, clip % batch_size], source[order[clip]])
+        return len(clips)
 
-    def one_pass() -> Iterator[int]:
-        yield from pool.map(fill, range(0, count, 8))
-
-    return one_pass
+    return lambda: pool.map(copy, range(0, num_clips, 8))

@@ -8,24 +8,24 @@ from made_tars import make_tars
 
 from har.pipeline import synthetic
 from har.pipeline.benchmark import loader_bench
-from har.pipeline.benchmark.loaders import dataloader, memcpy, ours
+from har.pipeline.benchmark.loaders import dataloader_batches, har_loaders, memcpy
 from har.pipeline.cli import bench_loader_main
 
-KEYS = {"dataloader", "webdataset", "litdata", "memcpy", "sequential", "paper_augmented",
-        "paper_raw"}  # fmt: skip
+RATIOS = {"dataloader", "webdataset", "litdata", "memcpy", "sequential", "paper_augmented",
+          "paper_raw"}  # fmt: skip
 
 
 def test_ratios_are_those_of_the_medians_and_null_where_one_is_missing():
     rates = {"har": [10.0, 30.0, 20.0], "har_sequential": [25.0], "har_augmented": [6.0],
              "har_torch": [2.0], "memcpy": [40.0], "dataloader": [4.0], "webdataset": [5.0],
              "paper": [0.1]}  # fmt: skip
-    summary = loader_bench._summary(rates, {name: [1.0] for name in rates})
+    summary = loader_bench.summarize(rates, {name: [1.0] for name in rates})
     assert summary["ratio.memcpy"] == 0.5
     assert summary["ratio.sequential"] == 0.8
     assert summary["ratio.paper_augmented"] == pytest.approx(60)
     assert summary["ratio.paper_raw"] == pytest.approx(200)
     assert summary["ratio.litdata"] is None
-    assert {f"ratio.{key}" for key in KEYS} <= set(summary)
+    assert {f"ratio.{name}" for name in RATIOS} <= set(summary)
 
 
 @pytest.mark.parametrize("workers", ["two", "", "-1", "1,,2"])
@@ -36,28 +36,28 @@ def test_workers_that_are_no_numbers_say_what_is_allowed(workers):
 
 
 def test_a_folder_without_videos_is_named(tmp_path):
-    clips = make_tars(tmp_path / "set")
-    arguments = [str(clips.root), "--videos", str(tmp_path)]
+    manifest = make_tars(tmp_path / "set")
+    arguments = [str(manifest.root), "--videos", str(tmp_path)]
     result = CliRunner().invoke(bench_loader_main, arguments)
     assert result.exit_code == 2
     assert "no video under" in result.output
 
 
-def test_contestants_pass_over_every_clip(tmp_path):
-    clips = make_tars(tmp_path / "set")
-    for workers in (0, 2):
-        assert sum(memcpy(clips, 8, workers)()) == 34
-        for contestant in (
-            *ours(clips, 17, workers).values(),
-            dataloader(clips, 17, workers, True),
-        ):
-            assert list(contestant()) == [17, 17]
+@pytest.mark.parametrize("workers", [0, 2])
+def test_candidates_pass_over_every_clip(tmp_path, workers):
+    manifest = make_tars(tmp_path / "set")
+    assert sum(memcpy(manifest, 8, workers)()) == 34
+    for candidate in (
+        *har_loaders(manifest, 17, workers).values(),
+        dataloader_batches(manifest, 17, workers),
+    ):
+        assert list(candidate()) == [17, 17]
 
 
-def test_ours_reads_no_fill_up_that_nobody_counts(tmp_path):
-    clips = make_tars(tmp_path / "set")
-    assert [sum(one()) for one in ours(clips, 8, 2).values()] == [32] * 3
-    assert [sum(one()) for one in ours(clips, 40, 2).values()] == [34] * 3  # less than one batch
+@pytest.mark.parametrize(("batch_size", "counted"), [(8, 32), (40, 34)])
+def test_padding_that_nobody_counts_is_not_read(tmp_path, batch_size, counted):
+    candidates = har_loaders(make_tars(tmp_path / "set"), batch_size, 2).values()
+    assert [sum(candidate()) for candidate in candidates] == [counted] * 3
 
 
 def test_the_first_batch_is_timed_from_nothing(tmp_path):
@@ -66,18 +66,18 @@ def test_the_first_batch_is_timed_from_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the other loaders' own
-def test_a_whole_run_prints_every_key_and_draws_its_bars(tmp_path):
+def test_a_whole_run_prints_every_ratio_and_draws_its_bars(tmp_path):
     pytest.importorskip("cv2")
-    clips = make_tars(tmp_path / "set", shards=4, shape=(4, 64, 80, 3))
+    manifest = make_tars(tmp_path / "set", shards=4, shape=(4, 64, 80, 3))
     synthetic.write_videos(tmp_path / "videos", groups=1, clips=1)
-    arguments = [str(clips.root), "--videos", str(tmp_path / "videos"), "--rounds", "1", "--json",
-                 "--batch-size", "4", "--workers", "0,2", "--cold",
+    arguments = [str(manifest.root), "--videos", str(tmp_path / "videos"), "--rounds", "1",
+                 "--json", "--batch-size", "4", "--workers", "0,2", "--cold",
                  "--plot", str(tmp_path / "bars.png")]  # fmt: skip
     result = CliRunner().invoke(bench_loader_main, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout[result.stdout.index("{\n") :])
-    assert all(found[f"ratio.{key}"] > 0 for key in KEYS - {"litdata"})
+    assert all(found[f"ratio.{name}"] > 0 for name in RATIOS - {"litdata"})
     assert found["first_batch_s"] > 0
-    assert [one["workers"] for one in found["by_workers"]] == [0, 2]
+    assert [run["workers"] for run in found["by_workers"]] == [0, 2]
     assert (tmp_path / "bars.png").stat().st_size > 5000
     assert "paper's way" in loader_bench._table(found)
