@@ -4,8 +4,11 @@ Each field's `help` is the option's help. The defaults are the preset `paper`; t
 hyper-parameters and gives a value for none (section 4), so values are ours unless a help names it.
 The preset `modern` is what later practice adds (`PRESETS`, each with its reason).
 
-Odd: `lr`, `augment` and `weights` are None by default, which means "what suits the model":
-`resolve` fills them in once, and the resolved config is what a run and its checkpoints keep.
+Notes:
+- `lr`, `augment` and `weights` are None by default, which means "what suits the model": `resolve`
+  fills them in once, and the resolved config is what a run and its checkpoints keep.
+- Command lines import this module and must answer --help at once, so it imports nothing heavy; a
+  test holds that the names of models and splits here are those of `har.models` and `har.shards`.
 """
 
 from __future__ import annotations
@@ -17,31 +20,29 @@ from dataclasses import replace as _replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from .. import models
+import tomli_w
+
 from ..errors import HarError
-from ..shards.splits import NAMES as SPLITS
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model": models.NAMES,
-    "split": SPLITS,
+    "model": ("resnet3d", "r2plus1d", "convlstm", "r3d"),
+    "split": ("grouped", "official-1", "official-2", "official-3", "paper", "csv"),
     "preset": ("paper", "modern"),
-    "schedule": ("plateau", "cosine"),
-    "mix": ("none", "mixup", "cutmix"),
+    "lr_scheduler": ("plateau", "cosine"),
     "cache": ("none", "ram", "gpu"),
     "optimizer": ("adam", "adamw", "sgd"),
     "class_weights": ("balanced", "none"),
     "monitor": ("val_loss", "val_acc"),
     "precision": ("auto", "bf16", "fp32"),
-    "compile": ("auto", "on", "off"),
 }
 AUTO = -1  # --batch-size auto, until `har.training.runtime.memory` has found it
 
-
-_LEAST = {
-    "frames": 1, "epochs": 1, "patience": 1, "accumulate": 1,
+_MINIMUM = {
+    "frames": 1, "epochs": 1, "patience": 1, "grad_accum_steps": 1, "rank_timeout": 1,
     "workers": 0, "seed": 0, "split_seed": 0, "plateau_patience": 0, "max_minutes": 0,
-    "save_every_minutes": 0, "clip_norm": 0, "warmup_epochs": 0, "epsilon_increment": 0,
-    "degrees": 0, "weight_decay": 0, "shuffle_window": 0, "max_bad": 0,
+    "save_every_minutes": 0, "clip_grad": 0, "warmup_epochs": 0, "epsilon_increment": 0,
+    "rotation": 0, "weight_decay": 0, "shuffle_block_size": 0, "max_corrupt": 0,
+    "mixup_alpha": 0, "cutmix_alpha": 0,
 }  # fmt: skip
 
 
@@ -64,7 +65,9 @@ class Config:
         None, "kinetics400, none, or a file of weights. [r3d: kinetics400; others: none]"
     )
     freeze: str | None = _opt(None, "r3d: stem or layer1-4, the last group kept fixed. [none]")
-    memory: str | None = _opt(None, "convlstm: lean computes anew, fast keeps more. [lean]")
+    recompute: bool | None = _opt(
+        None, "convlstm: compute its gates again in the backward pass, to save memory. [on]"
+    )
     shards: str = _opt("data/shards", "The shard set, as 'make shards' makes it.")
     split: str = _opt("grouped", "Which rule splits the set.")
     split_seed: int = _opt(0, "Seed of the 'paper' split.")
@@ -78,7 +81,7 @@ class Config:
     optimizer: str = _opt("adam", "adam is the paper's (section 5).")
     lr: float | None = _opt(None, "Learning rate. [1e-3; fine-tuning from weights: 1e-4]")
     weight_decay: float = _opt(0.0, "The paper names it and does not use it (section 7).")
-    schedule: str = _opt("plateau", "plateau is the paper's (section 5).")
+    lr_scheduler: str = _opt("plateau", "plateau is the paper's (section 5).")
     warmup_epochs: float = _opt(0.0, "With cosine: epochs over which lr rises from 0.")
     plateau_factor: float = _opt(0.1, "lr x this where validation loss stops falling (section 5).")
     plateau_patience: int = _opt(3, "Epochs without a lower validation loss before that.")
@@ -86,32 +89,40 @@ class Config:
     label_smoothing: float = _opt(0.0, "Share of each label spread over all classes.")
     dropout: float = _opt(0.0, "Before the classifier; the paper names it and does not use it (7).")
     zero_init: bool = _opt(False, "Residual branches start at zero, where the model has them.")
-    ema: float = _opt(0.0, "Decay of a moving average of the weights, which is evaluated; 0 = off.")
-    clip_norm: float = _opt(0.0, "Largest norm of the gradient; 0 = no clipping.")
-    accumulate: int = _opt(1, "Split each batch into this many, to save memory.")
+    ema_decay: float = _opt(
+        0.0, "Decay of a moving average of the weights, which is evaluated; 0 = off."
+    )
+    clip_grad: float = _opt(0.0, "Largest norm of the gradient; 0 = no clipping.")
+    grad_accum_steps: int = _opt(1, "Split each batch into this many, to save memory.")
     patience: int = _opt(10, "Epochs without improvement before training stops (section 4).")
     epsilon_increment: float = _opt(0.1, "Least relative improvement, in percent (section 4).")
     monitor: str = _opt("val_loss", "What patience watches (section 4).")
     augment: bool | None = _opt(None, "Random crop, rotation, flip. [r3d: off (3.2); others: on]")
     crop_scale: float = _opt(0.08, "Smallest share of the frame's area a random crop may have.")
-    degrees: float = _opt(15.0, "Random rotation within +- this (section 3.1).")
-    flip: float = _opt(0.0, "Probability of a left-right flip; section 3 names it, 3.1 does not.")
+    rotation: float = _opt(15.0, "Random rotation within +- this many degrees (section 3.1).")
+    hflip: float = _opt(0.0, "Probability of a left-right flip; section 3 names it, 3.1 does not.")
     per_frame: bool = _opt(False, "Another crop and rotation for each frame, as the paper does.")
     brightness: float = _opt(0.0, "Each clip's brightness changes by a factor within 1 +- this.")
     contrast: float = _opt(0.0, "The same of contrast.")
     saturation: float = _opt(0.0, "The same of saturation.")
-    mix: str = _opt("none", "Mix each clip with another of its batch.")
-    mix_alpha: float = _opt(0.2, "Shares are drawn from Beta(alpha, alpha).")
-    jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
+    mixup_alpha: float = _opt(
+        0.0, "Mixup: blend each clip with another of its batch, by Beta(alpha, alpha); 0 = off."
+    )
+    cutmix_alpha: float = _opt(
+        0.0, "CutMix: replace a box of each clip by another's, by Beta(alpha, alpha); 0 = off."
+    )
+    temporal_jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
     precision: str = _opt("auto", "auto: bf16 where this device gains by it, else fp32.")
     device: str = _opt("auto", "auto, cpu, cuda or cuda:N.")
     sync_bn: bool = _opt(False, "Batch norm over all ranks (CUDA), for small shares per rank.")
-    compile: str = _opt("auto", "torch.compile; auto: on CUDA, where its timed steps gain.")
+    compile: bool = _opt(False, "Train with torch.compile.")
     deterministic: bool = _opt(False, "Only bit-reproducible algorithms, where torch has them.")
     save_every_minutes: float = _opt(10.0, "Save last.pt within an epoch too; 0 = only after each.")
-    shuffle_window: int = _opt(0, "Shuffle within so many clips, for sets beyond memory.")
+    shuffle_block_size: int = _opt(
+        0, "Shuffle within blocks of this many clips, for sets larger than memory; 0 = all."
+    )
     cache: str = _opt("none", "ram, gpu: keep the clips there, read and checked once.")
-    max_bad: int = _opt(0, "Replace and report so many corrupt clips before the run stops.")
+    max_corrupt: int = _opt(0, "Replace and report so many corrupt clips before the run stops.")
     workers: int = _opt(2, "Reading threads; 0 reads in the training thread.")
     rank_timeout: float = _opt(300.0, "Seconds that ranks wait for one another.")
     tensorboard: bool = _opt(False, "TensorBoard's events in the run folder too.")
@@ -124,37 +135,40 @@ class Config:
                     f"--{name.replace('_', '-')} {getattr(self, name)!r} is unknown: "
                     f"choose one of {', '.join(allowed)}."
                 )
-        for name, least in _LEAST.items():
-            self._check(name, getattr(self, name) >= least, f"{least} or more")
-        for name in ("label_smoothing", "dropout", "ema"):
+        for name, minimum in _MINIMUM.items():
+            self._check(name, getattr(self, name) >= minimum, f"{minimum} or more")
+        for name in ("label_smoothing", "dropout", "ema_decay"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._check(
             "batch_size", self.batch_size >= 1 or self.batch_size == AUTO, "1 or more, or auto"
         )
-        self._check_accumulate()
-        self._check("rank_timeout", self.rank_timeout >= 1, "1 or more")
+        self._check_grad_accum_steps()
         self._check("size", self.size is None or self.size >= 16, "16 or more")
         self._check("lr", self.lr is None or self.lr > 0, "more than 0")
         self._check("plateau_factor", 0 < self.plateau_factor < 1, "between 0 and 1")
         self._check("crop_scale", 0 < self.crop_scale <= 1, "above 0, at most 1")
         for name in ("brightness", "contrast", "saturation"):
             self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        self._check("mix_alpha", self.mix_alpha > 0, "more than 0")
-        self._check("flip", 0 <= self.flip <= 1, "between 0 and 1")
+        self._check("hflip", 0 <= self.hflip <= 1, "between 0 and 1")
+        if self.mixup_alpha and self.cutmix_alpha:
+            raise ConfigError(
+                f"--mixup-alpha {self.mixup_alpha} and --cutmix-alpha {self.cutmix_alpha} do not "
+                "go together: set one of them to 0."
+            )
         self.options  # noqa: B018  (parses, so that a malformed string fails here)
 
-    def _check_accumulate(self) -> None:
+    def _check_grad_accum_steps(self) -> None:
         if self.batch_size != AUTO:
-            good = self.batch_size % self.accumulate == 0
-            self._check("accumulate", good, f"a divisor of {self.batch_size}")
-        elif self.accumulate > 1:
+            valid = self.batch_size % self.grad_accum_steps == 0
+            self._check("grad_accum_steps", valid, f"a divisor of {self.batch_size}")
+        elif self.grad_accum_steps > 1:
             raise ConfigError(
-                f"--accumulate {self.accumulate} and --batch-size auto do not go together: auto is "
-                "what fits at once; give a number, or leave --accumulate out."
+                f"--grad-accum-steps {self.grad_accum_steps} and --batch-size auto do not go "
+                "together: auto is what fits at once; give a number, or leave one of them out."
             )
 
-    def _check(self, name: str, good: bool, allowed: str) -> None:
-        if not good:
+    def _check(self, name: str, valid: bool, allowed: str) -> None:
+        if not valid:
             value = getattr(self, name)
             raise ConfigError(f"--{name.replace('_', '-')} {value} does not work: give {allowed}.")
 
@@ -172,10 +186,7 @@ class Config:
 
     def to_toml(self) -> str:
         """The config as flat TOML; fields that are None are left out."""
-        lines = [
-            f"{name} = {_toml(value)}" for name, value in asdict(self).items() if value is not None
-        ]
-        return "\n".join(lines) + "\n"
+        return tomli_w.dumps({name: v for name, v in asdict(self).items() if v is not None})
 
 
 # The reason beside each: why later practice departs from the paper.
@@ -184,19 +195,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "modern": {
         "optimizer": "adamw",  # weight decay apart from the adaptive step (Loshchilov, Hutter)
         "weight_decay": 0.05,  # not on norms and biases, whose scale is not capacity
-        "schedule": "cosine",  # no patience to tune; ends at 0, where averages settle
+        "lr_scheduler": "cosine",  # no patience to tune; ends at 0, where averages settle
         "warmup_epochs": 3.0,  # Adam's second moments are noise in the first steps
         "label_smoothing": 0.1,  # keeps logits from running away on clean labels
         "dropout": 0.2,  # a little, before the classifier: 9,500 clips for 33 M parameters
         "zero_init": True,  # every block starts as the identity, deep nets start shallow
-        "ema": 0.99,  # evaluates the average of the last hundred steps: smoother, often better
-        "clip_norm": 5.0,  # one bad batch does not undo an epoch
-        "jitter": True,  # temporal phase, where the shards hold more frames than are used
-        "flip": 0.5,  # actions look the same in a mirror; switch off where left and right matter
+        "ema_decay": 0.99,  # evaluates the average of the last hundred steps: often better
+        "clip_grad": 5.0,  # one bad batch does not undo an epoch
+        "temporal_jitter": True,  # random phase, where the shards hold more frames than are used
+        "hflip": 0.5,  # actions look the same in a mirror; switch off where left and right matter
         "brightness": 0.2,  # a little light and colour, alike for all frames of a clip
         "contrast": 0.2,
         "saturation": 0.2,
-        "mix": "mixup",  # clips between clips: the strongest regulariser of the modern recipes
+        "mixup_alpha": 0.2,  # clips between clips: the strongest regulariser of the modern recipes
         "crop_scale": 0.25,  # of the area: 0.08 often cuts the action out of the frame
         "class_weights": "none",  # the classes differ by 1.67 at most
         "patience": 1000,  # cosine runs to its end
@@ -206,10 +217,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def make(settings: Mapping[str, Any], file: Path | None = None) -> Config:
     """Defaults, then the preset's, then the TOML `file`'s, then `settings` (those not None)."""
-    written = _read_toml(file) if file else {}
-    given = {name: value for name, value in settings.items() if value is not None}
-    preset = given.get("preset", written.get("preset", "paper"))
-    return from_mapping({**PRESETS.get(preset, {}), **written, **given})
+    merged = upgrade(_read_toml(file)) if file else {}
+    merged.update((name, value) for name, value in settings.items() if value is not None)
+    return from_mapping({**PRESETS.get(merged.get("preset", "paper"), {}), **merged})
 
 
 def from_mapping(values: Mapping[str, Any]) -> Config:
@@ -231,15 +241,31 @@ def from_mapping(values: Mapping[str, Any]) -> Config:
 def _check_type(name: str, value: Any) -> None:
     """Of a TOML file: a string where a number belongs, and the like. None is for "not given"."""
     hint = get_type_hints(Config)[name]
-    wanted = get_args(hint) or (hint,)
-    fits = type(value) in wanted or (type(value) is int and float in wanted)
-    if value is not None and not fits:
-        raise ConfigError(f"{name} = {value!r} has the wrong type: give a {wanted[0].__name__}.")
+    types = get_args(hint) or (hint,)
+    valid = type(value) in types or (type(value) is int and float in types)
+    if value is not None and not valid:
+        raise ConfigError(f"{name} = {value!r} has the wrong type: give a {types[0].__name__}.")
 
 
-def from_toml(path: Path) -> Config:
-    """Read `config.toml` of a run."""
-    return from_mapping(_read_toml(path))
+_RENAMED = {  # since checkpoint schema 1
+    "schedule": "lr_scheduler", "ema": "ema_decay", "clip_norm": "clip_grad",
+    "accumulate": "grad_accum_steps", "flip": "hflip", "degrees": "rotation",
+    "jitter": "temporal_jitter", "max_bad": "max_corrupt", "shuffle_window": "shuffle_block_size",
+}  # fmt: skip
+
+
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an old run (checkpoint schema 1) under their names and values of today."""
+    upgraded = {_RENAMED.get(name, name): value for name, value in values.items()}
+    mix, alpha = upgraded.pop("mix", "none"), upgraded.pop("mix_alpha", 0.2)
+    if mix != "none":
+        upgraded[f"{mix}_alpha"] = alpha
+    if "memory" in upgraded:
+        memory = upgraded.pop("memory")
+        upgraded["recompute"] = None if memory is None else memory == "lean"
+    if isinstance(upgraded.get("compile"), str):
+        upgraded["compile"] = upgraded["compile"] == "on"
+    return upgraded
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -247,15 +273,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a readable config ({error}).") from error
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
 
 
 def _parse_options(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop of all four models: `evaluate`, `train_epoch`, `fit`. One step is in `step.py`.
+"""The training loop of all four models: `fit`, `train_epoch`, `evaluate`. A step is in `step.py`.
 
 No step waits for the device: losses and hits are summed there and read once an epoch.
 """
@@ -16,126 +16,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import Config, ConfigError
-from .input.device_loader import DeviceBatch
-from .optim.metric_sums import MetricSums
-from .runtime import (
-    checkpoint,
-    compiling,
-    distributed,
-    memory,
-    progress,
-    run_dir,
-    signals,
-    step_timer,
-)
-from .runtime.distributed import DistributedContext
+from .input import DeviceBatch
+from .optim import MetricSums
+from .plots import Curves, plot_model_curves
+from .runtime import checkpoint, memory, progress, run_dir
+from .runtime.distributed import DistributedContext, init_distributed
+from .runtime.signals import Interrupted, SignalWatch, watch_signals
+from .runtime.step_timer import bottleneck, time_shares
+from .runtime.tensorboard import TensorBoardWriter
 from .setup import prepare
 from .state import Log, TrainProgress, TrainState
 from .step import forward, train_step, update_metrics
-
-
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[DeviceBatch],
-    on: torch.device,
-    precision: torch.dtype,
-    ranks: DistributedContext | None = None,
-) -> dict[str, float]:
-    """Unweighted mean over the valid clips of all ranks: {"loss", "acc", "count"}."""
-    model.eval()
-    sums = MetricSums(on)
-    with torch.inference_mode():
-        for batch in batches:
-            logits = forward(model, batch.clips, precision)
-            losses = F.cross_entropy(logits, batch.labels, reduction="none")
-            update_metrics(sums, logits, losses, batch)
-    return (ranks or DistributedContext()).total(sums).compute()
-
-
-def train_epoch(trainer: TrainState, watch: signals.Watch) -> dict[str, Any]:
-    """Train the rest of the epoch at `trainer.position` and evaluate on val; -> its line.
-
-    Raises signals.Interrupted when a signal came, after saving last.pt.
-    """
-    position, accumulate = trainer.position, trainer.config.accumulate
-    trainer.model.train()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    start = saved = time.perf_counter()
-    bad = torch.full((), -1, device=trainer.device)
-    batches = progress.track(
-        trainer.train.epoch(position.epoch, position.step),
-        total=trainer.train.steps - position.step,
-        what=f"epoch {position.epoch}",
-        note=lambda: f"{trainer.waiting():.1%} waiting for data",
-    )
-    first, on_device = position.step, trainer.device.type != "cpu"
-    for batch in batches:
-        last = (batch.step + 1) % accumulate == 0 or batch.step + 1 == trainer.train.steps
-        loss = train_step(trainer, batch, last)
-        bad = torch.where((bad < 0) & ~loss.isfinite(), batch.step, bad)
-        trainer.clock.add(batch.waited, batch.marks, first=batch.step == first, device=on_device)
-        start = _tick(position, start)
-        if last:
-            position.step = batch.step + 1
-            if _save_if_due(trainer, watch, start - saved, bad):
-                saved = start
-    trained = trainer.ranks.total(trainer.sums).compute()  # the device has done all by now
-    start = _tick(position, start)
-    trainer.settle_clock()
-    train_seconds = position.epoch_seconds
-    checked = evaluate(
-        trainer.evaluated, trainer.val.epoch(), trainer.device, trainer.precision, trainer.ranks
-    )
-    _tick(position, start)
-    line: dict[str, Any] = {
-        "epoch": position.epoch,
-        "train_loss": trained["loss"],
-        "train_acc": trained["acc"],
-        "val_loss": checked["loss"],
-        "val_acc": checked["acc"],
-        "lr": trainer.rate.value,
-        "clips_per_s": trained["count"] / train_seconds,
-        **step_timer.shares(position.waited, position.transferred, train_seconds),
-        "peak_bytes": run_dir.peak_bytes(trainer.device),
-        "seconds": position.epoch_seconds,
-    }
-    if bad.item() >= 0:
-        rows = trainer.train.loader.plan.rows(position.epoch, int(bad.item()))
-        line["bad_step"] = int(bad.item())
-        line["bad_keys"] = trainer.manifest.keys(rows.ids)
-    return line
-
-
-def _save_if_due(
-    trainer: TrainState, watch: signals.Watch, since: float, bad: torch.Tensor
-) -> bool:
-    """Save last.pt where a signal came or `save_every_minutes` are over; -> whether it was due.
-
-    Several ranks look only every tenth step, since agreeing waits for the device.
-    """
-    ranks, due = trainer.ranks, trainer.config.save_every_minutes * 60
-    if ranks.count > 1 and trainer.position.step % 10:
-        return False
-    wish = watch.number or int(bool(due) and since > due)
-    wish = ranks.any(wish, trainer.device)
-    if not wish:
-        return False
-    if ranks.any(int(bad.item()), trainer.device) < 0:  # never nan over a good checkpoint
-        trainer.settle_clock()
-        state = trainer.state()
-        if ranks.speaks:
-            checkpoint.save_last(state, trainer.folder)
-    if wish > 1:  # a signal's number; 1 (SIGHUP's) is not among those watched
-        raise signals.Interrupted(wish)
-    return True
-
-
-def _tick(position: TrainProgress, since: float) -> float:
-    """Add the time since `since` to the run's and the epoch's; -> now."""
-    now = time.perf_counter()
-    position.seconds += now - since
-    position.epoch_seconds += now - since
-    return now
 
 
 def fit(
@@ -145,70 +36,233 @@ def fit(
 
     resume: the state of `last.pt` to go on from; without, the folder is new. Raises the
     one-sentence errors of config, shards, splits and models before anything is written, and
-    signals.Interrupted after saving.
+    `Interrupted` after saving.
     """
-    with distributed.join(config.device, config.rank_timeout) as ranks:
-        trainer = prepare(config, folder, log if ranks.speaks else run_dir.silent, ranks)
+    with init_distributed(config.device, config.rank_timeout) as ctx:
+        state = prepare(config, folder, log if ctx.is_main_process else run_dir.no_log, ctx)
         try:
             if resume is not None:
-                trainer.restore(resume)
-                place = trainer.position
-                trainer.log(f"going on from epoch {place.epoch}, step {place.step}")
-            trainer.log(memory.foretell(trainer))
-            compiling.settle(trainer)
-            if ranks.speaks:
-                run_dir.start(trainer, resumed=resume is not None)
-            with signals.watch() as watch:
-                return _train(trainer, watch)
+                state.load_state_dict(resume)
+                state.log(f"going on from epoch {state.progress.epoch}, step {state.progress.step}")
+            if ctx.is_main_process:
+                start_folder(state, resumed=resume is not None)
+            with watch_signals() as watch:
+                return train(state, watch)
         except (RuntimeError, MemoryError) as error:
-            if not memory.is_full(error):
+            message = explain(state, error)
+            if message is None:
                 raise
-            raise ConfigError(memory.too_large(trainer)) from error
+            raise ConfigError(message) from error
         finally:
-            trainer.close()
+            state.close()
 
 
-def _train(trainer: TrainState, watch: signals.Watch) -> dict[str, Any]:
+def train(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     """Epoch after epoch until a reason to stop; -> the summary."""
-    reason = _over(trainer)
+    finite, reason = True, stop_reason(state)
     while reason is None:
-        line = train_epoch(trainer, watch)
-        trainer.log(progress.describe(line))
-        if not (math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])):
-            return run_dir.finish(trainer, progress.diverged(line), finite=False)
-        _close_epoch(trainer, line)
-        reason = trainer.ranks.from_first(_over(trainer))
-    return run_dir.finish(trainer, reason, finite=True)
+        line = train_epoch(state, watch)
+        state.log(describe(line))
+        finite = math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])
+        if not finite:
+            reason = diverged_reason(line)
+            break
+        finish_epoch(state, line)
+        reason = state.ctx.broadcast(stop_reason(state))
+    summary = state.summary(reason, finite=finite)
+    if state.ctx.is_main_process:
+        with run_dir.writing(state.folder):
+            run_dir.write_json(state.folder / "summary.json", summary)
+    return summary
 
 
-def _close_epoch(trainer: TrainState, line: dict[str, Any]) -> None:
-    """Apply the rules of schedule, patience and best to the epoch's line, and save."""
-    trainer.history.append(line)
-    trainer.rate.after_epoch(line["val_loss"])
-    trainer.stop.update(line[trainer.config.monitor])
-    improved = trainer.best.update(line["epoch"], line["val_acc"], line["val_loss"])
-    trainer.position = TrainProgress(epoch=line["epoch"] + 1, seconds=trainer.position.seconds)
-    trainer.sums.reset()
-    state = trainer.state()
-    if trainer.ranks.speaks:
+def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
+    """Train the rest of the epoch at `state.progress` and evaluate on val; -> its line.
+
+    Raises Interrupted when a signal came, after saving last.pt.
+    """
+    epoch, first_step = state.progress.epoch, state.progress.step
+    loader, accum = state.train_loader, state.config.grad_accum_steps
+    state.model.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    now = last_save = time.perf_counter()
+    bad_step = torch.full((), -1, device=state.device)  # the first whose loss is not finite
+    batches = progress.track(
+        loader.epoch(epoch, first_step),
+        total=loader.num_batches - first_step,
+        description=f"epoch {epoch}",
+        postfix=lambda: f"{state.data_wait():.1%} waiting for data",
+    )
+    for batch in batches:
+        update = (batch.step + 1) % accum == 0 or batch.step + 1 == loader.num_batches
+        loss = train_step(state, batch, update)
+        bad_step = torch.where((bad_step < 0) & ~loss.isfinite(), batch.step, bad_step)
+        state.step_timer.add(
+            batch.data_time, batch.copy_events,
+            first=batch.step == first_step, on_device=state.device.type != "cpu",
+        )  # fmt: skip
+        now = add_time(state.progress, now)
+        if update:
+            state.progress.step = batch.step + 1
+            if save_if_due(state, watch, now - last_save, bad_step):
+                last_save = now
+    # Reading the sums waits for the device: the epoch's training ends here.
+    train_metrics = state.ctx.all_reduce_metrics(state.train_metrics).compute()
+    now = add_time(state.progress, now)
+    state.flush_step_timer()
+    train_seconds = state.progress.epoch_seconds
+    val_metrics = evaluate(
+        state.eval_model, state.val_loader.epoch(), state.device, state.precision, state.ctx
+    )
+    add_time(state.progress, now)
+    line: dict[str, Any] = {
+        "epoch": epoch,
+        "train_loss": train_metrics["loss"],
+        "train_acc": train_metrics["acc"],
+        "val_loss": val_metrics["loss"],
+        "val_acc": val_metrics["acc"],
+        "lr": state.lr_scheduler.lr,
+        "clips_per_s": train_metrics["count"] / train_seconds,
+        **time_shares(state.progress.data_time, state.progress.transfer_time, train_seconds),
+        "peak_bytes": memory.peak_bytes(state.device),
+        "seconds": state.progress.epoch_seconds,
+    }
+    if bad_step.item() >= 0:
+        line["bad_step"] = int(bad_step.item())
+        indices = loader.loader.plan.rows(epoch, line["bad_step"]).ids
+        line["bad_keys"] = state.manifest.keys(indices)
+    return line
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[DeviceBatch],
+    device: torch.device,
+    precision: torch.dtype,
+    ctx: DistributedContext | None = None,
+) -> dict[str, float]:
+    """Unweighted mean over the valid clips of all ranks: {"loss", "acc", "count"}."""
+    model.eval()
+    metrics = MetricSums(device)
+    with torch.inference_mode():
+        for batch in batches:
+            logits = forward(model, batch.clips, precision)
+            losses = F.cross_entropy(logits, batch.labels, reduction="none")
+            update_metrics(metrics, logits, losses, batch)
+    return (ctx or DistributedContext()).all_reduce_metrics(metrics).compute()
+
+
+def save_if_due(
+    state: TrainState, watch: SignalWatch, since_save: float, bad_step: torch.Tensor
+) -> bool:
+    """Save last.pt where a signal came or `save_every_minutes` are over; -> whether it was due.
+
+    Several ranks look only every tenth step, since agreeing waits for the device.
+    """
+    ctx, interval = state.ctx, state.config.save_every_minutes * 60
+    if ctx.world_size > 1 and state.progress.step % 10:
+        return False
+    due = watch.number or int(bool(interval) and since_save > interval)
+    due = ctx.all_reduce_max(due, state.device)
+    if not due:
+        return False
+    if ctx.all_reduce_max(int(bad_step.item()), state.device) < 0:  # never nan over a good one
+        state.flush_step_timer()
+        checkpoint_state = state.state_dict()
+        if ctx.is_main_process:
+            checkpoint.save_last(checkpoint_state, state.folder)
+    if due > 1:  # a signal's number; 1 (SIGHUP's) is not among those watched
+        raise Interrupted(due)
+    return True
+
+
+def add_time(run_progress: TrainProgress, since: float) -> float:
+    """Add the time since `since` to the run's and the epoch's; -> now."""
+    now = time.perf_counter()
+    run_progress.add_seconds(now - since)
+    return now
+
+
+def finish_epoch(state: TrainState, line: dict[str, Any]) -> None:
+    """Apply the rules of learning rate, patience and best to the epoch's line, and save."""
+    state.history.append(line)
+    state.lr_scheduler.step_epoch(line["val_loss"])
+    state.early_stopping.update(line[state.config.monitor])
+    improved = state.best.update(line["epoch"], line["val_acc"], line["val_loss"])
+    state.progress = TrainProgress(epoch=line["epoch"] + 1, seconds=state.progress.seconds)
+    state.train_metrics.reset()
+    checkpoint_state = state.state_dict()
+    if state.ctx.is_main_process:
         if improved:
-            checkpoint.save(state, trainer.folder / "best.pt")
-        checkpoint.save_last(state, trainer.folder)
-        run_dir.record(trainer)
-        if trainer.events is not None:
-            trainer.events.add(line)
+            checkpoint.save(checkpoint_state, state.folder / "best.pt")
+        checkpoint.save_last(checkpoint_state, state.folder)
+        write_history(state)
+        if state.tb_writer is not None:
+            state.tb_writer.add(line)
 
 
-def _over(trainer: TrainState) -> str | None:
+def start_folder(state: TrainState, *, resumed: bool) -> None:
+    """Make the run folder. What a resumed run has of metrics, curves and events is written anew:
+    it may have been killed after its checkpoint and before them."""
+    run_dir.start(state.folder, state.config, state.device, state.precision, resumed=resumed)
+    if state.config.tensorboard:
+        with run_dir.writing(state.folder):
+            state.tb_writer = TensorBoardWriter(state.folder, state.history)
+    if state.history:
+        write_history(state)
+
+
+def write_history(state: TrainState) -> None:
+    """metrics.jsonl and the curves, from the run's history."""
+    name = state.config.model
+    curves = Curves.from_metrics(name, name, state.history, state.best.epoch)
+    with run_dir.writing(state.folder):
+        run_dir.write_metrics(state.folder, state.history)
+        for quantity in ("loss", "acc"):
+            plot_model_curves(state.folder / f"{quantity}.png", [curves], quantity)
+
+
+def stop_reason(state: TrainState) -> str | None:
     """Why training is over before the next epoch, or None."""
-    config = trainer.config
-    if trainer.stop.waited >= config.patience:
+    config = state.config
+    if state.early_stopping.num_bad_epochs >= config.patience:
         return (
             f"patience: {config.monitor} has not improved by {config.epsilon_increment:g} % "
             f"for {config.patience} epochs"
         )
-    if trainer.position.epoch > config.epochs:
+    if state.progress.epoch > config.epochs:
         return f"all {config.epochs} epochs are done"
-    if config.max_minutes and trainer.position.seconds > config.max_minutes * 60:
+    if config.max_minutes and state.progress.seconds > config.max_minutes * 60:
         return f"time budget: {config.max_minutes:g} minutes are over"
     return None
+
+
+def diverged_reason(line: dict[str, Any]) -> str:
+    """Why a run whose epoch has a loss that is not finite stops."""
+    where = f"the loss of epoch {line['epoch']} is not finite"
+    if "bad_step" in line:
+        where += f" from step {line['bad_step']} on (keys {', '.join(line['bad_keys'][:4])}, ...)"
+    return f"{where}: try a lower --lr or --precision fp32; checkpoints are of the epochs before"
+
+
+def explain(state: TrainState, error: BaseException) -> str | None:
+    """The sentence for a full memory or a compiler that fails; None for any other error."""
+    config = state.config
+    if memory.is_out_of_memory(error):
+        batch_size = config.batch_size // config.grad_accum_steps // state.ctx.world_size
+        return memory.out_of_memory_message(
+            config, batch_size, state.device, state.precision, state.folder
+        )
+    if config.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        reason = str(error).strip().split("\n", 1)[0][:160]
+        return f"--compile fails here ({type(error).__name__}: {reason}): leave it out."
+    return None
+
+
+def describe(line: dict[str, Any]) -> str:
+    """A line of metrics.jsonl, for the terminal and log.txt."""
+    return (
+        f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
+        f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}  lr {line['lr']:.1e}"
+        f"  {line['clips_per_s']:.1f} clips/s  {bottleneck(line)}"
+    )

@@ -1,17 +1,20 @@
-"""Everything a run needs before its first step: shards, split, model, optimizer, feeds.
+"""Everything a run needs before its first step: shards, split, model, optimizer, loaders.
 
-Nothing is written here, so that whatever is wrong is said before a run folder exists.
+Nothing is written here, so that whatever is wrong is reported before a run folder exists.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 import numpy as np
+import torch
+from torch import nn
 
+from .. import models
 from ..shards import splits
 from ..shards.format import shard_set
 from ..shards.format.shard_set import Manifest
@@ -19,234 +22,278 @@ from ..shards.loading.batch_sampler import BatchSampler
 from ..shards.transforms.affine import Augmentation
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import AUTO, Config, ConfigError
-from .input import gpu_cache
-from .input.device_loader import DeviceLoader
-from .optim.ema import ModelEma
-from .optim.metric_sums import MetricSums
-from .optim.schedule import EarlyStopping, LrScheduler
-from .runtime import device, distributed, memory, tensorboard
-from .state import Log, TrainState, model_options
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from .input import DeviceLoader, gpu_cache
+from .optim import EarlyStopping, LrScheduler, MetricSums, ModelEma
+from .runtime import memory, tensorboard
+from .runtime.device import place_model, select_device, select_precision
+from .runtime.distributed import DistributedContext
+from .state import Log, TrainState
+from .step import dummy_step, random_clips
 
 
 def prepare(
-    config: Config, folder: Path, log: Log, ranks: distributed.DistributedContext | None = None
+    config: Config, folder: Path, log: Log, ctx: DistributedContext | None = None
 ) -> TrainState:
-    """Open the shards, split them, build model, optimizer and feeds. Writes nothing."""
-    config = config.resolve()
+    """Open the shards, split them, build model, optimizer and loaders. Writes nothing."""
+    config, ctx = config.resolve(), ctx or DistributedContext()
     if config.tensorboard:
-        tensorboard.check()
-    ranks = ranks or distributed.DistributedContext()
-    on = device.choose(config.device, ranks.local if ranks.count > 1 else None)
-    precision = device.precision(config.precision, on)
-    clips = shard_set.load(config.shards)
-    split = _split(config, clips)
-    _settle_random(config)
-    model = _build(config, len(clips.classes))
-    wanted = _preprocessing(config, model.transform)
-    if config.sync_bn:
-        model = _with_sync_bn(model)
-    model = device.place(model, on, precision)
-    task = memory.Task(config, model, wanted, clips.clip_shape, on, precision)
-    if config.batch_size == AUTO:
-        config, said = memory.settle_batch(task, len(split.train), ranks)
-        log(said)
+        tensorboard.check_installed()
+    device = select_device(config.device, ctx.local_rank if ctx.world_size > 1 else None)
+    precision = select_precision(config.precision, device)
+    manifest = shard_set.load(config.shards)
+    split = make_split(config, manifest)
+    # Weights have a seed of their own, order, augmentation and dropout one for each step.
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
+    options = model_options(config)
+    model = place_model(build_model(config, options, len(manifest.classes)), device, precision)
+    transform = make_transform(config, cast(ClipTransform, model.transform))
+    cache_bytes = 0
     if config.cache == "gpu":
-        _check_cache(task, config, split, ranks)
-    optimizer = _optimizer(config, model)
-    share = config.batch_size // config.accumulate
-    train = _train_feed(config, clips, split, wanted, on, ranks)
-    trainer = TrainState(
+        cache_bytes = (len(split.train) + len(split.val)) * math.prod(manifest.clip_shape)
+        gpu_cache.check_fits(device, cache_bytes, memory.free_bytes(device))
+    if config.batch_size == AUTO:
+        trial = make_trial(config, model, transform, device, precision, cache_bytes)
+        config = replace(config, batch_size=trial.find(len(split.train), ctx))
+        log(f"--batch-size auto: {config.batch_size}")
+    if config.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    optimizer = make_optimizer(config, model)
+    train_loader = make_train_loader(config, manifest, split, transform, device, ctx)
+    val_sampler = BatchSampler(
+        split.val, loader_batch_size(config), rank=ctx.rank, ranks=ctx.world_size
+    )
+    val_cache = "gpu" if config.cache == "gpu" else "none"
+    state = TrainState(
         config=config,
         folder=folder,
-        manifest=clips,
+        manifest=manifest,
         split=split,
         model=model,
-        parallel=ranks.wrap(model, on),
-        ranks=ranks,
-        preprocessing=wanted,
+        model_options={**known_options(config), **options},
+        ddp_model=compile_model(ctx.wrap_model(model, device), config),
+        ctx=ctx,
+        transform=transform,
         optimizer=optimizer,
-        rate=LrScheduler(config, optimizer, -(-train.steps // config.accumulate)),
-        stop=EarlyStopping(config.patience, config.epsilon_increment, config.monitor == "val_loss"),
-        class_weight=_class_weight(config, clips, split, on),
-        average=ModelEma(model, config.ema) if config.ema else None,
-        train=train,
-        val=DeviceLoader(
-            clips,
-            BatchSampler(split.val, share, rank=ranks.rank, ranks=ranks.count),
-            wanted,
-            on,
-            workers=config.workers,
-            cache="gpu" if config.cache == "gpu" else "none",
+        lr_scheduler=LrScheduler(
+            config, optimizer, -(-train_loader.num_batches // config.grad_accum_steps)
         ),
-        device=on,
+        early_stopping=EarlyStopping(
+            config.patience, config.epsilon_increment, config.monitor == "val_loss"
+        ),
+        class_weights=class_weights(config, manifest, split, device),
+        ema=ModelEma(model, config.ema_decay) if config.ema_decay else None,
+        train_loader=train_loader,
+        val_loader=DeviceLoader(
+            manifest, val_sampler, transform, device, workers=config.workers, cache=val_cache
+        ),
+        device=device,
         precision=precision,
         log=log,
-        sums=MetricSums(on),
+        train_metrics=MetricSums(device),
     )
-    log(_introduce(trainer))
-    return trainer
+    log(describe(state))
+    return state
 
 
-def _split(config: Config, clips: Manifest) -> splits.Split:
-    """The split, with clips on every side."""
-    split = splits.make(clips, config.split, config.split_seed)
-    for side in ("val", "test"):
-        if len(split.side(side)) == 0:
+def make_split(config: Config, manifest: Manifest) -> splits.Split:
+    """The split, with clips in each subset."""
+    split = splits.make(manifest, config.split, config.split_seed)
+    for subset in ("val", "test"):
+        if len(split.side(subset)) == 0:
             raise ConfigError(
-                f"split {config.split!r} leaves no {side} clip of {config.shards}: "
+                f"split {config.split!r} leaves no {subset} clip of {config.shards}: "
                 "build a set with more groups, or use '--split paper'."
             )
     return split
 
 
-def _check_cache(
-    task: memory.Task, config: Config, split: splits.Split, ranks: distributed.DistributedContext
-) -> None:
-    """Refuse --cache gpu where the clips do not fit beside a training step."""
-    needed = (len(split.train) + len(split.val)) * math.prod(task.stored)
-    if task.device.type != "cuda":
-        gpu_cache.check(task.device, needed, None)
-    step = task.needs(config.batch_size // config.accumulate // ranks.count)
-    room = memory.free(task.device)
-    gpu_cache.check(task.device, needed, None if room is None else room - step)
+def known_options(config: Config) -> dict[str, Any]:
+    """Every option of the model and its default, for the checkpoint: a later version may have
+    other defaults."""
+    known = models.options_of(config.model)
+    known.pop("weights", None)
+    return known
 
 
-def _with_sync_bn(model: nn.Module) -> nn.Module:
-    from torch.nn import SyncBatchNorm
-
-    return SyncBatchNorm.convert_sync_batchnorm(model)
-
-
-def _train_feed(
-    config: Config,
-    clips: Manifest,
-    split: splits.Split,
-    wanted: ClipTransform,
-    on: torch.device,
-    ranks: distributed.DistributedContext,
-) -> DeviceLoader:
-    """The train side, shuffled and augmented."""
-    share, window = config.batch_size // config.accumulate, config.shuffle_window
-    ids = np.sort(split.train) if window else split.train  # a window wants neighbours on the disk
-    return DeviceLoader(
-        clips,
-        BatchSampler(ids, share, config.seed, True, ranks.rank, ranks.count, window),
-        wanted,
-        on,
-        rule=_rule(config),
-        jitter=config.jitter,
-        workers=config.workers,
-        max_bad=config.max_bad,
-        cache=config.cache,
-    )
+def model_options(config: Config) -> dict[str, Any]:
+    """--model-options, then --dropout and --zero-init where the model has them, --freeze and
+    --recompute, which are an error where it has not."""
+    options, known = config.options, known_options(config)
+    for name, owner in (("freeze", "r3d"), ("recompute", "convlstm")):
+        value = getattr(config, name)
+        if value is None:
+            continue
+        if config.model != owner:
+            text = name if value is True else f"no-{name}" if value is False else f"{name} {value}"
+            raise ConfigError(f"--{text}: {config.model} has no such option; use it with {owner}.")
+        if name in known:
+            options[name] = value
+        else:
+            options["memory"] = "lean" if value else "fast"
+    if config.dropout:
+        options.setdefault("dropout", config.dropout)
+    if config.zero_init and "zero_init_residual" in known:
+        options.setdefault("zero_init_residual", True)
+    return options
 
 
-def _settle_random(config: Config) -> None:
-    """Choose torch's algorithms. Weights have a seed of their own, dropout one for each step."""
-    import torch
-
-    torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
-
-
-def _build(config: Config, classes: int) -> nn.Module:
+def build_model(config: Config, options: dict[str, Any], num_classes: int) -> nn.Module:
     """The model; `--weights` goes to it as an option. A wrong option is a ConfigError."""
-    from .. import models
-
-    options = model_options(config)
     if "weights" in models.options_of(config.model):
-        options["weights"] = config.weights
+        options = {**options, "weights": config.weights}
     elif config.weights != "none":
         raise ConfigError(
             f"--weights {config.weights!r}: there are no pretrained weights for {config.model}; "
             "use '--weights none' or another model."
         )
     try:
-        return models.build(config.model, classes, seed=config.seed, **options)
+        return models.build(config.model, num_classes, seed=config.seed, **options)
     except models.WeightsError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
 
 
-def _preprocessing(config: Config, transform: ClipTransform) -> ClipTransform:
-    """The model's own input, at another size where `--size` asks for it (resize in proportion)."""
-    transform = dataclasses.replace(transform, frames=config.frames)
+def make_transform(config: Config, transform: ClipTransform) -> ClipTransform:
+    """The model's own, at another size where `--size` asks for it (resize in proportion)."""
+    transform = replace(transform, frames=config.frames)
     if config.size is None:
         return transform
-    (height, width), (crop_height, crop_width) = transform.resize_size, transform.crop_size
-    return dataclasses.replace(
-        transform,
-        crop_size=(config.size, config.size),
-        resize_size=(
-            round(height * config.size / crop_height), round(width * config.size / crop_width)
-        ),
-    )  # fmt: skip
+    height, width = (
+        round(resize * config.size / crop)
+        for resize, crop in zip(transform.resize_size, transform.crop_size, strict=True)
+    )
+    size = (config.size, config.size)
+    return replace(transform, crop_size=size, resize_size=(height, width))
 
 
-def _rule(config: Config) -> Augmentation | None:
+def make_trial(
+    config: Config,
+    model: nn.Module,
+    transform: ClipTransform,
+    device: torch.device,
+    precision: torch.dtype,
+    cache_bytes: int,
+) -> memory.BatchTrial:
+    """Training steps on noise, for --batch-size auto."""
+
+    def step(clips: int) -> None:
+        batch = random_clips(clips, transform.frames, transform.crop_size, device)
+        dummy_step(model, batch, precision)
+
+    weight_bytes = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    copies = (1 if config.optimizer == "sgd" else 2) + bool(config.ema_decay)
+    clip_bytes = 3 * 4 * transform.frames * math.prod(transform.crop_size)
+    # On the CPU the loader's ring holds up to 8 batches; on CUDA two are on their way.
+    clip_bytes *= 8 if device.type == "cpu" else 5
+    return memory.BatchTrial(
+        step, device, weight_bytes, copies * weight_bytes + cache_bytes, clip_bytes
+    )
+
+
+def make_augmentation(config: Config) -> Augmentation | None:
     if not config.augment:
         return None
     return Augmentation(
         scale=(config.crop_scale, 1.0),
-        rotation=config.degrees,
-        hflip=config.flip,
+        rotation=config.rotation,
+        hflip=config.hflip,
         per_frame=config.per_frame,
         color=(config.brightness, config.contrast, config.saturation),
     )
 
 
-def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    import torch
+def loader_batch_size(config: Config) -> int:
+    """Clips of one forward pass over all ranks."""
+    return config.batch_size // config.grad_accum_steps
 
-    trained = [p for p in model.parameters() if p.requires_grad]
+
+def make_train_loader(
+    config: Config,
+    manifest: Manifest,
+    split: splits.Split,
+    transform: ClipTransform,
+    device: torch.device,
+    ctx: DistributedContext,
+) -> DeviceLoader:
+    """The train subset, shuffled and augmented."""
+    block_size = config.shuffle_block_size
+    indices = np.sort(split.train) if block_size else split.train  # blocks are neighbours on disk
+    return DeviceLoader(
+        manifest,
+        BatchSampler(
+            indices, loader_batch_size(config), config.seed, True, ctx.rank, ctx.world_size,
+            block_size,
+        ),
+        transform,
+        device,
+        augmentation=make_augmentation(config),
+        temporal_jitter=config.temporal_jitter,
+        workers=config.workers,
+        max_corrupt=config.max_corrupt,
+        cache=config.cache,
+    )  # fmt: skip
+
+
+def compile_model(model: nn.Module, config: Config) -> nn.Module:
+    """With --compile, `model` (or DDP's wrapper of it) compiled; it has the same weights.
+
+    Only the training step uses it: evaluation, checkpoints and EMA use the model itself.
+    """
+    if not config.compile:
+        return model
+    # Random numbers as without it, so that dropout draws the same.
+    compiled: Any = torch.compile(model, options={"fallback_random": True})
+    return compiled
+
+
+def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},  # norms, biases
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},  # norms, biases
     ]
     groups = [group for group in groups if group["params"]]
     assert config.lr is not None  # resolved
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, fused=True)
+    optimizer = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return optimizer(groups, lr=config.lr, fused=True)
 
 
-def _class_weight(
-    config: Config, clips: Manifest, split: splits.Split, on: torch.device
+def class_weights(
+    config: Config, manifest: Manifest, split: splits.Split, device: torch.device
 ) -> torch.Tensor | None:
-    """n / (K * n_k) over the train side, float32 [K]: rare classes weigh more (section 3.4).
+    """n / (K * n_k) over the train subset, float32 [K]: rare classes weigh more (section 3.4).
 
     A class without a train clip gets 0; it never occurs in the loss.
     """
-    import torch
-
     if config.class_weights == "none":
         return None
-    counts = np.bincount(clips.index["label"][split.train], minlength=len(clips.classes))
+    counts = np.bincount(manifest.index["label"][split.train], minlength=len(manifest.classes))
     weights = np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0.0)
-    return torch.tensor(weights, dtype=torch.float32, device=on)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
-def _introduce(trainer: TrainState) -> str:
-    split, config = trainer.split, trainer.config
+def describe(state: TrainState) -> str:
+    """The first lines of a run's log."""
+    split, config = state.split, state.config
     leak = "no groups known" if split.leak is None else f"{split.leak:.1%} of test leaks from train"
-    weights = getattr(trainer.model, "weights_info", None)
+    weights = getattr(state.model, "weights_info", None)
+    height, width = state.transform.crop_size
     lines = [
-        f"{config.model}: {sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
-        f"{trainer.preprocessing.frames} frames of {trainer.preprocessing.crop_size[0]}x"
-        f"{trainer.preprocessing.crop_size[1]}, {trainer.device}, "
-        f"{str(trainer.precision).removeprefix('torch.')}",
+        f"{config.model}: {sum(p.numel() for p in state.model.parameters()):,} parameters, "
+        f"{state.transform.frames} frames of {height}x{width}, {state.device}, "
+        f"{str(state.precision).removeprefix('torch.')}",
         f"split {split.name} ({split.digest}): {len(split.train)} train, {len(split.val)} val, "
         f"{len(split.test)} test clips, {leak}",
     ]
     if weights is not None:
         lines.insert(1, f"weights {weights.path}, sha256 {weights.sha256}")
-    if config.shuffle_window:
-        plan = trainer.train.loader.plan
-        lines.append(f"shuffle window {plan.window}: quality {plan.quality(1):.2f} of 1")
+    if config.shuffle_block_size:
+        sampler = state.train_loader.loader.plan
+        lines.append(
+            f"shuffle blocks of {sampler.window} clips: quality {sampler.quality(1):.2f} of 1"
+        )
     return "\n".join(lines)

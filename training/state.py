@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from ..shards import splits
 from ..shards.format.shard_set import Manifest
 from ..shards.loading.batch_sampler import check_resume
 from ..shards.transforms.clip_transform import ClipTransform
-from .config import Config, ConfigError
-from .input.device_loader import DeviceLoader
-from .optim.ema import ModelEma
-from .optim.metric_sums import MetricSums
-from .optim.schedule import BestEpoch, EarlyStopping, LrScheduler
+from .config import Config
+from .input import DeviceLoader
+from .optim import BestEpoch, EarlyStopping, LrScheduler, MetricSums, ModelEma
 from .runtime.distributed import DistributedContext
 from .runtime.step_timer import StepTimer
 from .runtime.tensorboard import TensorBoardWriter
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
 Log = Callable[[str], None]
 
 
-@dataclasses.dataclass
+@dataclass
 class TrainProgress:
-    """Where a run is; with the plan, all that is needed to go on from any step.
+    """How far a run is; with the batch sampler, all that is needed to go on from any step.
 
-    epoch: the one under way, from 1; step: its steps that are done. seconds: of training, over all
-    sessions; epoch_seconds: those of this epoch; waited and transferred: of them those spent
+    epoch: the one under way, from 1. step: its steps that are done. seconds: of training, over all
+    sessions; epoch_seconds: those of this epoch; data_time and transfer_time: of them those spent
     waiting for data and for its way to the device.
     """
 
@@ -40,16 +37,21 @@ class TrainProgress:
     step: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
-    waited: float = 0.0
-    transferred: float = 0.0
+    data_time: float = 0.0
+    transfer_time: float = 0.0
+
+    def add_seconds(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.epoch_seconds += seconds
 
 
-@dataclasses.dataclass
+@dataclass
 class TrainState:
     """Everything a run holds while it trains; `har.training.loop` drives it.
 
-    parallel: `model` as the forward pass calls it, which with several ranks is DDP's wrapper, and
-    compiled where --compile says so. room: bytes free on the device before the first step.
+    ddp_model: `model` as the training step calls it: in DDP's wrapper with several ranks, compiled
+    with --compile. model_options: all of the model's, as it was built. class_weights: float32 [K],
+    None for an unweighted loss. train_metrics: of the epoch under way. history: a line an epoch.
     """
 
     config: Config
@@ -57,123 +59,111 @@ class TrainState:
     manifest: Manifest
     split: splits.Split
     model: nn.Module
-    parallel: nn.Module
-    ranks: DistributedContext
-    preprocessing: ClipTransform
+    model_options: dict[str, Any]
+    ddp_model: nn.Module
+    ctx: DistributedContext
+    transform: ClipTransform
     optimizer: torch.optim.Optimizer
-    rate: LrScheduler
-    stop: EarlyStopping
-    class_weight: torch.Tensor | None
-    average: ModelEma | None
-    train: DeviceLoader
-    val: DeviceLoader
+    lr_scheduler: LrScheduler
+    early_stopping: EarlyStopping
+    class_weights: torch.Tensor | None
+    ema: ModelEma | None
+    train_loader: DeviceLoader
+    val_loader: DeviceLoader
     device: torch.device
     precision: torch.dtype
     log: Log
-    sums: MetricSums
-    best: BestEpoch = dataclasses.field(default_factory=BestEpoch)
-    position: TrainProgress = dataclasses.field(default_factory=TrainProgress)
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    clock: StepTimer = dataclasses.field(default_factory=StepTimer)
-    room: int | None = None
-    events: TensorBoardWriter | None = None
+    train_metrics: MetricSums
+    best: BestEpoch = field(default_factory=BestEpoch)
+    progress: TrainProgress = field(default_factory=TrainProgress)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step_timer: StepTimer = field(default_factory=StepTimer)
+    tb_writer: TensorBoardWriter | None = None
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The weights that are evaluated and kept as best: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+    def eval_model(self) -> nn.Module:
+        """What is evaluated and kept as best: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
 
     def close(self) -> None:
-        """End the feeds' threads and the event file."""
-        self.train.close()
-        self.val.close()
-        if self.events is not None:
-            self.events.close()
+        """End the loaders' threads and the event file."""
+        self.train_loader.close()
+        self.val_loader.close()
+        if self.tb_writer is not None:
+            self.tb_writer.close()
 
-    def waiting(self) -> float:
+    def data_wait(self) -> float:
         """The share of the epoch's time so far that was spent waiting for data."""
-        waited = self.position.waited + self.clock.so_far()[0]
-        return waited / self.position.epoch_seconds if self.position.epoch_seconds else 0.0
+        data_time = self.progress.data_time + self.step_timer.totals()[0]
+        return data_time / self.progress.epoch_seconds if self.progress.epoch_seconds else 0.0
 
-    def settle_clock(self) -> None:
-        """Add what the clock has measured to the position. Waits for the device."""
-        waited, transferred = self.clock.settle()
-        self.position.waited += waited
-        self.position.transferred += transferred
-        self.clock = StepTimer()
+    def flush_step_timer(self) -> None:
+        """Add what the timer has measured to the progress. Waits for the device."""
+        data_time, transfer_time = self.step_timer.flush()
+        self.progress.data_time += data_time
+        self.progress.transfer_time += transfer_time
+        self.step_timer = StepTimer()
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds (see training/runtime/checkpoint.py). `model` is what is evaluated.
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds (see `har.training.runtime.checkpoint`).
 
-        Every rank must call it: the sums are added up.
+        `model` is what is evaluated. Every rank must call it: the sums are added up.
         """
         state = {
             "model_name": self.config.model,
-            "model_options": {**known_options(self.config), **model_options(self.config)},
-            "model": self.evaluated.state_dict(),
+            "model_options": self.model_options,
+            "model": self.eval_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.rate.state(),
-            "early_stop": self.stop.state(),
-            "best": self.best.state(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "early_stopping": asdict(self.early_stopping),
+            "best": asdict(self.best),
             "epoch": self.history[-1]["epoch"] if self.history else 0,
-            "position": dataclasses.asdict(self.position),
-            "sums": self.ranks.add(self.sums.state()),
+            "progress": asdict(self.progress),
+            "train_metrics": self.ctx.all_reduce_sum(self.train_metrics.sums),
             "history": self.history,
-            "config": dataclasses.asdict(self.config),
+            "config": asdict(self.config),
             "classes": list(self.manifest.classes),
             "split": self.split.describe(),
             "manifest_digest": self.manifest.digest,
             "preprocessing": {
-                **self.preprocessing.to_dict(),
+                **self.transform.to_dict(),
                 "sampling": self.manifest.sampling,
                 "clip_shape": list(self.manifest.clip_shape),
             },
         }
-        if self.average is not None:
-            state["average"] = self.average.state()
-            state["trained"] = self.model.state_dict()
+        if self.ema is not None:
+            state["ema"] = self.ema.state_dict()
+            state["train_model"] = self.model.state_dict()
         return state
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state` (of `last.pt`): everything but config and shards, which must agree."""
         check_resume(state["manifest_digest"], self.manifest)
-        self.model.load_state_dict(state.get("trained", state["model"]))
-        if self.average is not None:
-            self.average.load(state["average"])
+        self.model.load_state_dict(state.get("train_model", state["model"]))
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.rate.load(state["scheduler"])
-        self.stop.reference = state["early_stop"]["reference"]
-        self.stop.waited = state["early_stop"]["waited"]
+        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        self.early_stopping.reference = state["early_stopping"]["reference"]
+        self.early_stopping.num_bad_epochs = state["early_stopping"]["num_bad_epochs"]
         self.best = BestEpoch(**state["best"])
-        self.position = TrainProgress(**state["position"])
+        self.progress = TrainProgress(**state["progress"])
         self.history = list(state["history"])
-        if self.ranks.speaks:  # the others start from zero: these are the sums of all
-            self.sums.state().copy_(state["sums"])
+        if self.ctx.is_main_process:  # the others start from zero: these are the sums of all
+            self.train_metrics.sums.copy_(state["train_metrics"])
 
-
-def known_options(config: Config) -> dict[str, Any]:
-    """Every option of the model and its default: a later version may have other defaults."""
-    from .. import models
-
-    known = models.options_of(config.model)
-    known.pop("weights", None)
-    return known
-
-
-def model_options(config: Config) -> dict[str, Any]:
-    """--model-options, then --dropout and --zero-init where the model has them, --freeze and
-    --memory, which are an error where it has not."""
-    options = config.options
-    for name, owner in (("freeze", "r3d"), ("memory", "convlstm")):
-        value = getattr(config, name)
-        if value and name not in known_options(config):
-            raise ConfigError(
-                f"--{name} {value}: {config.model} has no such option; use it with {owner}."
-            )
-        if value:
-            options[name] = value
-    if config.dropout:
-        options.setdefault("dropout", config.dropout)
-    if config.zero_init and "zero_init_residual" in known_options(config):
-        options.setdefault("zero_init_residual", True)
-    return options
+    def summary(self, stop_reason: str, *, finite: bool) -> dict[str, Any]:
+        """What summary.json holds. finite: no epoch's loss was nan or infinite."""
+        return {
+            "model": self.config.model,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "stop_reason": stop_reason,
+            "finite": finite,
+            "epochs": len(self.history),
+            "best_epoch": self.best.epoch,
+            "best_val_acc": self.best.val_acc,
+            "seconds": self.progress.seconds,
+            "split": self.split.describe(),
+            "manifest_digest": self.manifest.digest,
+            "classes": list(self.manifest.classes),
+        }

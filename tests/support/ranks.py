@@ -18,17 +18,17 @@ def main(shards: str, out: str, model: str, options: str) -> None:
         model=model, model_options=options, shards=shards, frames=4, size=16, batch_size=6,
         optimizer="sgd", lr=0.05, precision="fp32", device="cpu", workers=1,
     ).resolve()  # fmt: skip
-    with distributed.join("cpu") as ranks:
-        trainer = setup.prepare(config, Path(out), lambda _: None, ranks)
-        trainer.model.eval()
-        for batch in trainer.train.epoch(1):
-            step.train_step(trainer, batch, last=True)
-        sums = ranks.total(trainer.sums).compute()
+    with distributed.init_distributed("cpu") as ctx:
+        state = setup.prepare(config, Path(out), lambda _: None, ctx)
+        state.model.eval()
+        for batch in state.train_loader.epoch(1):
+            step.train_step(state, batch, update_weights=True)
+        sums = ctx.all_reduce_metrics(state.train_metrics).compute()
         checked = loop.evaluate(
-            trainer.model, trainer.val.epoch(), trainer.device, trainer.precision, ranks
+            state.model, state.val_loader.epoch(), state.device, state.precision, ctx
         )
-        if ranks.speaks:
-            torch.save({"model": trainer.model.state_dict(), "train": sums, "val": checked}, out)
+        if ctx.is_main_process:
+            torch.save({"model": state.model.state_dict(), "train": sums, "val": checked}, out)
 
 
 if __name__ == "__main__":

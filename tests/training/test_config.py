@@ -22,9 +22,9 @@ def test_model_dependent_defaults_are_filled_in_once():
 
 @pytest.mark.parametrize("model", ["resnet3d", "r3d"])
 def test_toml_round_trip(tmp_path, model):
-    made = Config(model=model, model_options="width=8", shards='a "b" \\c', flip=0.5).resolve()
+    made = Config(model=model, model_options="width=8", shards='a "b" \\c', hflip=0.5).resolve()
     (tmp_path / "config.toml").write_text(made.to_toml())
-    assert config.from_toml(tmp_path / "config.toml") == made
+    assert config.make({}, tmp_path / "config.toml") == made
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_toml_round_trip(tmp_path, model):
         ("model", "vgg"), ("split", "mine"), ("optimizer", "lion"), ("precision", "fp8"),
         ("frames", 0), ("batch_size", 0), ("epochs", 0), ("patience", 0), ("workers", -1),
         ("seed", -1), ("size", 4), ("lr", 0.0), ("lr", -1.0), ("plateau_factor", 1.0),
-        ("crop_scale", 0.0), ("crop_scale", 1.5), ("flip", 2.0), ("degrees", -1.0),
+        ("crop_scale", 0.0), ("crop_scale", 1.5), ("hflip", 2.0), ("rotation", -1.0),
         ("epsilon_increment", -0.1), ("max_minutes", -1.0), ("model_options", "width"),
     ],
 )  # fmt: skip
@@ -64,7 +64,7 @@ def test_unknown_settings_and_broken_files_are_refused(tmp_path):
     for text in ("model = [", 'model = "resnet3d"\nframes = "many"'):
         (tmp_path / "c.toml").write_text(text)
         with pytest.raises(ConfigError, match=r"not a readable config|wrong type"):
-            config.from_toml(tmp_path / "c.toml")
+            config.make({}, tmp_path / "c.toml")
 
 
 def test_every_field_is_an_option_that_says_its_default():
@@ -78,10 +78,10 @@ def test_every_field_is_an_option_that_says_its_default():
 
 def test_options_beat_the_file_beats_the_preset_beats_the_defaults(tmp_path):
     file = tmp_path / "c.toml"
-    file.write_text('preset = "modern"\nema = 0.5\nflip = 0.25\n')
-    made = config.make({"flip": 0.75, "frames": None}, file)
-    assert (made.flip, made.ema, made.schedule, made.frames) == (0.75, 0.5, "cosine", 16)
-    assert config.make({"preset": "paper"}, file).schedule == "plateau"
+    file.write_text('preset = "modern"\nema_decay = 0.5\nhflip = 0.25\n')
+    made = config.make({"hflip": 0.75, "frames": None}, file)
+    assert (made.hflip, made.ema_decay, made.lr_scheduler, made.frames) == (0.75, 0.5, "cosine", 16)
+    assert config.make({"preset": "paper"}, file).lr_scheduler == "plateau"
     assert config.make({}) == Config()
 
 

@@ -20,7 +20,8 @@ from har.training.runtime import checkpoint, signals
 OPTIONS = [
     "--model", "resnet3d", "--model-options", "width=4,dropout=0.3", "--frames", "2",
     "--size", "16", "--batch-size", "4", "--epochs", "3", "--device", "cpu", "--precision",
-    "fp32", "--deterministic", "--jitter", "--preset", "modern", "--save-every-minutes", "0.0001",
+    "fp32", "--deterministic", "--temporal-jitter", "--preset", "modern",
+    "--save-every-minutes", "0.0001",
 ]  # fmt: skip
 
 
@@ -52,10 +53,10 @@ def assert_same_run(one, two):
     assert figures_of(one) == figures_of(two)
     for name in ("best.pt", "last.pt"):
         a, b = checkpoint.load(one / name), checkpoint.load(two / name)
-        for part in ("model", "trained"):
+        for part in ("model", "train_model"):
             assert all(torch.equal(a[part][key], b[part][key]) for key in a[part]), (name, part)
         assert a["best"] == b["best"]
-        assert a["early_stop"] == b["early_stop"]
+        assert a["early_stopping"] == b["early_stopping"]
 
 
 def stop_after(monkeypatch, steps):
@@ -79,9 +80,9 @@ def test_sigterm_saves_and_resume_is_bit_equal(shards, undisturbed, tmp_path, mo
         result = run(["--shards", str(shards), "--out", str(out), *OPTIONS])
     assert result.exit_code == 128 + signal.SIGTERM
     assert f"next: har-train --resume {out}" in result.output
-    position = checkpoint.load(out / "last.pt")["position"]
+    progress = checkpoint.load(out / "last.pt")["progress"]
     per_epoch = 5  # 18 train clips in batches of 4
-    assert (position["epoch"] - 1) * per_epoch + position["step"] == steps
+    assert (progress["epoch"] - 1) * per_epoch + progress["step"] == steps
     result = run(["--resume", str(out)])
     assert result.exit_code == 0, result.output
     assert_same_run(out, undisturbed)
@@ -119,7 +120,7 @@ def test_sigkill_at_random_moments_ends_bit_equal(shards, undisturbed, tmp_path)
 
 def test_a_second_signal_is_not_held_back():
     before = signal.getsignal(signal.SIGTERM)
-    with signals.watch() as seen:
+    with signals.watch_signals() as seen:
         os.kill(os.getpid(), signal.SIGTERM)
         assert seen.number == signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) == before

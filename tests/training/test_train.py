@@ -18,7 +18,7 @@ from har.training import loop, setup, step
 from har.training.cli.train import train_main
 from har.training.config import Config, ConfigError
 from har.training.input.device_loader import DeviceBatch
-from har.training.runtime import checkpoint, run_dir
+from har.training.runtime import checkpoint
 
 SMALL = {
     "resnet3d": ["--model-options", "width=4"],
@@ -82,8 +82,7 @@ def test_weights_are_shown_with_their_checksum_and_frozen_groups_stay(shards, tm
     ("model", "option", "text"),
     [
         ("resnet3d", ("--freeze", "layer1"), "--freeze layer1: resnet3d has no such option"),
-        ("r3d", ("--memory", "fast"), "--memory fast: r3d has no such option; use it with conv"),
-        ("convlstm", ("--memory", "tiny"), "memory must be"),
+        ("r3d", ("--no-recompute",), "--no-recompute: r3d has no such option; use it with conv"),
     ],
 )
 def test_options_of_another_model_are_refused(shards, tmp_path, model, option, text):
@@ -94,10 +93,10 @@ def test_options_of_another_model_are_refused(shards, tmp_path, model, option, t
 
 
 def test_a_window_says_how_well_it_shuffles(shards, tmp_path):
-    result = train(shards, tmp_path / "run", "--shuffle-window", "4", "--memory", "fast",
+    result = train(shards, tmp_path / "run", "--shuffle-block-size", "4", "--no-recompute",
                    "--epochs", "1", model="convlstm")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert re.search(r"shuffle window 4: quality \d\.\d\d of 1", result.output)
+    assert re.search(r"shuffle blocks of 4 clips: quality \d\.\d\d of 1", result.output)
     assert checkpoint.load(tmp_path / "run" / "last.pt")["model_options"]["memory"] == "fast"
 
 
@@ -240,7 +239,7 @@ def test_a_disk_full_while_saving_keeps_the_epoch_before_and_goes_on_later(
 def test_a_disk_full_while_drawing_the_curves_is_one_sentence(shards, tmp_path, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        failing_after(patch, run_dir.curves, "model_curves", 3)
+        failing_after(patch, loop, "plot_model_curves", 3)
         result = train(shards, out)
     assert result.exit_code == 2
     assert f"the run folder {out} cannot be written to (No space left on device)" in " ".join(
@@ -252,13 +251,13 @@ def test_a_disk_full_while_drawing_the_curves_is_one_sentence(shards, tmp_path, 
 
 
 def test_the_curves_are_drawn_anew_each_epoch(shards, tmp_path, monkeypatch):
-    drawn, real = [], run_dir.curves.model_curves
+    drawn, real = [], loop.plot_model_curves
 
     def draw(path, curves, quantity):
         drawn.append((path.name, len(curves[0].epochs)))
         real(path, curves, quantity)
 
-    monkeypatch.setattr(run_dir.curves, "model_curves", draw)
+    monkeypatch.setattr(loop, "plot_model_curves", draw)
     train(shards, tmp_path / "run")
     assert drawn == [("loss.png", 1), ("acc.png", 1), ("loss.png", 2), ("acc.png", 2)]
 
@@ -272,23 +271,23 @@ def test_the_environment_says_what_the_run_ran_on(shards, tmp_path):
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixed_colourful_cached_windowed_runs_train(shards, tmp_path, mix):
-    more = ["--mix", mix, "--brightness", "0.3", "--saturation", "0.3", "--cache", "ram"]
-    more += ["--shuffle-window", "8", "--max-bad", "1", "--label-smoothing", "0.1"]
+    more = [f"--{mix}-alpha", "0.2", "--brightness", "0.3", "--saturation", "0.3", "--cache", "ram"]
+    more += ["--shuffle-block-size", "8", "--max-corrupt", "1", "--label-smoothing", "0.1"]
     result = train(shards, tmp_path / "run", *more)
     assert result.exit_code == 0, result.output
     kept = (tmp_path / "run" / "config.toml").read_text()
-    assert f'mix = "{mix}"' in kept
+    assert f"{mix}_alpha = 0.2" in kept
 
 
 def test_a_mixed_batch_learns_from_both_labels(shards, tmp_path):
     config = Config(
         shards=str(shards), model_options="width=4", frames=4, size=16, batch_size=6,
-        mix="mixup", precision="fp32", device="cpu",
+        mixup_alpha=0.2, precision="fp32", device="cpu",
     ).resolve()  # fmt: skip
-    trainer = setup.prepare(config, tmp_path, lambda _: None)
-    batches = trainer.train.epoch(1)
+    state = setup.prepare(config, tmp_path, lambda _: None)
+    batches = state.train_loader.epoch(1)
     batch = next(batches)
-    clips, wanted = step._mixed(trainer, batch)
+    clips, wanted = step.mix_batch(state, batch)
     assert wanted.shape == (6, 3)
     torch.testing.assert_close(wanted.sum(1), torch.ones(6))
     assert clips.shape == batch.clips.shape
@@ -300,8 +299,8 @@ def test_sync_bn_replaces_the_batch_norms(shards, tmp_path):
         shards=str(shards), model_options="width=4", frames=4, size=16, sync_bn=True,
         precision="fp32", device="cpu",
     )  # fmt: skip
-    trainer = setup.prepare(config, tmp_path, lambda _: None)
-    kinds = {type(module).__name__ for module in trainer.model.modules()}
+    state = setup.prepare(config, tmp_path, lambda _: None)
+    kinds = {type(module).__name__ for module in state.model.modules()}
     assert "SyncBatchNorm" in kinds
     assert "BatchNorm3d" not in kinds
 
@@ -314,9 +313,8 @@ def test_out_of_memory_is_one_sentence_with_what_helps(shards, tmp_path, monkeyp
     result = train(shards, tmp_path / "run")
     assert result.exit_code == 2
     text = " ".join(result.output.split())
-    assert "cpu is out of memory with 6 clips of 4x16x16 at once: by the estimate" in text
-    assert "--batch-size 2 fits" in text
-    assert "--accumulate 2" in text
+    assert "cpu is out of memory with 6 clips of 4 frames at once: use" in text
+    assert "--grad-accum-steps 2" in text
     assert "--frames 2" in text
 
 
@@ -325,7 +323,7 @@ def test_class_weights_are_inverse_to_the_train_counts(shards):
     clips = shard_set.load(shards)
     split = splits.make(clips, "grouped")
     uneven = splits.Split("grouped", 0, "", split.train[[0, 1, 2, 6]], split.val, split.test, 0.0)
-    weight = setup._class_weight(config, clips, uneven, torch.device("cpu")).tolist()
+    weight = setup.class_weights(config, clips, uneven, torch.device("cpu")).tolist()
     counts = np.bincount(clips.index["label"][uneven.train], minlength=3)
     for number, count in enumerate(counts):
         assert weight[number] == pytest.approx(4 / (3 * count) if count else 0)
@@ -341,13 +339,13 @@ def test_fill_up_rows_do_not_count_in_loss_or_metrics(shards, tmp_path):
     clips, labels = torch.randn(5, 3, 4, 16, 16), torch.tensor([0, 1, 2, 0, 1])
     gradients = []
     for rows in (5, 3):
-        trainer = setup.prepare(config, tmp_path, lambda _: None)
-        trainer.model.eval()  # batch norm would mix the rows
+        state = setup.prepare(config, tmp_path, lambda _: None)
+        state.model.eval()  # batch norm would mix the rows
         valid = torch.arange(rows) < 3
         batch = DeviceBatch(clips[:rows], labels[:rows], labels[:rows], valid, 3, 0.0, [], 0)
-        step.train_step(trainer, batch, last=False)
-        gradients.append(trainer.model.fc.weight.grad.clone())
-        assert trainer.sums.compute()["count"] == 3
+        step.train_step(state, batch, update_weights=False)
+        gradients.append(state.model.fc.weight.grad.clone())
+        assert state.train_metrics.compute()["count"] == 3
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
@@ -357,16 +355,16 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(shards, tmp_path):
     for accumulate in (1, 3):
         config = Config(
             shards=str(shards), model_options="width=4", frames=4, size=16, batch_size=6,
-            accumulate=accumulate, optimizer="sgd", lr=0.1, precision="fp32", device="cpu",
+            grad_accum_steps=accumulate, optimizer="sgd", lr=0.1, precision="fp32", device="cpu",
             class_weights="none",
         )  # fmt: skip
-        trainer = setup.prepare(config, tmp_path, lambda _: None)
-        trainer.model.eval()
-        for batch in trainer.train.epoch(1):
-            step.train_step(trainer, batch, last=(batch.step + 1) % accumulate == 0)
+        state = setup.prepare(config, tmp_path, lambda _: None)
+        state.model.eval()
+        for batch in state.train_loader.epoch(1):
+            step.train_step(state, batch, update_weights=(batch.step + 1) % accumulate == 0)
             if batch.step + 1 == accumulate:
                 break
-        weights.append(trainer.model.fc.weight.detach().clone())
+        weights.append(state.model.fc.weight.detach().clone())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-7)
 
 
@@ -375,8 +373,8 @@ def test_modern_preset_trains_and_evaluates_the_average(shards, tmp_path):
     result = train(shards, out, "--preset", "modern")
     assert result.exit_code == 0, result.output
     state, last = checkpoint.load(out / "best.pt"), checkpoint.load(out / "last.pt")
-    assert state["config"]["ema"] == 0.99
-    assert not torch.equal(last["trained"]["fc.weight"], last["model"]["fc.weight"])
+    assert state["config"]["ema_decay"] == 0.99
+    assert not torch.equal(last["train_model"]["fc.weight"], last["model"]["fc.weight"])
     assert state["model_options"]["zero_init_residual"] is True
     groups = state["optimizer"]["param_groups"]
     assert [group["weight_decay"] for group in groups] == [0.05, 0.0]

@@ -52,8 +52,8 @@ def run(
         _check(option, value)
     for option, value in (("steps", steps), ("rounds", rounds)):
         _check(option, value)
-    on = devices.choose(device)
-    dtype = devices.precision(precision, on)
+    on = devices.select_device(device)
+    dtype = devices.select_precision(precision, on)
     shape = (batch_size, 3, frames, size, size)
     rivals = {name: BASE + _twin(name) for name in names}
     everyone = [*names, *sorted(set(rivals.values()))]

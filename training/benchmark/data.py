@@ -74,7 +74,7 @@ def open_feed(
     height, width = _stored(size, spec)
     wanted = ClipTransform(clips.clip_shape[0], (size, size), (height, width), spec.mean, spec.std)
     plan = BatchSampler(ids, batch_size, seed=0, shuffle=True)
-    return DeviceLoader(clips, plan, wanted, on, rule=Augmentation())
+    return DeviceLoader(clips, plan, wanted, on, augmentation=Augmentation())
 
 
 def _stored(size: int, spec: ClipTransform) -> tuple[int, int]:

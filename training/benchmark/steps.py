@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime import device as devices
-from ..runtime.run_dir import peak_bytes
+from ..runtime.memory import peak_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def contestant(
         model = baseline.build(who.removeprefix(BASE), CLASSES).to(on)
         return _step(model, torch.randn(shape, device=on), torch.float32, fused=False)
     options = {"weights": "none"} if "weights" in models.options_of(who) else {}
-    model = devices.place(models.build(who, CLASSES, seed=0, **options), on, dtype)
+    model = devices.place_model(models.build(who, CLASSES, seed=0, **options), on, dtype)
     clips = torch.randn(shape, device=on).contiguous(memory_format=torch.channels_last_3d)
     return _step(model, clips, dtype, fused=True)
 

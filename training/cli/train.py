@@ -78,17 +78,17 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
     if resume is not None:
         if out is not None or file is not None:
             raise ConfigError("--resume goes on in its own folder: leave out --out and --config.")
-        chosen, folder, state = run_dir.resume(resume, settings)
+        chosen, folder, state = run_dir.load_resumed(resume, settings)
     else:
         chosen = config.make(settings, file)
         folder = run_dir.choose_folder(out, chosen.model)
-    speaks = os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
-    log = run_dir.Log(folder) if speaks else run_dir.silent
+    is_main_process = os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
+    log = run_dir.Log(folder) if is_main_process else run_dir.no_log
     try:
         summary = loop.fit(chosen, folder, log, state)
     except (ValueError, KeyboardInterrupt) as error:
-        if resume is None and speaks:
-            run_dir.forget(folder)
+        if resume is None and is_main_process:
+            run_dir.remove_untrained(folder)
         if isinstance(error, ValueError):
             raise
         click.echo("\nstopped: nothing was trained yet.", err=True)  # later it is Interrupted

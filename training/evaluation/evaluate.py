@@ -124,7 +124,7 @@ def collect(
         for batch in batches:
             logits = forward(model, batch.clips, precision or torch.float32)  # [b,K]
             losses = F.cross_entropy(logits, batch.labels, reduction="none")  # [b]
-            parts.append((batch.ids, logits.softmax(1), batch.labels, losses, batch.valid))
+            parts.append((batch.indices, logits.softmax(1), batch.labels, losses, batch.valid))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     valid = columns.pop()
     return _mean(Predictions(*(column[valid] for column in columns)), views)
@@ -145,9 +145,9 @@ def _mean(found: Predictions, views: int) -> Predictions:
 def _predict(model: nn.Module, feed: DeviceLoader, views: int) -> tuple[Predictions, int]:
     """-> predictions, and multiply-adds of one clip."""
     model = model.to(feed.device)
-    batches = progress.track(feed.epoch(), total=feed.steps, what="evaluate")
+    batches = progress.track(feed.epoch(), total=feed.num_batches, description="evaluate")
     predictions = collect(model, batches, views=views)
-    return predictions, multiply_adds(model, feed.preprocessing, feed.device)
+    return predictions, multiply_adds(model, feed.transform, feed.device)
 
 
 def multiply_adds(model: nn.Module, shape: ClipTransform, on: torch.device) -> int:
@@ -175,7 +175,7 @@ def _open_batches(
     rows = min(batch_size or state["config"]["batch_size"], len(ids) * views)
     plan = BatchSampler(np.sort(ids), rows, views=views)
     wanted = ClipTransform.from_dict(state["preprocessing"])
-    return DeviceLoader(clips, plan, wanted, device.choose(name or "auto"))
+    return DeviceLoader(clips, plan, wanted, device.select_device(name or "auto"))
 
 
 def _check_fits(state: dict[str, Any], clips: Manifest) -> None:

@@ -71,7 +71,7 @@ class Predictor:
         self.classes: list[str] = list(self.state["classes"])
         self.model_name = str(self.state["model_name"])
         self.wanted = ClipTransform.from_dict(self.state["preprocessing"])
-        self.device = device.choose(device_name or "auto")
+        self.device = device.select_device(device_name or "auto")
         self.model = checkpoint.restore_model(self.state).to(self.device)
 
     def input(self, pixels: NDArray[np.uint8]) -> torch.Tensor:

@@ -1,12 +1,12 @@
 """From the shard set to tensors a model takes: loader -> device -> augmentation, one batch ahead.
 
-Everything that trains, evaluates or benchmarks gets its batches here, so that there is one way
-for the data.
+Everything that trains, evaluates or benchmarks gets its batches here.
 
-Odd: on CUDA the uint8 batch crosses on a stream of its own while the step before it computes, and
-its slot goes back to the ring when the copy's event has happened; augmentation runs on the device.
-On the CPU the loader's workers augment clip by clip and the batch comes ready; its memory goes back
-to the loader when nobody holds `DeviceBatch.clips` any more.
+Notes:
+- On CUDA the uint8 batch crosses on a stream of its own while the step before it computes, and its
+  buffer is released when the copy's event has happened; augmentation runs on the device.
+- On the CPU the loader's workers augment clip by clip and the batch comes ready; its buffer is
+  reused when nobody holds `DeviceBatch.clips` any more.
 """
 
 from __future__ import annotations
@@ -14,160 +14,152 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import torch
 
 from ...shards.format.shard_set import Manifest
 from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.loading.loader import Batch, Loader
-from ...shards.transforms import affine
+from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
-from ..runtime import step_timer
+from ..runtime.step_timer import CopyEvents, is_timed
 from .gpu_cache import GpuCache
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """One batch on the device. clips: [b,C,T,h,w]. labels, ids: int64 [b]. valid: bool [b].
+    """One batch on the device. clips: [b,C,T,h,w]. labels, indices: int64 [b]. valid: bool [b].
 
-    counted: valid clips of the global batch. waited: seconds the host spent waiting for the loader.
-    marks: on CUDA, of the steps that are timed, the events around the batch's way in.
+    num_valid: valid clips of the global batch. data_time: seconds the host waited for the loader.
+    copy_events: on CUDA, of the steps that are timed, the events around the batch's copy.
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
-    ids: torch.Tensor
+    indices: torch.Tensor
     valid: torch.Tensor
-    counted: int
-    waited: float
+    num_valid: int
+    data_time: float
     keys: list[str]
     step: int
-    marks: step_timer.CopyEvents | None = None
+    copy_events: CopyEvents | None = None
 
 
 class DeviceLoader:
-    """Batches of one side of a split, ready for the model.
+    """Batches of one subset of a split, ready for the model.
 
-    rule: how to augment, None for the evaluation transform (resize, centre crop). max_bad: so many
+    augmentation: None for the evaluation transform (resize, centre crop). max_corrupt: so many
     corrupt clips are replaced (see `Loader.bad`) before the run stops. cache: see `Loader`; `gpu`
-    keeps the side's clips on `device` (see `har.training.input.gpu_cache`).
+    keeps the subset's clips on `device` (see `har.training.input.gpu_cache`).
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        plan: BatchSampler,
-        preprocessing: ClipTransform,
+        sampler: BatchSampler,
+        transform: ClipTransform,
         device: torch.device,
         *,
-        rule: affine.Augmentation | None = None,
-        jitter: bool = False,
+        augmentation: Augmentation | None = None,
+        temporal_jitter: bool = False,
         workers: int = 2,
-        max_bad: int = 0,
+        max_corrupt: int = 0,
         cache: str = "none",
     ) -> None:
-        import torch
-
-        cuda = device.type == "cuda"
-        wanted = preprocessing
-        self._processor = ClipProcessor(wanted, rule)
+        on_cuda = device.type == "cuda"
+        self.transform, self.device, self.augmentation = transform, device, augmentation
+        self._processor = ClipProcessor(transform, augmentation)
         self.loader = Loader(
             manifest,
-            plan,
-            frames=wanted.frames,
-            jitter=jitter,
+            sampler,
+            frames=transform.frames,
+            jitter=temporal_jitter,
             workers=workers,
-            pinned=cuda,
-            processor=None if cuda else self._processor,
-            max_bad=max_bad,
+            pinned=on_cuda,
+            processor=None if on_cuda else self._processor,
+            max_bad=max_corrupt,
             cache="none" if cache == "gpu" else cache,
         )
-        self._resident = GpuCache(self.loader, device, workers) if cache == "gpu" else None
-        self.preprocessing, self.device, self.rule = preprocessing, device, rule
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._gpu_cache = GpuCache(self.loader, device, workers) if cache == "gpu" else None
+        self._copy_stream = torch.cuda.Stream(device) if on_cuda else None
 
     @property
-    def steps(self) -> int:
+    def num_batches(self) -> int:
         """Batches an epoch."""
         return self.loader.steps
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[DeviceBatch]:
         """The batches of an epoch from step `start` on; the next is under way while one is used."""
-        source = self.loader if self._resident is None else self._resident
+        source = self.loader if self._gpu_cache is None else self._gpu_cache
         batches = source.epoch(epoch, start)
-        if self._copies is None:
-            yield from self._on_cpu(batches, epoch)
+        if self._copy_stream is None:
+            yield from self._epoch_on_cpu(batches, epoch)
             return
-        import torch
-
         stream = torch.cuda.current_stream(self.device)
-        ahead = self._next(batches, epoch, first=start)
-        while ahead is not None:
-            ready, arrived = ahead
-            if ready.marks is not None:
-                ready.marks.done.record(stream)  # all of the step before is in the queue
-            ahead = self._next(batches, epoch, first=start)
-            stream.wait_event(arrived)
-            for tensor in (ready.clips, ready.labels, ready.ids, ready.valid):
+        upcoming = self._copy_next(batches, epoch, first_step=start)
+        while upcoming is not None:
+            batch, ready = upcoming
+            if batch.copy_events is not None:
+                batch.copy_events.step_end.record(stream)  # all of the step before is queued
+            upcoming = self._copy_next(batches, epoch, first_step=start)
+            stream.wait_event(ready)
+            for tensor in (batch.clips, batch.labels, batch.indices, batch.valid):
                 tensor.record_stream(stream)
-            if ready.marks is not None:
-                ready.marks.go.record(stream)
-            yield ready
+            if batch.copy_events is not None:
+                batch.copy_events.step_start.record(stream)
+            yield batch
 
     def close(self) -> None:
         self.loader.close()
 
-    def _on_cpu(self, batches: Iterator[Batch], epoch: int) -> Iterator[DeviceBatch]:
+    def _epoch_on_cpu(self, batches: Iterator[Batch], epoch: int) -> Iterator[DeviceBatch]:
         start = time.perf_counter()
-        for batch in batches:
-            clips = batch.lend() if self._resident is None else self._augmented(batch, epoch)
-            waited = time.perf_counter() - start
-            ready = self._ready(batch, clips, waited)
-            del batch, clips
-            yield ready
-            del ready  # or its slot would stay lent while the next batch is waited for
+        for host_batch in batches:
+            if self._gpu_cache is None:
+                clips = host_batch.lend()
+            else:
+                clips = self._augment(host_batch, epoch)
+            batch = self._device_batch(host_batch, clips, time.perf_counter() - start)
+            del host_batch, clips
+            yield batch
+            del batch  # or its buffer would stay in use while the next batch is waited for
             start = time.perf_counter()
 
-    def _next(
-        self, batches: Iterator[Batch], epoch: int, first: int
+    def _copy_next(
+        self, batches: Iterator[Batch], epoch: int, first_step: int
     ) -> tuple[DeviceBatch, torch.cuda.Event] | None:
-        """The next batch, sent off to the device on a stream of its own. first: of the epoch."""
-        import torch
-
+        """The next batch and the event after which it is ready, copied on a stream of its own."""
         start = time.perf_counter()
-        with torch.cuda.stream(self._copies):
-            batch = next(batches, None)
-            if batch is None:
+        with torch.cuda.stream(self._copy_stream):
+            host_batch = next(batches, None)
+            if host_batch is None:
                 return None
-            waited = time.perf_counter() - start
-            timing = step_timer.timed(batch.step - first, self.steps - first)
-            began, copied, arrived = (torch.cuda.Event(enable_timing=timing) for _ in range(3))
-            began.record(self._copies)
-            batch.pixels = batch.pixels.to(self.device, non_blocking=True)
-            copied.record(self._copies)
-            ready = self._ready(batch, self._augmented(batch, epoch), waited)
-            arrived.record(self._copies)
-            if timing:
-                done, go = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                ready = replace(
-                    ready, marks=step_timer.CopyEvents(done, began, copied, arrived, go)
-                )
-        batch.release(copied)
-        return ready, arrived
+            data_time = time.perf_counter() - start
+            timed = is_timed(host_batch.step - first_step, self.num_batches - first_step)
+            copy_start, copy_end, ready = (torch.cuda.Event(enable_timing=timed) for _ in range(3))
+            copy_start.record(self._copy_stream)
+            host_batch.pixels = host_batch.pixels.to(self.device, non_blocking=True)
+            copy_end.record(self._copy_stream)
+            batch = self._device_batch(host_batch, self._augment(host_batch, epoch), data_time)
+            ready.record(self._copy_stream)
+            if timed:
+                step_end, step_start = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                events = CopyEvents(step_end, copy_start, copy_end, ready, step_start)
+                batch = replace(batch, copy_events=events)
+        host_batch.release(copy_end)
+        return batch, ready
 
-    def _augmented(self, batch: Batch, epoch: int) -> torch.Tensor:
+    def _augment(self, batch: Batch, epoch: int) -> torch.Tensor:
         """uint8 pixels, on whatever device they are -> [b,C,T,h,w] there."""
         seed = self.loader.plan.seed
         return self._processor.process_batch(batch.pixels, keys=batch.keys, seed=seed, epoch=epoch)
 
-    def _ready(self, batch: Batch, clips: torch.Tensor, waited: float) -> DeviceBatch:
-        import torch
-
-        labels, ids, valid = (
+    def _device_batch(self, batch: Batch, clips: torch.Tensor, data_time: float) -> DeviceBatch:
+        labels, indices, valid = (
             torch.from_numpy(values).to(self.device, non_blocking=True)
             for values in (batch.labels, batch.ids, batch.valid)
         )
-        return DeviceBatch(clips, labels, ids, valid, batch.counted, waited, batch.keys, batch.step)
+        return DeviceBatch(
+            clips, labels, indices, valid, batch.counted, data_time, batch.keys, batch.step
+        )

@@ -1,110 +1,99 @@
-"""`--cache gpu`: the stored clips of one side kept on the device, batches gathered there.
+"""`--cache gpu`: the stored clips of one subset kept on the device, batches gathered there.
 
-UCF101's 8,500 train clips of 16x128x171 take 9.0 GB. Order, augmentation and jitter are those of
-the loader: only where the uint8 pixels come from differs.
-
-Odd: nothing here is CUDA's own; the tests run it on the CPU. Corrupt clips are found while the side
-is read, once, and replaced as the loader does (`max_bad`).
+UCF101's 8,500 train clips of 16x128x171 take 9.0 GB. Order, augmentation and temporal jitter are
+those of the loader: only where the uint8 pixels come from differs. Corrupt clips are found while
+the subset is read, once, and replaced as the loader does. Nothing here is CUDA's own: the tests run
+it on the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ...shards.loading.loader import Batch, Loader
 from ..config import ConfigError
 
-if TYPE_CHECKING:
-    import torch
-
-_AT_ONCE = 16  # clips read and copied together while the side is read
+_READ_SIZE = 16  # clips read and copied together while the subset is read
 
 
 class GpuCache:
-    """The clips of `loader.plan.ids` on `device`, uint8 [N,T,H,W,C] with all stored frames.
+    """The clips of the loader's sampler on `device`, uint8 [N,T,H,W,C] with all stored frames.
 
     Gives the batches that `loader` would give, before augmentation. Raises the loader's errors.
     """
 
     def __init__(self, loader: Loader, device: torch.device, workers: int) -> None:
-        import torch
-
         self._loader, self._device = loader, device
-        ids = loader.plan.ids
-        self._row = np.full(len(loader.manifest.index), -1)
-        self._row[ids] = np.arange(len(ids))
-        self._stands_for = ids.copy()  # another clip's number where one is corrupt
-        self._pixels = torch.empty(
-            (len(ids), *loader.manifest.clip_shape), dtype=torch.uint8, device=device
-        )
+        indices = loader.plan.ids
+        self._row_of = np.full(len(loader.manifest.index), -1)  # clip index -> row of _pixels
+        self._row_of[indices] = np.arange(len(indices))
+        self._clip_of = indices.copy()  # row -> clip index, another's where one is corrupt
+        shape = (len(indices), *loader.manifest.clip_shape)
+        self._pixels = torch.empty(shape, dtype=torch.uint8, device=device)
         self._fill(workers)
 
     def _fill(self, workers: int) -> None:
-        plan = replace(
-            self._loader.plan, batch_size=_AT_ONCE, shuffle=False, rank=0, ranks=1, window=0
+        sampler = replace(
+            self._loader.plan, batch_size=_READ_SIZE, shuffle=False, rank=0, ranks=1, window=0
         )
         reader = Loader(
             self._loader.manifest,
-            plan,
+            sampler,
             workers=workers,
             pinned=self._device.type == "cuda",
             max_bad=self._loader.max_bad,
         )
         with reader:
             for batch in reader.epoch():
-                start = batch.step * _AT_ONCE
-                count = min(_AT_ONCE, len(plan.ids) - start)  # the rest is fill-up
+                start = batch.step * _READ_SIZE
+                count = min(_READ_SIZE, len(sampler.ids) - start)  # the rest is padding
                 self._pixels[start : start + count] = batch.pixels[:count].to(self._device)
-                self._stands_for[start : start + count] = batch.ids[:count]
+                self._clip_of[start : start + count] = batch.ids[:count]
         self._loader.bad.update(reader.bad)
         if self._device.type == "cuda":
-            import torch
-
             torch.cuda.synchronize(self._device)  # batches are gathered on another stream
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """As `Loader.epoch`; pixels uint8 [b,T,H,W,C] on the device, nothing to release."""
-        plan, manifest = self._loader.plan, self._loader.manifest
-        for step in range(start, plan.steps):
-            rows = plan.rows(epoch, step)
-            ids = self._stands_for[self._row[rows.ids]]
-            valid, counted = rows.valid, rows.counted
-            if not plan.shuffle:  # in an evaluation the other clip counts elsewhere
-                valid = valid & (ids == rows.ids)
-                counted -= int((rows.valid & ~valid).sum())
-            labels = manifest.index["label"][ids].astype(np.int64)
-            pixels = self._take(epoch, ids, self._row[rows.ids])
-            yield Batch(step, pixels, labels, ids, valid, counted, manifest.keys(ids))
+        sampler, manifest = self._loader.plan, self._loader.manifest
+        for step in range(start, sampler.steps):
+            batch = sampler.rows(epoch, step)
+            rows = self._row_of[batch.ids]
+            indices = self._clip_of[rows]
+            valid, num_valid = batch.valid, batch.counted
+            if not sampler.shuffle:  # in an evaluation the other clip counts elsewhere
+                valid = valid & (indices == batch.ids)
+                num_valid -= int((batch.valid & ~valid).sum())
+            labels = manifest.index["label"][indices].astype(np.int64)
+            pixels = self._gather(epoch, indices, rows)
+            yield Batch(step, pixels, labels, indices, valid, num_valid, manifest.keys(indices))
 
-    def _take(self, epoch: int, ids: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    def _gather(self, epoch: int, indices: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """uint8 [b,T,H,W,C] of these rows, with the frames that the loader would take."""
-        import torch
-
-        where = torch.from_numpy(rows).to(self._device, non_blocking=True)  # [b]
+        rows_there = torch.from_numpy(rows).to(self._device, non_blocking=True)  # [b]
         if self._loader.frames == self._loader.manifest.clip_shape[0]:
-            return self._pixels.index_select(0, where)
-        numbers = [self._loader.frame_numbers(epoch, sample) for sample in ids.tolist()]
+            return self._pixels.index_select(0, rows_there)
+        numbers = [self._loader.frame_numbers(epoch, index) for index in indices.tolist()]
         frames = torch.from_numpy(np.stack(numbers)).to(self._device, non_blocking=True)  # [b,T]
-        return self._pixels[where[:, None], frames]
+        return self._pixels[rows_there[:, None], frames]
 
 
-def check(device: torch.device, needed: int, free: int | None) -> None:
+def check_fits(device: torch.device, num_bytes: int, free_bytes: int | None) -> None:
     """Refuse `--cache gpu` where there is no CUDA device or the clips do not fit.
 
-    needed: bytes of the clips. free: bytes that a training step leaves over; None where unknown.
+    num_bytes: of the clips. free_bytes: None where unknown.
     """
     if device.type != "cuda":
         raise ConfigError(
             f"--cache gpu keeps the clips on a GPU and this run is on {device}: "
             "use '--cache ram', or a machine with CUDA."
         )
-    if free is not None and needed > free:
+    if free_bytes is not None and num_bytes > free_bytes:
         raise ConfigError(
-            f"--cache gpu needs {needed:,} bytes for the train and val clips and {device} has "
-            f"{max(0, free):,} free beside a training step: use '--cache ram' or shards of "
-            "smaller or fewer frames."
+            f"--cache gpu needs {num_bytes:,} bytes for the train and val clips and {device} has "
+            f"{free_bytes:,} free: use '--cache ram' or shards of smaller or fewer frames."
         )

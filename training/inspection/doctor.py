@@ -55,7 +55,7 @@ def run(device: str, folder: Path) -> Iterator[Line]:
     """
     from ..runtime import device as devices
 
-    on = devices.choose(device)
+    on = devices.select_device(device)
     checks: list[tuple[str, Callable[[], Line]]] = [
         ("torch", check_torch),
         ("libraries", check_libraries),
@@ -154,7 +154,7 @@ def check_bf16(on: torch.device) -> Line:
         error, gain = _probe_cuda(on)
         raw = error
     else:
-        raw, _ = devices.probe_bf16(mend=False)
+        raw, _ = devices.probe_bf16(workaround=False)
         error, gain = devices.probe_bf16()
     text = f"3-D convolution: relative error {error:.2g}, {gain:.1f}x the speed of float32"
     if raw > devices.BF16_TOLERANCE >= error:
@@ -173,7 +173,7 @@ def check_layout(on: torch.device) -> Line:
 
     from ..runtime import device as devices
 
-    dtype = devices.precision("auto", on)
+    dtype = devices.select_precision("auto", on)
     formats = (torch.contiguous_format, torch.channels_last_3d)
     plain, last = (min(_convolve(on, dtype, form)[1] for _ in range(3)) for form in formats)
     name = str(dtype).removeprefix("torch.")

@@ -91,7 +91,7 @@ def examine(
         network = models.build(name, CLASSES, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
-    network = device.place(network, torch.device("cpu"), precision)
+    network = device.place_model(network, torch.device("cpu"), precision)
     with FakeTensorMode():
         _empty(network)
         hooks = list(_watch(network, rows))

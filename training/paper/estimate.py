@@ -106,11 +106,11 @@ def measure_speed(config: Config) -> Speed:
 
     On a CPU the batch is two clips.
     """
-    device = devices.choose(config.device)
-    precision = devices.precision(config.precision, device)
+    device = devices.select_device(config.device)
+    precision = devices.select_precision(config.precision, device)
     pretrained = {"weights": "none"} if "weights" in models.options_of(config.model) else {}
     model = models.build(config.model, 101, seed=0, **config.options, **pretrained)
-    model = devices.place(model, device, precision)
+    model = devices.place_model(model, device, precision)
     batch_size = _AUTO_BATCH_SIZE if config.batch_size == AUTO else config.batch_size
     if device.type == "cpu":
         batch_size = min(batch_size, _CPU_BATCH_SIZE)
@@ -165,7 +165,7 @@ def measure_decoding(videos: Sequence[Path]) -> float:
 
 
 def device_name() -> str:
-    device = devices.choose("auto")
+    device = devices.select_device("auto")
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

@@ -2,7 +2,7 @@
 
 Read with `weights_only=True` only: nothing in a checkpoint can run code. Everything that a later
 evaluation or prediction needs is inside: model name and options, config, class names, split and
-its digest, preprocessing.
+its digest, preprocessing. Checkpoints of earlier versions are upgraded when they are read.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import pickle
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...atomic import sync_folder
+import torch
+from torch import nn
+
+from ... import models
+from ...atomic import replacing
 from ...errors import HarError
+from .. import config
 
-if TYPE_CHECKING:
-    from torch import nn
-
-SCHEMA = 1
+SCHEMA = 2
 
 
 class CheckpointError(HarError):
@@ -28,19 +30,14 @@ class CheckpointError(HarError):
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Temporary name, sync, rename: a full disk or a kill leaves the previous file as it was."""
-    import torch
+    """Write `path`; a full disk or a kill leaves the previous file as it was.
 
-    temporary = path.with_name(f".{path.name}.tmp")
+    Raises CheckpointError.
+    """
     try:
-        with open(temporary, "wb") as file:
-            torch.save({"schema": SCHEMA, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        with replacing(path) as temporary:
+            torch.save({"schema": SCHEMA, **state}, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path} could not be written ({error}): free some space; "
             "the checkpoint before it is untouched."
@@ -52,7 +49,7 @@ def save_last(state: dict[str, Any], folder: Path) -> None:
     last = folder / "last.pt"
     if last.exists():
         try:
-            _keep(last, folder / "previous.pt")
+            _link(last, folder / "previous.pt")
         except OSError as error:
             raise CheckpointError(
                 f"{folder / 'previous.pt'} could not be written ({error}): free some space; "
@@ -61,7 +58,7 @@ def save_last(state: dict[str, Any], folder: Path) -> None:
     save(state, last)
 
 
-def _keep(path: Path, name: Path) -> None:
+def _link(path: Path, name: Path) -> None:
     """Give the file `path` the second name `name`; a copy where the disk knows no hard links."""
     link = name.with_name(f".{name.name}.tmp")
     link.unlink(missing_ok=True)
@@ -73,7 +70,7 @@ def _keep(path: Path, name: Path) -> None:
 
 
 def load_last(path: Path) -> dict[str, Any]:
-    """The state to go on from: of a run folder's last.pt, or of the .pt file `path` itself."""
+    """The state to resume from: of a run folder's last.pt, or of the .pt file `path` itself."""
     if path.is_dir() and not any(path.glob("*.pt")):
         raise CheckpointError(
             f"{path} holds no checkpoint, so there is nothing to go on from: remove it and start "
@@ -84,42 +81,87 @@ def load_last(path: Path) -> dict[str, Any]:
     try:
         state = load(path)
     except CheckpointError as error:
-        before = path.with_name("previous.pt")
-        if not before.is_file() or before == path:
+        previous = path.with_name("previous.pt")
+        if not previous.is_file() or previous == path:
             raise
-        raise CheckpointError(f"{error} The one before it is there: --resume {before}") from error
-    if "position" not in state:
+        raise CheckpointError(f"{error} The one before it is there: --resume {previous}") from error
+    if "progress" not in state:
         raise CheckpointError(f"{path} cannot be gone on from: give the last.pt of a run.")
     return state
 
 
 def load(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU. Raises CheckpointError for anything but one of ours."""
-    import torch
-
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}: give a run folder of har-train.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd pickles; they are refused just below
+            warnings.simplefilter("ignore")  # about unknown pickles; they are refused just below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
-        first = str(error).split("\n", 1)[0][:120]
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({first}).") from error
-    if not isinstance(state, dict) or state.get("schema") != SCHEMA or "model_name" not in state:
-        raise CheckpointError(f"{path} is not a checkpoint of har-train (schema {SCHEMA}).")
-    transform = state.get("preprocessing", {})
-    for old, new in (("size", "crop_size"), ("resize", "resize_size")):  # before ClipTransform
-        if old in transform:
-            transform[new] = transform.pop(old)
+        reason = str(error).split("\n", 1)[0][:120]
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}).") from error
+    if not isinstance(state, dict) or "model_name" not in state:
+        raise CheckpointError(f"{path} is not a checkpoint of har-train.")
+    if state.get("schema") not in (1, SCHEMA):
+        raise CheckpointError(
+            f"{path} has checkpoint schema {state.get('schema')!r} and this version reads 1 and "
+            f"{SCHEMA}: use the version of har-train that wrote it."
+        )
+    return upgrade(state)
+
+
+_RENAMED = {  # since schema 1
+    "scheduler": "lr_scheduler",
+    "early_stop": "early_stopping",
+    "position": "progress",
+    "sums": "train_metrics",
+    "average": "ema",
+    "trained": "train_model",
+}
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of any schema -> the same in today's: names of entries, settings and weights."""
+    if state["schema"] == SCHEMA:
+        return state
+    state = {_RENAMED.get(name, name): value for name, value in state.items()}
+    state["schema"] = SCHEMA
+    _rename(state.get("early_stopping", {}), waited="num_bad_epochs")
+    _rename(state.get("progress", {}), waited="data_time", transferred="transfer_time")
+    _rename(state.get("preprocessing", {}), size="crop_size", resize="resize_size")
+    state["config"] = config.upgrade(state["config"])
+    _upgrade_model_options(state)
+    upgrade_weights = getattr(models, "upgrade_state_dict", lambda _, weights: weights)
+    weights = [(state, "model"), (state, "train_model"), (state.get("ema", {}), "model")]
+    for owner, name in weights:
+        if name in owner:
+            owner[name] = upgrade_weights(state["model_name"], owner[name])
     return state
+
+
+def _rename(values: dict[str, Any], **names: str) -> None:
+    for old, new in names.items():
+        if old in values:
+            values[new] = values.pop(old)
+
+
+def _upgrade_model_options(state: dict[str, Any]) -> None:
+    """convlstm's `memory`, lean or fast, became `recompute`."""
+    if "recompute" not in models.options_of("convlstm"):
+        return
+    options = state["model_options"]
+    if "memory" in options:
+        options["recompute"] = options.pop("memory") == "lean"
+    for memory, recompute in (("lean", "true"), ("fast", "false")):
+        state["config"]["model_options"] = state["config"]["model_options"].replace(
+            f"memory={memory}", f"recompute={recompute}"
+        )
 
 
 def restore_model(state: dict[str, Any]) -> nn.Module:
     """A loaded checkpoint -> its model with its weights, in eval mode, on the CPU."""
-    from ... import models
-
     options = dict(state["model_options"])
     if "weights" in models.options_of(state["model_name"]):
         options["weights"] = "none"  # the checkpoint's own weights follow

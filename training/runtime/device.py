@@ -5,26 +5,23 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ..config import ConfigError
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
-
-def choose(name: str, local: int | None = None) -> torch.device:
+def select_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device of that name ("auto", "cpu", "cuda", "cuda:N"), if it is there; else ConfigError.
 
-    local: this process's number on its machine, where there are several; it picks the GPU.
+    local_rank: this process's number on its machine, where there are several; it picks the GPU.
     """
-    import torch
-
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local is not None:
-        name = f"cuda:{local}"
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -41,15 +38,13 @@ def choose(name: str, local: int | None = None) -> torch.device:
     return device
 
 
-def place(model: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
+def place_model(model: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
     """Move a model to the device, its 5-D weights in channels_last_3d, its 4-D in channels_last.
 
     Not `model.to(memory_format=...)`: that puts 4-D and 5-D weights into the one format given and
-    fails on ConvLSTM's 2-D convolutions. In bf16 on the CPU the 3-D convolutions are mended, see
-    `mended`.
+    fails on ConvLSTM's 2-D convolutions. In bf16 on the CPU the 3-D convolutions go through
+    `conv_at_depth_3` at depth 2.
     """
-    import torch
-
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     model = model.to(device)
     for weight in model.parameters():
@@ -57,13 +52,15 @@ def place(model: nn.Module, device: torch.device, precision: torch.dtype) -> nn.
             weight.data = weight.data.contiguous(memory_format=formats[weight.dim()])
     if device.type == "cpu" and precision == torch.bfloat16:
         for module in model.modules():
-            if isinstance(module, torch.nn.Conv3d) and _straddles(module):
-                forward = functools.partial(_mended_forward, module, module.forward)
+            if isinstance(module, nn.Conv3d) and _is_depth_3_tap(module):
+                forward = functools.partial(_forward_at_depth_3, module, module.forward)
                 module.forward = forward  # type: ignore[method-assign]
     return model
 
 
-def mended(convolve: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def conv_at_depth_3(
+    convolve: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
     """A 3-tap, stride-1, padded convolution over [B,C,2,H,W], by way of depth 3.
 
     torch 2.15 on a CPU with bf16 units leaves parts of this weight gradient unwritten at depth 2
@@ -71,87 +68,79 @@ def mended(convolve: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) ->
     has. A third plane of zeros is what the padding reads there anyway, so the first two planes of
     the result, and all gradients, are the same.
     """
-    import torch.nn.functional as F
-
     return convolve(F.pad(x, (0, 0, 0, 0, 0, 1)))[:, :, :2]
 
 
-def _mended_forward(
+def _forward_at_depth_3(
     module: nn.Conv3d, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> torch.Tensor:
-    return mended(forward, x) if x.shape[2] == 2 else forward(x)
+    return conv_at_depth_3(forward, x) if x.shape[2] == 2 else forward(x)
 
 
-def _straddles(module: nn.Conv3d) -> bool:
+def _is_depth_3_tap(module: nn.Conv3d) -> bool:
     return module.kernel_size[0] == 3 and module.stride[0] == 1 and module.padding[0] == 1
 
 
-def precision(wanted: str, device: torch.device) -> torch.dtype:
+def select_precision(name: str, device: torch.device) -> torch.dtype:
     """ "auto", "bf16" or "fp32" -> the dtype for autocast (float32 = no autocast).
 
-    auto: bf16 on CUDA devices that have it; on a CPU, bf16 where a 3-D convolution (mended) both
-    gives the right gradients in it and runs faster. Raises ConfigError where bf16 is asked for
-    and wrong.
+    auto: bf16 on CUDA devices that have it; on a CPU, bf16 where a 3-D convolution of
+    `place_model` both gives the right gradients in it and runs faster. Raises ConfigError where
+    bf16 is asked for and wrong.
     """
-    import torch
-
-    if wanted == "fp32":
+    if name == "fp32":
         return torch.float32
     if device.type == "cuda":
-        wide = wanted == "bf16" or torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if wide else torch.float32
-    error, gain = probe_bf16()
-    if wanted == "bf16" and error > BF16_TOLERANCE:
+        use_bf16 = name == "bf16" or torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if use_bf16 else torch.float32
+    error, speedup = probe_bf16()
+    if name == "bf16" and error > BF16_TOLERANCE:
         raise ConfigError(
             f"--precision bf16 gives wrong gradients here (3-D convolution on this CPU, torch "
             f"{torch.__version__}, relative error {error:.2g}): use '--precision fp32' or 'auto'."
         )
-    sound = error <= BF16_TOLERANCE and (wanted == "bf16" or gain > 1)
-    return torch.bfloat16 if sound else torch.float32
+    use_bf16 = error <= BF16_TOLERANCE and (name == "bf16" or speedup > 1)
+    return torch.bfloat16 if use_bf16 else torch.float32
 
 
 BF16_TOLERANCE = 0.05  # sound bf16 gives 0.003-0.005, unsound 0.3 to infinity
 
 
-def probe_bf16(mend: bool = True) -> tuple[float, float]:
+def probe_bf16(workaround: bool = True) -> tuple[float, float]:
     """-> (worst relative error of a bf16 3-D convolution's weight gradient, speed over float32).
 
-    On the CPU, over depths 1 to 4, as `place` has them or, without `mend`, as torch has them.
-    About 0.1 s.
+    On the CPU, over depths 1 to 4, as `place_model` has them or, without `workaround`, as torch has
+    them. About 0.1 s.
     """
-    import torch
-
     worst, seconds = 0.0, {torch.float32: 0.0, torch.bfloat16: 0.0}
     for depth in (1, 2, 3, 4):
         random = torch.Generator().manual_seed(depth)
         x = torch.randn(4, 64, depth, 7, 7, generator=random)
         weight = torch.randn(64, 64, 3, 3, 3, generator=random) * 0.05
-        towards = torch.randn(4, 64, depth, 7, 7, generator=random)
-        gradient = {}
+        output_gradient = torch.randn(4, 64, depth, 7, 7, generator=random)
+        gradients = {}
         for dtype in seconds:
-            part = (x.to(dtype), weight.to(dtype), towards.to(dtype))
-            gradient[dtype], spent = _weight_gradient(*part, mend and depth == 2)
-            seconds[dtype] += spent
-        exact = gradient[torch.float32]
-        error = ((gradient[torch.bfloat16] - exact).abs().max() / exact.abs().max()).item()
+            tensors = (x.to(dtype), weight.to(dtype), output_gradient.to(dtype))
+            gradients[dtype], elapsed = _weight_gradient(*tensors, workaround and depth == 2)
+            seconds[dtype] += elapsed
+        exact = gradients[torch.float32]
+        error = ((gradients[torch.bfloat16] - exact).abs().max() / exact.abs().max()).item()
         worst = max(worst, error if error == error else float("inf"))  # nan is as wrong as inf
     return worst, seconds[torch.float32] / seconds[torch.bfloat16]
 
 
 def _weight_gradient(
-    x: torch.Tensor, weight: torch.Tensor, towards: torch.Tensor, mend: bool
+    x: torch.Tensor, weight: torch.Tensor, output_gradient: torch.Tensor, workaround: bool
 ) -> tuple[torch.Tensor, float]:
-    """-> float32 gradient of (conv3d(x, weight) * towards).sum() wrt weight, and the seconds."""
-    import torch
-
+    """-> float32 gradient of the weight for that gradient of the output, and the seconds."""
     x = x.contiguous(memory_format=torch.channels_last_3d)
-    spent = float("inf")
+    elapsed = float("inf")
     for _ in range(3):  # the best of three: a busy machine must not decide the precision
         leaf = weight.clone().requires_grad_()
-        convolve = functools.partial(torch.nn.functional.conv3d, weight=leaf, padding=1)
+        convolve = functools.partial(F.conv3d, weight=leaf, padding=1)
         start = time.perf_counter()
-        y = mended(convolve, x) if mend else convolve(x)
-        y.backward(towards)
-        spent = min(spent, time.perf_counter() - start)
+        y = conv_at_depth_3(convolve, x) if workaround else convolve(x)
+        y.backward(output_gradient)
+        elapsed = min(elapsed, time.perf_counter() - start)
     assert leaf.grad is not None
-    return leaf.grad.float(), spent
+    return leaf.grad.float(), elapsed

@@ -1,62 +1,48 @@
-"""Progress of a long job: a bar with rate and time left on a terminal, plain lines elsewhere; and
-what is said of an epoch at its end."""
+"""Progress of a long loop by tqdm, on standard error."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from . import step_timer
+from tqdm import tqdm
 
 T = TypeVar("T")
-_PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
+_LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+
+
+class _Lines:
+    """Standard error for a bar where there is no terminal: each state becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def track(
     items: Iterable[T],
     *,
     total: int,
-    what: str,
+    description: str,
     unit: str = "step",
-    note: Callable[[], str] | None = None,
+    postfix: Callable[[], str] | None = None,
 ) -> Iterator[T]:
-    """Yield `items`, showing how far they are on standard error. note: more to show on the bar."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
+    """Yield `items` and show how far they are: a bar on a terminal, else a line every 30 s.
 
-        with tqdm(items, total=total, desc=what, unit=unit, leave=False) as bar:
-            for item in bar:
-                if note is not None:
-                    bar.set_postfix_str(note(), refresh=False)
-                yield item
-        return
-    start = told = time.monotonic()
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if done and now - told >= _PLAIN_EVERY:
-            told = now
-            rate = done / (now - start)
-            left = (total - done) / rate
-            print(
-                f"{what}: {done}/{total}, {rate:.2f} {unit}s/s, {left:.0f} s left", file=sys.stderr
-            )
-        yield item
-
-
-def describe(line: dict[str, Any]) -> str:
-    """A line of metrics.jsonl, for the terminal and log.txt."""
-    return (
-        f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
-        f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}  lr {line['lr']:.1e}"
-        f"  {line['clips_per_s']:.1f} clips/s  {step_timer.limit(line)}"
-    )
-
-
-def diverged(line: dict[str, Any]) -> str:
-    """Why a run whose epoch has a loss that is not finite stops."""
-    where = f"the loss of epoch {line['epoch']} is not finite"
-    if "bad_step" in line:
-        where += f" from step {line['bad_step']} on (keys {', '.join(line['bad_keys'][:4])}, ...)"
-    return f"{where}: try a lower --lr or --precision fp32; checkpoints are of the epochs before"
+    postfix: gives more text for the bar.
+    """
+    terminal = sys.stderr.isatty()
+    interval = 0.1 if terminal else _LINE_EVERY
+    with tqdm(
+        items, total=total, desc=description, unit=unit, leave=False, mininterval=interval,
+        maxinterval=max(10.0, interval), delay=0.0 if terminal else _LINE_EVERY,
+        file=sys.stderr if terminal else _Lines(), ncols=None if terminal else 79,
+    ) as bar:  # fmt: skip
+        for item in bar:
+            if postfix is not None:
+                bar.set_postfix_str(postfix(), refresh=False)
+            yield item

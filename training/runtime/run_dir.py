@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -16,22 +15,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tqdm import tqdm
 
 from ...atomic import write_atomically
 from ...errors import HarError
-from .. import config
+from .. import config as configs
 from ..config import Config, ConfigError
-from ..plots import Curves, plot_model_curves
-from . import checkpoint, tensorboard
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..state import TrainState
+from . import checkpoint
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
-_FIRST = ("config.toml", "environment.json", "log.txt")  # what a run writes before it trains
+_BEFORE_TRAINING = (
+    "config.toml",
+    "environment.json",
+    "log.txt",
+)  # what a run writes before it trains
 
 
 def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Path:
@@ -46,10 +46,10 @@ def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Pa
     return out
 
 
-def forget(folder: Path) -> None:
+def remove_untrained(folder: Path) -> None:
     """Remove what a run wrote that failed before it had trained anything, so that the same command
     works again; a folder that holds more stays."""
-    if folder.is_dir() and all(path.name in _FIRST for path in folder.iterdir()):
+    if folder.is_dir() and all(path.name in _BEFORE_TRAINING for path in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -68,7 +68,7 @@ RESUMABLE = (
 )
 
 
-def resume(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, dict[str, Any]]:
+def load_resumed(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, dict[str, Any]]:
     """-> (config, run folder, state) to go on with: the checkpoint's, changed where `settings` may.
 
     Raises CheckpointError or ConfigError, one sentence.
@@ -82,59 +82,50 @@ def resume(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, dict[str
             f"{', '.join('--' + name.replace('_', '-') for name in RESUMABLE)} may."
         )
     folder = path if path.is_dir() else path.parent
-    return config.from_mapping({**state["config"], **given}), folder, state
+    return configs.from_mapping({**state["config"], **given}), folder, state
 
 
 class Log:
-    """Says a line on the terminal; once the run folder exists, writes it to log.txt too."""
+    """Prints a line on the terminal; once the run folder exists, writes it to log.txt too."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "log.txt"
-        self._waiting: list[str] = []
+        self._unwritten: list[str] = []
 
     def __call__(self, text: str) -> None:
-        from tqdm import tqdm
-
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-        self._waiting.append(text)
+        self._unwritten.append(text)
         if self._path.parent.is_dir():
-            with _writing(self._path.parent), open(self._path, "a") as file:
-                file.writelines(line + "\n" for line in self._waiting)
-            self._waiting.clear()
+            with writing(self._path.parent), open(self._path, "a") as file:
+                file.writelines(line + "\n" for line in self._unwritten)
+            self._unwritten.clear()
 
 
-def silent(_: str) -> None:
+def no_log(_: str) -> None:
     """The log of every rank but the first."""
 
 
-def start(trainer: TrainState, *, resumed: bool) -> None:
+def start(
+    folder: Path, config: Config, device: torch.device, precision: torch.dtype, *, resumed: bool
+) -> None:
     """Make the folder and write config.toml and environment.json (a resumed run: once more).
 
-    What a resumed run has of metrics, curves and events is written anew too: the run may have been
-    killed after its checkpoint and before them. Raises RunError where the folder takes no more.
+    Raises RunError where the folder takes no more.
     """
-    folder = trainer.folder
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "config.toml", trainer.config.to_toml().encode())
-        write_atomically(folder / "environment.json", _json(_environment(trainer, resumed)))
-        if trainer.config.tensorboard:
-            trainer.events = tensorboard.TensorBoardWriter(folder, trainer.history)
-    if trainer.history:
-        record(trainer)
-
-
-def _environment(trainer: TrainState, resumed: bool) -> dict[str, Any]:
-    return {
+    environment = {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "device": _device_name(trainer.device),
-        "precision": str(trainer.precision).removeprefix("torch."),
+        "device": _device_name(device),
+        "precision": str(precision).removeprefix("torch."),
         "commit": _commit(),
         "command": sys.argv,
         "resumed": resumed,
     }
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "config.toml", config.to_toml().encode())
+        write_json(folder / "environment.json", environment)
 
 
 class RunError(HarError):
@@ -142,7 +133,8 @@ class RunError(HarError):
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """Raise RunError where the block cannot write to the run folder."""
     try:
         yield
     except OSError as error:
@@ -152,62 +144,14 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def record(trainer: TrainState) -> None:
-    """Write metrics.jsonl and the curves anew from the run's history.
-
-    Anew, not appended: a run that was killed and resumed repeats no line and misses none.
-    Raises RunError where the folder takes no more.
-    """
-    lines = "".join(json.dumps(line) + "\n" for line in trainer.history)
-    name = trainer.config.model
-    curves = Curves.from_metrics(name, name, trainer.history, trainer.best.epoch)
-    with _writing(trainer.folder):
-        write_atomically(trainer.folder / "metrics.jsonl", lines.encode())
-        for quantity in ("loss", "acc"):
-            plot_model_curves(trainer.folder / f"{quantity}.png", [curves], quantity)
+def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write metrics.jsonl anew, not appended: a run that was killed and resumed repeats no line."""
+    lines = "".join(json.dumps(line) + "\n" for line in history)
+    write_atomically(folder / "metrics.jsonl", lines.encode())
 
 
-def finish(trainer: TrainState, reason: str, *, finite: bool) -> dict[str, Any]:
-    """Write summary.json and -> what it holds. finite: no epoch's loss was nan or infinite."""
-    summary = {
-        "model": trainer.config.model,
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "stop_reason": reason,
-        "finite": finite,
-        "epochs": len(trainer.history),
-        "best_epoch": trainer.best.epoch,
-        "best_val_acc": trainer.best.val_acc,
-        "seconds": trainer.position.seconds,
-        "split": trainer.split.describe(),
-        "manifest_digest": trainer.manifest.digest,
-        "classes": list(trainer.manifest.classes),
-    }
-    if trainer.ranks.speaks:
-        with _writing(trainer.folder):
-            write_atomically(trainer.folder / "summary.json", _json(summary))
-    return summary
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Most memory used so far: of the device's allocator, or of this process on the CPU.
-
-    VmHWM where there is a /proc: Linux hands ru_maxrss on through fork and exec, so that a small
-    process started by a large one reports the large one's peak.
-    """
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _version(package: str) -> str:
@@ -218,8 +162,6 @@ def _version(package: str) -> str:
 
 
 def _device_name(device: torch.device) -> str:
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818 - an event, said as one
+class Interrupted(Exception):  # noqa: N818 - an event, named as one
     """The run was asked to end and has saved; `number` is the signal."""
 
     def __init__(self, number: int) -> None:
@@ -19,26 +19,26 @@ class Interrupted(Exception):  # noqa: N818 - an event, said as one
         self.number = number
 
 
-class Watch:
+class SignalWatch:
     """`number` is the signal that arrived, 0 while none has."""
 
     number = 0
 
 
 @contextmanager
-def watch() -> Iterator[Watch]:
-    """While the block runs, signals set `Watch.number`; afterwards all is as it was."""
-    seen = Watch()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+def watch_signals() -> Iterator[SignalWatch]:
+    """While the block runs, signals set `SignalWatch.number`; afterwards all is as it was."""
+    watch = SignalWatch()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def note(number: int, _: FrameType | None) -> None:
-        seen.number = number
-        signal.signal(number, before[signal.Signals(number)])
+    def handle(number: int, _: FrameType | None) -> None:
+        watch.number = number
+        signal.signal(number, handlers[signal.Signals(number)])
 
-    for number in before:
-        signal.signal(number, note)
+    for number in handlers:
+        signal.signal(number, handle)
     try:
-        yield seen
+        yield watch
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,8 +1,8 @@
 """TensorBoard's events of a run (`--tensorboard`): every number of metrics.jsonl, by epoch.
 
-Odd: a session writes the run's whole history into one new file and takes the older ones away. So
-an epoch stands there once however often the run was killed and resumed; TensorBoard finds the new
-file by itself.
+A session writes the run's whole history into one new file and removes the older ones. So an epoch
+stands there once however often the run was killed and resumed; TensorBoard finds the new file by
+itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from ..config import ConfigError
 
 
-def check() -> None:
+def check_installed() -> None:
     """Raise ConfigError where the package is missing."""
     try:
         import torch.utils.tensorboard  # noqa: F401
@@ -31,23 +31,23 @@ class TensorBoardWriter:
     def __init__(self, folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        old = sorted(folder.glob("events.out.tfevents.*"))
+        old_files = sorted(folder.glob("events.out.tfevents.*"))
         self._writer = SummaryWriter(str(folder))
         for line in history:
-            self._put(line)
+            self._add_scalars(line)
         self._writer.flush()
-        for path in old:
+        for path in old_files:
             path.unlink()
 
     def add(self, line: Mapping[str, Any]) -> None:
         """One epoch's line; on the disk when this returns."""
-        self._put(line)
+        self._add_scalars(line)
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
 
-    def _put(self, line: Mapping[str, Any]) -> None:
+    def _add_scalars(self, line: Mapping[str, Any]) -> None:
         for name, value in line.items():
             if name != "epoch" and isinstance(value, (int, float)):
                 self._writer.add_scalar(name, value, line["epoch"])

@@ -24,15 +24,15 @@ def test_running_divides_once_so_uneven_batches_weigh_by_their_clips():
     running.update(torch.tensor(8.0, requires_grad=True), torch.tensor(3), torch.tensor(4))
     running.update(torch.tensor(1.0), torch.tensor(1), torch.tensor(1))
     assert running.compute() == {"loss": 9 / 5, "acc": 4 / 5, "count": 5.0}
-    assert running.state().dtype == torch.float64
-    assert not running.state().requires_grad
+    assert running.sums.dtype == torch.float64
+    assert not running.sums.requires_grad
 
 
 def test_running_states_of_two_ranks_add_up():
     ranks = [MetricSums("cpu") for _ in range(2)]
     ranks[0].update(torch.tensor(2.0), torch.tensor(1), torch.tensor(2))
     ranks[1].update(torch.tensor(4.0), torch.tensor(0), torch.tensor(1))
-    ranks[0].state().add_(ranks[1].state())
+    ranks[0].sums.add_(ranks[1].sums)
     assert ranks[0].compute() == {"loss": 2.0, "acc": 1 / 3, "count": 3.0}
 
 

@@ -28,9 +28,9 @@ def feed_of(clips, **options):
 
 @pytest.mark.parametrize("rule", [None, Augmentation(hflip=0.5, color=(0.3, 0.3, 0.3))])
 def test_ready_clips_equal_the_torch_path(clips, rule):
-    reader, feed = ClipReader(clips), feed_of(clips, rule=rule)
+    reader, feed = ClipReader(clips), feed_of(clips, augmentation=rule)
     batch = next(feed.epoch(2))
-    stored = torch.from_numpy(np.stack([reader.read(n) for n in batch.ids.tolist()]))
+    stored = torch.from_numpy(np.stack([reader.read(n) for n in batch.indices.tolist()]))
     processor = ClipProcessor(WANTED, rule)
     expected = processor.process_batch(stored, keys=batch.keys, seed=4, epoch=2)
     feed.close()
@@ -43,13 +43,13 @@ def test_a_batch_that_is_kept_does_not_change(clips):
     batches = feed.epoch()
     first = next(batches)
     before = first.clips.clone()
-    assert len(list(map(lambda ready: ready.step, batches))) == feed.steps - 1  # noqa: C417
+    assert len(list(map(lambda ready: ready.step, batches))) == feed.num_batches - 1  # noqa: C417
     feed.close()
     assert torch.equal(first.clips, before)
 
 
 def test_many_epochs_never_run_out_of_slots(clips):
-    feed = feed_of(clips, rule=Augmentation())
+    feed = feed_of(clips, augmentation=Augmentation())
     for epoch in range(5):
         total = 0
         for ready in feed.epoch(epoch):
@@ -64,7 +64,7 @@ def test_corrupt_clips_are_replaced_where_that_is_allowed(tmp_path):
     data = bytearray(path.read_bytes())
     data[int(clips.index["offset"][3])] ^= 1
     path.write_bytes(data)
-    feed = feed_of(clips, max_bad=1)
+    feed = feed_of(clips, max_corrupt=1)
     with pytest.warns(BadClipWarning):
         seen = [key for ready in feed.epoch() for key in ready.keys]
     feed.close()

@@ -83,7 +83,7 @@ def test_a_missing_library_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bf16_is_judged_by_error_and_speed(
     mended: tuple[float, float], status: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "probe_bf16", lambda mend=True: mended)
+    monkeypatch.setattr(device, "probe_bf16", lambda workaround=True: mended)
     line = doctor.check_bf16(CPU)
     assert line.status == status
     assert words in line.text

@@ -47,7 +47,7 @@ def measured_peak(
     """Bytes alive at the worst moment of a second training step with Adam, on real tensors."""
     if name == "r3d":
         options = {"weights": "none", **options}
-    model = device.place(models.build(name, 101, **options), torch.device("cpu"), precision)
+    model = device.place_model(models.build(name, 101, **options), torch.device("cpu"), precision)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     clips = torch.randn(shape).contiguous(memory_format=torch.channels_last_3d)
     labels = torch.zeros(len(clips), dtype=torch.long)

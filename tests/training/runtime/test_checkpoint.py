@@ -36,7 +36,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path, capsys):
-    torch.save({"schema": 1, "model_name": Evil()}, tmp_path / "a.pt")
+    torch.save({"schema": 2, "model_name": Evil()}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="damaged or not"):
         checkpoint.load(tmp_path / "a.pt")
     assert "ran code" not in capsys.readouterr().out

@@ -12,19 +12,19 @@ CPU = torch.device("cpu")
 
 
 def test_auto_and_cpu_give_a_device():
-    assert device.choose("cpu") == CPU
-    assert device.choose("auto").type in ("cpu", "cuda")
+    assert device.select_device("cpu") == CPU
+    assert device.select_device("auto").type in ("cpu", "cuda")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cpu:x", "meta"])
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(ConfigError, match="give auto, cpu, cuda or cuda:N"):
-        device.choose(name)
+        device.select_device(name)
 
 
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="asks for a GPU"):
-        device.choose("cuda:99")
+        device.select_device("cuda:99")
 
 
 @pytest.mark.parametrize(
@@ -38,15 +38,15 @@ def test_a_gpu_that_is_not_there_is_refused():
 )
 def test_auto_takes_bf16_only_where_it_is_right_and_faster(monkeypatch, probe, auto):
     monkeypatch.setattr(device, "probe_bf16", lambda: probe)
-    assert device.precision("auto", CPU) == auto
+    assert device.select_precision("auto", CPU) == auto
 
 
 def test_bf16_asked_for_where_it_is_wrong_is_refused(monkeypatch):
     monkeypatch.setattr(device, "probe_bf16", lambda: (0.7, 2.0))
     with pytest.raises(ConfigError, match=r"wrong gradients.*--precision fp32"):
-        device.precision("bf16", CPU)
+        device.select_precision("bf16", CPU)
     monkeypatch.setattr(device, "probe_bf16", lambda: (0.004, 0.5))
-    assert device.precision("bf16", CPU) == torch.bfloat16
+    assert device.select_precision("bf16", CPU) == torch.bfloat16
 
 
 def test_the_mended_convolution_is_the_convolution():
@@ -56,7 +56,7 @@ def test_the_mended_convolution_is_the_convolution():
         x = torch.randn(2, 4, 2, 5, 6, dtype=torch.float64, requires_grad=True)
         towards = torch.randn(2, 5, 2, 5, 6, dtype=torch.float64)
         results = []
-        for run in (net, lambda x, net=net: device.mended(net, x)):
+        for run in (net, lambda x, net=net: device.conv_at_depth_3(net, x)):
             y = run(x)
             gradients = torch.autograd.grad((y * towards).sum(), [x, *net.parameters()])
             results.append([y, *gradients])
@@ -68,7 +68,7 @@ def test_gradients_in_bf16_on_this_cpu_are_right_once_mended():
     """What `place` gives, over the depths a clip passes through; float32 is the truth."""
     torch.manual_seed(0)
     net = torch.nn.Conv3d(64, 64, 3, padding=1)
-    placed = device.place(copy.deepcopy(net), CPU, torch.bfloat16)
+    placed = device.place_model(copy.deepcopy(net), CPU, torch.bfloat16)
     for depth in (1, 2, 3, 4, 8):
         x = torch.randn(4, 64, depth, 7, 7)
         gradients = []
@@ -89,7 +89,7 @@ def test_the_probe_sees_what_it_is_for():
 def test_place_keeps_values_and_sets_layouts():
     net = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.Conv2d(3, 4, 3))
     before = [p.clone() for p in net.parameters()]
-    placed = device.place(net, CPU, torch.float32)
+    placed = device.place_model(net, CPU, torch.float32)
     assert placed[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert placed[1].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(a, b) for a, b in zip(before, placed.parameters(), strict=True))

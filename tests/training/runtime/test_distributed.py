@@ -158,13 +158,13 @@ def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(shards, tmp_pat
 
 
 def test_alone_every_exchange_is_the_value_itself():
-    with distributed.join("cpu") as alone:
-        assert (alone.count, alone.speaks) == (1, True)
-        assert alone.any(7, torch.device("cpu")) == 7
-        assert alone.from_first("x") == "x"
-        assert torch.equal(alone.add(torch.ones(2)), torch.ones(2))
+    with distributed.init_distributed("cpu") as alone:
+        assert (alone.world_size, alone.is_main_process) == (1, True)
+        assert alone.all_reduce_max(7, torch.device("cpu")) == 7
+        assert alone.broadcast("x") == "x"
+        assert torch.equal(alone.all_reduce_sum(torch.ones(2)), torch.ones(2))
         net = torch.nn.Linear(1, 1)
-        assert alone.wrap(net, torch.device("cpu")) is net
+        assert alone.wrap_model(net, torch.device("cpu")) is net
 
 
 def test_more_processes_than_gpus_is_refused(monkeypatch):
@@ -172,6 +172,6 @@ def test_more_processes_than_gpus_is_refused(monkeypatch):
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(ConfigError, match="rank 99 of this machine has no GPU"),
-        distributed.join("cuda"),
+        distributed.init_distributed("cuda"),
     ):
         pass

@@ -54,11 +54,11 @@ def test_a_gap_is_waiting_but_for_the_copy_and_the_augmentation_in_it(times, dat
 def test_events_are_read_only_when_they_have_happened():
     Event.now = 0.0
     watch = StepTimer()
-    watch.add(9.0, marks(0, 1000, 2000, 2000, 2000), first=True, device=True)
-    watch.add(9.0, marks(3000, 3500, 3600, 3600, 3600), first=False, device=True)
-    watch.add(9.0, None, first=False, device=True)
-    assert watch.so_far() == (0.0, 0.0)  # and the host's clock counts for nothing
-    assert watch.settle() == pytest.approx((1.0 + 2 * 0.5, 1.0 + 2 * 0.1))
+    watch.add(9.0, marks(0, 1000, 2000, 2000, 2000), first=True, on_device=True)
+    watch.add(9.0, marks(3000, 3500, 3600, 3600, 3600), first=False, on_device=True)
+    watch.add(9.0, None, first=False, on_device=True)
+    assert watch.totals() == (0.0, 0.0)  # and the host's clock counts for nothing
+    assert watch.flush() == pytest.approx((1.0 + 2 * 0.5, 1.0 + 2 * 0.1))
     assert Event.now == 3600
 
 
@@ -66,27 +66,27 @@ def test_the_first_wait_counts_once_and_not_for_the_steps_that_were_not_timed():
     Event.now = 1e9
     watch = StepTimer()
     for step in range(100):
-        if step_timer.timed(step, 100):
+        if step_timer.is_timed(step, 100):
             wait = 5000 if step == 0 else 10
             one = marks(0, wait, wait, wait, wait)
         else:
             one = None
-        watch.add(0.0, one, first=step == 0, device=True)
-    data, copy = watch.settle()
+        watch.add(0.0, one, first=step == 0, on_device=True)
+    data, copy = watch.flush()
     assert data == pytest.approx(5 + 99 * 0.01)
     assert copy == 0
 
 
 @pytest.mark.parametrize(("steps", "least", "most"), [(1, 1, 1), (12, 12, 12), (1000, 95, 110)])
 def test_about_every_tenth_step_is_timed(steps, least, most):
-    assert least <= sum(step_timer.timed(step, steps) for step in range(steps)) <= most
+    assert least <= sum(step_timer.is_timed(step, steps) for step in range(steps)) <= most
 
 
 def test_on_the_cpu_every_wait_counts():
     watch = StepTimer()
     for step in range(4):
-        watch.add(0.5, None, first=step == 0, device=False)
-    assert watch.settle() == (2.0, 0.0)
+        watch.add(0.5, None, first=step == 0, on_device=False)
+    assert watch.flush() == (2.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_on_the_cpu_every_wait_counts():
     [(0.05, 0.0, "compute limits"), (0.5, 0.2, "data limits"), (0.1, 0.4, "transfer limits")],
 )
 def test_the_side_that_is_waited_for_limits(waited, moved, said):
-    line = step_timer.shares(waited, moved, 1.0)
+    line = step_timer.time_shares(waited, moved, 1.0)
     assert sum(line.values()) == pytest.approx(1)
-    assert said in step_timer.limit(line)
+    assert said in step_timer.bottleneck(line)
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +141,14 @@ def test_cuda_measures_a_copy_that_the_step_waits_for():
     made = CopyEvents(*events)
     stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
     source = torch.empty(2**28, dtype=torch.uint8, pin_memory=True)
-    made.done.record(stream)
+    made.step_end.record(stream)
     with torch.cuda.stream(side):
-        made.began.record(side)
+        made.copy_start.record(side)
         source.to("cuda", non_blocking=True)
-        made.copied.record(side)
-        made.arrived.record(side)
-    stream.wait_event(made.arrived)
-    made.go.record(stream)
+        made.copy_end.record(side)
+        made.ready.record(side)
+    stream.wait_event(made.ready)
+    made.step_start.record(stream)
     torch.cuda.synchronize()
     data, copy = made.gap()
     assert copy > 0.002  # 268 MB at 128 GB/s at most

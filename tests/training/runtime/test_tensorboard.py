@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from har.training import loop
 from har.training.cli.train import train_main
-from har.training.runtime import checkpoint, run_dir
+from har.training.runtime import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +63,14 @@ def test_a_run_killed_after_its_events_or_before_its_metrics_has_each_epoch_once
 ):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:  # dies between the checkpoint and metrics.jsonl
-        real = run_dir.record
+        real = loop.write_history
 
-        def die(trainer):
-            if len(trainer.history) == 2:
+        def die(state):
+            if len(state.history) == 2:
                 raise KeyboardInterrupt
-            real(trainer)
+            real(state)
 
-        patch.setattr(loop.run_dir, "record", die)
+        patch.setattr(loop, "write_history", die)
         assert fresh(shards, out).exit_code != 0
     assert len(checkpoint.load(out / "last.pt")["history"]) == 2
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from har.training.config import Config
-from har.training.optim.schedule import BestEpoch, EarlyStopping, LrScheduler, cosine_factor
+from har.training.optim import BestEpoch, EarlyStopping, LrScheduler
+from har.training.optim.lr_scheduler import cosine_factor
 
 
 def stops_at(values, **options):
@@ -65,8 +66,8 @@ def test_plateau_lowers_the_rate_after_its_patience():
     rate = LrScheduler(Config(plateau_patience=1, plateau_factor=0.5), optimizer(), 10)
     seen = []
     for loss in (1.0, 0.9, 0.95, 0.95, 0.95, 0.95):
-        rate.after_epoch(loss)
-        seen.append(rate.value)
+        rate.step_epoch(loss)
+        seen.append(rate.lr)
     assert seen == [1, 1, 1, 0.5, 0.5, 0.25]
 
 
@@ -81,16 +82,16 @@ def test_cosine_rises_over_the_warm_up_and_ends_at_zero():
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
 def test_a_schedule_goes_on_from_its_state(schedule):
-    config = Config(schedule=schedule, warmup_epochs=1, epochs=4, plateau_patience=0)
+    config = Config(lr_scheduler=schedule, warmup_epochs=1, epochs=4, plateau_patience=0)
 
     def drive(rate, epochs):
         values = []
         for epoch in epochs:
             for _ in range(3):
                 rate._optimizer.step()
-                rate.after_step()
-            rate.after_epoch(1.0 + epoch)
-            values.append(rate.value)
+                rate.step()
+            rate.step_epoch(1.0 + epoch)
+            values.append(rate.lr)
         return values
 
     whole = drive(LrScheduler(config, optimizer(), 3), range(4))
@@ -99,5 +100,5 @@ def test_a_schedule_goes_on_from_its_state(schedule):
     second_optimizer = optimizer()
     second = LrScheduler(config, second_optimizer, 3)
     second_optimizer.load_state_dict(first._optimizer.state_dict())
-    second.load(first.state())
+    second.load_state_dict(first.state_dict())
     assert drive(second, range(2, 4)) == pytest.approx(whole[2:])

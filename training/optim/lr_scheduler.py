@@ -1,0 +1,62 @@
+"""The learning rate: torch's ReduceLROnPlateau (paper, section 5) or a cosine with warm-up.
+
+One class for both, because one moves by epochs and the other by steps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from ..config import Config
+
+
+class LrScheduler:
+    """The scheduler that `config` names. steps_per_epoch: optimizer steps, for the cosine."""
+
+    def __init__(
+        self, config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int
+    ) -> None:
+        self._optimizer = optimizer
+        self._scheduler: ReduceLROnPlateau | LambdaLR
+        if config.lr_scheduler == "plateau":
+            self._scheduler = ReduceLROnPlateau(
+                optimizer, factor=config.plateau_factor, patience=config.plateau_patience
+            )
+        else:
+            warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+            self._scheduler = LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total))
+
+    @property
+    def lr(self) -> float:
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def step(self) -> None:
+        """After every optimizer step."""
+        if isinstance(self._scheduler, LambdaLR):
+            self._scheduler.step()
+
+    def step_epoch(self, val_loss: float) -> None:
+        """After every epoch."""
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self._scheduler.state_dict()
+        state.pop("lr_lambdas", None)  # a function; it is made anew from the config
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        more = {"lr_lambdas": [None]} if isinstance(self._scheduler, LambdaLR) else {}
+        self._scheduler.load_state_dict({**state, **more})
+
+
+def cosine_factor(step: int, warmup: float, total: int) -> float:
+    """lr at `step` over the peak: a line up to `warmup` steps, then half a cosine down to 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, total - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
