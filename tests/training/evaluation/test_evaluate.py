@@ -54,7 +54,7 @@ def _batches(ids: list[list[int]], valid: list[list[bool]]) -> list[Any]:
         SimpleNamespace(
             clips=torch.tensor(some, dtype=torch.float32).view(-1, 1, 1, 1, 1),
             labels=torch.tensor(some) % 3,
-            ids=torch.tensor(some),
+            indices=torch.tensor(some),
             valid=torch.tensor(good),
         )
         for some, good in zip(ids, valid, strict=True)
