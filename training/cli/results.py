@@ -80,11 +80,11 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
 @one_sentence
 def report_main(runs: tuple[Path, ...], out: Path, cards: bool, **options: Any) -> None:
     """Write the report of evaluated run folders: Table 1, curves and the rest."""
-    from ..report import model_card, report
+    from ..report import write_model_card, write_report
 
-    click.echo(f"report: {report.write(list(runs), out, **options)}")
+    click.echo(f"report: {write_report(runs, out, **options)}")
     for run in runs if cards else ():
-        click.echo(f"card: {model_card.write(run)}")
+        click.echo(f"card: {write_model_card(run)}")
 
 
 @click.command()

@@ -22,7 +22,7 @@ from ...pipeline.sampling import ClipSampler
 from ...shards import splits
 from ...shards.format import shard_set
 from ..config import AUTO, Config
-from ..report.tables import format_duration
+from ..report import format_duration
 from ..runtime import device as devices
 from ..step import forward, random_clips
 from .plan import ReproduceOptions, RunPlan, Stage

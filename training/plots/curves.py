@@ -134,11 +134,17 @@ def _set_axes(axes: Axes, runs: Sequence[Curves], quantity: str) -> None:
     losses = losses[np.isfinite(losses) & (losses > 0)]
     if len(losses) and losses.max() > min(100 * losses.min(), 10 * np.median(losses)):
         axes.set_yscale("log")
-        # plain numbers: the default writes powers as formulas, which the style switches off
+        # plain numbers: the defaults write formulas, which the style switches off
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_format_minor_tick))
         axes.set_ylabel("Loss (log scale)")
     elif len(losses):
         axes.set_ylim(0, 1.06 * losses.max())
+
+
+def _format_minor_tick(value: float, _: int) -> str:
+    """2 and 5 times a power of ten are labelled, which is enough within one decade."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def plot_costs(

@@ -1,1 +1,16 @@
 """`har-report`: runs -> tables, claims, pictures, Markdown, HTML, model cards."""
+
+from .model_card import write_model_card
+from .runs import ReportError, Run, load_run, load_runs
+from .sections import write_report
+from .tables import format_duration
+
+__all__ = [
+    "ReportError",
+    "Run",
+    "format_duration",
+    "load_run",
+    "load_runs",
+    "write_model_card",
+    "write_report",
+]

@@ -1,8 +1,8 @@
-"""The claims page: what the paper says, and what the figures of these runs say to it.
+"""The claims page: what the paper says, and what the figures of these runs say about it.
 
-Odd: a difference counts only where the intervals of the two models do not overlap, and a cost only
-where both were measured alike (same device, batch size, frames and size); otherwise the verdict
-is "undecided" or "not tested", which is the honest answer of a small set.
+A difference in accuracy counts only where the intervals of the two models do not overlap, and one
+in cost only where both were measured alike (same device, batch size, frames and size). Otherwise
+the verdict is "inconclusive" or "not tested", which is the honest answer of a small data set.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..plots import DISPLAY_NAMES
-from .runs import ORDER, Run
-from .tables import PAPER, format_duration
+from .runs import MODEL_ORDER, Run, group_by_model
+from .tables import PAPER_TABLE1, format_duration
 
-FOR, AGAINST, MIXED = "speaks for it", "speaks against it", "mixed"
-UNDECIDED, NOT_TESTED = "undecided", "not tested by these runs"
-SLIGHT = 0.05  # accuracy; the paper's own "slightly" is 0.0396 (R3D over R2Plus1D)
+SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
+INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested by these runs"
+SLIGHTLY = 0.05  # of accuracy; the paper's own "slightly" is 0.0396 (R3D over R2Plus1D)
+_COST_SETTINGS = ("batch_size", "frames", "size", "precision")
+_MEASURED_DIFFERENTLY = "The runs differ in device, batch size, frames or size."
+_CPU_MEMORY = "on a CPU the peak is of the whole process and says little about the model."
 
-Runs = Sequence[Run]
+Groups = dict[str, list[Run]]  # the runs of each of the paper's models that is there
 
 
 @dataclass(frozen=True)
@@ -33,192 +35,178 @@ class Claim:
     evidence: str
 
 
-def judge(runs: Runs) -> list[Claim]:
-    """Every claim of the paper that figures can speak to, judged by these runs."""
-    judges: tuple[tuple[str, str, Callable[[Runs], tuple[str, str]]], ...] = (
-        (
-            "Test accuracy ranks R3D > R2Plus1D > ResNet3D > ConvLSTM.",
-            "Table 1, section 10",
-            _ranking,
-        ),
-        ("Pretraining helps slightly (R3D over R2Plus1D).", "abstract, section 10", _pretraining),
-        (
-            "R(2+1)D trains faster and with less resources than full 3-D convolutions (ResNet3D).",
-            "section 1.2",
-            _factorised,
-        ),
-        ("R3D and R2Plus1D need less training time than the others.", "abstract", _time),
-        ("ConvLSTM has the largest memory footprint.", "section 1, memory", _memory),
-        ("R2Plus1D and ResNet3D would improve with more epochs.", "section 9", _more_epochs),
-        ("Class weights help.", "section 6", _class_weights),
-    )
-    return [Claim(text, source, *judge_one(runs)) for text, source, judge_one in judges]
+def judge_claims(runs: Sequence[Run]) -> list[Claim]:
+    """Every claim of the paper that figures can decide, judged by these runs."""
+    groups = group_by_model(runs)
+    groups = {model: groups[model] for model in MODEL_ORDER if model in groups}
+    return [Claim(text, source, *judge(groups)) for text, source, judge in _CLAIMS]
 
 
-def _of(runs: Runs, model: str) -> list[Run]:
-    return [run for run in runs if run.model == model]
-
-
-def _present(runs: Runs) -> list[str]:
-    return [model for model in ORDER if _of(runs, model)]
-
-
-def _accuracy(runs: Runs) -> float:
+def _accuracy(runs: Sequence[Run]) -> float:
     return statistics.mean(run.evaluation["video@1"] for run in runs)
 
 
-def _interval(runs: Runs) -> tuple[float, float]:
-    """The widest interval that covers those of all seeds."""
-    intervals = [run.evaluation["interval"] for run in runs]
-    return min(low for low, _ in intervals), max(high for _, high in intervals)
+def _interval(runs: Sequence[Run]) -> tuple[float, float]:
+    """The smallest interval that covers those of all seeds."""
+    lows, highs = zip(*(run.evaluation["interval"] for run in runs), strict=True)
+    return min(lows), max(highs)
 
 
-def _compare(first: Runs, second: Runs) -> str:
-    """Is `first` better on the test side? FOR, AGAINST, or UNDECIDED where intervals overlap."""
+def _compare(first: Sequence[Run], second: Sequence[Run]) -> str:
+    """Is `first` better on the test subset? INCONCLUSIVE where the intervals overlap."""
     (low1, high1), (low2, high2) = _interval(first), _interval(second)
     if low1 > high2:
-        return FOR
-    return AGAINST if high1 < low2 else UNDECIDED
+        return SUPPORTED
+    return CONTRADICTED if high1 < low2 else INCONCLUSIVE
 
 
-def _together(verdicts: Sequence[str]) -> str:
-    """Several comparisons -> one verdict; undecided ones do not overrule decided ones."""
-    decided = {verdict for verdict in verdicts if verdict != UNDECIDED}
-    if not decided:
-        return UNDECIDED
-    if len(decided) > 1:
-        return MIXED
+def _combine(verdicts: Sequence[str]) -> str:
+    """Several comparisons -> one verdict; inconclusive ones do not overrule the others."""
+    decided = {verdict for verdict in verdicts if verdict != INCONCLUSIVE}
+    if len(decided) != 1:
+        return MIXED if decided else INCONCLUSIVE
     verdict = decided.pop()
-    return verdict if UNDECIDED not in verdicts else f"{verdict}, in part undecided"
+    return f"{verdict}, in part {INCONCLUSIVE}" if INCONCLUSIVE in verdicts else verdict
 
 
-def _ranking(runs: Runs) -> tuple[str, str]:
-    present = _present(runs)
+def _means(groups: Groups, value: Callable[[Run], float]) -> dict[str, float]:
+    """Display name of each model -> the mean over its runs."""
+    return {
+        runs[0].display_name: statistics.mean(float(value(run)) for run in runs)
+        for runs in groups.values()
+    }
+
+
+def _same_conditions(groups: Groups) -> bool:
+    """Whether costs may be compared: one device, one batch size, the same frames and size."""
+    conditions = {
+        (run.environment.get("device"), *(run.config.get(name) for name in _COST_SETTINGS))
+        for runs in groups.values()
+        for run in runs
+    }
+    return len(conditions) == 1
+
+
+def _is_pretrained(groups: Groups) -> bool:
+    return all(run.config.get("weights", "none") != "none" for run in groups["r3d"])
+
+
+def _judge_ranking(groups: Groups) -> tuple[str, str]:
     figures = "; ".join(
-        f"{DISPLAY_NAMES[m]} {_accuracy(_of(runs, m)):.4f} ({{:.4f}} to {{:.4f}})".format(
-            *_interval(_of(runs, m))
+        "{} {:.4f} ({:.4f} to {:.4f})".format(
+            runs[0].display_name, _accuracy(runs), *_interval(runs)
         )
-        for m in present
+        for runs in groups.values()
     )
-    if len(present) < 2:
+    if len(groups) < 2:
         return NOT_TESTED, f"One model only: {figures}."
-    verdicts = [_compare(_of(runs, a), _of(runs, b)) for a, b in pairwise(present)]
-    note = "" if _pretrained(runs) or "r3d" not in present else " R3D was not pretrained here."
-    return _together(verdicts), f"{figures}.{note}"
+    verdicts = [_compare(first, second) for first, second in pairwise(groups.values())]
+    untrained = "r3d" in groups and not _is_pretrained(groups)
+    note = " R3D was not pretrained here." if untrained else ""
+    return _combine(verdicts), f"{figures}.{note}"
 
 
-def _pretrained(runs: Runs) -> bool:
-    return bool(_of(runs, "r3d")) and all(
-        run.config.get("weights", "none") != "none" for run in _of(runs, "r3d")
-    )
-
-
-def _pretraining(runs: Runs) -> tuple[str, str]:
-    ours, other = _of(runs, "r3d"), _of(runs, "r2plus1d")
-    if not ours or not other:
+def _judge_pretraining(groups: Groups) -> tuple[str, str]:
+    if not {"r3d", "r2plus1d"} <= groups.keys():
         return NOT_TESTED, "Needs a run of R3D and one of R2Plus1D."
-    if not _pretrained(runs):
+    if not _is_pretrained(groups):
         return NOT_TESTED, "R3D was trained without pretrained weights here."
-    gain = _accuracy(ours) - _accuracy(other)
-    paper = PAPER[0].test_acc - PAPER[1].test_acc
-    evidence = f"R3D minus R2Plus1D: {gain:+.4f} (the paper: {paper:+.4f})."
-    verdict = _compare(ours, other)
-    if verdict == FOR and gain > SLIGHT:
-        return AGAINST, f"{evidence} More than slightly (above {SLIGHT})."
+    gain = _accuracy(groups["r3d"]) - _accuracy(groups["r2plus1d"])
+    paper_gain = PAPER_TABLE1[0].test_acc - PAPER_TABLE1[1].test_acc
+    evidence = f"R3D minus R2Plus1D: {gain:+.4f} (the paper: {paper_gain:+.4f})."
+    verdict = _compare(groups["r3d"], groups["r2plus1d"])
+    if verdict == SUPPORTED and gain > SLIGHTLY:
+        return CONTRADICTED, f"{evidence} More than slightly (above {SLIGHTLY})."
     return verdict, evidence
 
 
-def _alike(*groups: Runs) -> bool:
-    """Whether costs may be compared: one device, one batch size, the same frames and size."""
-    measured = {
-        (run.environment.get("device"), *(run.config.get(k) for k in _COST_SETTINGS))
-        for runs in groups
-        for run in runs
-    }
-    return len(measured) == 1
-
-
-_COST_SETTINGS = ("batch_size", "frames", "size", "precision")
-_NOT_ALIKE = "The runs differ in device, batch size, frames or size."
-
-
-def _factorised(runs: Runs) -> tuple[str, str]:
-    ours, other = _of(runs, "r2plus1d"), _of(runs, "resnet3d")
-    if not ours or not other:
+def _judge_factorized(groups: Groups) -> tuple[str, str]:
+    pair: Groups = {model: groups[model] for model in ("r2plus1d", "resnet3d") if model in groups}
+    if len(pair) < 2:
         return NOT_TESTED, "Needs a run of R2Plus1D and one of ResNet3D."
-    speeds = [_mean(group, lambda run: run.median("clips_per_s")) for group in (ours, other)]
-    peaks = [_mean(group, lambda run: run.peak_bytes / 2**30) for group in (ours, other)]
-    evidence = f"Clips/s: R2Plus1D {speeds[0]:,.1f}, ResNet3D {speeds[1]:,.1f}."
-    if not _alike(ours, other):
-        return NOT_TESTED, f"{evidence} {_NOT_ALIKE}"
-    verdicts = [FOR if speeds[0] > speeds[1] else AGAINST]
-    if any(run.on_cpu for run in (*ours, *other)):
+    speeds = _means(pair, lambda run: run.median("clips_per_s"))
+    evidence = "Clips/s: " + ", ".join(f"{m} {s:,.1f}" for m, s in speeds.items()) + "."
+    if not _same_conditions(pair):
+        return NOT_TESTED, f"{evidence} {_MEASURED_DIFFERENTLY}"
+    verdicts = [SUPPORTED if speeds["R2Plus1D"] > speeds["ResNet3D"] else CONTRADICTED]
+    if any(run.on_cpu for runs in pair.values() for run in runs):
         return verdicts[0], f"{evidence} Memory: {_CPU_MEMORY}"
-    verdicts.append(FOR if peaks[0] < peaks[1] else AGAINST)
-    evidence += f" Peak memory: {peaks[0]:.2f} and {peaks[1]:.2f} GiB."
-    return _together(verdicts), evidence
+    first, second = _means(pair, lambda run: run.peak_gib).values()
+    verdicts.append(SUPPORTED if first < second else CONTRADICTED)
+    return _combine(verdicts), f"{evidence} Peak memory: {first:.2f} and {second:.2f} GiB."
 
 
-_CPU_MEMORY = "on a CPU the peak is of the whole process and says little about the model."
-
-
-def _mean(runs: Runs, value: Callable[[Run], float]) -> float:
-    return statistics.mean(value(run) for run in runs)
-
-
-def _time(runs: Runs) -> tuple[str, str]:
-    present = _present(runs)
-    seconds = {m: _mean(_of(runs, m), lambda run: float(run.summary["seconds"])) for m in present}
-    evidence = (
-        "; ".join(f"{DISPLAY_NAMES[m]} {format_duration(s)}" for m, s in seconds.items()) + "."
-    )
-    if len(present) < len(ORDER):
+def _judge_time(groups: Groups) -> tuple[str, str]:
+    seconds = _means(groups, lambda run: run.summary["seconds"])
+    evidence = "; ".join(f"{model} {format_duration(s)}" for model, s in seconds.items()) + "."
+    if len(groups) < len(MODEL_ORDER):
         return NOT_TESTED, f"Needs runs of all four models; {evidence}"
-    if not _alike(runs):
-        return NOT_TESTED, f"{evidence} {_NOT_ALIKE}"
-    first = [seconds["r3d"], seconds["r2plus1d"]]
-    others = [seconds["resnet3d"], seconds["convlstm"]]
-    if max(first) < min(others):
-        return FOR, evidence
-    return (AGAINST if min(first) > max(others) else MIXED), evidence
+    if not _same_conditions(groups):
+        return NOT_TESTED, f"{evidence} {_MEASURED_DIFFERENTLY}"
+    r3d, r2plus1d, *others = seconds.values()
+    if max(r3d, r2plus1d) < min(others):
+        return SUPPORTED, evidence
+    return (CONTRADICTED if min(r3d, r2plus1d) > max(others) else MIXED), evidence
 
 
-def _memory(runs: Runs) -> tuple[str, str]:
-    present = _present(runs)
-    if "convlstm" not in present or len(present) < 2:
+def _judge_memory(groups: Groups) -> tuple[str, str]:
+    if "convlstm" not in groups or len(groups) < 2:
         return NOT_TESTED, "Needs a run of ConvLSTM and one of another model."
-    if any(run.on_cpu for run in runs):
-        return NOT_TESTED, _CPU_MEMORY[0].upper() + _CPU_MEMORY[1:]
-    peaks = {m: _mean(_of(runs, m), lambda run: run.peak_bytes / 2**30) for m in present}
-    evidence = "; ".join(f"{DISPLAY_NAMES[m]} {peak:.2f} GiB" for m, peak in peaks.items()) + "."
-    if not _alike(runs):
-        return NOT_TESTED, f"{evidence} {_NOT_ALIKE}"
-    return (FOR if max(peaks, key=lambda m: peaks[m]) == "convlstm" else AGAINST), evidence
+    if any(run.on_cpu for runs in groups.values() for run in runs):
+        return NOT_TESTED, f"O{_CPU_MEMORY[1:]}"
+    peaks = _means(groups, lambda run: run.peak_gib)
+    evidence = "; ".join(f"{model} {peak:.2f} GiB" for model, peak in peaks.items()) + "."
+    if not _same_conditions(groups):
+        return NOT_TESTED, f"{evidence} {_MEASURED_DIFFERENTLY}"
+    largest = max(peaks, key=lambda model: peaks[model])
+    return (SUPPORTED if largest == "ConvLSTM" else CONTRADICTED), evidence
 
 
-def _more_epochs(runs: Runs) -> tuple[str, str]:
-    ours = [*_of(runs, "r2plus1d"), *_of(runs, "resnet3d")]
-    if not ours:
+def _judge_more_epochs(groups: Groups) -> tuple[str, str]:
+    runs = [*groups.get("r2plus1d", []), *groups.get("resnet3d", [])]
+    if not runs:
         return NOT_TESTED, "Needs a run of R2Plus1D or ResNet3D."
     verdicts, evidence = [], []
-    for run in ours:
+    for run in runs:
         best, epochs = run.summary["best_epoch"], run.summary["epochs"]
-        # still rising when it was cut off, or flat for the last tenth of the run
-        verdicts.append(FOR if epochs - best <= epochs // 10 else AGAINST)
+        # the best epoch is among the last tenth: validation accuracy still rose at the end
+        verdicts.append(SUPPORTED if epochs - best <= epochs // 10 else CONTRADICTED)
         evidence.append(f"{run.label}: best epoch {best} of {epochs}")
-    return _together(verdicts), "; ".join(evidence) + "."
+    return _combine(verdicts), "; ".join(evidence) + "."
 
 
-def _class_weights(runs: Runs) -> tuple[str, str]:
+def _judge_class_weights(groups: Groups) -> tuple[str, str]:
     verdicts, evidence = [], []
-    for model in _present(runs):
-        same = _of(runs, model)
-        weighted = [run for run in same if run.config.get("class_weights") == "balanced"]
-        plain = [run for run in same if run.config.get("class_weights") == "none"]
+    for runs in groups.values():
+        weighted = [run for run in runs if run.config.get("class_weights") == "balanced"]
+        plain = [run for run in runs if run.config.get("class_weights") == "none"]
         if weighted and plain:
             verdicts.append(_compare(weighted, plain))
-            with_, without = _accuracy(weighted), _accuracy(plain)
-            evidence.append(f"{DISPLAY_NAMES[model]} {with_:.4f} with, {without:.4f} without")
+            figures = f"{_accuracy(weighted):.4f} with, {_accuracy(plain):.4f} without"
+            evidence.append(f"{runs[0].display_name} {figures}")
     if not verdicts:
         return NOT_TESTED, "Needs runs of one model with and without --class-weights."
-    return _together(verdicts), "; ".join(evidence) + "."
+    return _combine(verdicts), "; ".join(evidence) + "."
+
+
+_CLAIMS: tuple[tuple[str, str, Callable[[Groups], tuple[str, str]]], ...] = (
+    (
+        "Test accuracy ranks R3D > R2Plus1D > ResNet3D > ConvLSTM.",
+        "Table 1, section 10",
+        _judge_ranking,
+    ),
+    (
+        "Pretraining helps slightly (R3D over R2Plus1D).",
+        "abstract, section 10",
+        _judge_pretraining,
+    ),
+    (
+        "R(2+1)D trains faster and with less resources than full 3-D convolutions (ResNet3D).",
+        "section 1.2",
+        _judge_factorized,
+    ),
+    ("R3D and R2Plus1D need less training time than the others.", "abstract", _judge_time),
+    ("ConvLSTM has the largest memory footprint.", "section 1, memory", _judge_memory),
+    ("R2Plus1D and ResNet3D would improve with more epochs.", "section 9", _judge_more_epochs),
+    ("Class weights help.", "section 6", _judge_class_weights),
+)

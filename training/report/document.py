@@ -1,7 +1,7 @@
 """A report as data: sections of texts, tables and pictures; and its form as Markdown.
 
-Odd: report.md and report.html are made from the same blocks, so that they cannot disagree. Text
-is plain, except that `code` stands in backticks.
+report.md and report.html are made from the same blocks, so that they cannot disagree. Text is
+plain, except that `code` stands in backticks.
 """
 
 from __future__ import annotations
@@ -9,33 +9,70 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Text:
     """A paragraph. strong: a sentence that must not be overlooked."""
 
+    kind: ClassVar[str] = "text"
     text: str
     strong: bool = False
+
+    def markdown(self) -> str:
+        return f"**{self.text}**" if self.strong else self.text
 
 
 @dataclass(frozen=True)
 class Table:
     """Cells as text; the first column names the row. caption: what it shows, for whom it holds."""
 
+    kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    @classmethod
+    def from_dicts(cls, caption: str, rows: Sequence[dict[str, str]]) -> Table:
+        """One or more rows, each column -> cell, all of the same columns."""
+        return cls(caption, list(rows[0]), [list(row.values()) for row in rows])
+
+    @property
+    def is_numeric(self) -> list[bool]:
+        """For each column whether it holds numbers, which are right-aligned."""
+        columns = ([row[n] for row in self.rows] for n in range(1, len(self.columns)))
+        return [False, *(all(map(_is_number, cells)) for cells in columns)]
+
+    @property
+    def max_cell_length(self) -> int:
+        return max((len(cell) for row in self.rows for cell in row), default=0)
+
+    def markdown(self) -> str:
+        header, *rows = (
+            [cell.replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)
+        )
+        rule = ["---:" if numeric else "---" for numeric in self.is_numeric]
+        lines = (f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+        return f"*{self.caption}*\n\n" + "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Picture:
     """A PNG in the report's folder. alt: what there is to see; wide: too large for a column."""
 
+    kind: ClassVar[str] = "picture"
     path: Path
     caption: str
     alt: str
     wide: bool = False
+
+    def markdown(self) -> str:
+        return f"![{self.alt}]({self.path.name})\n\n*{self.caption}*"
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell[:1] in ("-", "−", "+")
 
 
 Block = Text | Table | Picture
@@ -52,36 +89,9 @@ class Section:
         return "".join(c if c.isalnum() else "-" for c in self.title.lower()).strip("-")
 
 
-def markdown(title: str, sections: Sequence[Section]) -> str:
+def render_markdown(title: str, sections: Sequence[Section]) -> str:
     """The document as Markdown; pictures are linked by file name."""
-    parts = [f"# {title}"]
-    parts.append("\n".join(f"- [{s.title}](#{s.anchor})" for s in sections))
+    parts = [f"# {title}", "\n".join(f"- [{s.title}](#{s.anchor})" for s in sections)]
     for section in sections:
-        parts.append(f"## {section.title}")
-        parts.extend(_markdown(block) for block in section.blocks)
+        parts += [f"## {section.title}", *(block.markdown() for block in section.blocks)]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown(block: Block) -> str:
-    if isinstance(block, Text):
-        return f"**{block.text}**" if block.strong else block.text
-    if isinstance(block, Picture):
-        return f"![{block.alt}]({block.path.name})\n\n*{block.caption}*"
-    return _markdown_table(block)
-
-
-def _markdown_table(table: Table) -> str:
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in (table.columns, *table.rows)]
-    numeric = ["---:" if number else "---" for number in number_columns(table)]
-    lines = [f"| {' | '.join(row)} |" for row in (rows[0], numeric, *rows[1:])]
-    return f"*{table.caption}*\n\n" + "\n".join(lines)
-
-
-def number_columns(table: Table) -> list[bool]:
-    """For each column whether it holds numbers, to be set flush right."""
-    columns = [[row[n] for row in table.rows] for n in range(len(table.columns))]
-    return [False, *(all(_number(cell) for cell in cells) for cells in columns[1:])]
-
-
-def _number(cell: str) -> bool:
-    return cell[:1].isdigit() or cell[:1] in ("-", "−", "+")

@@ -1,214 +1,194 @@
 """The pictures of a report, drawn into its folder, each with caption and text alternative.
 
-Odd: where a model has several runs, curves show them all, and pictures of one network (filters,
+Where a model has several runs, curves show them all, and pictures of one network (filters,
 confusion, examples) show the run with the best validation accuracy, never the best test accuracy.
 File names carry the paper's figure numbers.
 """
 
 from __future__ import annotations
 
-import shutil
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ...atomic import write_atomically
 from .. import plots
 from ..runtime import checkpoint
 from .document import Picture
 from .html import png_size
-from .runs import ORDER, ReportError, Run
+from .runs import MODEL_ORDER, ReportError, Run, group_by_model
 
-CONTACT_SHEET = "contact_sheet.png"
-_WIDE = 1400  # pixels; above, a picture keeps its size and scrolls
-_NUMBERS = {"loss": (6, 10), "acc": (11, 15)}  # first of the models' figures, and that of all
-_WORDS = {"loss": "loss", "acc": "accuracy"}
-
-
-def by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of each model, in the order they come."""
-    return {
-        m: [run for run in runs if run.model == m] for m in dict.fromkeys(r.model for r in runs)
-    }
+_MAX_COLUMN_WIDTH = 1400  # pixels; a wider picture keeps its size and scrolls
+_FIGURES = {"loss": (6, 10), "acc": (11, 15)}  # the paper's: of the first model, of all models
+_QUANTITIES = {"loss": "loss", "acc": "accuracy"}
 
 
-def chosen(runs: Sequence[Run]) -> list[Run]:
+def choose_runs(runs: Sequence[Run]) -> list[Run]:
     """For each model the run that stands for it: the best by validation accuracy."""
     return [
-        max(same, key=lambda run: float(run.summary["best_val_acc"]))
-        for same in by_model(runs).values()
+        max(group, key=lambda run: float(run.summary["best_val_acc"]))
+        for group in group_by_model(runs).values()
     ]
 
 
-def curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
-    """Figs 6-9 and 10 (quantity "loss") or 11-14 and 15 ("acc")."""
-    first, together = _NUMBERS[quantity]
-    word = _WORDS[quantity]
+def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
+    """Figures 6-9 and 10 (quantity "loss") or 11-14 and 15 ("acc")."""
+    first, all_models = _FIGURES[quantity]
+    word = _QUANTITIES[quantity]
     pictures = []
-    for model, same in by_model(runs).items():
-        number = f"fig{first + ORDER.index(model):02d}-" if model in ORDER else ""
-        path = out / f"{number}{word}-{model}.png"
-        plots.plot_model_curves(path, [run.curves for run in same], quantity)
-        pictures.append(
-            Picture(path, _curve_caption(number, same, word), _curve_alt(same, quantity))
-        )
-    path = out / f"fig{together}-{word}-all.png"
+    for model, group in group_by_model(runs).items():
+        prefix, caption = "", f"{word} of {group[0].display_name} over the epochs"
+        if model in MODEL_ORDER:
+            figure = first + MODEL_ORDER.index(model)
+            prefix, caption = f"fig{figure:02d}-", f"As the paper's figure {figure}: {caption}"
+        path = out / f"{prefix}{word}-{model}.png"
+        plots.plot_model_curves(path, [run.curves for run in group], quantity)
+        seeds = f", {len(group)} runs" if len(group) > 1 else ""
+        alt = "; ".join(_describe_curves(run, quantity) for run in group)
+        pictures.append(Picture(path, f"{caption}{seeds}.", alt))
+    path = out / f"fig{all_models}-{word}-all.png"
     plots.plot_all_curves(path, [run.curves for run in runs], quantity)
-    ends = [f"{run.label} {run.lines[-1][f'val_{quantity}']:.3f}" for run in runs]
+    ends = [f"{run.label} {run.metrics[-1][f'val_{quantity}']:.3f}" for run in runs]
     alt = f"Validation {word} of the last epoch: {', '.join(ends)}."
-    caption = f"As the paper's figure {together}: {word} of all models, training and validation."
+    caption = f"As the paper's figure {all_models}: {word} of all models, training and validation."
     return [*pictures, Picture(path, caption, alt)]
 
 
-def _curve_caption(number: str, same: Sequence[Run], word: str) -> str:
-    figure = f"As the paper's figure {int(number[3:5])}: " if number else ""
-    runs = f", {len(same)} runs" if len(same) > 1 else ""
-    return f"{figure}{word} of {same[0].display} over the epochs{runs}."
-
-
-def _curve_alt(same: Sequence[Run], quantity: str) -> str:
+def _describe_curves(run: Run, quantity: str) -> str:
     """The ends of the curves in words."""
-    parts = []
-    for run in same:
-        values = [f"{run.lines[n][f'{side}_{quantity}']:.3f}" for side in ("train", "val")
-                  for n in (0, -1)]  # fmt: skip
-        parts.append(
-            f"{run.label}: training {_WORDS[quantity]} from {values[0]} to {values[1]}, "
-            f"validation from {values[2]} to {values[3]} in {len(run.lines)} epochs"
-        )
-    return "; ".join(parts)
+    first, last = run.metrics[0], run.metrics[-1]
+    train, val = f"train_{quantity}", f"val_{quantity}"
+    return (
+        f"{run.label}: training {_QUANTITIES[quantity]} from {first[train]:.3f} to "
+        f"{last[train]:.3f}, validation from {first[val]:.3f} to {last[val]:.3f} in "
+        f"{len(run.metrics)} epochs"
+    )
 
 
-def costs(out: Path, runs: Sequence[Run]) -> Picture:
+def draw_costs(out: Path, runs: Sequence[Run]) -> Picture:
     """Training time, speed and memory side by side; seeds of a model as their mean."""
-    groups = by_model(runs)
-    seeds = list(groups.values())
-    short = max(run.summary["seconds"] for run in runs) < 300
-    unit, name = (1, "seconds") if short else (60, "minutes")
+    groups = group_by_model(runs)
+    is_short = max(run.summary["seconds"] for run in runs) < 300
+    divisor, unit = (1, "seconds") if is_short else (60, "minutes")
+
+    def means(value: Callable[[Run], float]) -> list[float]:
+        return [statistics.mean(float(value(run)) for run in group) for group in groups.values()]
+
     bars: dict[str, list] = {
-        f"Training time ({name})": [_mean(s, lambda r: r.summary["seconds"] / unit) for s in seeds],
-        "Clips per second (median epoch)": [
-            _mean(s, lambda r: r.median("clips_per_s")) for s in seeds
-        ],
-        "Peak memory (GiB)": [_mean(s, lambda r: r.peak_bytes / 2**30) or None for s in seeds],
+        f"Training time ({unit})": means(lambda run: run.summary["seconds"] / divisor),
+        "Clips per second (median epoch)": means(lambda run: run.median("clips_per_s")),
+        "Peak memory (GiB)": [peak or None for peak in means(lambda run: run.peak_gib)],
     }
-    names = [same[0].display for same in seeds]
+    names = [group[0].display_name for group in groups.values()]
     path = plots.plot_costs(out / "costs.png", names, list(groups), bars)
     alt = "; ".join(
-        f"{title}: " + ", ".join(f"{n} {_said(v)}" for n, v in zip(names, values, strict=True))
+        f"{title}: " + ", ".join(map(_describe_cost, names, values))
         for title, values in bars.items()
     )
     return Picture(path, "What training took.", alt)
 
 
-def _mean(runs: Sequence[Run], value: Callable[[Run], float]) -> float:
-    return statistics.mean(float(value(run)) for run in runs)
+def _describe_cost(name: str, value: float | None) -> str:
+    return f"{name} not measured" if value is None else f"{name} {value:,.4g}"
 
 
-def _said(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:,.4g}"
-
-
-def classes(out: Path, runs: Sequence[Run]) -> list[Picture]:
-    """Accuracy by class, and a confusion matrix for each model, where classes are the same."""
+def draw_class_results(out: Path, runs: Sequence[Run]) -> list[Picture]:
+    """Accuracy by class, where the classes are the same, and a confusion matrix for each model."""
     pictures = []
-    names = runs[0].summary["classes"]
-    if all(run.summary["classes"] == names for run in runs):
-        pictures.append(_per_class(out, runs, names))
-    for run in chosen(runs):
+    if all(run.classes == runs[0].classes for run in runs):
+        pictures.append(_draw_class_accuracy(out, runs))
+    for run in choose_runs(runs):
         path = out / f"confusion-{run.model}.png"
         matrix = np.array(run.evaluation["confusion"])
-        title = f"{run.display} on {run.evaluation['on']}"
-        plots.plot_confusion(path, matrix, run.summary["classes"], title)
-        right = int(np.diagonal(matrix).sum())
-        alt = f"{right} of {matrix.sum()} videos on the diagonal; " + _worst(run)
-        caption = f"Confusion matrix of {run.label}, test videos. {run.split_text()}."
+        title = f"{run.display_name} on {run.evaluation['on']}"
+        plots.plot_confusion(path, matrix, run.classes, title)
+        mistakes = ", ".join(
+            f"{pair['true']} taken for {pair['predicted']} ({pair['count']})"
+            for pair in run.evaluation["confused"][:3]
+        )
+        alt = f"{np.trace(matrix)} of {matrix.sum()} videos on the diagonal; " + (
+            f"most often {mistakes}" if mistakes else "no video is taken for another class"
+        )
+        caption = f"Confusion matrix of {run.label}, test videos. {run.split_text}."
         pictures.append(Picture(path, caption, alt, wide=_is_wide(path)))
     return pictures
 
 
-def _worst(run: Run) -> str:
-    pairs = run.evaluation["confused"][:3]
-    said = ", ".join(f"{p['true']} taken for {p['predicted']} ({p['count']})" for p in pairs)
-    return f"most often {said}" if said else "no video is taken for another class"
-
-
-def _per_class(out: Path, runs: Sequence[Run], names: Sequence[str]) -> Picture:
-    recalls, models = {}, []
-    for model, same in by_model(runs).items():
-        values = [[_recall(c) for c in run.evaluation["per_class"]] for run in same]
-        recalls[same[0].display] = np.mean(values, axis=0).tolist()
-        models.append(model)
-    path = plots.plot_class_accuracy(out / "per-class.png", names, recalls, models)
+def _draw_class_accuracy(out: Path, runs: Sequence[Run]) -> Picture:
+    classes, groups = runs[0].classes, group_by_model(runs)
+    recalls = {
+        group[0].display_name: np.mean([_class_recalls(run) for run in group], axis=0).tolist()
+        for group in groups.values()
+    }
+    path = plots.plot_class_accuracy(out / "per-class.png", classes, recalls, list(groups))
     mean = np.mean(list(recalls.values()), axis=0)
     hard, easy = int(np.nanargmin(mean)), int(np.nanargmax(mean))
     alt = (
-        f"Hardest class {names[hard]} with {mean[hard]:.2f} on average, "
-        f"easiest {names[easy]} with {mean[easy]:.2f}."
+        f"Hardest class {classes[hard]} with {mean[hard]:.2f} on average, "
+        f"easiest {classes[easy]} with {mean[easy]:.2f}."
     )
-    untested = [name for name, value in zip(names, mean, strict=True) if np.isnan(value)]
-    more = f" Without a test video: {', '.join(untested)}." if untested else ""
-    return Picture(path, f"Test accuracy by class, the hardest on top.{more}", alt)
+    untested = [classes[index] for index in np.flatnonzero(np.isnan(mean))]
+    note = f" Without a test video: {', '.join(untested)}." if untested else ""
+    return Picture(path, f"Test accuracy by class, the hardest on top.{note}", alt)
 
 
-def _recall(row: Mapping[str, Any]) -> float:
-    """A class's recall; nan where no test video is of it, which is not an accuracy of 0."""
-    return float(row["recall"]) if row.get("support") != 0 else float("nan")
+def _class_recalls(run: Run) -> list[float]:
+    """Recall of each class; nan where no test video is of it, which is not an accuracy of 0."""
+    rows = run.evaluation["per_class"]
+    return [float(row["recall"]) if row.get("support") != 0 else float("nan") for row in rows]
 
 
-def examples(out: Path, runs: Sequence[Run]) -> list[Picture]:
+def copy_examples(out: Path, runs: Sequence[Run]) -> list[Picture]:
     """The strips that har-eval drew, where it did."""
     pictures = []
-    for run in chosen(runs):
-        if not (run.folder / "examples.png").is_file():
-            continue
-        path = out / f"examples-{run.model}.png"
-        shutil.copyfile(run.folder / "examples.png", path)
-        found = plots.choose_examples(run.evaluation["predictions"])
-        alt = "; ".join(f"{p['true']} predicted as {p['predicted']}" for p in found)
-        pictures.append(
-            Picture(path, f"{run.label}: its surest right and its surest wrong answers.", alt)
-        )
+    for run in choose_runs(runs):
+        if (run.folder / "examples.png").is_file():
+            path = out / f"examples-{run.model}.png"
+            write_atomically(path, (run.folder / "examples.png").read_bytes())
+            examples = plots.choose_examples(run.evaluation["predictions"])
+            alt = "; ".join(f"{row['true']} predicted as {row['predicted']}" for row in examples)
+            caption = f"{run.label}: its surest right and its surest wrong answers."
+            pictures.append(Picture(path, caption, alt))
     return pictures
 
 
-def first_layers(out: Path, runs: Sequence[Run]) -> list[Picture]:
+def draw_filters(out: Path, runs: Sequence[Run]) -> list[Picture]:
     """Figure 16 and the other models' first-layer filters, of the runs that kept best.pt."""
     pictures = []
-    for run in chosen(runs):
+    for run in choose_runs(runs):
         if not (run.folder / "best.pt").is_file():
             continue
-        state = checkpoint.load(run.folder / "best.pt")["model"]
-        own = run.model == "r2plus1d"
-        path = out / f"{'fig16-' if own else ''}filters-{run.model}.png"
-        if plots.plot_filters(path, run.model, state) is None:
-            continue
-        caption = f"First-layer filters of {run.label}"
-        if own:
+        state_dict = checkpoint.load(run.folder / "best.pt")["model"]
+        name, caption = f"filters-{run.model}.png", f"First-layer filters of {run.label}."
+        if run.model == "r2plus1d":
+            name = f"fig16-{name}"
             caption = (
                 "As the paper's figure 16: learned filters of R(2+1)D's first layer, (a) spatial, "
-                "(b) temporal; weights in [-0.3, 0.3] shown as [-1, 1]"
+                "(b) temporal; weights in [-0.3, 0.3] shown as [-1, 1]."
             )
-        alt = f"Grid of the learned first-layer weights of {run.display} as small colour images."
-        pictures.append(Picture(path, f"{caption}.", alt))
+        if plots.plot_filters(out / name, run.model, state_dict) is not None:
+            alt = (
+                f"Grid of the learned first-layer weights of {run.display_name} as small colour "
+                "images."
+            )
+            pictures.append(Picture(out / name, caption, alt))
     return pictures
 
 
-def contact_sheet(out: Path, given: Path | None) -> list[Picture]:
-    """The sheet of clips that was given, or that lies in `out`; none where there is none."""
-    path = out / CONTACT_SHEET
-    if given is not None:
+def copy_contact_sheet(out: Path, source: Path | None) -> list[Picture]:
+    """The sheet of clips that is given, or that lies in `out`; none where there is none."""
+    path = out / "contact_sheet.png"
+    if source is not None:
         try:
-            data = given.read_bytes()
-            png_size(data)
-        except (OSError, ValueError) as error:
+            png_size(source)
+            write_atomically(path, source.read_bytes())
+        except OSError as error:
             raise ReportError(
-                f"--contact-sheet {given} cannot be used ({error}): give a PNG as "
+                f"--contact-sheet {source} is not a PNG that can be used ({error}): give one as "
                 "'har-shards preview' draws it."
             ) from error
-        path.write_bytes(data)
     if not path.is_file():
         return []
     caption = "Clips as they lie in the shards."
@@ -217,4 +197,4 @@ def contact_sheet(out: Path, given: Path | None) -> list[Picture]:
 
 
 def _is_wide(path: Path) -> bool:
-    return png_size(path.read_bytes())[0] > _WIDE
+    return png_size(path)[0] > _MAX_COLUMN_WIDTH

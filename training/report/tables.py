@@ -1,8 +1,9 @@
 """The tables of a report: the paper's Table 1 in both readings, seeds, cost, test figures.
 
-Odd: the paper's Table 1 can be read in two ways. Section 9 says "best saved models", its note says
-"minimum over all epochs"; the first is the main one here (`at_best`), the second (`over_epochs`)
-mixes epochs and is given beside it. The test accuracy is the best checkpoint's in both.
+The paper's Table 1 can be read in two ways. Section 9 says "best saved models", its note says
+"minimum over all epochs". The first is the main one here (`best_checkpoint_row`); the second
+(`best_over_epochs_row`) mixes epochs and is given beside it. The test accuracy is the best
+checkpoint's in both.
 """
 
 from __future__ import annotations
@@ -16,21 +17,15 @@ from pathlib import Path
 
 from ...atomic import write_atomically
 from ..evaluation.scores import leak_text
-from .runs import Run
+from .runs import Run, group_by_model
 
-COLUMNS = (
-    "Model",
-    "Train Loss",
-    "Train Acc",
-    "Val Loss",
-    "Val Acc",
-    "Test Acc",
-    "Avg Acc",
-)
+TABLE1_COLUMNS = (
+    "Model", "Train Loss", "Train Acc", "Val Loss", "Val Acc", "Test Acc", "Avg Acc",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Row:
+class Table1Row:
     """One row of Table 1. Losses and accuracies (0..1) of train, val, test."""
 
     model: str
@@ -46,136 +41,103 @@ class Row:
         return (self.train_acc + self.val_acc + self.test_acc) / 3
 
     def numbers(self) -> list[float]:
-        """The row's numbers in the order of COLUMNS."""
+        """The row's numbers in the order of TABLE1_COLUMNS."""
         return [*astuple(self)[1:], self.avg_acc]
 
     def cells(self) -> list[str]:
         return [self.model, *(f"{number:.4f}" for number in self.numbers())]
 
 
-PAPER = (
-    Row("R3D", 0.1918, 0.9608, 0.3018, 0.8788, 0.8652),
-    Row("R2Plus1D", 0.2589, 0.9248, 0.4195, 0.8422, 0.8256),
-    Row("ResNet3D", 0.2418, 0.8377, 0.5218, 0.7805, 0.7621),
-    Row("ConvLSTM", 0.5103, 0.7483, 0.6192, 0.6601, 0.6482),
+PAPER_TABLE1 = (
+    Table1Row("R3D", 0.1918, 0.9608, 0.3018, 0.8788, 0.8652),
+    Table1Row("R2Plus1D", 0.2589, 0.9248, 0.4195, 0.8422, 0.8256),
+    Table1Row("ResNet3D", 0.2418, 0.8377, 0.5218, 0.7805, 0.7621),
+    Table1Row("ConvLSTM", 0.5103, 0.7483, 0.6192, 0.6601, 0.6482),
 )
 
 
-def at_best(run: Run) -> Row:
+def best_checkpoint_row(run: Run) -> Table1Row:
     """Every figure at the checkpoint that was tested."""
-    line = run.best
-    return Row(
+    names = ("train_loss", "train_acc", "val_loss", "val_acc")
+    values = {name: run.best_metrics[name] for name in names}
+    return Table1Row(run.label, **values, test_acc=run.evaluation["video@1"])
+
+
+def best_over_epochs_row(run: Run) -> Table1Row:
+    """Lowest loss and highest accuracy over all epochs, each of its own epoch."""
+    return Table1Row(
         run.label,
-        line["train_loss"],
-        line["train_acc"],
-        line["val_loss"],
-        line["val_acc"],
+        min(line["train_loss"] for line in run.metrics),
+        max(line["train_acc"] for line in run.metrics),
+        min(line["val_loss"] for line in run.metrics),
+        max(line["val_acc"] for line in run.metrics),
         run.evaluation["video@1"],
     )
 
 
-def over_epochs(run: Run) -> Row:
-    """Lowest loss and highest accuracy over all epochs, each of an epoch of its own."""
-    return Row(
-        run.label,
-        min(line["train_loss"] for line in run.lines),
-        max(line["train_acc"] for line in run.lines),
-        min(line["val_loss"] for line in run.lines),
-        max(line["val_acc"] for line in run.lines),
-        run.evaluation["video@1"],
-    )
-
-
-def seeds(runs: Sequence[Run]) -> list[list[str]]:
-    """For each model with several runs: mean +- sample deviation of `at_best`, as cells."""
+def seed_rows(runs: Sequence[Run]) -> list[list[str]]:
+    """For each model with several runs: mean and sample deviation of `best_checkpoint_row`."""
     rows = []
-    for model in dict.fromkeys(run.model for run in runs):
-        same = [run for run in runs if run.model == model]
-        if len(same) < 2:
-            continue
-        columns = zip(*(at_best(run).numbers() for run in same), strict=True)
-        cells = [f"{statistics.mean(c):.4f} ± {statistics.stdev(c):.4f}" for c in columns]
-        rows.append([f"{same[0].display} ({len(same)} runs)", *cells])
+    for group in group_by_model(runs).values():
+        if len(group) > 1:
+            columns = zip(*(best_checkpoint_row(run).numbers() for run in group), strict=True)
+            cells = [f"{statistics.mean(c):.4f} ± {statistics.stdev(c):.4f}" for c in columns]
+            rows.append([f"{group[0].display_name} ({len(group)} runs)", *cells])
     return rows
 
 
-COST_COLUMNS = (
-    "Model",
-    "Parameters",
-    "Multiply-adds a clip",
-    "Epochs",
-    "Best epoch",
-    "Time",
-    "Clips/s",
-    "Waiting for data",
-    "Peak memory",
-    "Stopped because",
-)
+def cost_row(run: Run) -> dict[str, str]:
+    """What the paper never reports, by column. Clips/s and waiting are medians over the epochs."""
+    multiply_adds = run.evaluation.get("multiply_adds")
+    return {
+        "Model": run.label,
+        "Parameters": f"{run.summary['parameters']:,}",
+        "Multiply-adds a clip": (
+            format_multiply_adds(multiply_adds) if multiply_adds else "not counted"
+        ),
+        "Epochs": str(run.summary["epochs"]),
+        "Best epoch": str(run.summary["best_epoch"]),
+        "Time": format_duration(run.summary["seconds"]),
+        "Clips/s": f"{run.median('clips_per_s'):,.1f}",
+        "Waiting for data": f"{run.median('data_wait'):.1%}",
+        "Peak memory": f"{run.peak_gib:,.2f} GiB" if run.peak_gib else "not measured",
+        "Stopped because": str(run.summary["stop_reason"]),
+    }
 
 
-def cost(run: Run) -> list[str]:
-    """What the paper never reports. Clips/s and waiting are medians over the epochs."""
-    macs = run.evaluation.get("multiply_adds")
+def test_row(run: Run) -> dict[str, str]:
+    """The test subset in detail, by column, with split and leak."""
+    result = run.evaluation
+    low, high = result["interval"]
+    return {
+        "Model": run.label,
+        "Video@1": f"{result['video@1']:.4f}",
+        "95 % interval": f"{low:.4f} to {high:.4f}",
+        "Video@5": f"{result['video@5']:.4f}",
+        "Clip@1": f"{result['clip@1']:.4f}",
+        "Mean class acc": f"{result['mean_class_acc']:.4f}",
+        "Loss": f"{result['loss']:.4f}",
+        "ECE": f"{result['ece']:.4f}",
+        "Split": str(result["split"]["name"]),
+        "Leak": leak_text(result["split"]["leak"]).removeprefix("leak "),
+        "Views": str(result["views"]),
+    }
+
+
+def confusion_rows(run: Run, count: int = 5) -> list[dict[str, str]]:
+    """The most frequent mistakes of a run, by column."""
     return [
-        run.label,
-        f"{run.summary['parameters']:,}",
-        multiply_adds(macs) if macs else "not counted",
-        str(run.summary["epochs"]),
-        str(run.summary["best_epoch"]),
-        format_duration(run.summary["seconds"]),
-        f"{run.median('clips_per_s'):,.1f}",
-        f"{run.median('data_wait'):.1%}",
-        f"{run.peak_bytes / 2**30:,.2f} GiB" if run.peak_bytes else "not measured",
-        str(run.summary["stop_reason"]),
+        {
+            "Model": run.label,
+            "True class": pair["true"],
+            "Predicted as": pair["predicted"],
+            "Videos": str(pair["count"]),
+        }
+        for pair in run.evaluation["confused"][:count]
     ]
 
 
-TEST_COLUMNS = (
-    "Model",
-    "Video@1",
-    "95 % interval",
-    "Video@5",
-    "Clip@1",
-    "Mean class acc",
-    "Loss",
-    "ECE",
-    "Split",
-    "Leak",
-    "Views",
-)
-
-
-def test(run: Run) -> list[str]:
-    """The test side in detail, split and leak in the row."""
-    found = run.evaluation
-    low, high = found["interval"]
-    return [
-        run.label,
-        f"{found['video@1']:.4f}",
-        f"{low:.4f} to {high:.4f}",
-        f"{found['video@5']:.4f}",
-        f"{found['clip@1']:.4f}",
-        f"{found['mean_class_acc']:.4f}",
-        f"{found['loss']:.4f}",
-        f"{found['ece']:.4f}",
-        str(found["split"]["name"]),
-        leak_text(found["split"]["leak"]).removeprefix("leak "),
-        str(found["views"]),
-    ]
-
-
-CONFUSED_COLUMNS = ("Model", "True class", "Predicted as", "Videos")
-
-
-def confused(run: Run, most: int = 5) -> list[list[str]]:
-    """The most frequent mistakes of a run."""
-    return [
-        [run.label, pair["true"], pair["predicted"], str(pair["count"])]
-        for pair in run.evaluation["confused"][:most]
-    ]
-
-
-def multiply_adds(count: float) -> str:
+def format_multiply_adds(count: float) -> str:
     """40.70 G, or 22.5 M below 0.1 G."""
     return f"{count / 1e9:,.2f} G" if count >= 1e8 else f"{count / 1e6:,.1f} M"
 
@@ -187,11 +149,7 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
-    """Write a table as CSV, whole or not at all; -> path."""
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     write_atomically(path, text.getvalue().encode())
-    return path

@@ -107,7 +107,8 @@ def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: l
     plot_model_curves(tmp_path / "d.png", [wild], "loss")
     assert drawn.pop().axes[0].get_yscale() == "log"
     (axes,) = drawn[-1].axes
-    labels = [label.get_text() for label in axes.get_yticklabels()]
+    ticks = (*axes.get_yticklabels(), *axes.get_yticklabels(minor=True))
+    labels = [label.get_text() for label in ticks]
     assert any(labels)
     assert all(re.fullmatch(r"[\d.e+-]*", label) for label in labels)  # numbers, no formulas
 

@@ -12,7 +12,8 @@ from made_runs import make
 
 from har.training.cli.results import report_main
 from har.training.plots import style
-from har.training.report import model_card
+from har.training.report import write_model_card
+from har.training.report.model_card import CARD_NAME
 
 NAMES = [f"C{n}" for n in range(101)]
 LEAKY = {"name": "paper", "digest": "ffff0000ffff0000", "seed": 0, "leak": 0.983}
@@ -25,7 +26,7 @@ def _flat(path: Path) -> str:
 def test_the_card_has_the_figures_of_eval_json_with_interval_split_and_leak(tmp_path: Path):
     run = make(tmp_path / "r3d", "r3d")
     found = json.loads((run / "eval.json").read_text())
-    text = model_card.write(run).read_text()
+    text = write_model_card(run).read_text()
     low, high = found["interval"]
     assert f"| Video@1 | {found['video@1']:.4f}, 95 % interval {low:.4f} to {high:.4f} |" in text
     assert f"| Loss | {found['loss']:.4f} |" in text
@@ -37,20 +38,20 @@ def test_the_card_has_the_figures_of_eval_json_with_interval_split_and_leak(tmp_
 
 
 def test_a_leak_few_videos_and_another_data_set_are_said_as_limits(tmp_path: Path):
-    text = _flat(model_card.write(make(tmp_path / "a", "convlstm", split=LEAKY)))
+    text = _flat(write_model_card(make(tmp_path / "a", "convlstm", split=LEAKY)))
     assert "98.3% of the test clips have a clip of the same long video in train" in text
     assert "Only 60 test videos" in text
     assert "3 classes, not UCF101's 101" in text
-    clean = _flat(model_card.write(make(tmp_path / "b", "convlstm", classes=NAMES)))
+    clean = _flat(write_model_card(make(tmp_path / "b", "convlstm", classes=NAMES)))
     assert "same long video in train, so" not in clean
     assert "Only" not in clean
     assert "All 101 classes of UCF101." in clean
 
 
 def test_kinetics_weights_bring_their_own_terms(tmp_path: Path):
-    assert "Kinetics" not in _flat(model_card.write(make(tmp_path / "a", "r3d")))
+    assert "Kinetics" not in _flat(write_model_card(make(tmp_path / "a", "r3d")))
     started = make(tmp_path / "b", "r3d", weights="kinetics400")
-    assert "trained on Kinetics-400" in _flat(model_card.write(started))
+    assert "trained on Kinetics-400" in _flat(write_model_card(started))
 
 
 def test_har_report_writes_the_cards_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -58,8 +59,8 @@ def test_har_report_writes_the_cards_where_asked(tmp_path: Path, monkeypatch: py
     run = make(tmp_path / "r3d", "r3d")
     given = [str(run), "-o", str(tmp_path / "out")]
     assert CliRunner().invoke(report_main, given).exit_code == 0
-    assert not (run / model_card.NAME).exists()
+    assert not (run / CARD_NAME).exists()
     told = CliRunner().invoke(report_main, [*given, "--cards"])
     assert told.exit_code == 0
-    assert f"card: {run / model_card.NAME}" in told.output
-    assert (run / model_card.NAME).is_file()
+    assert f"card: {run / CARD_NAME}" in told.output
+    assert (run / CARD_NAME).is_file()

@@ -19,10 +19,10 @@ from made_runs import SPEEDS, SPLIT, make
 from PIL import Image
 
 from har.training.plots import style
-from har.training.report import claims as report_claims
-from har.training.report import document, report, tables
-from har.training.report import html as report_html
-from har.training.report.runs import ReportError, load_all
+from har.training.report import ReportError, claims, format_duration, load_runs, write_report
+from har.training.report.document import Table
+from har.training.report.html import png_size
+from har.training.report.tables import PAPER_TABLE1
 
 PAPER = """\
 R3D	0.1918	0.9608	0.3018	0.8788	0.8652	0.9016
@@ -45,7 +45,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Path]:
     """Four runs, one of each model, and the folder of their report."""
     root = tmp_path_factory.mktemp("four")
     runs = [make(root / model, model) for model in ("convlstm", "r3d", "resnet3d", "r2plus1d")]
-    report.write(runs, root / "out")
+    write_report(runs, root / "out")
     return runs, root / "out"
 
 
@@ -91,7 +91,7 @@ def test_the_other_reading_takes_each_figure_from_its_own_epoch(four: tuple[list
 
 def test_the_papers_own_table_is_the_papers():
     rows = [line.split("\t") for line in PAPER.splitlines()]
-    assert [row.cells() for row in tables.PAPER] == rows
+    assert [row.cells() for row in PAPER_TABLE1] == rows
 
 
 @pytest.mark.parametrize(("count", "is_said"), [(5, True), (6, False)])
@@ -99,7 +99,7 @@ def test_video_at_5_of_five_classes_is_said_to_say_nothing(
     tmp_path: Path, count: int, is_said: bool
 ):
     run = make(tmp_path / "r", "r3d", classes=[f"C{n}" for n in range(count)])
-    report.write([run], tmp_path / "out")
+    write_report([run], tmp_path / "out")
     assert ("Video@5 says nothing here" in (tmp_path / "out" / "report.md").read_text()) == is_said
 
 
@@ -138,7 +138,7 @@ def test_cost_table_has_medians_and_peaks(four: tuple[list[Path], Path]):
 def test_seeds_of_one_model_are_given_as_mean_and_sample_deviation(tmp_path: Path):
     runs = [make(tmp_path / f"s{seed}", "r3d", seed=seed) for seed in range(3)]
     out = tmp_path / "out"
-    report.write(runs, out)
+    write_report(runs, out)
     rows = _read(out / "table1.csv")[1:]
     assert [row[0] for row in rows] == ["R3D, seed 0", "R3D, seed 1", "R3D, seed 2"]
     header, line = _read(out / "table1_seeds.csv")
@@ -155,7 +155,7 @@ def test_seeds_of_one_model_are_given_as_mean_and_sample_deviation(tmp_path: Pat
 
 
 def test_two_runs_of_one_model_and_seed_are_named_by_folder(tmp_path: Path):
-    runs = load_all([make(tmp_path / name, "r3d") for name in ("a", "b")])
+    runs = load_runs([make(tmp_path / name, "r3d") for name in ("a", "b")])
     assert [run.label for run in runs] == ["R3D, seed 0, a", "R3D, seed 0, b"]
 
 
@@ -166,7 +166,7 @@ def test_a_run_without_evaluation_says_what_to_run(tmp_path: Path):
     run = make(tmp_path / "run", "r3d")
     (run / "eval.json").unlink()
     with pytest.raises(ReportError, match=re.escape(f"run 'har-eval {run}' first.")):
-        report.write([run], tmp_path / "out")
+        write_report([run], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -179,21 +179,21 @@ def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path, missing: str,
     run = make(tmp_path / "run", "r3d")
     (run / missing).unlink()
     with pytest.raises(ReportError, match=message):
-        report.write([run], tmp_path / "out")
+        write_report([run], tmp_path / "out")
 
 
 def test_damaged_json_names_the_file(tmp_path: Path):
     run = make(tmp_path / "run", "r3d")
     (run / "eval.json").write_text('{"video@1": ')
     with pytest.raises(ReportError, match=r"eval\.json cannot be read"):
-        report.write([run], tmp_path / "out")
+        write_report([run], tmp_path / "out")
 
 
 def test_an_evaluation_of_another_epoch_is_stale(tmp_path: Path):
     run = make(tmp_path / "run", "r3d")
     _change(run / "eval.json", epoch=1)
     with pytest.raises(ReportError, match=r"of epoch 1 and the best is .* again\.$"):
-        report.write([run], tmp_path / "out")
+        write_report([run], tmp_path / "out")
 
 
 def _change(path: Path, **values: Any) -> None:
@@ -204,8 +204,8 @@ def _change(path: Path, **values: Any) -> None:
 def test_other_splits_or_data_are_never_compared_silently(tmp_path: Path, change: dict):
     runs = [make(tmp_path / "a", "r3d"), make(tmp_path / "b", "convlstm", **change)]
     with pytest.raises(ReportError, match=r"not comparable.*add --allow-mixed\.$"):
-        report.write(runs, tmp_path / "out")
-    text = report.write(runs, tmp_path / "out", allow_mixed=True).read_text()
+        write_report(runs, tmp_path / "out")
+    text = write_report(runs, tmp_path / "out", allow_mixed=True).read_text()
     labels = [row[0] for row in _read(tmp_path / "out" / "table1.csv")[1:]]
     split = change.get("split", SPLIT)["name"]
     number = len(change.get("classes", "abc"))
@@ -218,30 +218,30 @@ def test_a_run_evaluated_on_another_split_than_its_own_is_refused(tmp_path: Path
     run = make(tmp_path / "a", "r3d")
     _change(run / "eval.json", split=OTHER)
     with pytest.raises(ReportError, match=r"was trained on split grouped .* evaluated on paper"):
-        report.write([run], tmp_path / "out")
-    report.write([run], tmp_path / "out", allow_mixed=True)
+        write_report([run], tmp_path / "out")
+    write_report([run], tmp_path / "out", allow_mixed=True)
 
 
 def test_another_number_of_views_is_refused(tmp_path: Path):
     runs = [make(tmp_path / "a", "r3d"), make(tmp_path / "b", "convlstm")]
     _change(runs[1] / "eval.json", views=10)
     with pytest.raises(ReportError, match=r"number of views \(10 and 1\)"):
-        report.write(runs, tmp_path / "out")
+        write_report(runs, tmp_path / "out")
 
 
 def test_the_same_run_twice_and_no_run_are_refused(tmp_path: Path):
     run = make(tmp_path / "a", "r3d")
     with pytest.raises(ReportError, match="given twice"):
-        report.write([run, tmp_path / "." / "a"], tmp_path / "out")
+        write_report([run, tmp_path / "." / "a"], tmp_path / "out")
     with pytest.raises(ReportError, match="no run"):
-        report.write([], tmp_path / "out")
+        write_report([], tmp_path / "out")
 
 
 def test_a_contact_sheet_that_is_no_png_is_refused(tmp_path: Path):
     run = make(tmp_path / "a", "r3d")
     (tmp_path / "x.png").write_text("hello")
     with pytest.raises(ReportError, match="not a PNG"):
-        report.write([run], tmp_path / "out", contact_sheet=tmp_path / "x.png")
+        write_report([run], tmp_path / "out", contact_sheet=tmp_path / "x.png")
 
 
 # ------------------------------------------------------------------ the pages
@@ -324,7 +324,7 @@ def test_html_needs_no_network_and_no_script(four: tuple[list[Path], Path]):
 
 def test_split_and_leak_stand_with_every_table_of_accuracies(tmp_path: Path):
     run = make(tmp_path / "a", "r3d", split=OTHER)
-    report.write([run], tmp_path / "out")
+    write_report([run], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     captions = re.findall(r"^\*(At the best|Best over all|What these runs say).*$", text, re.M)
     assert len(captions) == 3
@@ -344,14 +344,14 @@ def test_the_papers_figures_never_stand_without_their_data_set(four: tuple[list[
 def test_a_table1_with_an_r3d_from_random_weights_says_so(
     tmp_path: Path, weights: str, is_said: bool
 ):
-    report.write([make(tmp_path / "r", "r3d", weights=weights)], tmp_path / "out")
+    write_report([make(tmp_path / "r", "r3d", weights=weights)], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert ("R3D started here from random weights" in text) == is_said
 
 
 def test_what_is_missing_is_named(tmp_path: Path):
     run = make(tmp_path / "a", "r3d")
-    text = report.write([run], tmp_path / "out").read_text()
+    text = write_report([run], tmp_path / "out").read_text()
     line = next(line for line in text.splitlines() if line.startswith("Missing here"))
     for word in ("R2Plus1D, ResNet3D, ConvLSTM", "figure 16", "best.pt", "contact sheet"):
         assert word in line
@@ -360,9 +360,9 @@ def test_what_is_missing_is_named(tmp_path: Path):
 def test_a_contact_sheet_given_or_lying_there_is_shown(tmp_path: Path):
     run, out = make(tmp_path / "a", "r3d"), tmp_path / "out"
     Image.new("RGB", (300, 200), "red").save(tmp_path / "sheet.png")
-    report.write([run], out, contact_sheet=tmp_path / "sheet.png")
+    write_report([run], out, contact_sheet=tmp_path / "sheet.png")
     assert "(contact_sheet.png)" in (out / "report.md").read_text()
-    report.write([run], out)
+    write_report([run], out)
     assert "(contact_sheet.png)" in (out / "report.md").read_text()
 
 
@@ -374,14 +374,14 @@ def test_figure_16_and_examples_are_shown_where_the_run_kept_them(tmp_path: Path
     state = models.build("r2plus1d", 3, seed=0).state_dict()
     checkpoint.save({"model_name": "r2plus1d", "model": state}, run / "best.pt")
     Image.new("RGB", (300, 200), "red").save(run / "examples.png")
-    text = report.write([run], out).read_text()
+    text = write_report([run], out).read_text()
     assert "(fig16-filters-r2plus1d.png)" in text
     assert "(examples-r2plus1d.png)" in text
 
 
 def test_class_names_cannot_break_out_of_the_page(tmp_path: Path):
     run = make(tmp_path / "a", "r3d", classes=["<script>alert(1)</script>", "a|b", "c"], right=0.0)
-    report.write([run], tmp_path / "out")
+    write_report([run], tmp_path / "out")
     html = (tmp_path / "out" / "report.html").read_text()
     assert "script" not in _Page(html).tags
     table = next(
@@ -426,7 +426,7 @@ def test_a_class_without_a_test_video_has_no_accuracy_of_zero(tmp_path: Path):
     found = json.loads((run / "eval.json").read_text())
     found["per_class"][1].update(recall=0.0, support=0)
     (run / "eval.json").write_text(json.dumps(found))
-    report.write([run], tmp_path / "out")
+    write_report([run], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "Without a test video: Wave." in text
     assert "Hardest class Wave" not in text
@@ -437,80 +437,80 @@ def test_a_class_without_a_test_video_has_no_accuracy_of_zero(tmp_path: Path):
 
 def test_png_size_is_read_from_the_header(tmp_path: Path):
     Image.new("L", (31, 7)).save(tmp_path / "x.png")
-    assert report_html.png_size((tmp_path / "x.png").read_bytes()) == (31, 7)
+    assert png_size(tmp_path / "x.png") == (31, 7)
 
 
 def test_columns_of_numbers_are_set_flush_right():
-    table = document.Table("c", ["a", "b", "c"], [["1", "2.5", "x"], ["2", "−1", "3"]])
-    assert document.number_columns(table) == [False, True, False]
+    table = Table("c", ["a", "b", "c"], [["1", "2.5", "x"], ["2", "−1", "3"]])
+    assert table.is_numeric == [False, True, False]
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(41.2, "41 s"), (119.9, "120 s"), (738, "12.3 min"), (16560, "4.6 h")]
 )
 def test_durations_are_said_in_a_fitting_unit(seconds: float, text: str):
-    assert tables.format_duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def _verdicts(*folders: Path, allow_mixed: bool = False) -> dict[str, str]:
-    claims = report_claims.judge(load_all(folders, allow_mixed=allow_mixed))
+    judged = claims.judge_claims(load_runs(folders, allow_mixed=allow_mixed))
     words = {
         "ranks": "ranking", "Pretraining": "pretraining", "R(2+1)D trains": "factorised",
         "less training time": "time", "footprint": "memory", "more epochs": "epochs",
         "Class weights": "weights",
     }  # fmt: skip
-    return {words[next(w for w in words if w in c.text)]: c.verdict for c in claims}
+    return {words[next(w for w in words if w in c.text)]: c.verdict for c in judged}
 
 
 def test_one_run_tests_hardly_any_claim(tmp_path: Path):
     verdicts = _verdicts(make(tmp_path / "a", "r3d"))
-    assert set(verdicts.values()) == {report_claims.NOT_TESTED}
+    assert set(verdicts.values()) == {claims.NOT_TESTED}
     assert len(verdicts) == 7
 
 
 def test_a_ranking_counts_only_where_intervals_do_not_overlap(tmp_path: Path):
     shares = {"r3d": 1.0, "r2plus1d": 0.5, "resnet3d": 0.0, "convlstm": 0.0}
     runs = [make(tmp_path / m, m, right=share) for m, share in shares.items()]
-    assert _verdicts(*runs)["ranking"] == f"{report_claims.FOR}, in part undecided"
-    assert _verdicts(*runs[:3])["ranking"] == report_claims.FOR
-    assert _verdicts(*runs[2:])["ranking"] == report_claims.UNDECIDED
+    assert _verdicts(*runs)["ranking"] == f"{claims.SUPPORTED}, in part inconclusive"
+    assert _verdicts(*runs[:3])["ranking"] == claims.SUPPORTED
+    assert _verdicts(*runs[2:])["ranking"] == claims.INCONCLUSIVE
 
 
-def test_a_reversed_ranking_speaks_against(tmp_path: Path):
+def test_a_reversed_ranking_contradicts(tmp_path: Path):
     runs = [make(tmp_path / "a", "r3d", right=0.1), make(tmp_path / "b", "convlstm", right=1.0)]
-    assert _verdicts(*runs)["ranking"] == report_claims.AGAINST
+    assert _verdicts(*runs)["ranking"] == claims.CONTRADICTED
 
 
 def test_pretraining_is_judged_only_where_r3d_was_pretrained(tmp_path: Path):
     other = make(tmp_path / "o", "r2plus1d", right=0.2)
     plain = make(tmp_path / "p", "r3d", right=1.0)
-    assert _verdicts(plain, other)["pretraining"] == report_claims.NOT_TESTED
+    assert _verdicts(plain, other)["pretraining"] == claims.NOT_TESTED
     much = make(tmp_path / "m", "r3d", right=1.0, weights="kinetics400")
-    assert _verdicts(much, other)["pretraining"] == report_claims.AGAINST
+    assert _verdicts(much, other)["pretraining"] == claims.CONTRADICTED
     same = make(tmp_path / "s", "r3d", right=0.2, weights="kinetics400")
-    assert _verdicts(same, other)["pretraining"] == report_claims.UNDECIDED
+    assert _verdicts(same, other)["pretraining"] == claims.INCONCLUSIVE
 
 
 def test_costs_are_judged_only_where_they_were_measured_alike(tmp_path: Path):
     runs = [make(tmp_path / m, m) for m in SPEEDS]
     verdicts = _verdicts(*runs)
-    assert verdicts["time"] == verdicts["memory"] == report_claims.FOR
-    assert verdicts["factorised"] == report_claims.MIXED  # fewer clips/s, less memory
-    assert verdicts["epochs"] == report_claims.FOR
+    assert verdicts["time"] == verdicts["memory"] == claims.SUPPORTED
+    assert verdicts["factorised"] == claims.MIXED  # fewer clips/s, less memory
+    assert verdicts["epochs"] == claims.SUPPORTED
     runs[2] = make(tmp_path / "small", "resnet3d", batch_size=2)
     verdicts = _verdicts(*runs)
     for claim in ("time", "memory", "factorised"):
-        assert verdicts[claim] == report_claims.NOT_TESTED
+        assert verdicts[claim] == claims.NOT_TESTED
 
 
 def test_memory_of_a_cpu_process_judges_no_model(tmp_path: Path):
     runs = [make(tmp_path / m, m, device="cpu (x86_64, 2 threads)") for m in SPEEDS]
     verdicts = _verdicts(*runs)
-    assert verdicts["memory"] == report_claims.NOT_TESTED
-    assert verdicts["factorised"] == report_claims.AGAINST  # by clips/s alone
+    assert verdicts["memory"] == claims.NOT_TESTED
+    assert verdicts["factorised"] == claims.CONTRADICTED  # by clips/s alone
 
 
 def test_class_weights_are_judged_on_runs_with_and_without(tmp_path: Path):
     with_ = make(tmp_path / "w", "r3d", right=1.0, class_weights="balanced")
     without = make(tmp_path / "n", "r3d", right=0.3, class_weights="none", seed=1)
-    assert _verdicts(with_, without)["weights"] == report_claims.FOR
+    assert _verdicts(with_, without)["weights"] == claims.SUPPORTED

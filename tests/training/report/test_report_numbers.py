@@ -19,7 +19,8 @@ from made_shards import make_run, make_shards
 
 from har.training.evaluation import evaluate, scores
 from har.training.plots import style
-from har.training.report import report, tables
+from har.training.report import write_report
+from har.training.report.tables import PAPER_TABLE1, TABLE1_COLUMNS
 
 metrics = pytest.importorskip("sklearn.metrics")
 FIXTURE = Path(__file__).parent / "fixtures" / "paper_table1.txt"
@@ -96,7 +97,7 @@ def test_classes_confusion_and_calibration_are_recomputed(evaluated: tuple):
 
 def test_the_test_table_is_recomputed_from_the_predictions(tmp_path: Path):
     runs = [make(tmp_path / model, model) for model in ("r3d", "convlstm")]
-    report.write(runs, tmp_path / "out")
+    write_report(runs, tmp_path / "out")
     with open(tmp_path / "out" / "test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for folder, row in zip(runs, rows, strict=True):
@@ -114,9 +115,9 @@ def test_the_test_table_is_recomputed_from_the_predictions(tmp_path: Path):
 
 def test_the_papers_table_in_the_code_is_the_one_in_the_paper():
     lines = [line.split("\t") for line in FIXTURE.read_text().splitlines() if "\t" in line]
-    assert lines[0] == list(tables.COLUMNS)
+    assert lines[0] == list(TABLE1_COLUMNS)
     assert len(lines) == 5
-    for line, row in zip(lines[1:], tables.PAPER, strict=True):
+    for line, row in zip(lines[1:], PAPER_TABLE1, strict=True):
         cells = row.cells()
         assert cells[0].lower() == line[0].lower()  # the paper writes Resnet3d, ConvLstm there
         assert cells[1:] == line[1:]  # the average, which is computed, too

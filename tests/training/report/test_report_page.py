@@ -12,7 +12,7 @@ from chromium import Chromium, needs_chromium
 from made_runs import make
 
 from har.training.plots import plot_costs, style, svg_copies
-from har.training.report import report
+from har.training.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "DPI", 40)
         runs = [make(root / model, model) for model in ("r3d", "r2plus1d", "resnet3d", "convlstm")]
-        report.write(runs, root / "out")
+        write_report(runs, root / "out")
     return root / "out" / "report.html"
 
 

@@ -1,0 +1,220 @@
+"""`har-report`: finished, evaluated runs -> report.md, report.html, CSV tables, PNG and SVG.
+
+The sections follow the questions of a reader: what is this, Table 1, the curves, what it cost,
+where it fails, what it learned, and what all this says about the paper's claims. Split and leak
+stand with every table of accuracies, and the paper's own figures never without the sentence that
+they are of UCF101.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...atomic import write_atomically
+from ..plots import DISPLAY_NAMES, svg_copies
+from . import pictures, tables
+from .claims import judge_claims
+from .document import Block, Section, Table, Text, render_markdown
+from .html import render_html
+from .runs import ReportError, Run, load_runs
+
+TITLE = "Action recognition: training report"
+UCF101_CLASSES = 101
+_TEST_NOTE = (
+    "The best checkpoint on the test subset. Interval: bootstrap over videos. Video@k: the right "
+    "class is among the k most probable, averaged over the views of a video. ECE: expected "
+    "calibration error, 15 bins. "
+    "Leak: share of test clips with a clip of the same group in train."
+)
+
+
+def write_report(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    contact_sheet: Path | None = None,
+    allow_mixed: bool = False,
+) -> Path:
+    """Write the report of the run `folders` into the folder `out`; -> report.md.
+
+    contact_sheet: a PNG to show; else `out`/contact_sheet.png where it is there. Files of an
+    earlier report in `out` are replaced. Raises ReportError, one sentence, for a run that is
+    not finished or not evaluated, and for runs of different classes, splits or views unless
+    `allow_mixed`; nothing is written then.
+    """
+    runs = load_runs(folders, allow_mixed=allow_mixed)
+    if out.exists() and not out.is_dir():
+        raise ReportError(f"{out} is a file: give a folder for the report with -o.")
+    out.mkdir(parents=True, exist_ok=True)
+    with svg_copies():
+        sections = _make_sections(runs, out, contact_sheet)
+    lead = _describe_runs(runs)
+    write_atomically(out / "report.html", render_html(TITLE, lead, sections).encode())
+    text = render_markdown(TITLE, [Section("What this is", [Text(lead)]), *sections])
+    write_atomically(out / "report.md", text.encode())
+    return out / "report.md"
+
+
+def _make_sections(runs: Sequence[Run], out: Path, contact_sheet: Path | None) -> list[Section]:
+    clips = pictures.copy_contact_sheet(out, contact_sheet)
+    filters = pictures.draw_filters(out, runs)
+    examples = pictures.copy_examples(out, runs)
+    missing = _list_missing(
+        {run.model for run in runs}, len(filters), len(examples), has_sheet=bool(clips)
+    )
+    sections = [
+        Section("Table 1", _make_table1(runs, out)),
+        Section("Loss", pictures.draw_curves(out, runs, "loss")),
+        Section("Accuracy", pictures.draw_curves(out, runs, "acc")),
+        Section("What training took", _make_costs(runs, out)),
+        Section("The test subset in detail", _make_test(runs, out)),
+        Section("Right and wrong", examples),
+        Section("First-layer filters", filters),
+        Section("Clips", clips),
+        Section("Claims of the paper", _make_claims(runs)),
+        Section("The runs", _make_runs(runs, missing)),
+    ]
+    return [section for section in sections if section.blocks]
+
+
+def _describe_runs(runs: Sequence[Run]) -> str:
+    models = list(dict.fromkeys(run.display_name for run in runs))
+    classes = sorted({len(run.classes) for run in runs})
+    videos = sorted({run.evaluation["videos"] for run in runs})
+    splits = dict.fromkeys(run.split_text for run in runs)
+    return (
+        f"{len(runs)} run{'s' * (len(runs) > 1)} of {len(models)} "
+        f"model{'s' * (len(models) > 1)} ({', '.join(models)}) on "
+        f"{' and '.join(map(str, classes))} classes, tested on "
+        f"{' and '.join(map(str, videos))} videos. "
+        f"Split: {'; '.join(splits)} (leak: share of test clips with a clip of the same group in "
+        "train)."
+    )
+
+
+def _split_caption(runs: Sequence[Run]) -> str:
+    splits = {run.split_text for run in runs}
+    return f"Split: {splits.pop()}." if len(splits) == 1 else "Splits differ: see each row."
+
+
+def _are_mixed(runs: Sequence[Run]) -> bool:
+    return len({(run.split_text, *run.classes) for run in runs}) > 1
+
+
+def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
+    """Both readings, the seeds, and the paper's own figures."""
+    columns, split = tables.TABLE1_COLUMNS, _split_caption(runs)
+    best = [tables.best_checkpoint_row(run).cells() for run in runs]
+    over_epochs = [tables.best_over_epochs_row(run).cells() for run in runs]
+    seeds = tables.seed_rows(runs)
+    paper = [row.cells() for row in tables.PAPER_TABLE1]
+    tables.write_csv(out / "table1.csv", columns, best)
+    tables.write_csv(out / "table1_over_epochs.csv", columns, over_epochs)
+    blocks: list[Block] = []
+    if _are_mixed(runs):
+        blocks.append(Text("Runs of different splits or classes: rows do not compare.", True))
+    blocks.append(Table(f"At the best checkpoint (by validation accuracy). {split}", columns, best))
+    if seeds:
+        tables.write_csv(out / "table1_seeds.csv", columns, seeds)
+        caption = f"Several runs of a model: mean ± sample deviation of the rows above. {split}"
+        blocks.append(Table(caption, columns, seeds))
+    caption = (
+        "Best over all epochs: lowest loss and highest accuracy, each of its own epoch; "
+        f"the test accuracy is the best checkpoint's. {split}"
+    )
+    blocks.append(Table(caption, columns, over_epochs))
+    blocks.append(Table("The paper's own Table 1, on UCF101.", columns, paper))
+    blocks.append(Text(_compare_with_paper(runs), strong=True))
+    if any(run.model == "r3d" and run.config.get("weights") == "none" for run in runs):
+        text = "R3D started here from random weights; the paper's from Kinetics-400's."
+        blocks.append(Text(text, strong=True))
+    if any(run.config.get("class_weights") == "balanced" for run in runs):
+        blocks.append(Text("Losses are unweighted, also where the loss that trained was weighted."))
+    return blocks
+
+
+def _compare_with_paper(runs: Sequence[Run]) -> str:
+    paper = (
+        "The paper's figures are of UCF101: 101 classes, one random split of all 13,320 videos, "
+        "which puts clips of one group on both sides (98.3 % of test clips on average over 20 such "
+        "splits)."
+    )
+    if any(len(run.classes) != UCF101_CLASSES for run in runs):
+        return f"{paper} These runs are on other data: the two are not comparable."
+    return f"{paper} Compare only runs on UCF101 with the split named paper."
+
+
+def _make_costs(runs: Sequence[Run], out: Path) -> list[Block]:
+    caption = "Clips/s and waiting for data are medians over the epochs."
+    if any(run.on_cpu for run in runs):
+        caption += " On a CPU the peak memory is that of the whole process."
+    table = Table.from_dicts(caption, [tables.cost_row(run) for run in runs])
+    tables.write_csv(out / "cost.csv", table.columns, table.rows)
+    return [table, pictures.draw_costs(out, runs)]
+
+
+def _make_test(runs: Sequence[Run], out: Path) -> list[Block]:
+    few = len(runs[0].classes) <= 5
+    note = " Video@5 says nothing here: there are no more than five classes." if few else ""
+    table = Table.from_dicts(_TEST_NOTE + note, [tables.test_row(run) for run in runs])
+    tables.write_csv(out / "test.csv", table.columns, table.rows)
+    blocks: list[Block] = [table]
+    chosen = pictures.choose_runs(runs)
+    mistakes = [row for run in chosen for row in tables.confusion_rows(run)]
+    if mistakes:
+        caption = f"The most frequent mistakes, five a model. {_split_caption(chosen)}"
+        blocks.append(Table.from_dicts(caption, mistakes))
+    return [*blocks, *pictures.draw_class_results(out, runs)]
+
+
+def _make_claims(runs: Sequence[Run]) -> list[Block]:
+    if _are_mixed(runs):
+        return [Text("Not judged: the runs are of different splits or classes.")]
+    rows = [[c.text, c.source, c.verdict, c.evidence] for c in judge_claims(runs)]
+    caption = f"What these runs say about the paper's claims. {_split_caption(runs)}"
+    note = (
+        "A difference in accuracy counts where the intervals do not overlap; a difference in cost "
+        "where both were measured with the same device, batch size, frames and size."
+    )
+    return [Table(caption, ("Claim", "Where", "These runs", "Figures"), rows), Text(note)]
+
+
+def _make_runs(runs: Sequence[Run], missing: Sequence[str]) -> list[Block]:
+    """Where each row comes from, and what the report lacks."""
+    rows = [
+        {
+            "Model": run.label,
+            "Run": f"`{run.folder.name}`",
+            "Seed": str(run.config.get("seed", "unknown")),
+            "Device": str(run.environment.get("device", "unknown")),
+            "torch": str(run.environment.get("versions", {}).get("torch", "unknown")),
+            "Commit": str(run.environment.get("commit") or "unknown")[:10],
+            "Command": f"`{_format_command(run)}`",
+        }
+        for run in runs
+    ]
+    text = f"Missing here: {'; '.join(missing)}." if missing else "Nothing is missing."
+    return [Table.from_dicts("What each row comes from.", rows), Text(text)]
+
+
+def _format_command(run: Run) -> str:
+    """The command line without the folder of the program."""
+    command = run.environment.get("command", "unknown")
+    words = command.split() if isinstance(command, str) else [str(word) for word in command]
+    return " ".join([Path(words[0]).name, *words[1:]]) if words else "unknown"
+
+
+def _list_missing(
+    models: set[str], num_filters: int, num_examples: int, *, has_sheet: bool
+) -> list[str]:
+    """What a full report would show and this one does not."""
+    absent = [name for model, name in DISPLAY_NAMES.items() if model not in models]
+    missing = {
+        f"runs of {', '.join(absent)}": absent,
+        "figure 16 (needs a run of R2Plus1D)": "r2plus1d" not in models,
+        "first-layer filters of runs without best.pt": num_filters < len(models),
+        "examples of runs without examples.png (run har-eval again)": num_examples < len(models),
+        "a contact sheet (har-shards preview draws one; pass --contact-sheet)": not has_sheet,
+    }
+    return [text for text, is_missing in missing.items() if is_missing]
