@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from har import models
 from har.models.convlstm import ConvLSTM
 from har.models.recurrence import Plan, Recurrence
-from har.training.benchmark.baseline import NaiveConvLSTM, like_naive
+from har.training.benchmark.baseline import NaiveConvLSTM, naive_state_dict
 from har.training.inspection.memory_estimate import LiveBytes
 
 
@@ -55,7 +55,7 @@ def test_equals_the_naive_stack(options: dict[str, Any], dtype: torch.dtype, bou
     expected, theirs = gradients(naive, x)
     logits, found = gradients(ours, x)
     assert (logits - expected).abs().max() <= bound
-    found = like_naive(ours, found)
+    found = naive_state_dict(ours, found)
     assert found.keys() == theirs.keys()
     for name, gradient in theirs.items():
         assert (found[name] - gradient).abs().max() <= bound * (1 + gradient.abs().max()), name

@@ -1,8 +1,8 @@
-"""The plain loop's models: what our networks are timed and checked against.
+"""The baselines: plain models that our networks are timed and checked against.
 
 torchvision's modules where it has them. The ConvLSTM is the one everyone copies: cell by cell,
 concatenate input and state, convolve, split; the same architecture as ours and, through
-`like_naive`, the same weights, written as plainly as can be and differentiated by autograd alone.
+`naive_state_dict`, the same weights, differentiated by autograd alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import video
 
 from ... import models
 from ...models.convlstm import ConvLSTM
@@ -19,21 +20,18 @@ from ...models.convlstm import ConvLSTM
 TORCHVISION = {"resnet3d": "r3d_18", "r2plus1d": "r2plus1d_18", "r3d": "r3d_18"}
 
 
-def name_of(model: str) -> str:
-    """What stands beside one of our four models, in words."""
+def title(model: str) -> str:
+    """The baseline of one of our four models, in words."""
     return f"torchvision {TORCHVISION[model]}" if model in TORCHVISION else "naive ConvLSTM"
 
 
 def build(model: str, num_classes: int) -> nn.Module:
-    """The reference of one of our four models, random weights, float32, contiguous memory."""
+    """The baseline of one of our four models, random weights, float32, contiguous memory."""
     if model in TORCHVISION:
-        from torchvision.models import video
-
-        made: nn.Module = getattr(video, TORCHVISION[model])(num_classes=num_classes)
-        return made
-    ours = models.build(model, num_classes, seed=0)
-    assert isinstance(ours, ConvLSTM)
-    return NaiveConvLSTM(ours)
+        return video.__dict__[TORCHVISION[model]](num_classes=num_classes)
+    convlstm = models.build(model, num_classes, seed=0)
+    assert isinstance(convlstm, ConvLSTM)
+    return NaiveConvLSTM(convlstm)
 
 
 class NaiveConvLSTM(nn.Module):
@@ -54,7 +52,7 @@ class NaiveConvLSTM(nn.Module):
         self.stem_pool: str = first.stem_pool
         self.pools: list[str] = [layer.plan.pool for layer in layers]
         self.return_sequences = model.return_sequences
-        self.to(model.fc.weight.dtype).load_state_dict(like_naive(model, model.state_dict()))
+        self.to(model.fc.weight.dtype).load_state_dict(naive_state_dict(model, model.state_dict()))
 
     def forward(self, x: Tensor) -> Tensor:
         B, T = x.shape[0], x.shape[2]
@@ -67,7 +65,7 @@ class NaiveConvLSTM(nn.Module):
         return self.fc(self.norm(x.transpose(1, 2).contiguous()).mean((2, 3, 4)))
 
 
-def like_naive(model: ConvLSTM, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def naive_state_dict(model: ConvLSTM, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our parameters (or gradients), by name, as the naive stack names and shapes them."""
     named = {
         "stem.weight": values["layers.0.stem_weight"].squeeze(2),

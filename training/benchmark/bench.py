@@ -1,257 +1,215 @@
-"""har-bench-train: what a training step of each model costs, beside a plain reference loop.
+"""har-bench-train: what a training step of each model costs, beside a plain baseline.
 
-The reference is what a paper's code does: float32, contiguous memory, Adam, and torchvision's
-module (r2plus1d_18 beside r2plus1d, r3d_18 beside resnet3d and r3d) or, beside convlstm, the naive
-cell-by-cell ConvLSTM of the same architecture (`har.training.benchmark.baseline`). The same step is timed on
-one batch that stays on the device and on batches of the real loader (`har.training.benchmark.data`), and a
-large matrix product in the same precision says what the device can do at best.
+The baseline is what a paper's code does: float32, contiguous memory, Adam, and torchvision's module
+(r2plus1d_18 for r2plus1d, r3d_18 for resnet3d and r3d) or, for convlstm, the naive cell-by-cell
+ConvLSTM of the same architecture (`baseline`). The same step is timed on one batch that stays on
+the device and on batches of the real loader (`data`), and a large matrix product in the same
+precision shows what the device can do at best.
 
-Odd: rounds of all contestants are interleaved, and peak memory is of the device's allocator (CUDA)
-or, on the CPU, of a process of its own for each contestant. A GPU's host runs ahead of it, so there
+Notes: rounds of all candidates are interleaved. Peak memory is that of the device's allocator
+(CUDA) or, on the CPU, of one process for each candidate. A GPU's host runs ahead of it, so there
 the wait for data is what a step on the loader's batches takes longer than one on the batch that
-stays; on the CPU it is the time in which the step stood still, which a busy machine does not blur.
+stays; on the CPU it is the time in which the step waited, which a busy machine does not blur.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from ..config import ConfigError
+from ..inspection import model_summary
 from ..runtime import device as devices
-from .steps import BASE, contestant, matrix_product, matrix_side, peak
+from . import baseline
+from .data import LoaderStep, noise_transform, write_noise_set
+from .steps import (
+    BASELINE,
+    Step,
+    Workload,
+    make_step,
+    matrix_product,
+    matrix_size,
+    peak_memory,
+)
 
-if TYPE_CHECKING:
-    import torch
-
-    from .data import Fed
-
-_FED = "fed "  # before a model's name: the same step on the loader's batches
+_LOADER = "loader + "  # before a model's name: the same step on the loader's batches
 _MATRIX = "matrix"  # the matrix product
 
 
 def run(
-    names: Sequence[str],
-    *,
-    frames: int,
-    size: int,
-    batch_size: int,
-    steps: int,
-    rounds: int,
-    device: str,
-    precision: str,
-    as_json: bool,
-) -> str:
+    names: Sequence[str], *, frames: int, size: int, batch_size: int, steps: int, rounds: int,
+    device: str, precision: str, as_json: bool,
+) -> str:  # fmt: skip
     """Time every model of `names`; -> a table, or JSON: a list with one object a model."""
-    for option, value in (("frames", frames), ("size", size), ("batch-size", batch_size)):
-        _check(option, value)
-    for option, value in (("steps", steps), ("rounds", rounds)):
-        _check(option, value)
-    on = devices.select_device(device)
-    dtype = devices.select_precision(precision, on)
+    counts = {"frames": frames, "size": size, "batch-size": batch_size, "steps": steps}
+    for option, value in {**counts, "rounds": rounds}.items():
+        if value < 1:
+            raise ConfigError(f"--{option} {value} does not work: give 1 or more.")
+    target = devices.select_device(device)
     shape = (batch_size, 3, frames, size, size)
-    rivals = {name: BASE + _twin(name) for name in names}
-    everyone = [*names, *sorted(set(rivals.values()))]
-    seconds, waits = _race(names, everyone, shape, on, dtype, steps, rounds)
-    peaks = {who: peak(who, shape, on, dtype) for who in everyone}
+    workload = Workload(shape, target, devices.select_precision(precision, target))
+    baselines = {name: BASELINE + _with_same_baseline(name) for name in names}
+    candidates = [*names, *sorted(set(baselines.values()))]
+    seconds, data_waits = _measure(names, candidates, workload, steps, rounds)
+    peaks = {candidate: peak_memory(candidate, workload) for candidate in candidates}
     results = [
-        _result(name, rivals[name], seconds, peaks, batch_size, on, dtype)
-        | _data(name, seconds, waits[_FED + name], on)
-        | _use(name, seconds, shape, on, dtype)
+        compare(name, baselines[name], seconds, peaks, workload)
+        | data_costs(name, seconds, data_waits[_LOADER + name], workload)
+        | utilization(name, seconds, workload)
         for name in names
     ]
-    return json.dumps(results, indent=1) if as_json else _table(results, shape)
+    return json.dumps(results, indent=1) if as_json else _table(results, workload)
 
 
-def _check(option: str, value: int) -> None:
-    if value < 1:
-        raise ConfigError(f"--{option} {value} does not work: give 1 or more.")
-
-
-def _twin(name: str) -> str:
-    """The model whose reference is also that of `name`: resnet3d and r3d share one."""
+def _with_same_baseline(name: str) -> str:
+    """The model whose baseline is also that of `name`: resnet3d and r3d share one."""
     return "resnet3d" if name == "r3d" else name
 
 
-def _race(
-    names: Sequence[str],
-    everyone: Sequence[str],
-    shape: tuple[int, ...],
-    on: torch.device,
-    dtype: torch.dtype,
-    steps: int,
-    rounds: int,
+def _measure(
+    names: Sequence[str], candidates: Sequence[str], workload: Workload, steps: int, rounds: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """-> the medians of `_rounds` over all contestants: `everyone`, the models `names` again on the
+    """-> the medians of `time_rounds` over all `candidates`, the models `names` again on the
     loader's batches, and the matrix product."""
-    from .data import Fed
+    batch_size, _, frames, size, _ = workload.shape
+    all_steps = {candidate: make_step(candidate, workload) for candidate in candidates}
+    all_steps[_MATRIX] = matrix_product(workload.device, workload.precision)
+    transform = noise_transform(frames, size)
+    num_batches = LoaderStep.num_batches(rounds, steps) + LoaderStep.num_batches(1, 1)
+    with (
+        tempfile.TemporaryDirectory(prefix="har-bench-train-") as folder,
+        contextlib.ExitStack() as loaders,
+    ):
+        manifest = write_noise_set(Path(folder), max(16, 2 * batch_size), transform)
+        for name in names:
+            step = LoaderStep(
+                all_steps[name], manifest, transform,
+                batch_size=batch_size, num_batches=num_batches, device=workload.device,
+            )  # fmt: skip
+            loaders.callback(step.close)
+            all_steps[_LOADER + name] = step
+        return time_rounds(all_steps, steps, rounds, workload.device)
 
-    contestants = {who: contestant(who, shape, on, dtype) for who in everyone}
-    contestants[_MATRIX] = matrix_product(on, dtype)
-    batches = Fed.batches_of(rounds, steps) + Fed.batches_of(1, 1)
-    with tempfile.TemporaryDirectory(prefix="har-bench-train-") as folder:
-        fed = _fed(names, contestants, shape, on, Path(folder), batches)
-        try:
-            return _rounds(contestants | fed, steps, rounds, on)
-        finally:
-            for one in fed.values():
-                one.close()
 
-
-def _rounds(
-    contestants: Mapping[str, Callable[..., None]], steps: int, rounds: int, on: torch.device
+def time_rounds(
+    all_steps: Mapping[str, Step], steps: int, rounds: int, device: torch.device
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """-> the median over rounds, interleaved, of each contestant's seconds a step, and of the share
-    of its steps that a fed one stood waiting for the loader.
+    """-> the median over rounds, interleaved, of each candidate's seconds a step, and of the share
+    of these that a `LoaderStep` waited for its loader.
 
     Of the matrix product it is the least: a peak. Its median on a busy machine gave an mfu of 1.2.
     """
-    from .data import Fed
-
     seconds: dict[str, list[float]] = {}
-    waits: dict[str, list[float]] = {}
+    data_waits: dict[str, list[float]] = {}
     for number in range(rounds + 1):  # the first round warms up and is not counted
-        for who, step in contestants.items():
-            count = 1 if number == 0 else steps
-            if isinstance(step, Fed):
-                step.catch_up()
-            spent = _time(step, count, on)
+        for name, step in all_steps.items():
+            count = steps if number else 1
+            if isinstance(step, LoaderStep):
+                step.skip_prefetched()
+            step_seconds = _seconds(step, count, device)
             if number:
-                seconds.setdefault(who, []).append(spent)
-                if isinstance(step, Fed):
-                    waits.setdefault(who, []).append(step.waited / count / spent)
+                seconds.setdefault(name, []).append(step_seconds)
+                if isinstance(step, LoaderStep):
+                    share = step.data_time / count / step_seconds
+                    data_waits.setdefault(name, []).append(share)
     best = {_MATRIX: min(seconds[_MATRIX])} if _MATRIX in seconds else {}
-    return _medians(seconds) | best, _medians(waits)
+    return _medians(seconds) | best, _medians(data_waits)
 
 
 def _medians(values: dict[str, list[float]]) -> dict[str, float]:
-    return {who: statistics.median(many) for who, many in values.items()}
+    return {name: statistics.median(series) for name, series in values.items()}
 
 
-def _fed(
-    names: Sequence[str],
-    contestants: dict[str, Callable[..., None]],
-    shape: tuple[int, ...],
-    on: torch.device,
-    folder: Path,
-    batches: int,
-) -> dict[str, Fed]:
-    """The steps of the models `names` again, on batches of a shard set written to `folder`."""
-    from ...shards.transforms.clip_transform import ClipTransform
-    from . import data
+def _seconds(step: Step, count: int, device: torch.device) -> float:
+    """Seconds a step, the device's queue empty before and after."""
+    _synchronize(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    _synchronize(device)
+    return (time.perf_counter() - start) / count
 
-    batch, _, frames, size, _ = shape
-    clips = data.write_set(
-        folder, clips=max(16, 2 * batch), frames=frames, size=size, spec=ClipTransform()
-    )
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def compare(
+    name: str, base: str, seconds: dict[str, float], peaks: dict[str, int], workload: Workload
+) -> dict[str, Any]:
+    """ratio.baseline: times as fast; ratio.memory: share of its peak."""
+    batch_size = workload.shape[0]
     return {
-        _FED + name: data.Fed(
-            data.open_feed(clips, batch, batches, size, ClipTransform(), on), contestants[name]
-        )
-        for name in names
+        "model": name,
+        "clips_per_s": batch_size / seconds[name],
+        "step_s": seconds[name],
+        "baseline": f"{baseline.title(name)}, float32",
+        "baseline_clips_per_s": batch_size / seconds[base],
+        "ratio.baseline": seconds[base] / seconds[name],
+        "peak_bytes": peaks[name],
+        "baseline_peak_bytes": peaks[base],
+        "ratio.memory": peaks[name] / peaks[base],
+        "precision": str(workload.precision).removeprefix("torch."),
+        "device": str(workload.device),
+        "torch": torch.__version__,
     }
 
 
-def _data(name: str, seconds: dict[str, float], waited: float, on: torch.device) -> dict[str, Any]:
-    """data_wait: share of a step on the loader's batches spent waiting; see the file's head.
-
-    ratio.fed: the time of such a step over that of a step on a batch that stays on the device.
-    """
-    fed, stays = seconds[_FED + name], seconds[name]
-    wait = max(0.0, 1 - stays / fed) if on.type == "cuda" else waited
-    return {"data_wait": wait, "fed_step_s": fed, "ratio.fed": fed / stays}
-
-
-def _use(
-    name: str,
-    seconds: dict[str, float],
-    shape: tuple[int, ...],
-    on: torch.device,
-    dtype: torch.dtype,
+def data_costs(
+    name: str, seconds: dict[str, float], data_wait: float, workload: Workload
 ) -> dict[str, Any]:
+    """data_wait: share of a step on the loader's batches spent waiting; see the notes above.
+
+    ratio.loader_step: the time of such a step over that of a step on a batch that stays.
+    """
+    loader_step, step = seconds[_LOADER + name], seconds[name]
+    if workload.device.type == "cuda":
+        data_wait = max(0.0, 1 - step / loader_step)
+    return {
+        "data_wait": data_wait, "loader_step_s": loader_step,
+        "ratio.loader_step": loader_step / step,
+    }  # fmt: skip
+
+
+def utilization(name: str, seconds: dict[str, float], workload: Workload) -> dict[str, Any]:
     """mfu: the model's floating point operations a second over those of the matrix product.
 
     A step is three times the forward's multiply-adds (backward has two products for each one), two
     operations each; what the ConvLSTM computes again to save memory does not count.
     """
-    from ..inspection import model_summary
-
-    sheet = model_summary.examine(name, shape[2], (shape[3], shape[4]), shape[0], dtype)
-    flops = 3 * 2 * sum(row.macs for row in sheet.rows)
-    peak = 2 * matrix_side(on) ** 3 / seconds[_MATRIX]
+    B, _, T, H, W = workload.shape
+    summary = model_summary.examine(name, T, (H, W), B, workload.precision)
+    step_flops = 3 * 2 * sum(row.macs for row in summary.rows)
+    peak = 2 * matrix_size(workload.device) ** 3 / seconds[_MATRIX]
     return {
-        "mfu": flops / seconds[name] / peak,
-        "step_flops": flops,
+        "mfu": step_flops / seconds[name] / peak, "step_flops": step_flops,
         "matrix_flops_per_s": peak,
-    }
+    }  # fmt: skip
 
 
-def _result(
-    name: str,
-    rival: str,
-    seconds: dict[str, float],
-    peaks: dict[str, int],
-    batch: int,
-    on: torch.device,
-    dtype: torch.dtype,
-) -> dict[str, Any]:
-    """One object of --json. ratio.reference: times as fast; ratio.memory: share of its peak."""
-    import torch
-
-    from . import baseline
-
-    return {
-        "model": name,
-        "clips_per_s": batch / seconds[name],
-        "step_s": seconds[name],
-        "reference": f"{baseline.name_of(name)}, float32",
-        "reference_clips_per_s": batch / seconds[rival],
-        "ratio.reference": seconds[rival] / seconds[name],
-        "peak_bytes": peaks[name],
-        "reference_peak_bytes": peaks[rival],
-        "ratio.memory": peaks[name] / peaks[rival],
-        "precision": str(dtype).removeprefix("torch."),
-        "device": str(on),
-        "torch": torch.__version__,
-    }
-
-
-def _time(step: Callable[[], None], steps: int, on: torch.device) -> float:
-    """Seconds a step, the device's queue empty before and after."""
-    import torch
-
-    def settle() -> None:
-        if on.type == "cuda":
-            torch.cuda.synchronize(on)
-
-    settle()
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    settle()
-    return (time.perf_counter() - start) / steps
-
-
-def _table(results: list[dict[str, Any]], shape: tuple[int, ...]) -> str:
-    batch, _, frames, height, width = shape
+def _table(results: list[dict[str, Any]], workload: Workload) -> str:
+    B, _, T, H, W = workload.shape
     first = results[0]
     lines = [
-        f"training step, batch {batch} of {frames}x{height}x{width}, {first['device']}, "
-        f"{first['precision']}, torch {first['torch']}, matrix peak "
-        f"{first['matrix_flops_per_s'] / 1e12:.2f} TFLOP/s",
+        f"training step, batch {B} of {T}x{H}x{W}, {first['device']}, {first['precision']}, "
+        f"torch {first['torch']}, matrix peak {first['matrix_flops_per_s'] / 1e12:.2f} TFLOP/s",
         f"{'model':10s}{'clips/s':>10s}{'step':>10s}{'data wait':>11s}{'mfu':>7s}{'peak':>10s}"
         f"{'speed-up':>10s}{'memory':>9s}  against",
     ]
     lines += [
         f"{line['model']:10s}{line['clips_per_s']:10.2f}{line['step_s'] * 1000:7.0f} ms"
         f"{line['data_wait']:11.1%}{line['mfu']:7.1%}"
-        f"{line['peak_bytes'] / 1e9:7.2f} GB{line['ratio.reference']:9.2f}x"
-        f"{line['ratio.memory']:8.2f}x  {line['reference']}"
+        f"{line['peak_bytes'] / 1e9:7.2f} GB{line['ratio.baseline']:9.2f}x"
+        f"{line['ratio.memory']:8.2f}x  {line['baseline']}"
         for line in results
     ]
     return "\n".join(lines)

@@ -1,21 +1,21 @@
-"""The data's side of har-bench-train: a small shard set, and training steps fed from it.
+"""The data of har-bench-train: a small shard set, and training steps on batches of its loader.
 
-The set is written to a folder of the caller's and read the real way: `har.training.input.device_loader.DeviceLoader` over
-`har.shards.loading.loader`, shuffled and augmented as the preset `paper` does it. Its clips are noise: raw
-pixels cost the same whatever they show, from the page cache as in every epoch after the first.
+The set is written to a scratch folder and read as in training: shuffled and augmented by the
+`DeviceLoader` as with the preset `paper`. Its clips are noise: raw pixels cost the same whatever
+they show, from the page cache as in every epoch after the first.
 
-Odd: between the rounds of the race the loader reads ahead for nothing, so a round would begin with
-batches it never waited for. `Fed.catch_up` throws these away and makes one step that is not timed.
+Notes: between two rounds the loader reads ahead while others are timed, so a round would begin with
+batches it never waited for. `LoaderStep.skip_prefetched` throws these away and makes one step that
+is not timed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ...shards.format import shard_set
 from ...shards.format.shard_set import Manifest
@@ -24,97 +24,84 @@ from ...shards.loading.batch_sampler import BatchSampler
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_transform import ClipTransform
 from ..input.device_loader import DeviceLoader
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from .steps import Step
 
 
-_CLASSES = ("noise",)
+def noise_transform(frames: int, size: int) -> ClipTransform:
+    """Clips of size x size, cut from frames that are to them as 128x171 is to 112x112."""
+    standard = ClipTransform()
+    height, width = (round(size * side / standard.crop_size[0]) for side in standard.resize_size)
+    return ClipTransform(frames, (size, size), (height, width))
 
 
-def write_set(folder: Path, *, clips: int, frames: int, size: int, spec: ClipTransform) -> Manifest:
-    """Write `clips` clips of noise to `folder`, one shard; -> the loaded set.
-
-    Stored frames stand to `size` as `spec.resize_size` to `spec.crop_size`: 128x171 for 112. Raises OSError
-    where the disk is full.
-    """
-    height, width = _stored(size, spec)
-    shape = (frames, height, width, 3)
-    noise, rows = np.random.default_rng(0), []
+def write_noise_set(folder: Path, num_clips: int, transform: ClipTransform) -> Manifest:
+    """Write clips of noise to `folder`, in one shard; -> the loaded set. Raises OSError."""
+    shape = (transform.frames, *transform.resize_size, 3)
+    random, rows = np.random.default_rng(0), []
     with ShardWriter(folder / "shard-000000.tar", is_synced=False) as shard:
-        for number in range(clips):
+        for number in range(num_clips):
             key = f"noise_{number:05d}"
-            pixels = noise.integers(0, 256, shape, np.uint8)
-            offset, check = shard.add(key, pixels, 0, {"class": _CLASSES[0]})
-            rows.append((key, 0, offset, 0, shard_set.NO_GROUP, number, 0, 0, frames, 0, check))
-        written = shard.close()
-    made = Manifest(
+            pixels = random.integers(0, 256, shape, np.uint8)
+            offset, checksum = shard.add(key, pixels, 0, {"class": "noise"})
+            rows.append(
+                (key, 0, offset, 0, shard_set.NO_GROUP, number, 0, 0, shape[0], 0, checksum)
+            )
+        shard_info = shard.close()
+    manifest = Manifest(
         clip_shape=shape,
         sampling={"rule": "paper"},
         resize={},
-        classes=_CLASSES,
+        classes=("noise",),
         groups=(),
         grouping=None,
-        shards=(written,),
+        shards=(shard_info,),
         plan="",
         versions={},
         rejects=0,
         index_sha256="",
         index=shard_set.make_index(rows),
     )
-    return shard_set.save(made, folder)
+    return shard_set.save(manifest, folder)
 
 
-def open_feed(
-    clips: Manifest, batch_size: int, steps: int, size: int, spec: ClipTransform, on: torch.device
-) -> DeviceLoader:
-    """`steps` batches of the set's clips in one epoch, each clip again and again."""
-    ids = np.resize(np.arange(len(clips.index)), steps * batch_size)
-    height, width = _stored(size, spec)
-    wanted = ClipTransform(clips.clip_shape[0], (size, size), (height, width), spec.mean, spec.std)
-    plan = BatchSampler(ids, batch_size, seed=0, shuffle=True)
-    return DeviceLoader(clips, plan, wanted, on, augmentation=Augmentation())
+class LoaderStep:
+    """Training steps on batches of a loader that reads a set's clips again and again in one epoch.
 
-
-def _stored(size: int, spec: ClipTransform) -> tuple[int, int]:
-    height, width = (
-        round(size * edge / side)
-        for edge, side in zip(spec.resize_size, spec.crop_size, strict=True)
-    )
-    return height, width
-
-
-class Fed:
-    """Training steps on batches of a feed. waited: seconds of the host in wait for a batch.
-
-    step: what is done with clips [B,C,T,h,w].
+    step: what is done with clips [B,C,T,h,w]. num_batches: how many will be asked for. data_time:
+    seconds the host waited for batches since `skip_prefetched`.
     """
 
-    AHEAD = 3  # batches that may lie ready: two of the loader, one on its way to a GPU
+    PREFETCHED = 3  # batches that may be ready: two of the loader, one on its way to a GPU
 
-    def __init__(self, feed: DeviceLoader, step: Callable[[Tensor], None]) -> None:
-        self._feed, self._step = feed, step
-        self._batches = feed.epoch()
-        self.waited = 0.0
+    def __init__(
+        self, step: Step, manifest: Manifest, transform: ClipTransform, *, batch_size: int,
+        num_batches: int, device: torch.device,
+    ) -> None:  # fmt: skip
+        indices = np.resize(np.arange(len(manifest.index)), num_batches * batch_size)
+        sampler = BatchSampler(indices, batch_size, seed=0, shuffle=True)
+        self._loader = DeviceLoader(
+            manifest, sampler, transform, device, augmentation=Augmentation()
+        )
+        self._step, self._batches = step, self._loader.epoch()
+        self.data_time = 0.0
 
     @classmethod
-    def batches_of(cls, rounds: int, steps: int) -> int:
+    def num_batches(cls, rounds: int, steps: int) -> int:
         """How many batches `rounds` rounds of `steps` steps take, with those read ahead."""
-        return rounds * (steps + cls.AHEAD + 1) + cls.AHEAD
+        return rounds * (steps + cls.PREFETCHED + 1) + cls.PREFETCHED
 
-    def catch_up(self) -> None:
-        """Come to where the loader is in a long run, and forget the time waited until now."""
-        for _ in range(self.AHEAD):
+    def skip_prefetched(self) -> None:
+        """Come to where the loader is in a long run, and set `data_time` to 0."""
+        for _ in range(self.PREFETCHED):
             next(self._batches)
         self()
-        self.waited = 0.0
+        self.data_time = 0.0
 
     def __call__(self) -> None:
         start = time.perf_counter()
-        ready = next(self._batches)
-        self.waited += time.perf_counter() - start
-        self._step(ready.clips)
+        batch = next(self._batches)
+        self.data_time += time.perf_counter() - start
+        self._step(batch.clips)
 
     def close(self) -> None:
-        self._feed.close()
+        self._loader.close()
