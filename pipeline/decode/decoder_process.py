@@ -50,7 +50,6 @@ ENVIRONMENT = {
 _START_SECONDS = 120.0
 _MAX_ANSWER_BYTES = 64 << 20
 _NUM_SLOTS = 2  # of shared memory: one is read while the child fills the next
-_FILE_FAULTS = (HarError, av.FFmpegError, OSError, MemoryError)  # what a file can cause
 
 
 class DecoderError(HarError):
@@ -66,7 +65,7 @@ class DecoderHungError(DecoderError):
 
 
 class DecoderStoppedError(HarError):
-    """`stop` was called while somebody waited for an answer."""
+    """`stop` was called: there is no answer."""
 
 
 class DecoderStartError(HarError):
@@ -80,24 +79,22 @@ class DecoderFunctionError(RuntimeError):
 class DecoderProcess:
     """One child process, which calls `function(path, out, *args)` for one file after another.
 
-    function: importable by name (`module.name`, no lambda, no closure). It decodes the file `path`
-    (a str), may write into `out` (uint8 [num_bytes], shared memory) and returns JSON data. Its
-    `args` are JSON data as well. What it raises decides: HarError, av.FFmpegError, OSError and
-    MemoryError are the file's fault (DecoderError); anything else is a fault of the function
-    (DecoderFunctionError).
-    timeout: seconds for one file. memory_limit: bytes of the child's address space, None = no limit
-    (Linux; elsewhere never a limit).
+    function: importable by name (no lambda, no closure). It decodes the file `path` (a str), may
+    write into `out` (uint8 [num_bytes], shared memory) and returns JSON data; `args` are JSON data
+    too. When it raises HarError, av.FFmpegError, OSError or MemoryError, that is the file's fault
+    (DecoderError); anything else is a fault of the function (DecoderFunctionError).
+    timeout: seconds for one file. memory_limit: bytes of the child's address space (Linux), None =
+    no limit.
 
-    The way of a web page, from any thread, one file at a time:
+    A web page, from any thread, one file at a time:
 
-        process = DecoderProcess(decode_upload, num_bytes=clip_bytes, timeout=60,
-                                 memory_limit=8 << 30)
-        value, out = process.call(str(path), argument)   # raises DecoderError: one sentence
-        pixels = out[:n].reshape(V, T, H, W, 3).copy()   # valid until the next call
-        process.kill()                                   # at the end; a later call starts another
+        process = DecoderProcess(decode_upload, num_bytes=..., timeout=60, memory_limit=8 << 30)
+        value, out = process.call(path, argument)  # raises DecoderError: one sentence
+        pixels = out.reshape(V, T, H, W, 3).copy()  # `out` is valid until the next call
+        process.kill()  # at the end
 
-    The way of a build, which keeps the child busy with the next video: `submit` (at most two files
-    at a time), `result` for the oldest. Both of one thread; `stop` may come from any.
+    A build keeps the child busy with the next video: `submit` (at most two files at a time), then
+    `result` for the oldest, both in one thread; `stop` may come from any.
     """
 
     def __init__(
@@ -108,23 +105,15 @@ class DecoderProcess:
         timeout: float,
         memory_limit: int | None = None,
     ) -> None:
-        self._num_bytes, self._timeout = num_bytes, timeout
-        self._options = {
-            "module": function.__module__,
-            "function": function.__name__,
-            "num_bytes": num_bytes,
-            "timeout": timeout,
-            "memory_limit": memory_limit,
-        }
+        self._num_bytes, self._timeout, self._memory_limit = num_bytes, timeout, memory_limit
+        self._function = (function.__module__, function.__name__)
         self._child: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._memory = np.empty((0, 0), np.uint8)
         self._num_answers = 0  # of this child
-        self._is_ready = False  # the child's imports are done
-        self._is_stopped = False
+        self._is_ready = self._is_stopped = False  # ready: the child's imports are done
         self._lock = threading.Lock()
         self.num_queued = 0  # files submitted and not answered
-        self.key: object = None  # for who keeps decoders to find one that fits
 
     def call(self, path: Path | str, *args: Any) -> tuple[Any, np.ndarray]:
         """`submit` and `result`; callers in several threads wait for each other."""
@@ -133,13 +122,13 @@ class DecoderProcess:
             return self.result()
 
     def submit(self, path: Path | str, *args: Any) -> None:
-        """Queue a file; at most two may be queued. Starts the child if there is none."""
-        if self._child is None:
-            self._start()
+        """Queue a file. Starts the child if there is none."""
+        if self._connection is None:
+            self._connection = self._start()
         if self._is_stopped:  # looked at after the start: `stop` may come from another thread
             raise self._ended()
         try:
-            self._send([str(path), *args])
+            self._connection.send_bytes(json.dumps([str(path), *args]).encode())
         except OSError as error:
             raise self._ended() from error
         self.num_queued += 1
@@ -163,10 +152,10 @@ class DecoderProcess:
         return answer["value"], out
 
     def kill(self) -> None:
-        """End the child at once; harmless where there is none."""
+        """End the child at once, if there is one."""
         child, connection = self._child, self._connection
         self._child = self._connection = None
-        self.num_queued, self._is_ready = 0, False
+        self.num_queued, self._num_answers, self._is_ready = 0, 0, False
         if connection:
             connection.close()
         if child:
@@ -180,13 +169,15 @@ class DecoderProcess:
         if child:
             child.kill()
 
-    def _start(self) -> None:
-        program = f"from {__name__} import main; main()"
-        self._connection, child_end = Pipe()
+    def _start(self) -> Connection:
+        connection, child_end = Pipe()
         with child_end, _unnamed_file(_NUM_SLOTS * self._num_bytes) as memory:
+            self._memory = _map_memory(memory.fileno(), self._num_bytes)
             descriptors = (child_end.fileno(), memory.fileno())
+            arguments = (*descriptors, self._num_bytes, self._timeout, self._memory_limit)
+            program = f"from {__name__} import main; main(*{(*self._function, *arguments)})"
             self._child = subprocess.Popen(
-                [sys.executable, "-c", program, *map(str, descriptors), json.dumps(self._options)],
+                [sys.executable, "-c", program],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -194,37 +185,31 @@ class DecoderProcess:
                 start_new_session=True,  # Ctrl-C is for the parent, which ends the child
                 pass_fds=descriptors,
             )
-            self._memory, self._num_answers = _map_memory(memory.fileno(), self._num_bytes), 0
-
-    def _send(self, request: list[Any]) -> None:
-        assert self._connection is not None
-        self._connection.send_bytes(json.dumps(request).encode())
+        return connection
 
     def _receive(self, timeout: float) -> bytes:
-        connection = self._connection
-        if connection is None:
+        if self._connection is None:
             raise DecoderStoppedError("the decoder was stopped.")
         try:
-            if connection.poll(timeout):
-                return connection.recv_bytes(_MAX_ANSWER_BYTES)
+            if self._connection.poll(timeout):
+                return self._connection.recv_bytes(_MAX_ANSWER_BYTES)
         except (OSError, EOFError) as error:
             raise self._ended() from error
         raise self._ended(is_late=True)
 
     def _ended(self, is_late: bool = False) -> HarError:
         """End the child; -> what it means that it gave no answer."""
-        child, is_ready = self._child, self._is_ready
-        code = 0
-        if child and not is_late and not self._is_stopped:
+        code, is_ready = 0, self._is_ready
+        if self._child and not is_late and not self._is_stopped:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = child.wait(timeout=5)  # it closed its end: it is on its way out
+                code = self._child.wait(timeout=5)  # it closed its end: it is on its way out
         self.kill()
         if self._is_stopped:
             return DecoderStoppedError("the decoder was stopped.")
         if not is_ready:
             return DecoderStartError(
                 "the decoder process does not start: "
-                f"'python -c \"import {self._options['module']}\"' says why."
+                f"'python -c \"import {self._function[0]}\"' says why."
             )
         if is_late:
             return DecoderHungError(f"no answer within {self._timeout:g} s.")
@@ -249,12 +234,14 @@ def _map_memory(descriptor: int, num_bytes: int) -> np.ndarray:
     return np.frombuffer(shared, np.uint8).reshape(_NUM_SLOTS, num_bytes)
 
 
-def main() -> None:
-    """The child: answer until the parent closes the connection."""
-    connection, options = Connection(int(sys.argv[1])), json.loads(sys.argv[3])
-    _limit_memory(options["memory_limit"])
-    function = getattr(importlib.import_module(options["module"]), options["function"])
-    memory = _map_memory(int(sys.argv[2]), options["num_bytes"])
+def main(
+    module: str, name: str, socket: int, memory: int, num_bytes: int, timeout: float,
+    memory_limit: int | None,
+) -> None:  # fmt: skip
+    """The child: answer until the parent closes its end. socket, memory: file descriptors."""
+    connection, slots = Connection(socket), _map_memory(memory, num_bytes)
+    _limit_memory(memory_limit)
+    function = getattr(importlib.import_module(module), name)
     torch.set_num_threads(1)
     freeze_imports()
     connection.send_bytes(b"ready")
@@ -262,8 +249,8 @@ def main() -> None:
         for number in itertools.count():
             path, *args = json.loads(connection.recv_bytes())
             # a parent that was killed cannot end a child that hangs: SIGALRM's default does
-            signal.setitimer(signal.ITIMER_REAL, options["timeout"] * 1.5 + 5)
-            answer = _answer(function, path, memory[number % _NUM_SLOTS], args)
+            signal.setitimer(signal.ITIMER_REAL, timeout * 1.5 + 5)
+            answer = _answer(function, path, slots[number % _NUM_SLOTS], args)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send_bytes(json.dumps(answer).encode())
 
@@ -273,7 +260,7 @@ def _answer(
 ) -> dict[str, Any]:
     try:
         return {"value": function(path, out, *args)}
-    except _FILE_FAULTS as error:
+    except (HarError, av.FFmpegError, OSError, MemoryError) as error:  # what a file can cause
         text = str(error)
         if not isinstance(error, HarError):
             text = f"it cannot be decoded ({clips.reason(error)})."
