@@ -1,1 +1,28 @@
-"""Batches from shards: sampler, worker threads, reused buffers."""
+"""Batches from a shard set: the sampler, worker threads, reused buffers.
+
+`Loader` gives the batches of a `BatchSampler`; `ClipBatchDataset` gives the same batches to torch's
+own DataLoader. `LoaderOptions` lists the options of both.
+"""
+
+from .batch_builder import CorruptClipWarning, max_views
+from .batch_sampler import BatchIndices, BatchSampler, BatchSamplerError, check_resume
+from .buffers import Batch
+from .loader import Loader
+from .options import CACHES, LoaderError, LoaderOptions
+from .torch_dataset import ClipBatchDataset, StepSampler
+
+__all__ = [
+    "CACHES",
+    "Batch",
+    "BatchIndices",
+    "BatchSampler",
+    "BatchSamplerError",
+    "ClipBatchDataset",
+    "CorruptClipWarning",
+    "Loader",
+    "LoaderError",
+    "LoaderOptions",
+    "StepSampler",
+    "check_resume",
+    "max_views",
+]

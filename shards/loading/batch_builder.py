@@ -1,10 +1,10 @@
-"""One clip into its row of a batch: which frames, augmented or not, and what if it is corrupt.
+"""One clip into its row of a batch: which frames, which transform, and what if it is corrupt.
 
-What a batch holds is decided here, whoever makes it: the loader's threads (`har.shards.loading.loader`) or
-torch's worker processes (`har.shards.loading.torch_dataset`).
+What a batch holds is decided here, whoever makes it: the loader's threads (`Loader`) or torch's
+worker processes (`ClipBatchDataset`).
 
-Odd: which frames of a clip are read is a phase in 0..1: 0, drawn for the key and epoch (`jitter`),
-or k/K for view k of K (`BatchSampler.views`).
+Which frames of a clip are read depends on an offset in 0..1: 0, random for the key and epoch
+(`LoaderOptions.temporal_jitter`), or k/K for view k of K (`BatchSampler.views`).
 """
 
 from __future__ import annotations
@@ -14,148 +14,186 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
-from ...errors import HarError
 from ..format.reader import ClipReader
 from ..format.shard_set import Manifest, ShardSetError
 from ..storage.remote import RemoteError
-from ..transforms import affine
+from ..transforms.affine import generator
 from ..transforms.clip_processor import ClipProcessor
 from .batch_sampler import BatchIndices, BatchSampler
+from .buffers import Batch, BufferPool
+from .options import LoaderError, LoaderOptions
 
-CACHES = ("none", "ram")
-
-
-class LoaderError(HarError):
-    """More frames or views asked for than stored, an unknown cache, a stuck worker, a ring never
-    given back; one sentence."""
+# uint8 [T,H,W,C] -> array or CPU tensor, of one shape and dtype for all clips
+Transform = Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
 
 
-class BadClipWarning(UserWarning):
+class CorruptClipWarning(UserWarning):
     """A corrupt clip was replaced by another one."""
 
 
 class BatchBuilder:
-    """Fills rows of batches of `plan`; the options are those of `har.shards.loading.loader.Loader`.
+    """Fills rows of the batches of `sampler`, from any number of threads.
 
-    shape, floats: of a row, uint8 [t,H,W,C] or, with `processor`, float32 [t,h,w,C]. bad: what was
-    replaced, sample id -> what is wrong with it. Any number of threads may fill.
+    transform: see `Loader`. shape, dtype: of a row. frames: T. corrupt: clips that were replaced,
+    index -> what is wrong. heartbeat: called while a shard of a remote set is waited for.
+    Raises LoaderError for frames or views that the stored clips do not have.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        plan: BatchSampler,
-        *,
-        frames: int | None = None,
-        jitter: bool = False,
-        check: bool = True,
-        processor: ClipProcessor | None = None,
-        max_bad: int = 0,
-        cache: str = "none",
-        beat: Callable[[], None] = lambda: None,
+        sampler: BatchSampler,
+        options: LoaderOptions,
+        transform: ClipProcessor | Transform | None = None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        if cache not in CACHES:
-            raise LoaderError(f"unknown cache {cache!r}: choose one of {', '.join(CACHES)}.")
-        stored, height, width, channels = manifest.clip_shape
-        self.frames = stored if frames is None else frames
-        if not 1 <= self.frames <= stored:
-            raise LoaderError(
-                f"{self.frames} frames asked for and the clips in {manifest.root} hold {stored}: "
-                f"use --frames {stored} or fewer, or build shards with more frames."
-            )
-        most = views_in(stored, self.frames)
-        if plan.views > most:
-            raise LoaderError(
-                f"{plan.views} views of {self.frames} frames asked for and the clips in "
-                f"{manifest.root} hold {stored} frames: use at most {most}, or build shards with "
-                "more frames."
-            )
-        self.manifest, self.plan, self.jitter = manifest, plan, jitter
-        self.processor, self.max_bad = processor, max_bad
-        self.bad: dict[int, str] = {}
-        self._bad_lock = threading.Lock()
-        self.reader = ClipReader(manifest, check=check, keep=cache == "ram", beat=beat)
-        size = (height, width) if processor is None else processor.transform.crop_size
-        self.shape, self.floats = (self.frames, *size, channels), processor is not None
+        self.manifest, self.sampler, self.options = manifest, sampler, options
+        self.frames = _check_frames(manifest, sampler, options)
+        self.transform = transform
+        self.shape, self.dtype = self._row_format()
+        self.corrupt: dict[int, str] = {}
+        self._corrupt_lock = threading.Lock()
+        self.reader = ClipReader(
+            manifest, check=options.verify_checksums, keep=options.cache == "ram", beat=heartbeat
+        )
 
-    def rows(self, epoch: int, step: int) -> BatchIndices:
-        """The plan's rows, to be changed where a clip is bad."""
-        rows = self.plan.rows(epoch, step)
-        return BatchIndices(rows.ids.copy(), rows.valid.copy(), rows.counted, rows.views)
+    @property
+    def channels_first(self) -> bool:
+        """Whether a batch shows its [b,T,h,w,C] as [b,C,T,h,w]."""
+        return isinstance(self.transform, ClipProcessor)
 
-    def counted(self, epoch: int, step: int, rows: BatchIndices) -> int:
-        """`rows.counted` when the rows are filled: less those that this rank had to leave out."""
-        if not self.bad or self.plan.shuffle:
-            return rows.counted
-        lost = self.plan.rows(epoch, step).valid & ~rows.valid & (rows.views == 0)
-        return rows.counted - int(lost.sum())
-
-    def fill(self, epoch: int, rows: BatchIndices, row: int, out: np.ndarray) -> None:
-        """One clip into `out`; a corrupt one is replaced, and `rows` says so, or it raises."""
-        sample = first = int(rows.ids[row])
+    def fill_row(self, epoch: int, batch: BatchIndices, row: int, out: np.ndarray) -> None:
+        """One clip into `out`; a corrupt one is replaced, and `batch` changed, or it raises."""
+        index = int(batch.indices[row])
         while True:
             try:
-                self._put(epoch, sample, int(rows.views[row]), out)
+                self._write(epoch, index, int(batch.views[row]), out)
                 break
-            except RemoteError:  # no clip is corrupt, the others cannot be had either
+            except RemoteError:  # the clip is not corrupt, and the others are out of reach as well
                 raise
             except ShardSetError as error:
-                self._count_bad(sample, error)
-                sample = self._next_good(sample)
-        if sample != first:
-            rows.ids[row] = sample
-            if not self.plan.shuffle:  # in an evaluation the other clip counts elsewhere
-                rows.valid[row] = False
+                self._count_corrupt(index, error)
+                index = self._next_intact(index)
+        if index != batch.indices[row]:
+            batch.indices[row] = index
+            if not self.sampler.shuffle:  # in an evaluation the other clip counts elsewhere
+                batch.valid[row] = False
 
-    def frame_numbers(self, epoch: int, sample: int, view: int = 0) -> np.ndarray:
-        """Which stored frames: int64 [frames], evenly spaced from the clip's phase on."""
+    def finish(
+        self,
+        epoch: int,
+        step: int,
+        batch: BatchIndices,
+        pixels: torch.Tensor,
+        slot: int = -1,
+        pool: BufferPool | None = None,
+    ) -> Batch:
+        """The `Batch` of rows that are filled. Clips that this rank had to leave out of an
+        evaluation are not in its `num_valid`."""
+        num_valid = batch.num_valid
+        if self.corrupt and not self.sampler.shuffle:
+            lost = self.sampler.batch(epoch, step).valid & ~batch.valid & (batch.views == 0)
+            num_valid -= int(lost.sum())
+        labels = self.manifest.index["label"][batch.indices].astype(np.int64)
+        keys = self.manifest.keys(batch.indices)
+        return Batch(
+            step, pixels, labels, batch.indices, batch.valid, num_valid, keys, batch.views, slot,
+            pool,
+        )  # fmt: skip
+
+    def frame_indices(self, epoch: int, index: int, view: int = 0) -> np.ndarray:
+        """Which stored frames: int64 [frames], evenly spaced from the clip's offset on."""
         stored = self.manifest.clip_shape[0]
-        phase = view / self.plan.views
-        if self.jitter:
-            key = self.manifest.index["key"][sample].decode()
-            phase = affine.generator(self.plan.seed, epoch, f"{key}/phase").random()
-        return ((np.arange(self.frames) + phase) * stored / self.frames).astype(np.int64)
+        offset = view / self.sampler.views
+        if self.options.temporal_jitter:
+            offset = generator(self.sampler.seed, epoch, f"{self._key(index)}/phase").random()
+        return ((np.arange(self.frames) + offset) * stored / self.frames).astype(np.int64)
 
-    def _put(self, epoch: int, sample: int, view: int, out: np.ndarray) -> None:
-        whole = self.frames == self.manifest.clip_shape[0]
-        if self.processor is None and whole:
-            self.reader.read_into(sample, out)
+    def _row_format(self) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype of a row; a caller's own transform is asked with a black clip."""
+        _, height, width, channels = self.manifest.clip_shape
+        stored = (self.frames, height, width, channels)
+        if self.transform is None:
+            return stored, np.dtype(np.uint8)
+        if isinstance(self.transform, ClipProcessor):
+            size = self.transform.transform.crop_size
+            return (self.frames, *size, channels), np.dtype(np.float32)
+        result = np.asarray(self.transform(np.zeros(stored, np.uint8)))
+        return result.shape, result.dtype
+
+    def _write(self, epoch: int, index: int, view: int, out: np.ndarray) -> None:
+        all_frames = self.frames == self.manifest.clip_shape[0]
+        if self.transform is None and all_frames:
+            self.reader.read_into(index, out)
             return
-        if self.processor is None:
-            self.reader.read_frames_into(sample, self.frame_numbers(epoch, sample, view), out)
+        if self.transform is None:
+            self.reader.read_frames_into(index, self.frame_indices(epoch, index, view), out)
             return
         clip = self.reader.scratch()
-        self.reader.read_into(sample, clip)
-        if not whole:
-            clip = clip[self.frame_numbers(epoch, sample, view)]
-        key = self.manifest.index["key"][sample].decode()
-        self.processor.process_clip(clip, out, key=key, seed=self.plan.seed, epoch=epoch)
+        self.reader.read_into(index, clip)
+        if not all_frames:
+            clip = clip[self.frame_indices(epoch, index, view)]
+        key = self._key(index)
+        if isinstance(self.transform, ClipProcessor):
+            self.transform.process_clip(clip, out, key=key, seed=self.sampler.seed, epoch=epoch)
+            return
+        result = np.asarray(self.transform(clip))
+        if (result.shape, result.dtype) != (self.shape, self.dtype):
+            raise LoaderError(
+                f"the transform gave {result.dtype} {list(result.shape)} for {key} and {self.dtype}"
+                f" {list(self.shape)} for a black clip: give one shape and dtype for all clips."
+            )
+        np.copyto(out, result)
 
-    def _count_bad(self, sample: int, error: ShardSetError) -> None:
-        """Note a corrupt clip; raise its error when there are more than `max_bad`."""
-        with self._bad_lock:
-            if sample in self.bad:
+    def _key(self, index: int) -> str:
+        key: bytes = self.manifest.index["key"][index]
+        return key.decode()
+
+    def _count_corrupt(self, index: int, error: ShardSetError) -> None:
+        """Note a corrupt clip; raise its error when there are more than `max_corrupt`."""
+        limit = self.options.max_corrupt
+        with self._corrupt_lock:
+            if index in self.corrupt:
                 return
-            if len(self.bad) >= self.max_bad:
-                if self.max_bad == 0:
+            if len(self.corrupt) >= limit:
+                if limit == 0:
                     raise error
                 raise ShardSetError(
-                    f"more than {self.max_bad} clips are corrupt, the last: {error}"
+                    f"more than {limit} clips are corrupt, the last: {error}"
                 ) from error
-            self.bad[sample] = str(error)
-        warnings.warn(f"replaced a corrupt clip: {error}", BadClipWarning, stacklevel=2)
+            self.corrupt[index] = str(error)
+        warnings.warn(f"replaced a corrupt clip: {error}", CorruptClipWarning, stacklevel=2)
 
-    def _next_good(self, sample: int) -> int:
-        """The clip after `sample` in the plan's own order that is not known to be bad."""
-        ids = self.plan.ids
-        at = int(np.flatnonzero(ids == sample)[0])
-        for other in np.roll(ids, -at - 1)[:-1].tolist():
-            if other not in self.bad:
+    def _next_intact(self, index: int) -> int:
+        """The clip after `index` in the sampler's stored order that is not known to be corrupt."""
+        indices = self.sampler.indices
+        position = int(np.flatnonzero(indices == index)[0])
+        for other in np.roll(indices, -position - 1)[:-1].tolist():
+            if other not in self.corrupt:
                 return int(other)
-        raise ShardSetError(f"every clip of this side of {self.manifest.root} is corrupt.")
+        raise ShardSetError(f"every clip of this subset of {self.manifest.root} is corrupt.")
 
 
-def views_in(stored: int, frames: int) -> int:
+def max_views(stored: int, frames: int) -> int:
     """Views of `frames` frames that a clip of `stored` ones gives, no frame in two of them."""
     return stored // frames
+
+
+def _check_frames(manifest: Manifest, sampler: BatchSampler, options: LoaderOptions) -> int:
+    """-> the frames of a clip. Raises LoaderError."""
+    stored = manifest.clip_shape[0]
+    frames = stored if options.frames is None else options.frames
+    if not 1 <= frames <= stored:
+        raise LoaderError(
+            f"{frames} frames asked for and the clips in {manifest.root} hold {stored}: "
+            f"use --frames {stored} or fewer, or build shards with more frames."
+        )
+    if sampler.views > max_views(stored, frames):
+        raise LoaderError(
+            f"{sampler.views} views of {frames} frames asked for and the clips in {manifest.root} "
+            f"hold {stored} frames: use at most {max_views(stored, frames)}, or build shards with "
+            "more frames."
+        )
+    return frames

@@ -1,7 +1,7 @@
-"""The ring of batch buffers that the loader fills again and again, and the batch lent from it.
+"""The fixed pool of batch buffers that the loader fills again and again, and the batch on one.
 
-Odd: `Batch.lend` ties a slot to the life of a tensor (a finalizer on the numpy array under it), so
-that a user who keeps a batch keeps its pixels, and no batch ever changes under its holder.
+`Batch.detach` ties a buffer to the life of a tensor (a finalizer on the numpy array under it): who
+keeps that tensor keeps its pixels, and no batch changes while somebody holds it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 
 class Event(Protocol):
@@ -22,81 +23,81 @@ class Event(Protocol):
 
 @dataclass
 class Batch:
-    """One batch, borrowed from the ring until `release`.
+    """One batch; its buffer belongs to the loader again after `release`.
 
-    pixels: torch uint8 [b,T,H,W,C]; of a loader with a `processor`, float32 [b,C,T,h,w] in
-    channels_last_3d, ready for the model. labels: int64 [b]. keys: the samples' keys. ids, valid,
-    counted, views: see `plan.BatchIndices`; rows that are not valid are fill-up and must not count.
+    pixels: torch uint8 [b,T,H,W,C]; of a loader with a `ClipProcessor`, float32 [b,C,T,h,w] in
+    channels_last_3d, ready for the model; of one with another transform, what that returns, stacked.
+    labels: int64 [b]. keys: of the clips. indices, valid, num_valid, views: see `BatchIndices`;
+    rows that are not valid are padding and must not count.
     """
 
     step: int
     pixels: Any
     labels: np.ndarray
-    ids: np.ndarray
+    indices: np.ndarray
     valid: np.ndarray
-    counted: int
+    num_valid: int
     keys: list[str]
-    _slot: int = field(repr=False, default=-1)
-    _ring: BufferPool | None = field(repr=False, default=None)
     views: np.ndarray | None = None
+    _slot: int = field(repr=False, default=-1)
+    _pool: BufferPool | None = field(repr=False, default=None)
 
     def release(self, event: Event | None = None) -> None:
-        """Give the slot back; with `event`, it is filled again only after the event."""
-        if self._ring is not None:
-            self._ring.give(self._slot, event)
-            self._ring, self.pixels = None, None
+        """Give the buffer back; with `event`, it is filled again only after the event."""
+        if self._pool is not None:
+            self._pool.release(self._slot, event)
+            self._pool, self.pixels = None, None
 
-    def lend(self) -> Any:
-        """-> `pixels`; the slot goes back when nobody has that tensor or a view of it any more."""
-        pixels = self._ring.lend(self._slot) if self._ring is not None else self.pixels
-        self._ring, self.pixels = None, None
+    def detach(self) -> Any:
+        """-> `pixels`; the buffer goes back when that tensor and all views of it are gone."""
+        pixels = self._pool.detach(self._slot) if self._pool is not None else self.pixels
+        self._pool, self.pixels = None, None
         return pixels
 
 
 class BufferPool:
-    """A fixed number of batch buffers and the list of those that are free.
+    """`num_slots` buffers of one shape [b,...] and dtype, and the list of those that are free.
 
-    floats: float32 [b,T,h,w,C] given out as [b,C,T,h,w], instead of uint8 as it is.
+    channels_first: buffers of [b,T,h,w,C] are shown as [b,C,T,h,w]. arrays: the buffers as numpy.
     """
 
-    def __init__(self, slots: int, shape: tuple[int, ...], pinned: bool, floats: bool) -> None:
-        import torch
+    def __init__(
+        self,
+        num_slots: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        pin_memory: bool = False,
+        channels_first: bool = False,
+    ) -> None:
+        self._channels_first = channels_first
+        # numpy asks the kernel for huge pages, torch does not; zeros: the pages exist from now on
+        buffers = [torch.from_numpy(np.empty(shape, dtype)).zero_() for _ in range(num_slots)]
+        self._buffers = [b.pin_memory() for b in buffers] if pin_memory else buffers
+        self.arrays = [buffer.numpy() for buffer in self._buffers]
+        self._free: deque[tuple[int, Event | None]] = deque((s, None) for s in range(num_slots))
 
-        self.floats = floats
-        dtype = torch.float32 if floats else torch.uint8
-        if pinned:
-            self.buffers = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(slots)]
-        else:  # numpy asks the kernel for huge pages, torch does not
-            plain = np.float32 if floats else np.uint8
-            self.buffers = [torch.from_numpy(np.empty(shape, plain)) for _ in range(slots)]
-        for buffer in self.buffers:
-            buffer.zero_()  # the pages are there before the first batch
-        self.memory = [buffer.numpy() for buffer in self.buffers]
-        self._free: deque[tuple[int, Event | None]] = deque((slot, None) for slot in range(slots))
-
-    def give(self, slot: int, event: Event | None) -> None:
-        self._free.append((slot, event))
-
-    def pixels(self, slot: int) -> Any:
-        """The slot as a batch shows it."""
-        return self._shown(self.buffers[slot])
-
-    def lend(self, slot: int) -> Any:
-        """The same, in a tensor that gives the slot back when it dies."""
-        import torch
-
-        view = self.memory[slot].view()
-        weakref.finalize(view, self.give, slot, None).atexit = False
-        return self._shown(torch.from_numpy(view))
-
-    def _shown(self, buffer: Any) -> Any:
-        return buffer.permute(0, 4, 1, 2, 3) if self.floats else buffer
-
-    def take(self) -> int | None:
-        """-> a slot that nobody reads any more, or None when all are lent out."""
+    def acquire(self) -> int | None:
+        """-> a slot that nobody reads any more, or None when all are in use."""
         if not self._free:
             return None
         slot, event = self._free.popleft()
         if event is not None:
             event.synchronize()
         return slot
+
+    def release(self, slot: int, event: Event | None = None) -> None:
+        self._free.append((slot, event))
+
+    def pixels(self, slot: int) -> torch.Tensor:
+        """The buffer as a batch shows it."""
+        return self._shown(self._buffers[slot])
+
+    def detach(self, slot: int) -> torch.Tensor:
+        """The same, in a tensor that releases the slot when it dies."""
+        view = self.arrays[slot].view()
+        weakref.finalize(view, self.release, slot).atexit = False
+        return self._shown(torch.from_numpy(view))
+
+    def _shown(self, buffer: torch.Tensor) -> torch.Tensor:
+        return buffer.permute(0, 4, 1, 2, 3) if self._channels_first else buffer

@@ -1,130 +1,130 @@
-"""The loader: threads fill a fixed ring of batch slots from the shards, a step ahead of the user.
+"""The loader: threads fill a fixed pool of batch buffers from the shards, ahead of the caller.
 
-Odd:
+Notes:
 - No allocation per batch. A fresh 33 MB buffer a batch costs more in page faults than the copy
-  itself, so the ring's slots are made once (pinned once, when the batches go to CUDA) and reused.
+  itself, so buffers are made once (pinned once, when the batches go to CUDA) and reused.
 - Threads, not processes: reading, checksum and sampling all run outside the GIL; two threads gave
   10,997 clips/s of 1.05 MB in a calm minute, and 6 to 14 times what torch's worker processes give
   with whole batches, in one run each (docs/benchmarks.md, "Loader"). There is nothing to pickle, no
   shared memory to leak, nothing left behind by a killed run.
-- A batch is borrowed: its slot returns to the ring at `batch.release()`, at `batch.release(event)`
-  once that CUDA event (the copy to the device) has happened, or, after `batch.lend()`, when the
-  tensor and all its views are gone.
-- A corrupt clip stops the run. With `max_bad` its place is taken by the next clip of the plan
-  that reads well; it is kept in `Loader.bad` and warned about, and in an evaluation not counted
-  (by its own rank: the others do not hear of it).
+- A batch's buffer is filled again after `batch.release()`, after `batch.release(event)` and that
+  CUDA event (the copy to the device), or, after `batch.detach()`, when the tensor and all its views
+  are gone.
+- A corrupt clip stops the run. With `max_corrupt` the next clip of the subset that reads well takes
+  its place; it is kept in `Loader.corrupt` and warned about, and in an evaluation not counted (by
+  its own rank: the others do not know of it).
 - Of a remote set the first batch waits for its own shards; the others come in the background, in
-  the plan's order (`har.shards.storage.prefetch`).
+  the sampler's order (`har.shards.storage.prefetch`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..format.shard_set import Manifest
 from ..transforms.clip_processor import ClipProcessor
-from . import workers as crew
-from .batch_builder import CACHES, BadClipWarning, BatchBuilder, LoaderError
+from .batch_builder import BatchBuilder, Transform
 from .batch_sampler import BatchIndices, BatchSampler
-from .buffers import Batch, BufferPool, Event
-from .workers import BatchJob, StuckError, WorkerPool
+from .buffers import Batch, BufferPool
+from .options import LoaderError, LoaderOptions
+from .workers import BatchJob, StuckWorkerError, WorkerPool, heartbeat
 
-__all__ = ["CACHES", "BadClipWarning", "Batch", "BufferPool", "Event", "Loader", "LoaderError"]
+
+@dataclass
+class _Pending:
+    """A batch under way: its job, its rows, its buffer."""
+
+    job: BatchJob
+    indices: BatchIndices
+    slot: int
 
 
 class Loader:
-    """Batches of one side of a split, in the order of `plan`.
+    """The batches of `sampler`, in its order.
 
-    frames: how many of the stored frames to give, evenly spaced; with `jitter` the phase is random
-    per clip and epoch (temporal jitter). workers: threads; 0 reads in the caller's. depth: batches
-    read ahead. pinned: page-lock the ring for copies to CUDA. timeout: seconds after which a
-    worker that has been at one clip is called stuck. processor: augment or preprocess in the workers.
-    max_bad: see above. cache: "ram" keeps in memory what was read. Several views of a clip:
-    `BatchSampler.views`.
+    transform: called in the workers, clip by clip. A `ClipProcessor` makes a network's input. Any
+    other callable gets uint8 [T,H,W,C] (memory that is used again after the call) and returns an
+    array or CPU tensor, of the same shape and dtype for every clip; it is called once with a black
+    clip to learn these, and by several threads at once.
+    batch_transform: called with each `Batch` in the caller's thread; the iterator gives what it
+    returns. It may call `Batch.detach` to keep the pixels.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        plan: BatchSampler,
+        sampler: BatchSampler,
+        options: LoaderOptions | None = None,
         *,
-        frames: int | None = None,
-        jitter: bool = False,
-        workers: int = 2,
-        depth: int = 2,
-        pinned: bool = False,
-        check: bool = True,
-        processor: ClipProcessor | None = None,
-        max_bad: int = 0,
-        cache: str = "none",
-        timeout: float = 30.0,
+        transform: ClipProcessor | Transform | None = None,
+        batch_transform: Callable[[Batch], Any] | None = None,
     ) -> None:
-        self.manifest, self.plan, self.timeout = manifest, plan, timeout
-        self.depth = max(1, depth)
-        self._filler = BatchBuilder(
-            manifest, plan, frames=frames, jitter=jitter, check=check, processor=processor,
-            max_bad=max_bad, cache=cache, beat=crew.alive,
-        )  # fmt: skip
-        self.frames, self.processor = self._filler.frames, processor
-        self.max_bad, self.bad = max_bad, self._filler.bad
-        self._supply = self._filler.reader.supply
-        shape = (plan.batch_size // plan.ranks, *self._filler.shape)
-        # one slot is with the user, one may still be on its way to the device
-        self._ring = BufferPool(self.depth + 2, shape, pinned, self._filler.floats)
-        self._crew = WorkerPool(workers)
+        self.manifest, self.sampler, self.options = manifest, sampler, options or LoaderOptions()
+        self._batch_transform = batch_transform
+        self._builder = BatchBuilder(manifest, sampler, self.options, transform, heartbeat)
+        self.frames, self.corrupt = self._builder.frames, self._builder.corrupt
+        self._prefetcher = self._builder.reader.supply
+        self._buffers = BufferPool(
+            self.options.prefetch_batches + 2,  # one at the caller, one being copied to the device
+            (sampler.rank_batch_size, *self._builder.shape),
+            self._builder.dtype,
+            pin_memory=self.options.pin_memory,
+            channels_first=self._builder.channels_first,
+        )
+        self._workers = WorkerPool(self.options.workers)
 
     @property
-    def steps(self) -> int:
+    def num_batches(self) -> int:
         """Batches an epoch."""
-        return self.plan.steps
+        return self.sampler.num_batches
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from step `start` on. A batch not released yet is released when
-        the next one is asked for."""
-        pending: deque[tuple[BatchJob, BatchIndices, int]] = deque()
-        step, last = start, None
-        share = self.plan.batch_size // self.plan.ranks
-        self._follow(epoch, start)
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
+        """The batches of `epoch` from step `start` on: `Batch`, or what `batch_transform` returns.
+
+        A batch that is not released yet is released when the next one is asked for.
+        """
+        pending: deque[_Pending] = deque()
+        step, batch = start, None
+        self._announce_order(epoch, start)
         try:
             while True:
-                if last is not None:
-                    last.release()
-                if self._supply is not None:
-                    oldest = pending[0][0].step if pending else step
-                    self._supply.at((oldest - start) * share)
-                while step < self.steps and len(pending) < self.depth:
-                    slot = self._ring.take()
+                if batch is not None:
+                    batch.release()
+                self._announce_position(pending[0].job.step if pending else step, start)
+                while step < self.num_batches and len(pending) < self.options.prefetch_batches:
+                    slot = self._buffers.acquire()
                     if slot is None:
                         break
-                    pending.append(self._start(epoch, step, slot))
+                    pending.append(self._submit(epoch, step, slot))
                     step += 1
                 if not pending:
-                    self._all_done(step)
+                    self._check_finished(step)
                     return
-                job, rows, slot = pending[0]
-                self._wait(job)
-                pending.popleft()
-                last = self._batch(epoch, job.step, rows, slot)
-                yield last
-                del job, rows
+                self._wait(pending[0].job)
+                ready = pending.popleft()
+                batch = self._builder.finish(
+                    epoch, ready.job.step, ready.indices, self._buffers.pixels(ready.slot),
+                    ready.slot, self._buffers,
+                )  # fmt: skip
+                yield batch if self._batch_transform is None else self._batch_transform(batch)
         finally:
-            if last is not None:
-                last.release()
-            for job, _, slot in pending:  # a slot that a stuck worker writes to is never reused
-                if self._crew.settle(job, 0 if isinstance(job.error, StuckError) else self.timeout):
-                    self._ring.give(slot, None)
+            if batch is not None:
+                batch.release()
+            self._cancel(pending)
 
-    def frame_numbers(self, epoch: int, sample: int) -> np.ndarray:
+    def frame_indices(self, epoch: int, index: int) -> np.ndarray:
         """Which stored frames of a clip a batch of `epoch` has (view 0): int64 [frames]."""
-        return self._filler.frame_numbers(epoch, sample)
+        return self._builder.frame_indices(epoch, index)
 
     def close(self) -> None:
         """End the threads and close the shards."""
-        self._crew.close()
-        self._filler.reader.close()
+        self._workers.close()
+        self._builder.reader.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -132,43 +132,44 @@ class Loader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _all_done(self, step: int) -> None:
-        if step < self.steps:
-            raise LoaderError("every slot of the ring is lent out: release batches after use.")
-
-    def _start(self, epoch: int, step: int, slot: int) -> tuple[BatchJob, BatchIndices, int]:
-        rows = self._filler.rows(epoch, step)
-        ids, memory = rows.ids, self._ring.memory[slot]
+    def _submit(self, epoch: int, step: int, slot: int) -> _Pending:
+        indices, out = self.sampler.batch(epoch, step), self._buffers.arrays[slot]
         job = BatchJob(
             step,
-            len(ids),
-            lambda row: self._filler.fill(epoch, rows, row, memory[row]),
-            lambda row: f"sample {self.manifest.keys(ids[row : row + 1])[0]}",
+            len(indices.indices),
+            lambda row: self._builder.fill_row(epoch, indices, row, out[row]),
+            lambda row: f"sample {self.manifest.keys(indices.indices[row : row + 1])[0]}",
         )
-        self._crew.start(job)
-        return job, rows, slot
+        self._workers.submit(job)
+        return _Pending(job, indices, slot)
 
     def _wait(self, job: BatchJob) -> None:
         try:
-            self._crew.wait(job, self.timeout)
-        except StuckError as error:
+            self._workers.wait(job, self.options.timeout)
+        except StuckWorkerError as error:
             job.error = error
             raise LoaderError(str(error)) from error
 
-    def _batch(self, epoch: int, step: int, rows: BatchIndices, slot: int) -> Batch:
-        labels = self.manifest.index["label"][rows.ids].astype(np.int64)
-        keys = self.manifest.keys(rows.ids)
-        counted = self._filler.counted(epoch, step, rows)
-        pixels = self._ring.pixels(slot)
-        return Batch(
-            step, pixels, labels, rows.ids, rows.valid, counted, keys, slot, self._ring, rows.views
-        )
+    def _cancel(self, pending: deque[_Pending]) -> None:
+        for batch in pending:  # a buffer that a stuck worker writes to is never reused
+            stuck = isinstance(batch.job.error, StuckWorkerError)
+            if self._workers.cancel(batch.job, 0 if stuck else self.options.timeout):
+                self._buffers.release(batch.slot)
 
-    def _follow(self, epoch: int, start: int) -> None:
-        """Tell the supply of a remote set what comes: this epoch, then the next one of training."""
-        if self._supply is None:
+    def _check_finished(self, step: int) -> None:
+        if step < self.num_batches:
+            raise LoaderError("every buffer of the loader is in use: release batches after use.")
+
+    def _announce_order(self, epoch: int, start: int) -> None:
+        """Tell the prefetcher of a remote set what comes: this epoch, then the next of training."""
+        if self._prefetcher is None:
             return
-        ids = self.plan.sequence(epoch, start)
-        if self.plan.shuffle:
-            ids = np.concatenate([ids, self.plan.sequence(epoch + 1)])
-        self._supply.follow(self.manifest.index["shard"][ids].astype(np.int64))
+        indices = self.sampler.epoch_indices(epoch, start)
+        if self.sampler.shuffle:
+            indices = np.concatenate([indices, self.sampler.epoch_indices(epoch + 1)])
+        self._prefetcher.follow(self.manifest.index["shard"][indices].astype(np.int64))
+
+    def _announce_position(self, step: int, start: int) -> None:
+        """Tell it that all before `step` is read."""
+        if self._prefetcher is not None:
+            self._prefetcher.at((step - start) * self.sampler.rank_batch_size)

@@ -1,14 +1,14 @@
-"""The plan's batches by torch's own `DataLoader`: the fallback, and the baseline of the benches.
+"""The sampler's batches by torch's own `DataLoader`: the fallback, and a baseline of the benches.
 
-    dataset = ClipBatches(manifest, plan, frames=8)
-    batches = DataLoader(dataset, batch_size=None, sampler=Steps(plan, epoch), num_workers=4)
+    dataset = ClipBatchDataset(manifest, sampler, LoaderOptions(frames=8))
+    batches = DataLoader(dataset, batch_size=None, sampler=StepSampler(sampler), num_workers=4)
 
-The same batches, bit for bit, as `har.shards.loading.loader.Loader` gives. An item of the dataset is a whole
-batch, made by one worker process in fresh memory and sent through shared memory; the plain way of
-one clip an item copies each clip once more (docs/benchmarks.md, "Loader").
+The same batches, bit for bit, as `Loader` gives. An item of the dataset is a whole batch, made by
+one worker process in fresh memory and sent through shared memory; the plain way of one clip an item
+copies each clip once more (docs/benchmarks.md, "Loader").
 
-Odd: each process opens the shards for itself at its first batch, so the dataset may be pickled and
-forked. Workers know nothing of each other: each counts corrupt clips (`max_bad`) for itself.
+Each process opens the shards for itself at its first batch, so the dataset may be pickled and
+forked. Workers share nothing: each counts corrupt clips (`max_corrupt`) for itself.
 """
 
 from __future__ import annotations
@@ -23,67 +23,60 @@ from torch.utils.data import Dataset, Sampler
 
 from ..format.shard_set import Manifest
 from ..transforms.clip_processor import ClipProcessor
-from .batch_builder import BatchBuilder
+from .batch_builder import BatchBuilder, Transform
 from .batch_sampler import BatchSampler
 from .buffers import Batch
+from .options import LoaderOptions
 
-Place = tuple[int, int]  # epoch, step
+Position = tuple[int, int]  # epoch, step
 
 
-class Steps(Sampler[Place]):
+class StepSampler(Sampler[Position]):
     """(epoch, step) for each step of `epoch` from `start` on; set `epoch` before each epoch."""
 
-    def __init__(self, plan: BatchSampler, epoch: int = 0, start: int = 0) -> None:
-        self.plan, self.epoch, self.start = plan, epoch, start
+    def __init__(self, sampler: BatchSampler, epoch: int = 0, start: int = 0) -> None:
+        self.sampler, self.epoch, self.start = sampler, epoch, start
 
     def __len__(self) -> int:
-        return self.plan.steps - self.start
+        return self.sampler.num_batches - self.start
 
-    def __iter__(self) -> Iterator[Place]:
-        return ((self.epoch, step) for step in range(self.start, self.plan.steps))
+    def __iter__(self) -> Iterator[Position]:
+        return ((self.epoch, step) for step in range(self.start, self.sampler.num_batches))
 
 
-class ClipBatches(Dataset[Batch]):
-    """dataset[epoch, step] -> the `Batch` of the plan; its pixels are nobody else's memory.
+class ClipBatchDataset(Dataset[Batch]):
+    """dataset[epoch, step] -> the `Batch` of the sampler, in memory of its own.
 
-    frames, jitter, check, processor, max_bad: as `Loader` has them. Raises LoaderError for those that
-    do not fit the shards, at the first batch.
+    options: workers, prefetch_batches, pin_memory and timeout are the DataLoader's here. transform:
+    see `Loader`. Raises LoaderError at the first batch for what does not fit the shards.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        plan: BatchSampler,
+        sampler: BatchSampler,
+        options: LoaderOptions | None = None,
         *,
-        frames: int | None = None,
-        jitter: bool = False,
-        check: bool = True,
-        processor: ClipProcessor | None = None,
-        max_bad: int = 0,
+        transform: ClipProcessor | Transform | None = None,
     ) -> None:
-        self.manifest, self.plan = manifest, plan
-        self._options: dict[str, Any] = {
-            "frames": frames, "jitter": jitter, "check": check, "processor": processor,
-            "max_bad": max_bad,
-        }  # fmt: skip
-        self._filler: BatchBuilder | None = None
-        self._owner = 0  # process whose filler it is
+        self.manifest, self.sampler, self.options = manifest, sampler, options or LoaderOptions()
+        self.transform = transform
+        self._builder: BatchBuilder | None = None
+        self._process = 0  # that the builder belongs to
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_filler": None}
+        return {**self.__dict__, "_builder": None}
 
-    def __getitem__(self, place: Place) -> Batch:
-        if self._filler is None or self._owner != os.getpid():
-            self._filler = BatchBuilder(self.manifest, self.plan, **self._options)
-            self._owner = os.getpid()
-        filler, (epoch, step) = self._filler, place
-        rows = filler.rows(epoch, step)
-        kind = torch.float32 if filler.floats else torch.uint8
-        pixels = torch.empty((len(rows.ids), *filler.shape), dtype=kind)  # [b,t,h,w,C]
-        for row, out in enumerate(pixels.numpy()):
-            filler.fill(epoch, rows, row, out)
-        if filler.floats:
-            pixels = pixels.permute(0, 4, 1, 2, 3)  # [b,C,t,h,w]
-        labels = self.manifest.index["label"][rows.ids].astype(np.int64)
-        keys, counted = self.manifest.keys(rows.ids), filler.counted(epoch, step, rows)
-        return Batch(step, pixels, labels, rows.ids, rows.valid, counted, keys, views=rows.views)
+    def __getitem__(self, position: Position) -> Batch:
+        if self._builder is None or self._process != os.getpid():
+            self._builder = BatchBuilder(self.manifest, self.sampler, self.options, self.transform)
+            self._process = os.getpid()
+        builder, (epoch, step) = self._builder, position
+        batch = self.sampler.batch(epoch, step)
+        out = np.empty((len(batch.indices), *builder.shape), builder.dtype)
+        for row in range(len(out)):
+            builder.fill_row(epoch, batch, row, out[row])
+        pixels = torch.from_numpy(out)
+        if builder.channels_first:
+            pixels = pixels.permute(0, 4, 1, 2, 3)  # [b,C,T,h,w]
+        return builder.finish(epoch, step, batch, pixels)
