@@ -129,7 +129,7 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     }
     if bad_step.item() >= 0:
         line["bad_step"] = int(bad_step.item())
-        indices = loader.loader.plan.rows(epoch, line["bad_step"]).ids
+        indices = loader.loader.sampler.batch(epoch, line["bad_step"]).indices
         line["bad_keys"] = state.manifest.keys(indices)
     return line
 

@@ -18,7 +18,7 @@ from .. import models
 from ..shards import splits
 from ..shards.format import shard_set
 from ..shards.format.shard_set import Manifest
-from ..shards.loading.batch_sampler import BatchSampler
+from ..shards.loading import BatchSampler
 from ..shards.transforms.affine import Augmentation
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import AUTO, Config, ConfigError
@@ -61,7 +61,7 @@ def prepare(
     optimizer = make_optimizer(config, model)
     train_loader = make_train_loader(config, manifest, split, transform, device, ctx)
     val_sampler = BatchSampler(
-        split.val, loader_batch_size(config), rank=ctx.rank, ranks=ctx.world_size
+        split.val, loader_batch_size(config), rank=ctx.rank, world_size=ctx.world_size
     )
     val_cache = "gpu" if config.cache == "gpu" else "none"
     state = TrainState(
@@ -292,8 +292,8 @@ def describe(state: TrainState) -> str:
     if weights is not None:
         lines.insert(1, f"weights {weights.path}, sha256 {weights.sha256}")
     if config.shuffle_block_size:
-        sampler = state.train_loader.loader.plan
+        sampler = state.train_loader.loader.sampler
         lines.append(
-            f"shuffle blocks of {sampler.window} clips: quality {sampler.quality(1):.2f} of 1"
+            f"shuffle blocks of {sampler.block_size} clips: quality {sampler.shuffle_quality(1):.2f} of 1"
         )
     return "\n".join(lines)

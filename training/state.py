@@ -12,7 +12,7 @@ from torch import nn
 
 from ..shards import splits
 from ..shards.format.shard_set import Manifest
-from ..shards.loading.batch_sampler import check_resume
+from ..shards.loading import check_resume
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import Config
 from .input import DeviceLoader

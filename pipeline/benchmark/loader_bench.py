@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 
 from ...shards.format import shard_set
 from ...shards.format.shard_set import Manifest
-from ...shards.loading.batch_sampler import BatchSampler
-from ...shards.loading.loader import Loader
+from ...shards.loading import BatchSampler, Loader, LoaderOptions
 from .. import synthetic
 from ..build.build import build_shard_set
 from . import loaders, video_loaders
@@ -183,7 +182,7 @@ def _first_batch(manifest: Manifest, workers: int, batch_size: int) -> float:
     start = time.perf_counter()
     manifest = shard_set.load(manifest.root)
     sampler = BatchSampler(np.arange(len(manifest.index)), batch_size, seed=1, shuffle=True)
-    with Loader(manifest, sampler, workers=workers) as loader:
+    with Loader(manifest, sampler, LoaderOptions(workers=workers)) as loader:
         next(loader.epoch()).release()
         return time.perf_counter() - start
 

@@ -29,10 +29,14 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from ...shards.format import shard_set
 from ...shards.format.reader import ClipReader
 from ...shards.format.shard_set import Manifest
-from ...shards.loading.batch_sampler import BatchSampler
-from ...shards.loading.loader import Loader
-from ...shards.loading.torch_dataset import ClipBatches, Steps
-from ...shards.transforms import affine
+from ...shards.loading import (
+    BatchSampler,
+    ClipBatchDataset,
+    Loader,
+    LoaderOptions,
+    StepSampler,
+)
+from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
 
@@ -68,10 +72,10 @@ def har_loaders(manifest: Manifest, batch_size: int, workers: int) -> dict[str, 
 
     def candidate(*, shuffle: bool = True, processor: ClipProcessor | None = None) -> Candidate:
         sampler = _sampler(manifest, batch_size, shuffle=shuffle)
-        loader = Loader(manifest, sampler, workers=workers, processor=processor)
-        return lambda: (batch.counted for batch in loader.epoch())
+        loader = Loader(manifest, sampler, LoaderOptions(workers=workers), transform=processor)
+        return lambda: (batch.num_valid for batch in loader.epoch())
 
-    processor = ClipProcessor(_transform(manifest), affine.Augmentation())
+    processor = ClipProcessor(_transform(manifest), Augmentation())
     return {
         "har": candidate(),
         "har_sequential": candidate(shuffle=False),
@@ -86,27 +90,23 @@ def torch_augmented(
 
     A pass ends when the device has ended its work.
     """
-    device, transform = torch.device(device_name), _transform(manifest)
-    sampler = _sampler(manifest, batch_size)
-    loader = Loader(manifest, sampler, workers=workers, pinned=device.type == "cuda")
+    device, sampler = torch.device(device_name), _sampler(manifest, batch_size)
+    options = LoaderOptions(workers=workers, pin_memory=device.type == "cuda")
+    loader, processor = (
+        Loader(manifest, sampler, options),
+        ClipProcessor(_transform(manifest), Augmentation()),
+    )
 
     def one_pass() -> Iterator[int]:
         for batch in loader.epoch():
-            maps = affine.train_maps(
-                affine.Augmentation(), seed=1, epoch=0, keys=batch.keys, frames=transform.frames,
-                source=transform.resize_size, size=transform.crop_size,
-            )  # fmt: skip
             pixels = batch.pixels
             if device.type == "cuda":
                 pixels = pixels.to(device, non_blocking=True)
                 copied = torch.cuda.Event()
                 copied.record()
                 batch.release(copied)
-            affine.apply(
-                pixels, torch.from_numpy(maps), size=transform.crop_size,
-                mean=transform.mean, std=transform.std,
-            )  # fmt: skip
-            yield batch.counted
+            processor.process_batch(pixels, keys=batch.keys, seed=1, epoch=0)
+            yield batch.num_valid
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -137,9 +137,10 @@ def dataloader_clips(manifest: Manifest, batch_size: int, workers: int) -> Candi
 def dataloader_batches(manifest: Manifest, batch_size: int, workers: int) -> Candidate:
     """torch's DataLoader over the shards, whole batches made by its workers."""
     sampler = _sampler(manifest, batch_size)
-    dataset = ClipBatches(manifest, sampler)
-    loader = DataLoader(dataset, batch_size=None, sampler=Steps(sampler), **worker_options(workers))
-    return lambda: (batch.counted for batch in loader)
+    dataset = ClipBatchDataset(manifest, sampler)
+    steps = StepSampler(sampler)
+    loader = DataLoader(dataset, batch_size=None, sampler=steps, **worker_options(workers))
+    return lambda: (batch.num_valid for batch in loader)
 
 
 def webdataset(manifest: Manifest, batch_size: int, workers: int) -> Candidate:

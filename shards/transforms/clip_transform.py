@@ -60,5 +60,8 @@ class ClipTransform:
             raise ValueError(
                 f"the clip transform has no {', '.join(missing)}: it needs {', '.join(names)}."
             )
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(*(plain[name] for name in names))
+        plain: dict[str, Any] = {
+            name: tuple(values[name]) if isinstance(values[name], list) else values[name]
+            for name in names
+        }
+        return cls(**plain)

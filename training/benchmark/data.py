@@ -20,7 +20,7 @@ import torch
 from ...shards.format import shard_set
 from ...shards.format.shard_set import Manifest
 from ...shards.format.writer import ShardWriter
-from ...shards.loading.batch_sampler import BatchSampler
+from ...shards.loading import BatchSampler
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_transform import ClipTransform
 from ..input.device_loader import DeviceLoader

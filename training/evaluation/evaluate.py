@@ -26,8 +26,7 @@ from ...shards import splits
 from ...shards.format import shard_set
 from ...shards.format.reader import ClipReader
 from ...shards.format.shard_set import Manifest
-from ...shards.loading.batch_builder import views_in
-from ...shards.loading.batch_sampler import BatchSampler
+from ...shards.loading import BatchSampler, max_views
 from ...shards.transforms.clip_transform import ClipTransform
 from ..input.device_loader import DeviceBatch, DeviceLoader
 from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_examples
@@ -263,7 +262,7 @@ def _choose_clips(
     stored = int(clips.index["view"][ids].max()) + 1
     if 1 <= views <= stored:
         return ids[clips.index["view"][ids] < views], 1
-    each, most = views // stored, views_in(clips.clip_shape[0], frames)
+    each, most = views // stored, max_views(clips.clip_shape[0], frames)
     if views < 1 or views % stored or each > most:
         able = [*range(1, stored + 1), *(stored * n for n in range(2, most + 1))]
         raise EvaluationError(

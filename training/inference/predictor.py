@@ -243,7 +243,7 @@ def _sampling(preprocessing: dict[str, Any], clips: int | None = None) -> Any:
 
 
 def _stored(preprocessing: dict[str, Any]) -> NDArray[np.int64]:
-    """The loader's choice among stored frames, at phase 0 (`BatchBuilder.frame_numbers`)."""
+    """The loader's choice among stored frames, at phase 0 (`BatchBuilder.frame_indices`)."""
     frames, stored = preprocessing["frames"], preprocessing["clip_shape"][0]
     return (np.arange(frames) * stored / frames).astype(np.int64)
 

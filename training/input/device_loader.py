@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...shards.format.shard_set import Manifest
-from ...shards.loading.batch_sampler import BatchSampler
-from ...shards.loading.loader import Batch, Loader
+from ...shards.loading import Batch, BatchSampler, Loader, LoaderOptions
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
@@ -50,7 +49,7 @@ class DeviceLoader:
     """Batches of one subset of a split, ready for the model.
 
     augmentation: None for the evaluation transform (resize, centre crop). max_corrupt: so many
-    corrupt clips are replaced (see `Loader.bad`) before the run stops. cache: see `Loader`; `gpu`
+    corrupt clips are replaced (see `Loader.corrupt`) before the run stops. cache: see `Loader`; `gpu`
     keeps the subset's clips on `device` (see `har.training.input.gpu_cache`).
     """
 
@@ -70,16 +69,16 @@ class DeviceLoader:
         on_cuda = device.type == "cuda"
         self.transform, self.device, self.augmentation = transform, device, augmentation
         self._processor = ClipProcessor(transform, augmentation)
-        self.loader = Loader(
-            manifest,
-            sampler,
+        options = LoaderOptions(
             frames=transform.frames,
-            jitter=temporal_jitter,
+            temporal_jitter=temporal_jitter,
             workers=workers,
-            pinned=on_cuda,
-            processor=None if on_cuda else self._processor,
-            max_bad=max_corrupt,
+            pin_memory=on_cuda,
+            max_corrupt=max_corrupt,
             cache="none" if cache == "gpu" else cache,
+        )
+        self.loader = Loader(
+            manifest, sampler, options, transform=None if on_cuda else self._processor
         )
         self._gpu_cache = GpuCache(self.loader, device, workers) if cache == "gpu" else None
         self._copy_stream = torch.cuda.Stream(device) if on_cuda else None
@@ -87,7 +86,7 @@ class DeviceLoader:
     @property
     def num_batches(self) -> int:
         """Batches an epoch."""
-        return self.loader.steps
+        return self.loader.num_batches
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[DeviceBatch]:
         """The batches of an epoch from step `start` on; the next is under way while one is used."""
@@ -117,7 +116,7 @@ class DeviceLoader:
         start = time.perf_counter()
         for host_batch in batches:
             if self._gpu_cache is None:
-                clips = host_batch.lend()
+                clips = host_batch.detach()
             else:
                 clips = self._augment(host_batch, epoch)
             batch = self._device_batch(host_batch, clips, time.perf_counter() - start)
@@ -152,14 +151,14 @@ class DeviceLoader:
 
     def _augment(self, batch: Batch, epoch: int) -> torch.Tensor:
         """uint8 pixels, on whatever device they are -> [b,C,T,h,w] there."""
-        seed = self.loader.plan.seed
+        seed = self.loader.sampler.seed
         return self._processor.process_batch(batch.pixels, keys=batch.keys, seed=seed, epoch=epoch)
 
     def _device_batch(self, batch: Batch, clips: torch.Tensor, data_time: float) -> DeviceBatch:
         labels, indices, valid = (
             torch.from_numpy(values).to(self.device, non_blocking=True)
-            for values in (batch.labels, batch.ids, batch.valid)
+            for values in (batch.labels, batch.indices, batch.valid)
         )
         return DeviceBatch(
-            clips, labels, indices, valid, batch.counted, data_time, batch.keys, batch.step
+            clips, labels, indices, valid, batch.num_valid, data_time, batch.keys, batch.step
         )

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ...shards.loading.loader import Batch, Loader
+from ...shards.loading import Batch, Loader, LoaderOptions
 from ..config import ConfigError
 
 _READ_SIZE = 16  # clips read and copied together while the subset is read
@@ -28,7 +28,7 @@ class GpuCache:
 
     def __init__(self, loader: Loader, device: torch.device, workers: int) -> None:
         self._loader, self._device = loader, device
-        indices = loader.plan.ids
+        indices = loader.sampler.indices
         self._row_of = np.full(len(loader.manifest.index), -1)  # clip index -> row of _pixels
         self._row_of[indices] = np.arange(len(indices))
         self._clip_of = indices.copy()  # row -> clip index, another's where one is corrupt
@@ -38,35 +38,38 @@ class GpuCache:
 
     def _fill(self, workers: int) -> None:
         sampler = replace(
-            self._loader.plan, batch_size=_READ_SIZE, shuffle=False, rank=0, ranks=1, window=0
+            self._loader.sampler,
+            batch_size=_READ_SIZE,
+            shuffle=False,
+            rank=0,
+            world_size=1,
+            block_size=0,
         )
-        reader = Loader(
-            self._loader.manifest,
-            sampler,
+        options = LoaderOptions(
             workers=workers,
-            pinned=self._device.type == "cuda",
-            max_bad=self._loader.max_bad,
+            pin_memory=self._device.type == "cuda",
+            max_corrupt=self._loader.options.max_corrupt,
         )
-        with reader:
+        with Loader(self._loader.manifest, sampler, options) as reader:
             for batch in reader.epoch():
                 start = batch.step * _READ_SIZE
-                count = min(_READ_SIZE, len(sampler.ids) - start)  # the rest is padding
+                count = min(_READ_SIZE, len(sampler.indices) - start)  # the rest is padding
                 self._pixels[start : start + count] = batch.pixels[:count].to(self._device)
-                self._clip_of[start : start + count] = batch.ids[:count]
-        self._loader.bad.update(reader.bad)
+                self._clip_of[start : start + count] = batch.indices[:count]
+        self._loader.corrupt.update(reader.corrupt)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # batches are gathered on another stream
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """As `Loader.epoch`; pixels uint8 [b,T,H,W,C] on the device, nothing to release."""
-        sampler, manifest = self._loader.plan, self._loader.manifest
-        for step in range(start, sampler.steps):
-            batch = sampler.rows(epoch, step)
-            rows = self._row_of[batch.ids]
+        sampler, manifest = self._loader.sampler, self._loader.manifest
+        for step in range(start, sampler.num_batches):
+            batch = sampler.batch(epoch, step)
+            rows = self._row_of[batch.indices]
             indices = self._clip_of[rows]
-            valid, num_valid = batch.valid, batch.counted
+            valid, num_valid = batch.valid, batch.num_valid
             if not sampler.shuffle:  # in an evaluation the other clip counts elsewhere
-                valid = valid & (indices == batch.ids)
+                valid = valid & (indices == batch.indices)
                 num_valid -= int((batch.valid & ~valid).sum())
             labels = manifest.index["label"][indices].astype(np.int64)
             pixels = self._gather(epoch, indices, rows)
@@ -77,7 +80,7 @@ class GpuCache:
         rows_there = torch.from_numpy(rows).to(self._device, non_blocking=True)  # [b]
         if self._loader.frames == self._loader.manifest.clip_shape[0]:
             return self._pixels.index_select(0, rows_there)
-        numbers = [self._loader.frame_numbers(epoch, index) for index in indices.tolist()]
+        numbers = [self._loader.frame_indices(epoch, index) for index in indices.tolist()]
         frames = torch.from_numpy(np.stack(numbers)).to(self._device, non_blocking=True)  # [b,T]
         return self._pixels[rows_there[:, None], frames]
 

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from har.shards.loading.batch_sampler import BatchSampler, BatchSamplerError
+from har.shards.loading import BatchSampler, BatchSamplerError
 
 sizes = st.integers(1, 60)
 batches = st.sampled_from([1, 2, 3, 4, 6, 12, 24])
 
 
 def epoch_ids(plan, epoch):
-    rows = [plan.rows(epoch, step) for step in range(plan.steps)]
-    return np.concatenate([row.ids[row.valid] for row in rows])
+    rows = [plan.batch(epoch, step) for step in range(plan.num_batches)]
+    return np.concatenate([row.indices[row.valid] for row in rows])
 
 
 @given(sizes, batches, st.booleans(), st.integers(0, 5))
@@ -29,14 +29,18 @@ def test_each_clip_counts_once_in_every_epoch(n, batch, shuffle, epoch):
 def test_ranks_together_have_the_batch_of_one_process(n, ranks, epoch):
     ids = np.arange(n)
     whole = BatchSampler(ids, 12, seed=1, shuffle=True)
-    parts = [BatchSampler(ids, 12, seed=1, shuffle=True, rank=r, ranks=ranks) for r in range(ranks)]
-    assert {part.steps for part in parts} == {whole.steps}
-    for step in range(whole.steps):
-        together = [part.rows(epoch, step) for part in parts]
-        expected = whole.rows(epoch, step)
-        assert np.concatenate([row.ids for row in together]).tolist() == expected.ids.tolist()
+    parts = [
+        BatchSampler(ids, 12, seed=1, shuffle=True, rank=r, world_size=ranks) for r in range(ranks)
+    ]
+    assert {part.num_batches for part in parts} == {whole.num_batches}
+    for step in range(whole.num_batches):
+        together = [part.batch(epoch, step) for part in parts]
+        expected = whole.batch(epoch, step)
+        assert (
+            np.concatenate([row.indices for row in together]).tolist() == expected.indices.tolist()
+        )
         assert np.concatenate([row.valid for row in together]).tolist() == expected.valid.tolist()
-        assert {row.counted for row in together} == {int(expected.valid.sum())}
+        assert {row.num_valid for row in together} == {int(expected.valid.sum())}
 
 
 def test_train_order_changes_with_epoch_and_seed_and_repeats_itself():
@@ -49,39 +53,39 @@ def test_train_order_changes_with_epoch_and_seed_and_repeats_itself():
 
 def test_every_batch_has_full_size():
     plan = BatchSampler(np.arange(3), 8, shuffle=True)
-    rows = plan.rows(0, 0)
-    assert len(rows.ids) == 8
+    rows = plan.batch(0, 0)
+    assert len(rows.indices) == 8
     assert rows.valid.tolist() == [True] * 3 + [False] * 5
 
 
 def test_batch_size_that_does_not_divide_among_ranks_is_refused():
     with pytest.raises(BatchSamplerError, match="10 does not divide among 3 ranks"):
-        BatchSampler(np.arange(20), 10, ranks=3)
+        BatchSampler(np.arange(20), 10, world_size=3)
 
 
 def test_no_clip_and_step_outside_are_refused():
     with pytest.raises(BatchSamplerError, match="no clip"):
         BatchSampler(np.arange(0), 4)
     with pytest.raises(BatchSamplerError, match="step 3 is outside"):
-        BatchSampler(np.arange(12), 4).rows(0, 3)
+        BatchSampler(np.arange(12), 4).batch(0, 3)
 
 
 @given(sizes, st.integers(0, 70), st.integers(0, 3))
 @settings(deadline=None)
 def test_a_windowed_epoch_has_each_clip_once_too(n, window, epoch):
     ids = np.arange(7, 7 + n)
-    plan = BatchSampler(ids, 4, seed=3, shuffle=True, window=window)
+    plan = BatchSampler(ids, 4, seed=3, shuffle=True, block_size=window)
     assert sorted(epoch_ids(plan, epoch).tolist()) == ids.tolist()
 
 
 def test_a_window_keeps_few_runs_open_and_quality_says_what_it_costs():
     ids = np.arange(8000)
     true, windowed, stored = (
-        BatchSampler(ids, 8, shuffle=True), BatchSampler(ids, 8, shuffle=True, window=800), BatchSampler(ids, 8)
+        BatchSampler(ids, 8, shuffle=True), BatchSampler(ids, 8, shuffle=True, block_size=800), BatchSampler(ids, 8)
     )  # fmt: skip
-    assert true.quality() == pytest.approx(1, abs=0.05)
-    assert 0.05 < windowed.quality() < 0.3
-    assert stored.quality() < 0.001
+    assert true.shuffle_quality() == pytest.approx(1, abs=0.05)
+    assert 0.05 < windowed.shuffle_quality() < 0.3
+    assert stored.shuffle_quality() < 0.001
     order = epoch_ids(windowed, 1)
     for start in range(0, 8000, 800):  # of each 800 clips in turn only 8 runs of 100 are touched
         assert len(np.unique(order[start : start + 800] // 100)) == 8
@@ -90,30 +94,32 @@ def test_a_window_keeps_few_runs_open_and_quality_says_what_it_costs():
 
 def test_a_window_as_large_as_the_split_is_a_true_permutation():
     ids = np.arange(50)
-    whole, true = (BatchSampler(ids, 8, shuffle=True, window=window) for window in (50, 0))
+    whole, true = (BatchSampler(ids, 8, shuffle=True, block_size=window) for window in (50, 0))
     assert epoch_ids(whole, 1).tolist() == epoch_ids(true, 1).tolist()
 
 
 def test_a_negative_window_is_refused():
-    with pytest.raises(BatchSamplerError, match="window of -1 clips"):
-        BatchSampler(np.arange(9), 3, window=-1)
+    with pytest.raises(BatchSamplerError, match="block of -1 clips"):
+        BatchSampler(np.arange(9), 3, block_size=-1)
 
 
 @given(sizes, batches, st.integers(1, 4), st.sampled_from([1, 2]))
 @settings(deadline=None)
 def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, ranks):
     ids, batch = np.arange(50, 50 + n), batch * ranks
-    plans = [BatchSampler(ids, batch, rank=rank, ranks=ranks, views=views) for rank in range(ranks)]
-    rows = [plan.rows(0, step) for step in range(plans[0].steps) for plan in plans]
+    plans = [
+        BatchSampler(ids, batch, rank=rank, world_size=ranks, views=views) for rank in range(ranks)
+    ]
+    rows = [plan.batch(0, step) for step in range(plans[0].num_batches) for plan in plans]
     pairs = [
         (one, view)
         for row in rows
         for one, view in zip(
-            row.ids[row.valid].tolist(), row.views[row.valid].tolist(), strict=True
+            row.indices[row.valid].tolist(), row.views[row.valid].tolist(), strict=True
         )
     ]
     assert pairs == [(one, view) for one in ids.tolist() for view in range(views)]
-    assert sum(row.counted for row in rows[::ranks]) == n
+    assert sum(row.num_valid for row in rows[::ranks]) == n
 
 
 @given(sizes, batches, st.booleans(), st.sampled_from([1, 2, 3]), st.data())
@@ -121,10 +127,10 @@ def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, 
 def test_the_sequence_is_what_the_rows_are(n, batch, shuffle, ranks, data):
     rank = data.draw(st.integers(0, ranks - 1))
     plan = BatchSampler(np.arange(n), batch * ranks, 5, shuffle, rank, ranks)
-    start = data.draw(st.integers(0, plan.steps))
-    rows = [plan.rows(2, step).ids for step in range(start, plan.steps)]
+    start = data.draw(st.integers(0, plan.num_batches))
+    rows = [plan.batch(2, step).indices for step in range(start, plan.num_batches)]
     expected = np.concatenate([np.empty(0, int), *rows])
-    assert plan.sequence(2, start).tolist() == expected.tolist()
+    assert plan.epoch_indices(2, start).tolist() == expected.tolist()
 
 
 def test_views_of_a_shuffled_plan_are_refused():

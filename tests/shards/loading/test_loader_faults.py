@@ -13,9 +13,17 @@ from made_tars import make_tars
 from har.shards.format import shard_set
 from har.shards.format.reader import ClipReader
 from har.shards.format.shard_set import ShardSetError
-from har.shards.loading import workers as crew
-from har.shards.loading.batch_sampler import BatchSampler, BatchSamplerError, check_resume
-from har.shards.loading.loader import BadClipWarning, Batch, Loader, LoaderError
+from har.shards.loading import (
+    Batch,
+    BatchSampler,
+    BatchSamplerError,
+    CorruptClipWarning,
+    Loader,
+    LoaderError,
+    LoaderOptions,
+    check_resume,
+)
+from har.shards.loading.workers import _Worker
 
 
 def spoil(clips, *samples):
@@ -33,9 +41,9 @@ def loaded(clips, *, shuffle=True, ranks=1, epochs=1, **options):
     rows = []
     for rank in range(ranks):
         plan = BatchSampler(
-            np.arange(len(clips.index)), 8, seed=1, shuffle=shuffle, rank=rank, ranks=ranks
+            np.arange(len(clips.index)), 8, seed=1, shuffle=shuffle, rank=rank, world_size=ranks
         )
-        with Loader(clips, plan, **options) as loader:
+        with Loader(clips, plan, LoaderOptions(**options)) as loader:
             for epoch in range(epochs):
                 for batch in loader.epoch(epoch):
                     pixels = batch.pixels.numpy().copy()
@@ -54,8 +62,8 @@ def test_corrupt_clips_are_replaced_and_the_epoch_keeps_its_length(tmp_path, wor
     clips, right = truth(tmp_path / "set")
     bad = {clips.keys()[n] for n in (3, 4, 20)}
     spoil(clips, 3, 4, 20)
-    with pytest.warns(BadClipWarning, match="replaced a corrupt clip: sample v_"):
-        rows = loaded(clips, workers=workers, max_bad=3)
+    with pytest.warns(CorruptClipWarning, match="replaced a corrupt clip: sample v_"):
+        rows = loaded(clips, workers=workers, max_corrupt=3)
     assert len(rows) == 40
     assert sum(valid for _, valid, _ in rows) == 34
     assert not bad & {key for key, _, _ in rows}
@@ -66,9 +74,9 @@ def test_replacements_do_not_depend_on_workers_or_epoch_before(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3, 4, 20)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BadClipWarning)
+        warnings.simplefilter("ignore", CorruptClipWarning)
         runs = [
-            [key for key, _, _ in loaded(clips, workers=workers, max_bad=3, epochs=2)]
+            [key for key, _, _ in loaded(clips, workers=workers, max_corrupt=3, epochs=2)]
             for workers in (0, 1, 4)
         ]
     assert runs[0] == runs[1] == runs[2]
@@ -77,8 +85,8 @@ def test_replacements_do_not_depend_on_workers_or_epoch_before(tmp_path):
 def test_in_an_evaluation_a_replaced_clip_does_not_count(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3)
-    with pytest.warns(BadClipWarning):
-        rows = loaded(clips, shuffle=False, max_bad=1)
+    with pytest.warns(CorruptClipWarning):
+        rows = loaded(clips, shuffle=False, max_corrupt=1)
     counted = [key for key, valid, _ in rows if valid]
     assert sorted(counted) == sorted(set(clips.keys()) - {clips.keys()[3]})
 
@@ -88,8 +96,11 @@ def test_in_an_evaluation_counted_is_what_really_counts(tmp_path, workers):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3, 9)
     plan = BatchSampler(np.arange(34), 8)
-    with Loader(clips, plan, workers=workers, max_bad=2) as loader, pytest.warns(BadClipWarning):
-        counts = [(b.counted, int(b.valid.sum())) for b in loader.epoch()]
+    with (
+        Loader(clips, plan, LoaderOptions(workers=workers, max_corrupt=2)) as loader,
+        pytest.warns(CorruptClipWarning),
+    ):
+        counts = [(b.num_valid, int(b.valid.sum())) for b in loader.epoch()]
     assert counts == [(7, 7), (7, 7), (8, 8), (8, 8), (2, 2)]
 
 
@@ -97,59 +108,64 @@ def test_in_training_a_replaced_clip_counts(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3, 9)
     plan = BatchSampler(np.arange(34), 8, shuffle=True)
-    with Loader(clips, plan, max_bad=2) as loader, pytest.warns(BadClipWarning):
-        assert [b.counted for b in loader.epoch()] == [8, 8, 8, 8, 2]
+    with (
+        Loader(clips, plan, LoaderOptions(max_corrupt=2)) as loader,
+        pytest.warns(CorruptClipWarning),
+    ):
+        assert [b.num_valid for b in loader.epoch()] == [8, 8, 8, 8, 2]
 
 
 def test_one_corrupt_clip_more_than_allowed_stops(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 3, 4, 20)
     with (
-        pytest.warns(BadClipWarning),
+        pytest.warns(CorruptClipWarning),
         pytest.raises(ShardSetError, match=r"more than 2 clips are corrupt, the last: sample v_"),
     ):
-        loaded(clips, max_bad=2)
+        loaded(clips, max_corrupt=2)
 
 
 def test_a_set_of_nothing_but_corrupt_clips_says_so(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, *range(34))
-    with pytest.warns(BadClipWarning), pytest.raises(ShardSetError, match="every clip"):
-        loaded(clips, max_bad=99)
+    with pytest.warns(CorruptClipWarning), pytest.raises(ShardSetError, match="every clip"):
+        loaded(clips, max_corrupt=99)
 
 
 def test_bad_clips_are_kept_with_their_reason(tmp_path):
     clips, _ = truth(tmp_path / "set")
     spoil(clips, 7)
-    loader = Loader(clips, BatchSampler(np.arange(34), 34), max_bad=1)
-    with loader, pytest.warns(BadClipWarning):
+    loader = Loader(clips, BatchSampler(np.arange(34), 34), LoaderOptions(max_corrupt=1))
+    with loader, pytest.warns(CorruptClipWarning):
         next(loader.epoch()).release()
-    assert list(loader.bad) == [7]
-    assert clips.keys()[7] in loader.bad[7]
+    assert list(loader.corrupt) == [7]
+    assert clips.keys()[7] in loader.corrupt[7]
 
 
 def test_a_set_kept_in_memory_is_read_once_and_gives_the_same_batches(tmp_path):
     clips, right = truth(tmp_path / "set")
-    with Loader(clips, BatchSampler(np.arange(34), 8, shuffle=True), cache="ram") as loader:
+    with Loader(
+        clips, BatchSampler(np.arange(34), 8, shuffle=True), LoaderOptions(cache="ram")
+    ) as loader:
         for epoch in range(3):
             for batch in loader.epoch(epoch):
                 pixels = batch.pixels.numpy()
                 assert all(np.array_equal(pixels[n], right[k]) for n, k in enumerate(batch.keys))
             clips.shard_path(0).unlink(missing_ok=True)  # what is open stays open
-            loader._filler.reader.close()
+            loader._builder.reader.close()
 
 
 def test_an_unknown_cache_is_refused(tmp_path):
     clips = make_tars(tmp_path / "set")
     with pytest.raises(LoaderError, match="unknown cache 'disk': choose one of none, ram"):
-        Loader(clips, BatchSampler(np.arange(34), 8), cache="disk")
+        Loader(clips, BatchSampler(np.arange(34), 8), LoaderOptions(cache="disk"))
 
 
 def test_a_dead_worker_is_named(tmp_path, monkeypatch):
     clips, _ = truth(tmp_path / "set")
-    monkeypatch.setattr(crew._Worker, "run", lambda self: None)
+    monkeypatch.setattr(_Worker, "run", lambda self: None)
     with (
-        Loader(clips, BatchSampler(np.arange(34), 8), timeout=0.05) as loader,
+        Loader(clips, BatchSampler(np.arange(34), 8), LoaderOptions(timeout=0.05)) as loader,
         pytest.raises(LoaderError, match="har-loader-0 is dead"),
     ):
         next(loader.epoch())
@@ -164,31 +180,33 @@ def test_a_slow_worker_that_gets_on_is_not_called_stuck(tmp_path, monkeypatch):
         read(self, sample, out)
 
     monkeypatch.setattr(ClipReader, "read_into", slowly)
-    with Loader(clips, BatchSampler(np.arange(34), 34), workers=1, timeout=0.5) as loader:
+    with Loader(
+        clips, BatchSampler(np.arange(34), 34), LoaderOptions(workers=1, timeout=0.5)
+    ) as loader:
         next(loader.epoch()).release()  # takes 1.7 s
 
 
 def test_a_lent_tensor_keeps_its_pixels_and_gives_the_slot_back_when_it_dies(tmp_path):
     clips, right = truth(tmp_path / "set")
-    with Loader(clips, BatchSampler(np.arange(34), 8), depth=1) as loader:
+    with Loader(clips, BatchSampler(np.arange(34), 8), LoaderOptions(prefetch_batches=1)) as loader:
         batches = loader.epoch()
         first = next(batches)
-        keys, kept = first.keys, first.lend()[2:]
+        keys, kept = first.keys, first.detach()[2:]
         for _ in range(4):
             next(batches)
         assert all(np.array_equal(kept[n - 2], right[keys[n]]) for n in range(2, 8))
-        free = len(loader._ring._free)
+        free = len(loader._buffers._free)
         del kept
-        assert len(loader._ring._free) == free + 1
+        assert len(loader._buffers._free) == free + 1
 
 
 def test_a_ring_that_is_lent_out_whole_says_so(tmp_path):
     clips, _ = truth(tmp_path / "set")
     with (
-        Loader(clips, BatchSampler(np.arange(34), 8), depth=1) as loader,
-        pytest.raises(LoaderError, match="every slot of the ring is lent out"),
+        Loader(clips, BatchSampler(np.arange(34), 8), LoaderOptions(prefetch_batches=1)) as loader,
+        pytest.raises(LoaderError, match="every buffer of the loader is in use"),
     ):
-        list(map(Batch.lend, loader.epoch()))
+        list(map(Batch.detach, loader.epoch()))
 
 
 def test_another_manifest_refuses_to_resume(tmp_path):
@@ -248,16 +266,15 @@ def fuzz(tmp_path, name, how, times):
 _FORGOTTEN = """
 import sys, time, numpy as np
 from har.shards.format import shard_set as manifest
-from har.shards.loading.loader import Loader
-from har.shards.loading.batch_sampler import BatchSampler
+from har.shards.loading import BatchSampler, Loader, LoaderOptions
 clips = manifest.load(sys.argv[1])
-loader = Loader(clips, BatchSampler(np.arange(len(clips.index)), 4), workers=1)
-fill = loader._filler.fill
+loader = Loader(clips, BatchSampler(np.arange(len(clips.index)), 4), LoaderOptions(workers=1))
+fill = loader._builder.fill_row
 def slow(*given):
     time.sleep(0.4)
     fill(*given)
     print("filled", flush=True)
-loader._filler.fill = slow
+loader._builder.fill_row = slow
 epoch = loader.epoch()
 next(epoch)
 """

@@ -12,8 +12,7 @@ import pytest
 from made_tars import make_tars
 
 from har.shards.format import shard_set
-from har.shards.loading.batch_sampler import BatchSampler
-from har.shards.loading.loader import Loader
+from har.shards.loading import BatchSampler, Loader, LoaderOptions
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
 from har.shards.transforms.clip_transform import ClipTransform
@@ -29,11 +28,16 @@ def sets(tmp_path_factory):
     return {count: make_tars(root / f"of{count}", count) for count in (1, 3, 17)}
 
 
-def epoch_of(clips, *, workers, rank=0, ranks=1, shuffle=True, start=0, processor=None):
+def epoch_of(clips, *, workers, rank=0, world_size=1, shuffle=True, start=0, processor=None):
     plan = BatchSampler(
-        np.arange(len(clips.index)), BATCH, seed=3, shuffle=shuffle, rank=rank, ranks=ranks
+        np.arange(len(clips.index)), BATCH, seed=3, shuffle=shuffle, rank=rank, world_size=world_size
     )
-    loader = Loader(clips, plan, workers=workers, processor=processor, frames=2, jitter=shuffle)
+    loader = Loader(
+        clips,
+        plan,
+        LoaderOptions(workers=workers, frames=2, temporal_jitter=shuffle),
+        transform=processor,
+    )
     with loader:
         return [
             (b.step, b.keys, b.valid.tolist(), b.labels.tolist(), b.pixels.numpy().tobytes())
@@ -68,7 +72,7 @@ def test_global_batches_are_the_same_for_any_workers_ranks_and_shards(
     for shuffle in (True, False):
         parts = [
             epoch_of(
-                sets[shards], workers=workers, rank=rank, ranks=ranks, shuffle=shuffle,
+                sets[shards], workers=workers, rank=rank, world_size=ranks, shuffle=shuffle,
                 processor=PROCESSOR,
             )
             for rank in range(ranks)
@@ -109,7 +113,9 @@ def test_a_set_of_100_000_clips_gives_its_first_batch_within_a_second(tmp_path):
     shard_set.save(clips, tmp_path / "set")
     start = time.process_time()  # wall time of a shared machine says nothing
     again = shard_set.load(tmp_path / "set")
-    with Loader(again, BatchSampler(np.arange(100_000), 32, shuffle=True), workers=2) as loader:
+    with Loader(
+        again, BatchSampler(np.arange(100_000), 32, shuffle=True), LoaderOptions(workers=2)
+    ) as loader:
         next(loader.epoch(0, 1000)).release()
     assert time.process_time() - start < 1
 
@@ -127,7 +133,7 @@ def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
     clips = make_tars(tmp_path / "set", clips=34, shape=(16, 64, 85, 3))
     processor = ClipProcessor(ClipTransform(16, (56, 56), (64, 85)), Augmentation())
     plan = BatchSampler(np.arange(34), 8, shuffle=True)
-    with Loader(clips, plan, processor=processor if augmented else None) as loader:
+    with Loader(clips, plan, transform=processor if augmented else None) as loader:
         sizes = []
         for epoch in range(53):
             for batch in loader.epoch(epoch):
@@ -139,10 +145,10 @@ def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
 _ENDLESS = """
 import sys, numpy as np
 from har.shards.format import shard_set as manifest
-from har.shards.loading.loader import Loader
-from har.shards.loading.batch_sampler import BatchSampler
+from har.shards.loading import BatchSampler, Loader, LoaderOptions
 clips = manifest.load(sys.argv[1])
-loader = Loader(clips, BatchSampler(np.arange(len(clips.index)), 8, shuffle=True), workers=4)
+sampler = BatchSampler(np.arange(len(clips.index)), 8, shuffle=True)
+loader = Loader(clips, sampler, LoaderOptions(workers=4))
 for epoch in range(10**9):
     for batch in loader.epoch(epoch):
         if epoch == 3:
@@ -172,10 +178,10 @@ def test_memory_does_not_grow_over_50_epochs(sets):
 
     clips = sets[3]
     plan = BatchSampler(np.arange(len(clips.index)), 8, shuffle=True)
-    with Loader(clips, plan, workers=2, processor=PROCESSOR) as loader:
+    with Loader(clips, plan, LoaderOptions(workers=2), transform=PROCESSOR) as loader:
         for epoch in range(60):
             if epoch == 10:
                 start = resident()
             for batch in loader.epoch(epoch):
-                batch.lend()
+                batch.detach()
     assert resident() < 1.01 * start

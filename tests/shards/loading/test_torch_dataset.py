@@ -10,10 +10,15 @@ from made_tars import make_tars
 from torch.utils.data import DataLoader
 
 from har.shards.format import shard_set
-from har.shards.loading.batch_builder import BadClipWarning, LoaderError
-from har.shards.loading.batch_sampler import BatchSampler
-from har.shards.loading.loader import Loader
-from har.shards.loading.torch_dataset import ClipBatches, Steps
+from har.shards.loading import (
+    BatchSampler,
+    ClipBatchDataset,
+    CorruptClipWarning,
+    Loader,
+    LoaderError,
+    LoaderOptions,
+    StepSampler,
+)
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
 from har.shards.transforms.clip_transform import ClipTransform
@@ -34,21 +39,22 @@ def plan_of(clips, **options):
 def flat(batches):
     return [
         (
-            b.step, b.keys, b.ids.tolist(), b.valid.tolist(), b.labels.tolist(), b.counted,
+            b.step, b.keys, b.indices.tolist(), b.valid.tolist(), b.labels.tolist(), b.num_valid,
             b.views.tolist(), tuple(b.pixels.stride()), b.pixels.numpy().tobytes(),
         )
         for b in batches
     ]  # fmt: skip
 
 
-def of_loader(clips, plan, epoch=1, start=0, **options):
-    with Loader(clips, plan, **options) as loader:
+def of_loader(clips, plan, epoch=1, start=0, transform=None, **options):
+    with Loader(clips, plan, LoaderOptions(**options), transform=transform) as loader:
         return flat(loader.epoch(epoch, start))
 
 
-def of_torch(clips, plan, workers=0, epoch=1, start=0, **options):
+def of_torch(clips, plan, workers=0, epoch=1, start=0, transform=None, **options):
     how = {"multiprocessing_context": "fork"} if workers else {}
-    dataset, sampler = ClipBatches(clips, plan, **options), Steps(plan, epoch, start)
+    dataset = ClipBatchDataset(clips, plan, LoaderOptions(**options), transform=transform)
+    sampler = StepSampler(plan, epoch, start)
     return flat(DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers, **how))
 
 
@@ -56,14 +62,14 @@ def of_torch(clips, plan, workers=0, epoch=1, start=0, **options):
 @pytest.mark.parametrize("processor", [None, AUGMENTED])
 def test_batches_are_bit_for_bit_those_of_the_loader(clips, workers, processor):
     plan = plan_of(clips)
-    how = {"processor": processor, "frames": 2, "jitter": True}
+    how = {"transform": processor, "frames": 2, "temporal_jitter": True}
     assert of_torch(clips, plan, workers, **how) == of_loader(clips, plan, **how)
 
 
 @pytest.mark.parametrize("start", [1, 2, 3])
 def test_a_resume_and_the_ranks_too(clips, start):
     for rank in (0, 1):
-        plan = plan_of(clips, rank=rank, ranks=2)
+        plan = plan_of(clips, rank=rank, world_size=2)
         assert of_torch(clips, plan, start=start) == of_loader(clips, plan, start=start)
 
 
@@ -79,18 +85,18 @@ def test_a_corrupt_clip_is_replaced_as_the_loader_does(tmp_path):
     clips.shard_path(0).write_bytes(data)
     plan = plan_of(clips, shuffle=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BadClipWarning)
-        assert of_torch(clips, plan, max_bad=1) == of_loader(clips, plan, max_bad=1)
+        warnings.simplefilter("ignore", CorruptClipWarning)
+        assert of_torch(clips, plan, max_corrupt=1) == of_loader(clips, plan, max_corrupt=1)
 
 
 def test_the_sampler_counts_the_steps_left(clips):
-    steps = Steps(plan_of(clips), 4, 1)
+    steps = StepSampler(plan_of(clips), 4, 1)
     assert len(steps) == 2
     assert list(steps) == [(4, 1), (4, 2)]
 
 
 def test_a_dataset_in_use_can_be_pickled(clips):
-    dataset = ClipBatches(clips, plan_of(clips))
+    dataset = ClipBatchDataset(clips, plan_of(clips))
     first = dataset[0, 0]
     again = pickle.loads(pickle.dumps(dataset))
     assert flat([again[0, 0]]) == flat([first])
@@ -98,7 +104,7 @@ def test_a_dataset_in_use_can_be_pickled(clips):
 
 def test_more_frames_than_stored_are_refused(clips):
     with pytest.raises(LoaderError, match="9 frames asked for"):
-        ClipBatches(clips, plan_of(clips), frames=9)[0, 0]
+        ClipBatchDataset(clips, plan_of(clips), LoaderOptions(frames=9))[0, 0]
 
 
 def test_worker_processes_read_a_remote_set_through_one_cache(clips, tmp_path, monkeypatch):

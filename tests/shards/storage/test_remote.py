@@ -28,8 +28,7 @@ from har.pipeline.cli import shards_main
 from har.shards.format import shard_set
 from har.shards.format.reader import ClipReader
 from har.shards.format.shard_set import ShardSetError
-from har.shards.loading.batch_sampler import BatchSampler
-from har.shards.loading.loader import Loader
+from har.shards.loading import BatchSampler, Loader, LoaderOptions
 from har.shards.storage import prefetch, remote
 from har.shards.storage.cache import Cache, NoRoomError, limit
 from har.shards.storage.remote import DiskFullError, Remote, RemoteError, url_of
@@ -57,9 +56,11 @@ def far(server):
     return shard_set.load(f"{server.url}/set")
 
 
-def batches(clips, *, epochs=2, workers=2, window=0, batch=8, **options):
-    plan = BatchSampler(np.arange(len(clips.index)), batch, seed=1, shuffle=True, window=window)
-    with Loader(clips, plan, workers=workers, **options) as loader:
+def batches(clips, *, epochs=2, workers=2, block_size=0, batch=8, **options):
+    plan = BatchSampler(
+        np.arange(len(clips.index)), batch, seed=1, shuffle=True, block_size=block_size
+    )
+    with Loader(clips, plan, LoaderOptions(workers=workers, **options)) as loader:
         return [
             (b.keys, b.pixels.numpy().tobytes()) for e in range(epochs) for b in loader.epoch(e)
         ]
@@ -107,10 +108,12 @@ def test_a_window_fetches_each_shard_about_once_where_a_permutation_fetches_many
 ):
     monkeypatch.setenv("HAR_CACHE_SIZE", str(9 * made.shards[0].bytes))
     fetched = []
-    for window in (32, 0):
+    for block_size in (32, 0):
         server.asked.clear()
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-        assert batches(far, epochs=1, window=window) == batches(made, epochs=1, window=window)
+        assert batches(far, epochs=1, block_size=block_size) == batches(
+            made, epochs=1, block_size=block_size
+        )
         fetched.append(sum(n for name, n in server.asked.items() if name.endswith(".tar")))
     assert fetched[0] <= 2 * SHARDS + 9  # 9: the next epoch's first ones
     assert fetched[1] > max(2 * SHARDS, 1.5 * fetched[0])  # 43 to 48 were seen
@@ -150,7 +153,7 @@ def test_a_fault_that_passes_is_not_seen(made, far, server, how):
 def test_a_fault_that_stays_is_one_sentence_and_no_corrupt_clip(far, server, how, text, tries):
     server.faults = {"shard-000003.tar": [how]}
     with pytest.raises(RemoteError, match=text) as error:
-        batches(far, max_bad=99)
+        batches(far, max_corrupt=99)
     assert server.url in str(error.value)
     assert "\n" not in str(error.value)
     assert server.asked["shard-000003.tar"] == tries
@@ -159,7 +162,7 @@ def test_a_fault_that_stays_is_one_sentence_and_no_corrupt_clip(far, server, how
 def test_a_slow_server_is_not_a_stuck_worker(made, far, server):
     server.faults = {shard.name: ["slow"] for shard in far.shards}
     plan = BatchSampler(np.arange(8), 8)
-    with Loader(far, plan, timeout=0.3) as loader:
+    with Loader(far, plan, LoaderOptions(timeout=0.3)) as loader:
         assert next(loader.epoch()).keys == made.keys(slice(0, 8))
 
 
@@ -301,8 +304,7 @@ def test_a_copy_that_went_bad_in_the_cache_names_the_copy(far, tmp_path):
 _READER = """
 import hashlib, sys, numpy as np
 from har.shards.format import shard_set as manifest
-from har.shards.loading.loader import Loader
-from har.shards.loading.batch_sampler import BatchSampler
+from har.shards.loading import BatchSampler, Loader
 clips = manifest.load(sys.argv[1])
 plan = BatchSampler(np.arange(len(clips.index)), 8, seed=1, shuffle=True)
 state = hashlib.sha256()

@@ -6,8 +6,7 @@ import torch
 from made_tars import make_tars
 
 from har.shards.format.reader import ClipReader
-from har.shards.loading.batch_sampler import BatchSampler
-from har.shards.loading.loader import BadClipWarning
+from har.shards.loading import BatchSampler, CorruptClipWarning
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
 from har.shards.transforms.clip_transform import ClipTransform
@@ -65,9 +64,9 @@ def test_corrupt_clips_are_replaced_where_that_is_allowed(tmp_path):
     data[int(clips.index["offset"][3])] ^= 1
     path.write_bytes(data)
     feed = feed_of(clips, max_corrupt=1)
-    with pytest.warns(BadClipWarning):
+    with pytest.warns(CorruptClipWarning):
         seen = [key for ready in feed.epoch() for key in ready.keys]
     feed.close()
     assert len(seen) == 40
     assert clips.keys()[3] not in seen
-    assert list(feed.loader.bad) == [3]
+    assert list(feed.loader.corrupt) == [3]

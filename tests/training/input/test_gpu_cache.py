@@ -8,8 +8,7 @@ import pytest
 import torch
 from made_tars import make_tars
 
-from har.shards.loading.batch_sampler import BatchSampler
-from har.shards.loading.loader import BadClipWarning, Loader
+from har.shards.loading import BatchSampler, CorruptClipWarning, Loader, LoaderOptions
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
 from har.shards.transforms.clip_transform import ClipTransform
@@ -36,15 +35,16 @@ def plan_of(clips, **more):
 def assert_equal(one, two):
     assert one.step == two.step
     assert one.keys == two.keys
-    for fields in (("num_valid", "counted"), ("indices", "ids"), ("labels",), ("valid",)):
-        a, b = (next(getattr(x, f) for f in fields if hasattr(x, f)) for x in (one, two))
-        assert np.array_equal(np.asarray(a), np.asarray(b))
+    for name in ("num_valid", "indices", "labels", "valid"):
+        assert np.array_equal(np.asarray(getattr(one, name)), np.asarray(getattr(two, name)))
 
 
-@pytest.mark.parametrize("options", [{}, {"frames": 2}, {"frames": 2, "jitter": True}])
-@pytest.mark.parametrize("more", [{}, {"rank": 1, "ranks": 2}, {"window": 8}, {"shuffle": False}])
+@pytest.mark.parametrize("options", [{}, {"frames": 2}, {"frames": 2, "temporal_jitter": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"rank": 1, "world_size": 2}, {"block_size": 8}, {"shuffle": False}]
+)
 def test_its_pixels_and_order_are_those_of_the_loader(clips, options, more):
-    loader = Loader(clips, plan_of(clips, **more), **options)
+    loader = Loader(clips, plan_of(clips, **more), LoaderOptions(**options))
     kept = GpuCache(loader, CPU, workers=1)
     for epoch in (1, 2):
         for one, two in zip(kept.epoch(epoch, 1), loader.epoch(epoch, 1), strict=True):
@@ -55,7 +55,7 @@ def test_its_pixels_and_order_are_those_of_the_loader(clips, options, more):
 
 @pytest.mark.parametrize("rule", [None, Augmentation(hflip=0.5, color=(0.3, 0.3, 0.3))])
 def test_augmented_batches_equal_those_without_it_on_the_same_path(clips, rule):
-    loader = Loader(clips, plan_of(clips), frames=4)
+    loader = Loader(clips, plan_of(clips), LoaderOptions(frames=4))
     feed = DeviceLoader(clips, plan_of(clips), WANTED, CPU, augmentation=rule, cache="gpu")
     processor = ClipProcessor(WANTED, rule)
     for ready, batch in zip(feed.epoch(3), loader.epoch(3), strict=True):
@@ -73,12 +73,12 @@ def test_a_corrupt_clip_is_replaced_as_the_loader_does(tmp_path, shuffle):
     data = bytearray(path.read_bytes())
     data[int(clips.index["offset"][3])] ^= 1
     path.write_bytes(data)
-    loader = Loader(clips, plan_of(clips, shuffle=shuffle), max_bad=1)
-    with pytest.warns(BadClipWarning):
+    loader = Loader(clips, plan_of(clips, shuffle=shuffle), LoaderOptions(max_corrupt=1))
+    with pytest.warns(CorruptClipWarning):
         kept = GpuCache(loader, CPU, workers=0)
-    assert list(loader.bad) == [3]
-    plain = Loader(clips, plan_of(clips, shuffle=shuffle), max_bad=1, workers=0)
-    with pytest.warns(BadClipWarning):
+    assert list(loader.corrupt) == [3]
+    plain = Loader(clips, plan_of(clips, shuffle=shuffle), LoaderOptions(max_corrupt=1, workers=0))
+    with pytest.warns(CorruptClipWarning):
         expected = [dataclasses.replace(b, pixels=b.pixels.clone()) for b in plain.epoch()]
     for one, two in zip(kept.epoch(), expected, strict=True):
         assert_equal(one, two)

@@ -117,13 +117,13 @@ def lines_of(shards, out):
 
 
 def test_a_slow_reader_shows_as_waiting_for_data(shards, tmp_path, monkeypatch):
-    real = BatchBuilder.fill
+    real = BatchBuilder.fill_row
 
     def slow(*arguments):
         time.sleep(0.05)
         real(*arguments)
 
-    monkeypatch.setattr(BatchBuilder, "fill", slow)
+    monkeypatch.setattr(BatchBuilder, "fill_row", slow)
     lines, said = lines_of(shards, tmp_path / "run")
     for line in lines:  # 18 clips, so 0.9 s at least of the epoch's steps
         assert line["data_wait"] > 0.5
