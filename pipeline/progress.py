@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -17,8 +18,9 @@ class ProgressBar(tqdm):
     def __init__(self, total: int, what: str, unit: str = "video", *, quiet: bool = False) -> None:
         self._is_bar = sys.stderr.isatty()
         options: dict[str, Any] = {}
-        if not self._is_bar:
+        if not self._is_bar:  # file: takes tqdm's control characters
             options = {"mininterval": _SECONDS_BETWEEN_LINES, "miniters": 1, "bar_format": _LINE}
+            options["file"] = io.StringIO()
         super().__init__(
             total=total, desc=what, unit=f" {unit}s", leave=False, disable=quiet, **options
         )

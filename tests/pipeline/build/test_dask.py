@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,15 +12,10 @@ from pathlib import Path
 
 import made_videos
 import pytest
+from made_builds import OPTIONS, build, build_command, tree_bytes
 
 from har.pipeline.build import dask
-from har.pipeline.build.build import build_shard_set
-from har.pipeline.build.executor import BuildError, RunOptions
-from har.pipeline.build.plan import BuildOptions
-from har.pipeline.sampling import ClipSampler
-
-OPTIONS = BuildOptions(ClipSampler(frames=4), (24, 32), shard_bytes=100_000)
-QUIET = RunOptions(workers=1, quiet=True)
+from har.pipeline.build.executor import BuildError
 
 
 def test_a_scheduler_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,37 +73,26 @@ def running(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
         process.wait()
 
 
-def _bytes(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_nothing(
     running: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path
 ) -> None:
     address, workers = running
     videos = made_videos.tree(tmp_path / "videos", groups=8, clips=6)
-    build_shard_set(videos, tmp_path / "local", options=OPTIONS, run_options=QUIET)
+    options = dataclasses.replace(OPTIONS, shard_bytes=100_000)
+    build(videos, tmp_path / "local", options)
     out = tmp_path / "set"
-    program = "from har.pipeline.cli import shards_main; shards_main()"
-    command = [
-        sys.executable, "-c", program, "build", str(videos), "--out", str(out), "--frames", "4",
-        "--size", "24x32", "--shard-size", "100000", "--scheduler", address,
-    ]  # fmt: skip
-    build = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while len(list(out.glob("*.tar"))) < 3 and build.poll() is None:
+    command = build_command(videos, out, "--shard-size", "100000", "--scheduler", address)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while len(list(out.glob("*.tar"))) < 3 and child.poll() is None:
         time.sleep(0.005)
     workers[0].kill()
     assert len(list(out.glob("*.tar"))) < 16
-    _, said = build.communicate(timeout=120)
-    assert build.returncode == 0, said
+    _, stderr = child.communicate(timeout=120)
+    assert child.returncode == 0, stderr
     assert workers[1].poll() is None
-    assert _bytes(out) == _bytes(tmp_path / "local")
+    assert tree_bytes(out) == tree_bytes(tmp_path / "local")
     with dask.dask_executor(address) as executor:  # a folder that cannot be made anywhere
         (tmp_path / "file").write_text("")
         with pytest.raises(BuildError, match="cannot be made"):
-            build_shard_set(videos, tmp_path / "file" / "set", options=OPTIONS, executor=executor)
+            build(videos, tmp_path / "file" / "set", executor=executor)
