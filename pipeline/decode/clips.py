@@ -2,12 +2,13 @@
 
 `decode_clips` scans the packets (`avi` for a plain AVI, else libavformat) and then goes one of two
 ways:
-- MPEG-4 part 2 (UCF101, HMDB51): only the pictures that the chosen frames need are decoded
-  (`mpeg4`). Where one of them is damaged, the second way is taken; damage in a picture that nothing
-  needs is not seen.
-- anything else: every frame is decoded, and only the chosen ones are converted. The number of
-  packets is taken for the number of frames; where the decode gives another number, the frames are
-  chosen again, and a second decode fetches those that are missing.
+- Only the pictures that the chosen frames need are decoded (`mpeg4` for MPEG-4 part 2, `packets`
+  for all other codecs). Where one of them is damaged, or a frame does not come out, the second way
+  is taken; damage in a picture that nothing needs is not seen.
+- Every frame is decoded, and only the chosen ones are converted: streams that cannot be trusted in
+  part, files too large to hold. The number of packets is taken for the number of frames; where the
+  decode gives another number, the frames are chosen again, and a second decode fetches those that
+  are missing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ...errors import HarError
 from ..sampling import ClipSampler
 from . import avi, mpeg4
 from .frames import FrameResizer
+from .packets import PacketIndex, decode_positions, index_packets
 
 _MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
 _FILE_FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
@@ -136,12 +138,21 @@ def reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the packets tell. pictures: None where nothing can be left out."""
+    """What the packets tell. pictures: of MPEG-4 part 2, index: of other codecs; both None where
+    the stream is to be decoded whole."""
 
     num_packets: int
     num_declared: int
     fps: float
-    pictures: mpeg4.Pictures | None
+    pictures: mpeg4.Pictures | None = None
+    index: PacketIndex | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video; 0 where only a decode can tell."""
+        if self.pictures is not None:
+            return len(self.pictures)
+        return self.index.num_frames if self.index is not None else 0
 
 
 @dataclass(frozen=True)
@@ -221,49 +232,63 @@ def _avi_decoder(layout: avi.Layout) -> VideoCodecContext:
 
 
 def _scan_stream(container: InputContainer, stream: VideoStream, num_bytes: int) -> _Scan:
-    """Read the packets of the stream; parse those of MPEG-4 if the file fits in memory."""
+    """Read the packets of the stream, and find out whether it can be decoded in part."""
     context = stream.codec_context
-    is_parsed = context.name == "mpeg4" and num_bytes <= _MAX_BYTES_IN_MEMORY
-    packets, sizes = [], []
-    for packet in container.demux(stream):
-        if packet.size:
-            sizes.append(packet.size)
-            if is_parsed:
-                packets.append(bytes(packet))
-    pictures = None
-    if packets:
-        ends = np.cumsum(sizes)
-        spans = np.stack([ends - sizes, ends], 1)  # [n,2]
-        extradata = bytes(context.extradata or b"")
-        pictures = mpeg4.parse_pictures(b"".join(packets), spans, extradata)
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    pictures = index = None
+    if packets and num_bytes <= _MAX_BYTES_IN_MEMORY:
+        if context.name == "mpeg4" and not any(packet.is_discard for packet in packets):
+            pictures = _mpeg4_pictures(packets, bytes(context.extradata or b""))
+        if pictures is None:
+            index = index_packets(packets, context, container.format.name)
     return _Scan(
-        num_packets=len(sizes),
+        num_packets=len(packets),
         num_declared=int(stream.frames),
         fps=float(stream.average_rate or stream.guessed_rate or 0),
         pictures=pictures,
+        index=index,
     )
+
+
+def _mpeg4_pictures(packets: list[av.Packet], extradata: bytes) -> mpeg4.Pictures | None:
+    ends = np.cumsum([packet.size for packet in packets])
+    spans = np.stack([ends - [packet.size for packet in packets], ends], 1)  # [n,2]
+    return mpeg4.parse_pictures(b"".join(map(bytes, packets)), spans, extradata)
 
 
 def _decode_needed(
     scan: _Scan, decoder: VideoCodecContext, sampler: ClipSampler, out: np.ndarray
 ) -> _DecodedFrames | None:
     """Decode only what the chosen frames need; None where that is not possible or goes wrong."""
-    if scan.pictures is None:
+    if not scan.num_frames:
         return None
-    indices = _frame_indices(sampler, len(scan.pictures))
+    indices = _frame_indices(sampler, scan.num_frames)
     resizer = FrameResizer(out)
     try:
-        for packet in _needed_packets(scan.pictures, indices):
-            for frame in decoder.decode(packet):
-                if frame.is_corrupt:  # what FFmpeg conceals it with depends on the frames before
-                    return None
-                if frame.pts in indices:
-                    resizer.add(frame.pts, frame)
+        for index, frame in _needed_frames(scan, decoder, indices):
+            if frame.is_corrupt:  # what FFmpeg conceals it with depends on the frames before
+                return None
+            if index in indices:
+                resizer.add(index, frame)
     except _FILE_FAULTS:
         return None  # a plain decode says what is wrong
-    if set(resizer.indices) != indices:
+    if sorted(resizer.indices) != sorted(indices):
         return None
-    return _DecodedFrames(resizer.finish(), resizer.indices, len(scan.pictures))
+    return _DecodedFrames(resizer.finish(), resizer.indices, scan.num_frames)
+
+
+def _needed_frames(
+    scan: _Scan, decoder: VideoCodecContext, indices: set[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(frame index, frame) of all that has to be decoded for those frames; -1: it is not chosen."""
+    if scan.pictures is not None:
+        for packet in _needed_packets(scan.pictures, indices):
+            for frame in decoder.decode(packet):
+                yield -1 if frame.pts is None else frame.pts, frame
+    elif scan.index is not None:
+        by_position = {scan.index.presentation[index]: index for index in indices}
+        for position, frame in decode_positions(scan.index, decoder, set(by_position)):
+            yield by_position.get(position, -1), frame
 
 
 def _needed_packets(pictures: mpeg4.Pictures, indices: set[int]) -> Iterator[av.Packet | None]:

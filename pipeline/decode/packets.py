@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import av
 from av.video.codeccontext import VideoCodecContext
 
-_INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "rawvideo", "dvvideo", "png"}
+_INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "huffyuv", "rawvideo", "dvvideo", "png"}
 _KEY_STARTS = {  # a packet marked as key is a start, and one packet is one frame
     "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "wmv1", "wmv2",
-    "msmpeg4v2", "msmpeg4v3", "theora",
+    "msmpeg4v2", "msmpeg4v3", "theora", "ffv1",
 }  # fmt: skip
 _NAL_CODECS = {"h264", "hevc"}
 _SKIPS_NONREF = {"h264", "hevc", "vp8"}
@@ -88,7 +88,7 @@ def index_packets(
 
 
 def needed_runs(index: PacketIndex, positions: set[int]) -> list[tuple[int, int]]:
-    """Runs (first, last) of packets to decode, each from a start, for the packets at `positions`."""
+    """Runs (first, last) of packets to decode for those at `positions`, each from a start."""
     starts = [at for at, is_start in enumerate(index.starts) if is_start]
     runs: list[tuple[int, int]] = []
     for number, (start, end) in enumerate(
@@ -108,22 +108,18 @@ def needed_runs(index: PacketIndex, positions: set[int]) -> list[tuple[int, int]
 def decode_positions(
     index: PacketIndex, context: VideoCodecContext, positions: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decode what the packets at `positions` need; -> (position, frame) of those, as they come.
+    """Decode what the packets at `positions` need; -> (position, frame), -1 for other frames.
 
     Raises av.FFmpegError for a packet that does not decode.
     """
     by_time = {_time(index, at): at for at in positions}
     for first, last in needed_runs(index, positions):
         context.flush_buffers()
-        for at in range(first, last + 1):
-            if index.can_skip:
+        for at in [*range(first, last + 1), None]:  # None: the decoder gives out its last frames
+            if index.can_skip and at is not None:
                 context.skip_frame = "DEFAULT" if at in positions else "NONREF"
-            for frame in context.decode(index.packets[at]):
-                if frame.pts in by_time:
-                    yield by_time[frame.pts], frame
-        for frame in context.decode(None):
-            if frame.pts in by_time:
-                yield by_time[frame.pts], frame
+            for frame in context.decode(None if at is None else index.packets[at]):
+                yield by_time.get(frame.pts, -1), frame
 
 
 def _time(index: PacketIndex, at: int) -> int:

@@ -1,0 +1,183 @@
+"""Decoding a part of a stream gives the pixels of a plain decode: codecs, containers, groups."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from made_videos import by_hand, resized
+
+from har.pipeline.decode import clips as decode
+from har.pipeline.sampling import ClipSampler
+
+pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+
+SIZE = (24, 32)
+RULES = [
+    ClipSampler("paper", 8),
+    ClipSampler("uniform", 8),
+    ClipSampler("dense", 8, stride=2, clips=2),
+    ClipSampler("uniform", 1),
+]
+X264, X265 = ["-c:v", "libx264", "-x264-params"], ["-c:v", "libx265", "-x265-params"]
+QUIET = "log-level=none:"
+IN_PART = {  # name: (file, arguments of ffmpeg)
+    "h264 baseline": ("a.mp4", ["-c:v", "libx264", "-profile:v", "baseline", "-g", "20"]),
+    "h264 pyramid": ("a.mkv", [*X264, "keyint=24:bframes=3:b-pyramid=normal:b-adapt=0:scenecut=0"]),
+    "h264 open groups": ("a.ts", [*X264, "keyint=16:bframes=3:open-gop=1"]),
+    "h264 intra refresh": ("a.mov", [*X264, "keyint=16:intra-refresh=1"]),
+    "h264 one key frame": ("a.flv", [*X264, "keyint=infinite"]),
+    "h264 without B-pictures in avi": ("a.avi", [*X264, "keyint=16:bframes=0"]),
+    "h264 interlaced": ("a.mp4", ["-flags", "+ildct+ilme", *X264, "keyint=20:tff=1"]),
+    "hevc RASL": ("a.mp4", [*X265, QUIET + "keyint=16:min-keyint=8:open-gop=1:bframes=4"]),
+    "hevc RADL": ("a.mkv", [*X265, QUIET + "keyint=16:open-gop=1:radl=2"]),
+    "hevc temporal layers": ("a.mp4", [*X265, QUIET + "keyint=24:temporal-layers=3"]),
+    "vp8 with hidden pictures": (
+        "a.webm", ["-c:v", "libvpx", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-g", "30"],
+    ),
+    "vp9 with hidden pictures": (
+        "a.webm",
+        ["-c:v", "libvpx-vp9", "-auto-alt-ref", "6", "-lag-in-frames", "25", "-g", "32",
+         "-cpu-used", "8"],
+    ),
+    "av1": ("a.mkv", ["-c:v", "libsvtav1", "-preset", "12", "-g", "16"]),
+    "mpeg1": ("a.mpg", ["-c:v", "mpeg1video", "-bf", "2", "-g", "12"]),
+    "mpeg2": ("a.ts", ["-c:v", "mpeg2video", "-bf", "2", "-g", "12"]),
+    "mpeg4 in 3gp": ("a.3gp", ["-c:v", "mpeg4", "-bf", "0", "-g", "20"]),
+    "mjpeg": ("a.avi", ["-c:v", "mjpeg"]),
+    "prores": ("a.mov", ["-c:v", "prores_ks", "-profile:v", "0"]),
+    "theora": ("a.ogv", ["-c:v", "libtheora", "-g", "20"]),
+    "wmv": ("a.wmv", ["-c:v", "wmv2", "-g", "20"]),
+}  # fmt: skip
+WHOLE = {
+    "h264 with B-pictures in avi": ("a.avi", [*X264, "keyint=20:bframes=3"]),
+    "gif": ("a.gif", ["-r", "10"]),
+}
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+def encode(path: Path, arguments: list[str], frames: int = 70) -> Path:
+    """A moving test picture of `frames` frames of 96x80."""
+    source = ["-f", "lavfi", "-i", "testsrc2=size=96x80:rate=25", "-pix_fmt", "yuv420p"]
+    ffmpeg(*source, "-frames:v", str(frames), *arguments, path)
+    return path
+
+
+def is_in_part(path: Path) -> bool:
+    with contextlib.ExitStack() as stack:
+        return decode._scan(path, stack)[0].num_frames > 0
+
+
+def assert_exact(path: Path, rules: list[ClipSampler]) -> None:
+    """Against all frames, decoded from the first to the last and resized one by one."""
+    frames = [resized(frame, SIZE) for frame in by_hand(path)]
+    for rule in rules:
+        clips = decode.decode_clips(path, rule, SIZE)
+        for clip, chosen in zip(clips, rule.clip_indices(len(frames)), strict=True):
+            assert clip.num_decoded == len(frames)
+            expected = np.stack([frames[index] for index in chosen.frame_indices])
+            np.testing.assert_array_equal(clip.pixels, expected)
+
+
+@pytest.mark.parametrize("name", IN_PART)
+def test_a_stream_decoded_in_part_equals_a_plain_decode(tmp_path: Path, name: str) -> None:
+    file, arguments = IN_PART[name]
+    path = encode(tmp_path / file, arguments)
+    assert is_in_part(path)
+    assert_exact(path, RULES)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_stream_that_cannot_be_trusted_is_decoded_whole(tmp_path: Path, name: str) -> None:
+    file, arguments = WHOLE[name]
+    path = encode(tmp_path / file, arguments)
+    assert not is_in_part(path)
+    assert_exact(path, RULES)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_frames_hidden_by_a_cut_without_encoding_are_not_counted(
+    tmp_path: Path, codec: str
+) -> None:
+    """`ffmpeg -ss 1.5 -c copy` keeps the pictures from the key frame on and marks them."""
+    whole = encode(tmp_path / "whole.mp4", ["-c:v", codec, "-g", "25"], frames=100)
+    path = tmp_path / "cut.mp4"
+    ffmpeg("-ss", "1.5", "-i", whole, "-c", "copy", path)
+    ffmpeg("-i", path, "-fps_mode", "passthrough", tmp_path / "%03d.png")
+    shown = len(list(tmp_path.glob("*.png")))
+    with av.open(str(path)) as container:
+        packets = sum(packet.size > 0 for packet in container.demux(video=0))
+    assert shown < packets
+    assert decode.decode_clip(path, frames=4, size=SIZE).num_decoded == shown
+    assert_exact(path, RULES)
+
+
+@pytest.mark.real
+def test_real_files_of_other_codecs_equal_a_plain_decode(real_clips: Path) -> None:
+    paths = sorted((real_clips / "codecs").glob("*.m[kp]*"))
+    assert len(paths) >= 7
+    for path in paths:
+        if path.name != "README.md":
+            assert_exact(path, RULES[:2])
+
+
+def random_arguments(draw: random.Random) -> tuple[str, list[str]]:
+    """A suffix and arguments of ffmpeg: group length, B-pictures, references, pyramid, ..."""
+    group, bframes = draw.choice([1, 2, 5, 8, 12, 24, 48, 250]), draw.choice([0, 1, 2, 3, 5, 8])
+    common = f"keyint={group}:min-keyint=1:bframes={bframes}:ref={draw.choice([1, 2, 4])}"
+    common += f":open-gop={draw.choice([0, 1])}:scenecut={draw.choice([0, 40])}"
+    codec = draw.choice(["h264", "h264", "h264", "hevc", "hevc", "vp9", "vp8", "mpeg2", "mpeg4"])
+    if codec == "h264":
+        more = f":b-pyramid={draw.choice(['none', 'normal', 'strict'])}"
+        more += draw.choice(["", "", ":intra-refresh=1", ":tff=1"])
+        preset = ["-preset", draw.choice(["ultrafast", "veryfast", "medium"])]
+        suffix = draw.choice(["mp4", "mkv", "ts", "flv", "mov", "avi"])
+        return suffix, ["-c:v", "libx264", *preset, "-x264-params", common + more]
+    if codec == "hevc":
+        radl = draw.choice([0, 0, 1, 2])
+        more = f":radl={radl}" if radl and bframes > radl and group > 8 else ""
+        more += draw.choice(["", "", "", ":temporal-layers=2" if bframes > 1 else ""])
+        return draw.choice(["mp4", "mkv", "ts"]), [
+            "-c:v", "libx265", "-preset", "ultrafast", "-x265-params", QUIET + common + more,
+        ]  # fmt: skip
+    if codec in ("vp8", "vp9"):
+        hidden = [
+            "-auto-alt-ref", draw.choice(["0", "1"]), "-lag-in-frames", draw.choice(["0", "16"]),
+        ]  # fmt: skip
+        library = "libvpx" if codec == "vp8" else "libvpx-vp9"
+        return draw.choice(["webm", "mkv"]), [
+            "-c:v", library, *hidden, "-g", str(group), "-b:v", "200k", "-cpu-used", "8",
+        ]  # fmt: skip
+    if codec == "mpeg2":
+        name = draw.choice(["mpeg1video", "mpeg2video"])
+        options = ["-bf", str(min(bframes, 3)), "-g", str(min(group, 60)), "-q:v", "5"]
+        return draw.choice(["mpg", "ts", "mkv"]), ["-c:v", name, *options]
+    options = ["-bf", str(min(bframes, 2)), "-g", str(group), "-q:v", "5"]
+    return draw.choice(["mp4", "mkv", "mov", "3gp", "avi"]), ["-c:v", "mpeg4", *options]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(300))
+def test_random_encodes_equal_a_plain_decode(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    suffix, arguments = random_arguments(draw)
+    frames = draw.randint(20, 120)
+    path = encode(tmp_path / f"a.{suffix}", arguments, frames)
+    if draw.random() < 0.25:  # cut somewhere without encoding
+        cut = tmp_path / f"cut.{suffix}"
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ffmpeg("-ss", f"{draw.uniform(0, frames / 30):.2f}", "-i", path, "-c", "copy", cut)
+            with contextlib.suppress(decode.VideoDecodeError):
+                decode.decode_clip(cut, frames=1, size=SIZE)  # a cut may leave no frame at all
+                path = cut
+    assert_exact(path, [*RULES, ClipSampler("paper", draw.randint(1, 40))])
