@@ -23,13 +23,18 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     temporary = temporary_name(path, writer)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        commit(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Sync the file `temporary` and give it the name `path`. Raises OSError."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -122,16 +122,15 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
 
     Example: har-shards verify data/shards
     """
-    from ..shards.format import verify as checks
-    from ..shards.format.shard_set import load
+    from ..shards.format import load_manifest, verify_full, verify_quick
     from .progress import ProgressBar
 
-    manifest = load(shard_set)
+    manifest = load_manifest(shard_set)
     if quick:
-        faults = checks.quick(manifest)
+        faults = verify_quick(manifest)
     else:
         with ProgressBar(len(manifest.shards), "verify", "shard") as bar:
-            faults = checks.full(manifest, workers=workers, progress=bar.advance)
+            faults = verify_full(manifest, workers=workers, progress=bar.advance)
     for fault in faults:
         click.echo(str(fault), err=True)
     if faults:

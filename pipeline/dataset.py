@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import HarError
-from ..shards.format.shard_set import SIDES
-from .build import storage
+from ..shards import storage
+from ..shards.format import SUBSETS
 from .decode import VIDEO_SUFFIXES
 
 CLASS_LIST = "classInd.txt"
@@ -40,7 +40,7 @@ class DatasetError(HarError):
 class Video:
     """One file. path: relative to the dataset, with `/`. label: class number. group: "" = none.
 
-    clip: UCF101's cNN, else 0. side: number of its subset in `SIDES`, 0 = none given. size: bytes.
+    clip: UCF101's cNN, else 0. side: number in `SUBSETS`, 0 = none given. size: bytes.
     """
 
     path: str
@@ -79,10 +79,10 @@ def find_videos(
     source: a path or a URL. classes: a list of class names in their order, one a line, as UCF101's
     classInd.txt; one in the folder is found by itself; without, names are sorted. group_regex:
     searched in each path; its group named `group`, else its first, is the group. Raises
-    DatasetError, and StoreError for a URL that gives nothing.
+    DatasetError, and StorageError for a URL that gives nothing.
     """
-    is_url = storage.is_url(source)
-    files = _RemoteFiles(str(source)) if is_url else _LocalFiles(Path(storage.normal(source)))
+    is_url = storage.url_of(source)
+    files = _RemoteFiles(str(source)) if is_url else _LocalFiles(Path(storage.normalize(source)))
     entries = _from_csv(files) if files.is_csv else _from_tree(files)
     names = _class_names(files, classes) or sorted({entry.class_name for entry in entries})
     grouping, entries = _add_groups(entries, group_regex)
@@ -149,10 +149,10 @@ class _RemoteFiles:
     root = Path()
 
     def __init__(self, source: str) -> None:
-        self.source = storage.normal(source)
+        self.source = storage.normalize(source)
         self.is_csv = self.source.lower().endswith(".csv")
         self.url = self.source.rsplit("/", 1)[0] if self.is_csv else self.source
-        self._sizes = storage.listing(self.url)
+        self._sizes = storage.RemoteFolder(self.url).find()
         if not self._sizes:
             raise DatasetError(f"there are no videos at {self.source}: {WHERE}.")
 
@@ -214,7 +214,7 @@ def _from_tree(files: _LocalFiles | _RemoteFiles) -> list[_Entry]:
     for name in sorted(files.video_names()):
         parts = name.split("/")
         if len(parts) > 1 and not any(part.startswith(".") for part in parts):
-            side = SIDES.index(parts[0]) if len(parts) > 2 and parts[0] in SIDES else 0
+            side = SUBSETS.index(parts[0]) if len(parts) > 2 and parts[0] in SUBSETS else 0
             entries.append(_Entry(name, parts[-2], side=side))
     if not entries:
         raise DatasetError(f"there are no videos in class folders under {files.source}: {WHERE}.")
@@ -242,13 +242,13 @@ def _from_csv(files: _LocalFiles | _RemoteFiles) -> list[_Entry]:
 def _from_row(path: str, line: int, row: dict[str, str | None]) -> _Entry:
     split = (row.get("split") or "").strip()
     subset = "val" if split in ("validate", "validation", "valid") else split
-    if subset not in SIDES or not row["path"] or not row["label"]:
+    if subset not in SUBSETS or not row["path"] or not row["label"]:
         raise DatasetError(
             f"{path}, line {line}: path and label must not be empty and split {split!r} must be "
-            f"one of {', '.join(SIDES[1:])}, or empty."
+            f"one of {', '.join(SUBSETS[1:])}, or empty."
         )
     group = (row["group"] or "").strip() if "group" in row else None
-    return _Entry(row["path"], row["label"], group, SIDES.index(subset))
+    return _Entry(row["path"], row["label"], group, SUBSETS.index(subset))
 
 
 def _add_groups(entries: list[_Entry], regex: str | None) -> tuple[str | None, list[_Entry]]:

@@ -16,8 +16,7 @@ from torch import nn
 
 from .. import models
 from ..shards import splits
-from ..shards.format import shard_set
-from ..shards.format.shard_set import Manifest
+from ..shards.format import Manifest, load_manifest
 from ..shards.loading import BatchSampler
 from ..shards.transforms.affine import Augmentation
 from ..shards.transforms.clip_transform import ClipTransform
@@ -40,7 +39,7 @@ def prepare(
         tensorboard.check_installed()
     device = select_device(config.device, ctx.local_rank if ctx.world_size > 1 else None)
     precision = select_precision(config.precision, device)
-    manifest = shard_set.load(config.shards)
+    manifest = load_manifest(config.shards)
     split = make_split(config, manifest)
     # Weights have a seed of their own, order, augmentation and dropout one for each step.
     torch.use_deterministic_algorithms(config.deterministic)
@@ -98,9 +97,9 @@ def prepare(
 
 def make_split(config: Config, manifest: Manifest) -> splits.Split:
     """The split, with clips in each subset."""
-    split = splits.make(manifest, config.split, config.split_seed)
+    split = splits.make_split(manifest, config.split, config.split_seed)
     for subset in ("val", "test"):
-        if len(split.side(subset)) == 0:
+        if len(split.subset(subset)) == 0:
             raise ConfigError(
                 f"split {config.split!r} leaves no {subset} clip of {config.shards}: "
                 "build a set with more groups, or use '--split paper'."

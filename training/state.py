@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..shards import splits
-from ..shards.format.shard_set import Manifest
+from ..shards.format import Manifest
 from ..shards.loading import check_resume
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import Config

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from ...shards.format.writer import sample_bytes
+from ...shards.format import sample_bytes
 from ..build.build import build_shard_set
 from ..build.executor import RunOptions
 from ..build.plan import BuildOptions

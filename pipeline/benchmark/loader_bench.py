@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...shards.format import shard_set
-from ...shards.format.shard_set import Manifest
+from ...shards.format import MANIFEST, Manifest, load_manifest
 from ...shards.loading import BatchSampler, Loader, LoaderOptions
 from .. import synthetic
 from ..build.build import build_shard_set
@@ -74,10 +73,10 @@ def run(
     chart goes. Raises the errors of `shards` for a set that cannot be read.
     """
     worker_counts = [workers] if isinstance(workers, int) else list(workers)
-    if shards is None and (DEFAULT_SET / shard_set.MANIFEST).exists():
+    if shards is None and (DEFAULT_SET / MANIFEST).exists():
         shards = DEFAULT_SET
     with tempfile.TemporaryDirectory(prefix="har-bench-loader-") as scratch:
-        manifest = shard_set.load(shards or _synthetic_set(Path(scratch)))
+        manifest = load_manifest(shards or _synthetic_set(Path(scratch)))
         folder = videos or _synthetic_videos(Path(scratch))
         paths = video_loaders.find_videos(folder, _MAX_VIDEOS)
         settings = {
@@ -180,7 +179,7 @@ def summarize(rates: dict[str, list[float]], cores: dict[str, list[float]]) -> d
 def _first_batch(manifest: Manifest, workers: int, batch_size: int) -> float:
     """Seconds from nothing to the first batch: manifest, index, buffers, threads."""
     start = time.perf_counter()
-    manifest = shard_set.load(manifest.root)
+    manifest = load_manifest(manifest.root)
     sampler = BatchSampler(np.arange(len(manifest.index)), batch_size, seed=1, shuffle=True)
     with Loader(manifest, sampler, LoaderOptions(workers=workers)) as loader:
         next(loader.epoch()).release()

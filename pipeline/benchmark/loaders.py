@@ -26,9 +26,7 @@ import torch
 import webdataset as wds
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from ...shards.format import shard_set
-from ...shards.format.reader import ClipReader
-from ...shards.format.shard_set import Manifest
+from ...shards.format import ClipReader, Manifest, load_manifest
 from ...shards.loading import (
     BatchSampler,
     ClipBatchDataset,
@@ -161,7 +159,7 @@ def webdataset(manifest: Manifest, batch_size: int, workers: int) -> Candidate:
     return lambda: (len(pixels) for pixels, _ in loader)
 
 
-_load_cached = functools.cache(shard_set.load)
+_load_cached = functools.cache(load_manifest)
 
 
 def _litdata_sample(root: str, index: int) -> dict[str, Any]:

@@ -14,19 +14,25 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
-from ...shards.format import shard_set
-from ...shards.format.shard_set import INDEX, MANIFEST, REJECTS, Manifest, ShardInfo
+from ...shards import storage
+from ...shards.format import (
+    INDEX,
+    MANIFEST,
+    REJECTS,
+    Manifest,
+    ShardInfo,
+    load_manifest,
+    make_index,
+    save_manifest,
+)
 from ..dataset import find_videos
-from . import storage
 from .executor import BuildError, Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
 from .shard_task import BUILD, Report, ShardTask, index_rows, load_report
-from .storage import LocalFolder
 
 REJECTS_SHARE, MIN_REJECTS = 0.01, 10
 _PLAN = f"{BUILD}/plan.json"
@@ -47,11 +53,11 @@ def build_shard_set(
     """Videos -> the shard set in `out`; goes on where an earlier build of the same plan stopped.
 
     source, out: paths or URLs; classes, group_regex: see `find_videos`. executor: where tasks run;
-    None = threads here. Raises BuildError, DatasetError, PlanError, StoreError, TaskError;
+    None = threads here. Raises BuildError, DatasetError, PlanError, StorageError, TaskError;
     KeyboardInterrupt passes, within two seconds.
     """
     options, run_options = options or BuildOptions(), run_options or RunOptions()
-    folder = storage.open_folder(out)
+    folder = storage.open_folder(storage.normalize(out))
     plan = make_plan(find_videos(source, classes=classes, group_regex=group_regex), options)
     manifest = _load_finished(plan, folder)
     if manifest:
@@ -83,7 +89,7 @@ def load_rejects(out: Path | str) -> list[dict[str, str]]:
 def _locked(out: Folder) -> Iterator[None]:
     """Nobody else builds here meanwhile, where the file system can tell; else BuildError."""
     with contextlib.ExitStack() as stack:
-        if isinstance(out, LocalFolder) and not stack.enter_context(out.locked()):
+        if not stack.enter_context(out.locked()):
             raise BuildError(f"another build is writing {out}: wait for it, or give another --out.")
         yield
 
@@ -114,7 +120,7 @@ def _load_finished(plan: BuildPlan, out: Folder) -> Manifest | None:
     """The set, if this very plan was built before; BuildError if another one was."""
     if out.size(MANIFEST) is None:
         return None
-    manifest = shard_set.load(str(out))
+    manifest = load_manifest(str(out))
     if manifest.plan != plan.hash:
         there = {
             "sampling": manifest.sampling,
@@ -158,7 +164,7 @@ def _prepare(plan: BuildPlan, out: Folder) -> None:
 
 
 def _check_free_space(plan: BuildPlan, out: Folder, share: float) -> None:
-    needed, free = int(plan.max_bytes * share), out.free()
+    needed, free = int(plan.max_bytes * share), out.free_bytes()
     if free is not None and needed > free:
         raise BuildError(
             f"the shards need up to {needed / 1e9:.2f} GB and {out} has {free / 1e9:.2f} GB free: "
@@ -188,21 +194,10 @@ def _finish(
         versions=plan.facts["versions"],
         rejects=len(rejects),
         index_sha256="",
-        index=shard_set.make_index(rows),
+        index=make_index(rows),
     )
-    saved: Manifest = with_clear_errors(out, _save, manifest, out)
+    saved: Manifest = with_clear_errors(out, save_manifest, manifest, str(out))
     _remove_build_files(out)
-    return saved
-
-
-def _save(manifest: Manifest, out: Folder) -> Manifest:
-    """Index and manifest, the manifest last."""
-    if isinstance(out, LocalFolder):
-        return shard_set.save(manifest, out.path)
-    with tempfile.TemporaryDirectory(prefix="har-") as scratch:
-        saved = shard_set.save(manifest, Path(scratch))
-        for name in (INDEX, MANIFEST):
-            out.write(name, (Path(scratch) / name).read_bytes())
     return saved
 
 

@@ -16,10 +16,10 @@ from itertools import islice
 from typing import Any
 
 from ...errors import HarError
+from ...shards.storage import LocalFolder, RemoteFolder
 from ..progress import ProgressBar
 from . import shard_task
 from .shard_task import DECODERS, Report, ShardTask
-from .storage import LocalFolder, RemoteFolder
 
 TIMEOUT = 300.0
 _MAX_SUBMITTED = 1000  # tasks submitted and not done: a million would fill a scheduler's memory

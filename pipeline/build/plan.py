@@ -19,7 +19,7 @@ from itertools import accumulate, groupby
 from typing import Any
 
 from ...errors import HarError
-from ...shards.format.writer import sample_bytes
+from ...shards.format import sample_bytes
 from ..dataset import Dataset, Video
 from ..decode import RESIZE
 from ..sampling import ClipSampler

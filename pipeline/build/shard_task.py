@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import HarError
-from ...shards.format.writer import ShardWriter
+from ...shards import storage
+from ...shards.format import ShardWriter, write_shard
 from ..dataset import Video
 from ..decode.decoder_process import (
     DecoderDiedError,
@@ -28,7 +29,6 @@ from ..decode.decoder_process import (
     DecoderFunctionError,
     DecoderProcess,
 )
-from . import storage
 from .decoder_pool import DecoderPool
 from .plan import BuildOptions, describe_differences, package_versions
 
@@ -77,7 +77,7 @@ def load_report(task: ShardTask, out: storage.LocalFolder | storage.RemoteFolder
         is_valid = report["plan"] == task.plan and (
             report["shard"] is None or out.size(task.shard_name) == report["shard"]["bytes"]
         )
-    except storage.StoreError:
+    except storage.StorageError:
         raise
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -87,8 +87,8 @@ def load_report(task: ShardTask, out: storage.LocalFolder | storage.RemoteFolder
 def build_shard(task: ShardTask, on_video: Callable[[], None] | None = None) -> Report:
     """Make the shard; -> its report. `on_video` is called after each video.
 
-    Raises OSError (disk full, say), StoreError, TaskError and DecoderStoppedError; then nothing of
-    the shard is left.
+    Raises OSError (disk full, say), StorageError, TaskError and DecoderStoppedError; then nothing
+    of the shard is left.
     """
     _check_versions(task)
     out, options = storage.open_folder(task.out), task.options
@@ -99,8 +99,8 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] | None = None) -> 
         # The decoder is given back before the shard is closed: another task may have it while the
         # disk takes this shard in.
         with DECODERS.acquire(num_bytes, task.timeout) as decoder:
-            writer = stack.enter_context(out.shard(task.shard_name))
-            videos = stack.enter_context(storage.Fetcher(task.root))
+            writer = stack.enter_context(write_shard(out, task.shard_name))
+            videos = stack.enter_context(storage.FileFetcher(task.root))
             for number, video in enumerate(task.videos):
                 try:
                     clips = _decode(decoder, videos, task, number)
@@ -129,7 +129,7 @@ def _check_versions(task: ShardTask) -> None:
 
 
 def _decode(
-    decoder: DecoderProcess, videos: storage.Fetcher, task: ShardTask, number: int
+    decoder: DecoderProcess, videos: storage.FileFetcher, task: ShardTask, number: int
 ) -> list[tuple[Any, dict[str, Any]]]:
     """(pixels, facts) of each clip of a video. Keeps one video queued ahead.
 
@@ -197,5 +197,5 @@ def _write(
 
 
 def index_rows(report: Report, shard: int) -> list[tuple[Any, ...]]:
-    """Rows of a report in the order of `har.shards.format.shard_set.index_dtype`."""
+    """Rows of a report in the order of `har.shards.format.index_dtype`."""
     return [(key, shard, *map(int, values)) for key, *values in report["rows"]]

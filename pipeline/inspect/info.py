@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...shards import splits
-from ...shards.format import shard_set
-from ...shards.format.shard_set import Manifest
+from ...shards.format import REJECTS, Manifest, load_manifest
 from ..build.build import load_rejects
 
 _MAX_REJECTS_SHOWN = 5
@@ -32,7 +31,7 @@ def describe_build(manifest: Manifest, out: Path | str) -> str:
 
 def describe_set(root: Path | str) -> str:
     """Shape, rules, sizes, versions, rejects, and clips of each class."""
-    manifest = shard_set.load(root)
+    manifest = load_manifest(root)
     index = manifest.index
     T, H, W, C = manifest.clip_shape
     lines = [
@@ -61,8 +60,8 @@ def describe_set(root: Path | str) -> str:
 
 def describe_split(root: Path | str, name: str, seed: int = 0) -> str:
     """Sizes of each subset by class, and how many test clips have a group mate in train."""
-    manifest = shard_set.load(root)
-    split = splits.make(manifest, name, seed)
+    manifest = load_manifest(root)
+    split = splits.make_split(manifest, name, seed)
     subsets = (split.train, split.val, split.test)
     labels, num_classes = manifest.index["label"], len(manifest.classes)
     counts = [np.bincount(labels[indices], minlength=num_classes) for indices in subsets]
@@ -100,7 +99,7 @@ def _describe_rejects(out: Path | str) -> list[str]:
     if not rejects:
         return []
     subject = "1 video is" if len(rejects) == 1 else f"{len(rejects)} videos are"
-    lines = [f"{subject} not in the set, see {out}/{shard_set.REJECTS}:"]
+    lines = [f"{subject} not in the set, see {out}/{REJECTS}:"]
     lines += [f"  {row['path']}: {row['reason']}" for row in rejects[:_MAX_REJECTS_SHOWN]]
     if len(rejects) > _MAX_REJECTS_SHOWN:
         lines.append(f"  and {len(rejects) - _MAX_REJECTS_SHOWN} more")
@@ -109,9 +108,9 @@ def _describe_rejects(out: Path | str) -> list[str]:
 
 def _possible_splits(manifest: Manifest) -> list[str]:
     possible = []
-    for name in splits.NAMES:
+    for name in splits.SPLIT_SCHEMES:
         try:
-            splits.make(manifest, name)
+            splits.make_split(manifest, name)
         except splits.SplitError:
             continue
         possible.append(name)

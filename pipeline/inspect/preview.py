@@ -15,9 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ...errors import HarError
-from ...shards.format import shard_set
-from ...shards.format.reader import ClipReader
-from ...shards.format.shard_set import Manifest
+from ...shards.format import ClipReader, Manifest, load_manifest
 
 CAPTION = 14  # pixels of height for the text above each row
 GAP = 2
@@ -39,7 +37,7 @@ def contact_sheet(
 
     Raises PreviewError where nothing fits, ShardSetError for a set that cannot be read.
     """
-    manifest = shard_set.load(root)
+    manifest = load_manifest(root)
     T = manifest.clip_shape[0]
     shown = np.unique(np.linspace(0, T - 1, min(frames, T)).round().astype(int))
     with closing(ClipReader(manifest)) as reader:

@@ -1,10 +1,10 @@
 """Reads clips out of a shard set: straight from the tar, at a known offset, into a given buffer.
 
-Odd: `os.preadv` copies from the page cache into the caller's memory without a Python object for
-the pixels and without the GIL, so threads read at memory speed; and every read is checked against
-the sample's xxh3 while it is still in cache. Two threads, clips of 1.05 MB, machine A: copying in
-memory 13,970 clips/s, preadv 14,540, preadv and xxh3 12,900, the same in pieces of 256 KB 12,310.
-Mapped files are no faster (14,720) and a file cut short under a mapping kills the process.
+Notes: `os.preadv` copies from the page cache into the caller's memory without a Python object for
+the pixels and without the GIL, so threads read at memory speed; each read is checked against the
+sample's xxh3 while it is still in the CPU's cache. Two threads, clips of 1.05 MB: copying in memory
+13,970 clips/s, preadv 14,540, preadv and xxh3 12,900. Mapped files are no faster (14,720), and a
+file cut short under a mapping kills the process.
 """
 
 from __future__ import annotations
@@ -16,79 +16,71 @@ from collections.abc import Callable
 import numpy as np
 import xxhash
 
-from ..storage.prefetch import ShardPrefetcher
-from .shard_set import Manifest, ShardSetError
+from ..storage import RemoteFolder, ShardPrefetcher, open_folder
+from .schema import Manifest, ShardSetError
 
 
 class ClipReader:
     """Random access to the clips of one shard set, from any number of threads.
 
-    keep: hold every clip that was read in memory from then on, checked once (the page cache does
-    the same while nobody else needs the memory; this holds on to it, and on a network share it
-    saves the network).
-    beat: of a remote set, called twice a second while a shard is waited for (`har.shards.storage.prefetch`).
-    Files are opened at first use and stay open (one descriptor a shard). Raises ShardSetError
+    verify_checksums: compare each read with the index. keep: hold every clip that was read in
+    memory from then on, checked once. heartbeat: called 10 times a second while a remote shard is
+    waited for.
+    Local files are opened at first use and stay open (one descriptor a shard). Raises ShardSetError
     naming shard, key and offset when a shard is missing, short, or its pixels do not match, and
-    RemoteError (a ShardSetError) when a remote one cannot be fetched.
+    StorageError when a remote one cannot be fetched.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         *,
-        check: bool = True,
+        verify_checksums: bool = True,
         keep: bool = False,
-        beat: Callable[[], None] = lambda: None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        self.manifest = manifest
-        self.supply = ShardPrefetcher(manifest, manifest.remote) if manifest.remote else None
-        self._beat = beat
-        self._kept: dict[int, np.ndarray] | None = {} if keep else None
-        self.check = check
+        self.manifest, self.verify_checksums = manifest, verify_checksums
+        folder = open_folder(manifest.root)
+        self.prefetcher: ShardPrefetcher | None = None  # of a remote set
+        if isinstance(folder, RemoteFolder):
+            self.prefetcher = ShardPrefetcher([shard.file for shard in manifest.shards], folder)
+        self._heartbeat = heartbeat
+        self._clips: dict[int, np.ndarray] | None = {} if keep else None
         index = manifest.index  # columns of their own: a row of the index takes 1 us to look at
         self._shards = np.ascontiguousarray(index["shard"])
         self._offsets = np.ascontiguousarray(index["offset"])
-        self._sums = np.ascontiguousarray(index["xxh3"])
-        self._size = manifest.clip_bytes
+        self._checksums = np.ascontiguousarray(index["xxh3"])
+        self._num_bytes = manifest.clip_bytes
         self._descriptors: dict[int, int] = {}
         self._lock = threading.Lock()
         self._scratch = threading.local()
 
+    def read(self, sample: int) -> np.ndarray:
+        """-> the clip of a sample, a new uint8 array [T,H,W,C]."""
+        clip = np.empty(self.manifest.clip_shape, np.uint8)
+        self.read_into(sample, clip)
+        return clip
+
     def read_into(self, sample: int, out: np.ndarray) -> None:
-        """Fill `out` (uint8 [T,H,W,C], C-contiguous) with the clip of sample id `sample`."""
-        if self._kept is None:
+        """Fill `out` (uint8 [T,H,W,C], C-contiguous) with the clip of a sample."""
+        if self._clips is None:
             self._read_into(sample, out)
             return
-        kept = self._kept.get(sample)
-        if kept is None:
-            kept = np.empty(self.manifest.clip_shape, np.uint8)
-            self._read_into(sample, kept)
-            self._kept[sample] = kept
-        np.copyto(out, kept)
+        clip = self._clips.get(sample)
+        if clip is None:
+            clip = np.empty(self.manifest.clip_shape, np.uint8)
+            self._read_into(sample, clip)
+            self._clips[sample] = clip
+        np.copyto(out, clip)
 
-    def _read_into(self, sample: int, out: np.ndarray) -> None:
-        shard = self._shards.item(sample)
-        if self.supply is None:
-            self._copy(self._descriptor(shard), sample, out)
-            return
-        with self.supply.use(shard, self._beat) as descriptor:
-            self._copy(descriptor, sample, out)
+    def read_frames_into(self, sample: int, frames: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` (uint8 [t,H,W,C]) with the given stored frames of the clip, in that order.
 
-    def _copy(self, descriptor: int, sample: int, out: np.ndarray) -> None:
-        offset, size = self._offsets.item(sample), self._size
-        view = memoryview(out.data).cast("B")
-        got = 0
-        while got < size:  # the kernel may return less than asked for
-            try:
-                count = os.preadv(descriptor, [view[got:] if got else view], offset + got)
-            except OSError as error:
-                what = f"cannot be read ({error.strerror})"
-                raise ShardSetError(self._at(sample, what)) from error
-            if count == 0:
-                raise ShardSetError(self._at(sample, f"ends after {got:,} of {size:,} bytes"))
-            got += count
-        if self.check and xxhash.xxh3_64_intdigest(view) != self._sums.item(sample):
-            raise ShardSetError(self._at(sample, "has pixels that do not match their checksum"))
+        The whole clip is read into scratch first, because the checksum covers the whole clip.
+        """
+        clip = self.scratch()
+        self.read_into(sample, clip)
+        np.take(clip, frames, axis=0, out=out)
 
     def scratch(self) -> np.ndarray:
         """A clip's worth of memory of the calling thread: uint8 [T,H,W,C], reused."""
@@ -97,29 +89,37 @@ class ClipReader:
             memory = self._scratch.clip = np.empty(self.manifest.clip_shape, np.uint8)
         return memory
 
-    def read_frames_into(self, sample: int, frames: np.ndarray, out: np.ndarray) -> None:
-        """Fill `out` (uint8 [t,H,W,C]) with the given stored frames of the clip, in that order.
-
-        The whole clip is read into scratch first, because the checksum covers the whole clip.
-        """
-        scratch = self.scratch()
-        self.read_into(sample, scratch)
-        np.take(scratch, frames, axis=0, out=out)
-
-    def read(self, sample: int) -> np.ndarray:
-        """-> the clip of sample id `sample`, a new uint8 array [T,H,W,C]."""
-        clip = np.empty(self.manifest.clip_shape, np.uint8)
-        self.read_into(sample, clip)
-        return clip
-
     def close(self) -> None:
         """Close the shards; the reader of a local set opens them again if it is used again."""
-        if self.supply is not None:
-            self.supply.close()
+        if self.prefetcher is not None:
+            self.prefetcher.close()
         with self._lock:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors.clear()
+
+    def _read_into(self, sample: int, out: np.ndarray) -> None:
+        shard = self._shards.item(sample)
+        if self.prefetcher is None:
+            self._copy(self._descriptor(shard), sample, out)
+            return
+        with self.prefetcher.use(shard, self._heartbeat) as descriptor:
+            self._copy(descriptor, sample, out)
+
+    def _copy(self, descriptor: int, sample: int, out: np.ndarray) -> None:
+        offset, size = self._offsets.item(sample), self._num_bytes
+        view = memoryview(out.data).cast("B")
+        done = 0
+        while done < size:  # the kernel may return less than asked for
+            try:
+                count = os.preadv(descriptor, [view[done:] if done else view], offset + done)
+            except OSError as error:
+                raise self._error(sample, f"cannot be read ({error.strerror})") from error
+            if count == 0:
+                raise self._error(sample, f"ends after {done:,} of {size:,} bytes")
+            done += count
+        if self.verify_checksums and xxhash.xxh3_64_intdigest(view) != self._checksums.item(sample):
+            raise self._error(sample, "has pixels that do not match their checksum")
 
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.get(shard)
@@ -137,13 +137,13 @@ class ClipReader:
                     ) from error
             return self._descriptors[shard]
 
-    def _at(self, sample: int, what: str) -> str:
+    def _error(self, sample: int, fault: str) -> ShardSetError:
         row = self.manifest.index[sample]
-        number = int(row["shard"])
-        shard, do = self.manifest.shard_name(number), "build that shard again"
-        if self.supply is not None:  # it was right when it arrived
-            do = f"remove its copy {self.supply.copy_of(number)}"
-        return (
-            f"sample {row['key'].decode()} in {shard} at byte {int(row['offset']):,} {what}: "
-            f"run 'har-shards verify {self.manifest.root}' and {do}."
+        shard, remedy = int(row["shard"]), "build that shard again"
+        if self.prefetcher is not None:  # it was right when it arrived
+            remedy = f"remove its copy {self.prefetcher.cached_path(shard)}"
+        return ShardSetError(
+            f"sample {row['key'].decode()} in {self.manifest.root}/"
+            f"{self.manifest.shards[shard].name} at byte {int(row['offset']):,} {fault}: "
+            f"run 'har-shards verify {self.manifest.root}' and {remedy}."
         )

@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from .shard_set import INDEX, MANIFEST, NO_GROUP, SIDES, Manifest, ShardSetError
+from .schema import INDEX, MANIFEST, NO_GROUP, SUBSETS, Manifest, ShardSetError
 
 _SHARD_NAME = re.compile(r"shard-\d{6,}\.tar")
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")  # it names a file of the cache
@@ -62,8 +62,8 @@ def check_index(manifest: Manifest, index: np.ndarray) -> None:
         raise ShardSetError(f"{path} has a label outside the {len(manifest.classes)} classes.")
     if index["group"].max() >= len(manifest.groups) or index["group"].min() < NO_GROUP:
         raise ShardSetError(f"{path} has a group outside the {len(manifest.groups)} groups.")
-    if index["side"].max() >= len(SIDES):
-        raise ShardSetError(f"{path} has a split side outside {SIDES}.")
+    if index["side"].max() >= len(SUBSETS):
+        raise ShardSetError(f"{path} has a split side outside {SUBSETS}.")
     sizes = np.array([shard.bytes for shard in manifest.shards], np.uint64)[index["shard"]]
     clip = np.uint64(manifest.clip_bytes)
     if (sizes < clip).any() or (index["offset"] > sizes - clip).any():

@@ -3,77 +3,70 @@
 The bytes are a function of the samples alone: times, owners and modes are fixed, JSON keys are
 sorted. The tar goes under a temporary name; `close` syncs and renames it.
 
-Odd: `KEY.json` carries a checksum of itself (`xxh3`), so that `verify` can name the one sample of
-which a bit turned, whichever member it is in. Tar headers are made by hand of the few fields that
-matter; `verify` builds them again and compares.
+Notes: `KEY.json` carries a checksum of itself (`xxh3`), so that `verify` can name the sample with a
+wrong bit, whichever member it is in. Tar headers are made by hand of the few fields that matter;
+`verify` builds them again and compares.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from ...atomic import sync_folder
-from .direct import DirectFile
-from .shard_set import ShardInfo
+from ...atomic import commit, temporary_name
+from ..storage import LocalFolder, RemoteFolder, writer_id
+from .schema import ShardInfo
 
 BLOCK = 512
 _SORTED = json.JSONEncoder(sort_keys=True)
 END = bytes(2 * BLOCK)  # a tar ends with two empty blocks
 
 
-def temporary_name(path: Path, writer: str = "") -> Path:
-    """`.NAME.tmp`, or `.NAME.WRITER.tmp`: two processes may be at one shard without harm."""
-    return path.with_name(f".{path.name}.{writer}.tmp" if writer else f".{path.name}.tmp")
-
-
 class ShardWriter:
     """`with ShardWriter(path) as shard: ... shard.close()`; without `close` there is no shard.
 
-    writer: part of the temporary name. is_synced: False where the file is but scratch.
+    writer: part of the temporary name, where two processes may write the same shard.
     """
 
-    def __init__(self, path: Path, writer: str = "", *, is_synced: bool = True) -> None:
+    def __init__(self, path: Path, writer: str = "") -> None:
         self._path, self._temporary = path, temporary_name(path, writer)
-        self._is_synced = is_synced
-        self._file = DirectFile(self._temporary, is_scratch=not is_synced)
+        self._file = open(self._temporary, "wb")  # noqa: SIM115 - closed by __exit__
         self._checksum = xxhash.xxh3_128()
-        self._offset = self._samples = 0
+        self._offset = self._num_samples = 0
 
     def add(
-        self, key: str, pixels: np.ndarray, label: int, about: dict[str, Any]
+        self, key: str, pixels: np.ndarray, label: int, metadata: dict[str, Any]
     ) -> tuple[int, int]:
         """Append one sample; -> (offset of its first pixel, xxh3_64 of its pixels).
 
-        pixels: uint8 [T,H,W,C], C order. about: what KEY.json holds.
+        pixels: uint8 [T,H,W,C], C order. metadata: what KEY.json holds.
         """
-        head = npy_header(pixels.shape)
+        npy = npy_header(pixels.shape)
         data = np.ascontiguousarray(pixels).data.cast("B")
-        start = self._offset + BLOCK + len(head)
-        size = len(head) + len(data)
+        start = self._offset + BLOCK + len(npy)
+        size = len(npy) + len(data)
         rest = padding(size)
-        for suffix, body in (("cls", str(label).encode()), ("json", describe(about))):
+        for suffix, body in (("cls", str(label).encode()), ("json", encode_metadata(metadata))):
             rest += tar_header(f"{key}.{suffix}", len(body)) + body + padding(len(body))
-        self._write(tar_header(f"{key}.npy", size) + head, data, rest)
-        self._samples += 1
+        self._write(tar_header(f"{key}.npy", size) + npy, data, rest)
+        self._num_samples += 1
         return start, xxhash.xxh3_64_intdigest(data)
 
     def close(self) -> ShardInfo:
         """End the tar, sync it and give it its name."""
         self._write(END)
-        self._file.finish()
         self._file.close()
-        os.replace(self._temporary, self._path)
-        if self._is_synced:
-            sync_folder(self._path.parent)
-        return ShardInfo(self._path.name, self._samples, self._offset, self._checksum.hexdigest())
+        commit(self._temporary, self._path)
+        digest = self._checksum.hexdigest()
+        return ShardInfo(self._path.name, self._num_samples, self._offset, digest)
 
     def _write(self, *parts: bytes | memoryview) -> None:
         for part in parts:
@@ -89,10 +82,17 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def sample_bytes(shape: tuple[int, ...], about: int = 1024) -> int:
-    """Most bytes a sample of `shape` takes in a shard, if its JSON has at most `about` bytes."""
+@contextlib.contextmanager
+def write_shard(folder: LocalFolder | RemoteFolder, name: str) -> Iterator[ShardWriter]:
+    """The writer of a shard in a folder or behind a URL, where it is put whole at the end."""
+    with folder.staged(name) as path, ShardWriter(path, writer_id()) as writer:
+        yield writer
+
+
+def sample_bytes(shape: tuple[int, ...], json_bytes: int = 1024) -> int:
+    """Most bytes a sample of `shape` takes in a shard, if its JSON has at most `json_bytes`."""
     size = len(npy_header(shape)) + int(np.prod(shape))
-    return 3 * BLOCK + size + len(padding(size)) + BLOCK + about
+    return 3 * BLOCK + size + len(padding(size)) + BLOCK + json_bytes
 
 
 @functools.cache
@@ -104,11 +104,11 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def describe(about: dict[str, Any]) -> bytes:
+def encode_metadata(metadata: dict[str, Any]) -> bytes:
     """KEY.json: sorted, with the checksum of the rest of itself under "xxh3"."""
-    rest = {name: value for name, value in about.items() if name != "xxh3"}
-    check = xxhash.xxh3_64_hexdigest(_SORTED.encode(rest).encode())
-    return _SORTED.encode({**rest, "xxh3": check}).encode()
+    rest = {name: value for name, value in metadata.items() if name != "xxh3"}
+    checksum = xxhash.xxh3_64_hexdigest(_SORTED.encode(rest).encode())
+    return _SORTED.encode({**rest, "xxh3": checksum}).encode()
 
 
 def padding(size: int) -> bytes:

@@ -16,9 +16,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..format.reader import ClipReader
-from ..format.shard_set import Manifest, ShardSetError
-from ..storage.remote import RemoteError
+from ..format import ClipReader, Manifest, ShardSetError
+from ..storage import StorageError
 from ..transforms.affine import generator
 from ..transforms.clip_processor import ClipProcessor
 from .batch_sampler import BatchIndices, BatchSampler
@@ -56,7 +55,10 @@ class BatchBuilder:
         self.corrupt: dict[int, str] = {}
         self._corrupt_lock = threading.Lock()
         self.reader = ClipReader(
-            manifest, check=options.verify_checksums, keep=options.cache == "ram", beat=heartbeat
+            manifest,
+            verify_checksums=options.verify_checksums,
+            keep=options.cache == "ram",
+            heartbeat=heartbeat,
         )
 
     @property
@@ -71,7 +73,7 @@ class BatchBuilder:
             try:
                 self._write(epoch, index, int(batch.views[row]), out)
                 break
-            except RemoteError:  # the clip is not corrupt, and the others are out of reach as well
+            except StorageError:  # the clip is not corrupt, and the others are out of reach as well
                 raise
             except ShardSetError as error:
                 self._count_corrupt(index, error)

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from ...errors import HarError
-from ..format.shard_set import Manifest
+from ..format import Manifest
 
 
 class BatchSamplerError(HarError):

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ..format.shard_set import Manifest
+from ..format import Manifest
 from ..transforms.clip_processor import ClipProcessor
 from .batch_builder import BatchBuilder, Transform
 from .batch_sampler import BatchIndices, BatchSampler
@@ -68,7 +68,7 @@ class Loader:
         self._batch_transform = batch_transform
         self._builder = BatchBuilder(manifest, sampler, self.options, transform, heartbeat)
         self.frames, self.corrupt = self._builder.frames, self._builder.corrupt
-        self._prefetcher = self._builder.reader.supply
+        self._prefetcher = self._builder.reader.prefetcher
         self._buffers = BufferPool(
             self.options.prefetch_batches + 2,  # one at the caller, one being copied to the device
             (sampler.rank_batch_size, *self._builder.shape),
@@ -167,9 +167,9 @@ class Loader:
         indices = self.sampler.epoch_indices(epoch, start)
         if self.sampler.shuffle:
             indices = np.concatenate([indices, self.sampler.epoch_indices(epoch + 1)])
-        self._prefetcher.follow(self.manifest.index["shard"][indices].astype(np.int64))
+        self._prefetcher.schedule(self.manifest.index["shard"][indices].astype(np.int64))
 
     def _announce_position(self, step: int, start: int) -> None:
         """Tell it that all before `step` is read."""
         if self._prefetcher is not None:
-            self._prefetcher.at((step - start) * self.sampler.rank_batch_size)
+            self._prefetcher.advance((step - start) * self.sampler.rank_batch_size)

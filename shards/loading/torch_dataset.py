@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..format.shard_set import Manifest
+from ..format import Manifest
 from ..transforms.clip_processor import ClipProcessor
 from .batch_builder import BatchBuilder, Transform
 from .batch_sampler import BatchSampler

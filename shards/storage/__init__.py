@@ -1,1 +1,37 @@
-"""Shard sets behind URLs: fsspec, the cache of this host, fetching ahead."""
+"""Files at paths and URLs behind one interface, the cache of a host, fetching ahead."""
+
+from .cache import ShardCache
+from .folder import (
+    FileFetcher,
+    FileInfo,
+    LocalFolder,
+    MissingFileError,
+    RemoteFolder,
+    StorageError,
+    join,
+    local_path,
+    normalize,
+    open_folder,
+    read_bytes,
+    url_of,
+    writer_id,
+)
+from .prefetch import ShardPrefetcher
+
+__all__ = [
+    "FileFetcher",
+    "FileInfo",
+    "LocalFolder",
+    "MissingFileError",
+    "RemoteFolder",
+    "ShardCache",
+    "ShardPrefetcher",
+    "StorageError",
+    "join",
+    "local_path",
+    "normalize",
+    "open_folder",
+    "read_bytes",
+    "url_of",
+    "writer_id",
+]

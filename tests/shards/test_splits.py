@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from har.shards import splits
-from har.shards.format.shard_set import NO_GROUP, Manifest, make_index
+from har.shards.format import NO_GROUP, Manifest, make_index
 
 
 def manifest_of(names, *, grouping="ucf101", groups=None, sides=None, views=1):
@@ -50,7 +50,7 @@ def group_numbers(manifest, ids):
 
 def test_grouped_gives_ucf101_groups_16_4_5():
     manifest = manifest_of(ucf())
-    split = splits.make(manifest, "grouped")
+    split = splits.make_split(manifest, "grouped")
     assert group_numbers(manifest, split.train) == set(range(1, 17))
     assert group_numbers(manifest, split.val) == set(range(17, 21))
     assert group_numbers(manifest, split.test) == set(range(21, 26))
@@ -66,10 +66,12 @@ def test_grouped_has_a_group_on_each_side_from_three_groups_on(counts):
         for g in range(1, n + 1)
     ]
     manifest = manifest_of(names)
-    split = splits.make(manifest, "grouped")
+    split = splits.make_split(manifest, "grouped")
     label = manifest.index["label"]
     for number, count in enumerate(counts):
-        here = [int((label[split.side(side)] == number).sum()) for side in ("train", "val", "test")]
+        here = [
+            int((label[split.subset(side)] == number).sum()) for side in ("train", "val", "test")
+        ]
         assert sum(here) == count
         assert min(here) >= 1 or count < 3
 
@@ -78,18 +80,18 @@ def test_a_group_that_spans_classes_stays_together():
     names = [(c, f"{c}{n}") for c in "AB" for n in range(10)]
     groups = [f"film{n % 5}" for _, n in [(c, n) for c in "AB" for n in range(10)]]
     manifest = manifest_of(names, grouping="csv", groups=groups)
-    split = splits.make(manifest, "grouped")
+    split = splits.make_split(manifest, "grouped")
     column = manifest.index["group"]
-    sides = [set(column[split.side(side)].tolist()) for side in ("train", "val", "test")]
+    sides = [set(column[split.subset(side)].tolist()) for side in ("train", "val", "test")]
     assert len(set.union(*sides)) == sum(map(len, sides))
     assert all(sides)
 
 
 def test_all_views_of_a_video_go_to_one_side():
     manifest = manifest_of(ucf(clips=1), views=3)
-    split = splits.make(manifest, "paper", seed=5)
+    split = splits.make_split(manifest, "paper", seed=5)
     videos = [
-        set(manifest.index["video"][split.side(s)].tolist()) for s in ("train", "val", "test")
+        set(manifest.index["video"][split.subset(s)].tolist()) for s in ("train", "val", "test")
     ]
     assert sum(map(len, videos)) == 50
     assert len(split.train) == 3 * len(videos[0])
@@ -99,15 +101,17 @@ def test_digest_does_not_depend_on_the_order_in_the_shards():
     names = ucf()
     one, two = manifest_of(names), manifest_of(names[::-1])
     for name in ("grouped", "official-2", "paper"):
-        assert splits.make(one, name).digest == splits.make(two, name).digest
-    assert splits.make(one, "paper", 0).digest != splits.make(one, "paper", 1).digest
-    assert splits.make(one, "official-1").digest != splits.make(one, "official-2").digest
+        assert splits.make_split(one, name).digest == splits.make_split(two, name).digest
+    assert splits.make_split(one, "paper", 0).digest != splits.make_split(one, "paper", 1).digest
+    assert (
+        splits.make_split(one, "official-1").digest != splits.make_split(one, "official-2").digest
+    )
 
 
 def test_csv_split_is_the_csv_column():
     names = [("A", f"a{n}") for n in range(4)]
     manifest = manifest_of(names, grouping=None, groups=[None] * 4, sides=[1, 2, 3, 1])
-    split = splits.make(manifest, "csv")
+    split = splits.make_split(manifest, "csv")
     assert manifest.keys(split.train) == ["a0", "a3"]
     assert manifest.keys(split.val) == ["a1"]
     assert manifest.keys(split.test) == ["a2"]
@@ -126,13 +130,13 @@ def test_csv_split_is_the_csv_column():
 def test_a_split_the_set_cannot_give_says_the_way_out(name, text):
     manifest = manifest_of([("A", "a"), ("B", "b")], grouping=None, groups=[None, None])
     with pytest.raises(splits.SplitError, match=text):
-        splits.make(manifest, name)
+        splits.make_split(manifest, name)
 
 
 def test_official_refuses_groups_that_are_not_ucf101s():
     manifest = manifest_of([("A", "a")], grouping="csv", groups=["film"])
     with pytest.raises(splits.SplitError, match="not UCF101's"):
-        splits.make(manifest, "official-1")
+        splits.make_split(manifest, "official-1")
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +160,7 @@ def official(folder, which):
 )
 def test_official_splits_equal_ucf101s_lists(real_clips, all_names, which, train, test):
     manifest = manifest_of(all_names)
-    split = splits.make(manifest, f"official-{which}")
+    split = splits.make_split(manifest, f"official-{which}")
     assert (len(split.train) + len(split.val), len(split.test)) == (train, test)
     assert set(manifest.keys(split.test)) == official(real_clips, which)
     assert group_numbers(manifest, split.val) == {22, 23, 24, 25}
@@ -166,12 +170,12 @@ def test_official_splits_equal_ucf101s_lists(real_clips, all_names, which, train
 @pytest.mark.real
 def test_grouped_and_paper_have_the_known_sizes_on_all_of_ucf101(all_names):
     manifest = manifest_of(all_names)
-    grouped = splits.make(manifest, "grouped")
-    assert [len(grouped.side(s)) for s in ("train", "val", "test")] == [8578, 2121, 2621]
+    grouped = splits.make_split(manifest, "grouped")
+    assert [len(grouped.subset(s)) for s in ("train", "val", "test")] == [8578, 2121, 2621]
     leaks = []
     for seed in range(5):
-        paper = splits.make(manifest, "paper", seed)
-        assert [len(paper.side(s)) for s in ("train", "val", "test")] == [8525, 2131, 2664]
+        paper = splits.make_split(manifest, "paper", seed)
+        assert [len(paper.subset(s)) for s in ("train", "val", "test")] == [8525, 2131, 2664]
         leaks.append(paper.leak)
     assert np.min(leaks) >= 0.972
     assert np.max(leaks) <= 0.990

@@ -14,7 +14,7 @@ from har.pipeline.build.build import build_shard_set
 from har.pipeline.build.executor import RunOptions
 from har.pipeline.build.plan import BuildOptions
 from har.pipeline.sampling import ClipSampler
-from har.shards.format.shard_set import Manifest
+from har.shards.format import Manifest
 
 SIZE = (24, 32)
 OPTIONS = BuildOptions(ClipSampler(frames=4), SIZE)

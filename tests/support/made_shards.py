@@ -12,7 +12,7 @@ import xxhash
 
 from har import models
 from har.shards import splits
-from har.shards.format import shard_set
+from har.shards.format import Manifest, ShardInfo, make_index, save_manifest
 from har.training.config import Config
 from har.training.runtime import checkpoint
 
@@ -31,7 +31,7 @@ def make_shards(
     groups: int = 5,
     clips: int = 2,
     draw: Callable[[str], np.ndarray] | None = None,
-) -> shard_set.Manifest:
+) -> Manifest:
     """A set of `groups` x `clips` videos a class: raw pixels in one file, and index and manifest.
 
     draw: key -> uint8 pixels of `shape`; None for noise.
@@ -53,31 +53,31 @@ def make_shards(
                     data += pixels
                 video += 1
     (root / "shard-000000.tar").write_bytes(data)
-    made = shard_set.Manifest(
+    made = Manifest(
         clip_shape=shape,
         sampling={"rule": rule},
         resize={},
         classes=classes,
         groups=tuple(names),
         grouping="ucf101",
-        shards=(shard_set.ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 32),),
+        shards=(ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 32),),
         plan="",
         versions={},
         rejects=0,
         index_sha256="",
-        index=shard_set.make_index(rows),
+        index=make_index(rows),
     )
-    return shard_set.save(made, root)
+    return save_manifest(made, root)
 
 
-def make_run(folder: Path, clips: shard_set.Manifest, **settings: Any) -> Path:
+def make_run(folder: Path, clips: Manifest, **settings: Any) -> Path:
     """A run folder with an untrained network (ConvLSTM unless told) as best.pt."""
     folder.mkdir()
     given = {"model": "convlstm", "model_options": OPTIONS, "frames": 4, "batch_size": 4}
     config = Config(**{**given, "shards": str(clips.root), "size": 16, **settings}).resolve()
     more = {"weights": "none"} if config.model == "r3d" else {}
     model = models.build(config.model, len(clips.classes), seed=1, **config.options, **more)
-    split = splits.make(clips, config.split, config.split_seed)
+    split = splits.make_split(clips, config.split, config.split_seed)
     state = {
         "model_name": config.model,
         "model_options": config.options,

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from har.shards.format import shard_set
-from har.shards.format.writer import ShardWriter
+from har.shards.format import Manifest, ShardWriter, make_index, save_manifest
 
 SHAPE = (4, 12, 14, 3)
 
 
 def make_tars(
     root: Path, shards: int = 1, clips: int = 34, shape: tuple[int, int, int, int] = SHAPE
-) -> shard_set.Manifest:
+) -> Manifest:
     """`clips` clips of noise, two to a group, four to a class; its key decides a clip's pixels."""
     root.mkdir()
     rows, written, groups = [], [], [f"c{n // 4:03d}/g{n // 2:02d}" for n in range(clips)]
@@ -28,7 +27,7 @@ def make_tars(
                 group = names.index(groups[n])
                 rows.append((key, number, offset, n // 4, group, n, 0, 0, 16, 0, digest))
             written.append(shard.close())
-    made = shard_set.Manifest(
+    made = Manifest(
         clip_shape=shape,
         sampling={"rule": "paper"},
         resize={},
@@ -40,6 +39,6 @@ def make_tars(
         versions={},
         rejects=0,
         index_sha256="",
-        index=shard_set.make_index(rows),
+        index=make_index(rows),
     )
-    return shard_set.save(made, root)
+    return save_manifest(made, root)

@@ -13,7 +13,7 @@ from made_shards import make_shards
 
 from har import models
 from har.shards import splits
-from har.shards.format import shard_set
+from har.shards.format import load_manifest
 from har.training import loop, setup, step
 from har.training.cli.train import train_main
 from har.training.config import Config, ConfigError
@@ -320,8 +320,8 @@ def test_out_of_memory_is_one_sentence_with_what_helps(shards, tmp_path, monkeyp
 
 def test_class_weights_are_inverse_to_the_train_counts(shards):
     config = Config(shards=str(shards))
-    clips = shard_set.load(shards)
-    split = splits.make(clips, "grouped")
+    clips = load_manifest(shards)
+    split = splits.make_split(clips, "grouped")
     uneven = splits.Split("grouped", 0, "", split.train[[0, 1, 2, 6]], split.val, split.test, 0.0)
     weight = setup.class_weights(config, clips, uneven, torch.device("cpu")).tolist()
     counts = np.bincount(clips.index["label"][uneven.train], minlength=3)

@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...shards.format import shard_set
-from ...shards.format.shard_set import Manifest
-from ...shards.format.writer import ShardWriter
+from ...shards.format import NO_GROUP, Manifest, ShardWriter, make_index, save_manifest
 from ...shards.loading import BatchSampler
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_transform import ClipTransform
@@ -38,14 +36,12 @@ def write_noise_set(folder: Path, num_clips: int, transform: ClipTransform) -> M
     """Write clips of noise to `folder`, in one shard; -> the loaded set. Raises OSError."""
     shape = (transform.frames, *transform.resize_size, 3)
     random, rows = np.random.default_rng(0), []
-    with ShardWriter(folder / "shard-000000.tar", is_synced=False) as shard:
+    with ShardWriter(folder / "shard-000000.tar") as shard:
         for number in range(num_clips):
             key = f"noise_{number:05d}"
             pixels = random.integers(0, 256, shape, np.uint8)
             offset, checksum = shard.add(key, pixels, 0, {"class": "noise"})
-            rows.append(
-                (key, 0, offset, 0, shard_set.NO_GROUP, number, 0, 0, shape[0], 0, checksum)
-            )
+            rows.append((key, 0, offset, 0, NO_GROUP, number, 0, 0, shape[0], 0, checksum))
         shard_info = shard.close()
     manifest = Manifest(
         clip_shape=shape,
@@ -59,9 +55,9 @@ def write_noise_set(folder: Path, num_clips: int, transform: ClipTransform) -> M
         versions={},
         rejects=0,
         index_sha256="",
-        index=shard_set.make_index(rows),
+        index=make_index(rows),
     )
-    return shard_set.save(manifest, folder)
+    return save_manifest(manifest, folder)
 
 
 class LoaderStep:

@@ -23,9 +23,7 @@ import numpy as np
 from ...atomic import write_atomically
 from ...errors import HarError
 from ...shards import splits
-from ...shards.format import shard_set
-from ...shards.format.reader import ClipReader
-from ...shards.format.shard_set import Manifest
+from ...shards.format import ClipReader, Manifest, load_manifest
 from ...shards.loading import BatchSampler, max_views
 from ...shards.transforms.clip_transform import ClipTransform
 from ..input.device_loader import DeviceBatch, DeviceLoader
@@ -67,7 +65,7 @@ def run(
     Raises EvaluationError, CheckpointError, ShardSetError or SplitError, each one sentence.
     """
     state = checkpoint.load(Path(run) / "best.pt")
-    clips = shard_set.load(shards or state["config"]["shards"])
+    clips = load_manifest(shards or state["config"]["shards"])
     _check_fits(state, clips)
     chosen = _choose_split(state, clips, split, allow_other_split)
     ids, each = _choose_clips(clips, chosen, on, views, int(state["preprocessing"]["frames"]))
@@ -221,7 +219,7 @@ def _choose_split(
 ) -> splits.Split:
     """The asked split of `clips`; another than the run's only if allowed."""
     trained = state["split"]
-    chosen = splits.make(clips, name or trained["name"], state["config"]["split_seed"])
+    chosen = splits.make_split(clips, name or trained["name"], state["config"]["split_seed"])
     if chosen.digest != trained["digest"] and not allow_other:
         raise EvaluationError(
             f"split {chosen.name} ({chosen.digest}) of {clips.root} is not the split the run was "
@@ -238,10 +236,10 @@ def _leak(state: dict[str, Any], clips: Manifest, ids: np.ndarray) -> float | No
     """
     trained = state["split"]
     try:
-        own = splits.make(clips, trained["name"], state["config"]["split_seed"])
+        own = splits.make_split(clips, trained["name"], state["config"]["split_seed"])
     except splits.SplitError:
         return None
-    return splits.leak(clips, own.train, ids) if own.digest == trained["digest"] else None
+    return splits.compute_leak(clips, own.train, ids) if own.digest == trained["digest"] else None
 
 
 def _choose_clips(
@@ -254,7 +252,7 @@ def _choose_clips(
     """
     if on not in SIDES:
         raise EvaluationError(f"--on {on!r} is unknown: choose one of {', '.join(SIDES)}.")
-    ids = split.side(on)
+    ids = split.subset(on)
     if len(ids) == 0:
         raise EvaluationError(
             f"split {split.name} leaves no {on} clip of {clips.root}: choose another --on."

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...shards.format.shard_set import Manifest
+from ...shards.format import Manifest
 from ...shards.loading import Batch, BatchSampler, Loader, LoaderOptions
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor

@@ -20,7 +20,7 @@ from ... import models
 from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips
 from ...pipeline.sampling import ClipSampler
 from ...shards import splits
-from ...shards.format import shard_set
+from ...shards.format import load_manifest
 from ..config import AUTO, Config
 from ..report import format_duration
 from ..runtime import device as devices
@@ -95,7 +95,7 @@ def _subset_sizes(
 ) -> tuple[float, float, float]:
     """Clips in train, val, test: of the shards or, before they are built, by UCF101's shares."""
     if options.shards_exist:
-        split = splits.make(shard_set.load(options.shards), config.split, config.split_seed)
+        split = splits.make_split(load_manifest(options.shards), config.split, config.split_seed)
         return float(len(split.train)), float(len(split.val)), float(len(split.test))
     train, val, test = _SHARES.get(config.split, _SHARES["paper"])
     return train * num_videos, val * num_videos, test * num_videos

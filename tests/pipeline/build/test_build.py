@@ -19,15 +19,21 @@ import numpy as np
 import pytest
 from made_builds import SIZE, build, build_command, hook_decoder, tree_bytes
 
-from har.pipeline.build import storage
 from har.pipeline.build.build import load_rejects
 from har.pipeline.build.executor import BuildError, RunOptions
 from har.pipeline.build.plan import BuildOptions
 from har.pipeline.build.shard_task import TaskError
 from har.pipeline.decode import decode_clip
 from har.pipeline.sampling import ClipSampler
-from har.shards.format import shard_set, verify, writer
-from har.shards.format.reader import ClipReader
+from har.shards.format import (
+    MANIFEST,
+    ClipReader,
+    ShardSetError,
+    ShardWriter,
+    load_manifest,
+    verify_full,
+)
+from har.shards.storage import LocalFolder
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_set_holds_what_the_decoder_gives(videos: Path, undisturbed: Path) -> None:
-    manifest = shard_set.load(undisturbed)
+    manifest = load_manifest(undisturbed)
     assert (manifest.clip_shape, manifest.classes) == ((4, *SIZE, 3), ("Punch", "YoYo"))
     assert (len(manifest.index), manifest.rejects, manifest.grouping) == (16, 0, "ucf101")
     assert manifest.sampling == {"rule": "paper", "frames": 4}
@@ -66,7 +72,7 @@ def test_set_holds_what_the_decoder_gives(videos: Path, undisturbed: Path) -> No
 def test_a_shard_is_a_plain_tar_that_stock_webdataset_reads(undisturbed: Path) -> None:
     import webdataset as wds
 
-    manifest = shard_set.load(undisturbed)
+    manifest = load_manifest(undisturbed)
     path = manifest.shard_path(0)
     with tarfile.open(path) as tar:
         owners = {(m.mtime, m.uid, m.gid, m.uname) for m in tar.getmembers()}
@@ -139,9 +145,9 @@ def _kill(child: subprocess.Popen[str]) -> None:
 
 
 def _assert_resumes(videos: Path, out: Path, undisturbed: Path) -> None:
-    if not (out / shard_set.MANIFEST).exists():
-        with pytest.raises(shard_set.ShardSetError):
-            shard_set.load(out)
+    if not (out / MANIFEST).exists():
+        with pytest.raises(ShardSetError):
+            load_manifest(out)
     build(videos, out)
     assert tree_bytes(out) == tree_bytes(undisturbed)
 
@@ -172,15 +178,15 @@ def test_build_killed_at_twenty_random_moments(
 
 def test_finished_shards_are_kept(videos: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "set"
-    add, calls = writer.ShardWriter.add, []
+    add, calls = ShardWriter.add, []
 
-    def fail_later(self: writer.ShardWriter, *args: object) -> tuple[int, int]:
+    def fail_later(self: ShardWriter, *args: object) -> tuple[int, int]:
         calls.append(args)
         if len(calls) > 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         return add(self, *args)
 
-    monkeypatch.setattr(writer.ShardWriter, "add", fail_later)
+    monkeypatch.setattr(ShardWriter, "add", fail_later)
     with pytest.raises(BuildError, match="is full: make room and run the same command again"):
         build(videos, out)
     assert len(list(out.glob("*.tar"))) == 2
@@ -224,7 +230,7 @@ def test_bad_videos_are_rejected_by_name_and_the_rest_is_built(
         "missing.avi": "it cannot be decoded (No such file or directory)",
         "pipe.avi": "it is not a regular file",
     }
-    assert verify.full(manifest) == []
+    assert verify_full(manifest) == []
 
 
 def test_a_fault_of_har_is_no_reject_but_stops_the_build_with_its_traceback(
@@ -235,7 +241,7 @@ def test_a_fault_of_har_is_no_reject_but_stops_the_build_with_its_traceback(
         build(videos, tmp_path / "set")
     assert "v_Punch_g02_c01.avi failed by a fault of har, not of the video" in str(error.value)
     assert "KeyError: 'mistake'" in str(error.value)
-    assert not (tmp_path / "set" / shard_set.MANIFEST).exists()
+    assert not (tmp_path / "set" / MANIFEST).exists()
 
 
 def test_too_many_rejects_fail_the_build_and_allowing_them_mends_it(tmp_path: Path) -> None:
@@ -246,7 +252,7 @@ def test_too_many_rejects_fail_the_build_and_allowing_them_mends_it(tmp_path: Pa
     with pytest.raises(BuildError, match=r"2 of 3 videos give no clip .*--max-rejects 1 allows"):
         build(root, out, run_options=RunOptions(1, max_rejects=1, quiet=True))
     assert len(load_rejects(out)) == 2
-    assert not (out / shard_set.MANIFEST).exists()
+    assert not (out / MANIFEST).exists()
     assert len(build(root, out).index) == 1
     (root / "A" / "good.avi").unlink()
     with pytest.raises(BuildError, match="none of the 2 videos gives a clip"):
@@ -263,7 +269,7 @@ def test_dense_views_of_a_video_have_keys_of_their_own(videos: Path, tmp_path: P
     assert manifest.index["view"][:4].tolist() == [0, 1, 2, 0]
     assert manifest.index["video"][:4].tolist() == [0, 0, 0, 1]
     assert manifest.sampling == {"rule": "dense", "frames": 4, "stride": 2, "clips": 3}
-    assert verify.full(manifest) == []
+    assert verify_full(manifest) == []
 
 
 def test_subsets_of_a_csv_are_in_the_index(videos: Path, tmp_path: Path) -> None:
@@ -295,7 +301,7 @@ def test_ctrl_c_stops_within_two_seconds_and_leaves_no_process(
 
 def test_a_second_build_into_the_same_folder_waits_its_turn(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    with storage.LocalFolder(tmp_path / "set").locked() as is_ours:
+    with LocalFolder(tmp_path / "set").locked() as is_ours:
         assert is_ours
         with pytest.raises(BuildError, match=r"another build is writing .*set: wait for it"):
             build(videos, tmp_path / "set")
@@ -307,4 +313,4 @@ def test_real_clips_build_verify_and_read(real_clips: Path, tmp_path: Path) -> N
     manifest = build(real_clips / "ucf101", tmp_path / "set", BuildOptions())
     assert (len(manifest.index), manifest.rejects) == (83, 0)
     assert manifest.clip_shape == (16, 128, 171, 3)
-    assert verify.full(manifest) == []
+    assert verify_full(manifest) == []

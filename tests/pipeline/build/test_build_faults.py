@@ -16,10 +16,10 @@ import made_videos
 import pytest
 from made_builds import build, hook_decoder, tree_bytes
 
-from har.pipeline.build import storage
 from har.pipeline.build.build import load_rejects
 from har.pipeline.build.executor import BuildError
-from har.shards.format import shard_set, verify
+from har.shards.format import MANIFEST, verify_full
+from har.shards.storage import LocalFolder
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,13 @@ def test_a_disk_that_fills_up_is_one_sentence_and_can_be_mended(
     out = tiny_disk / "set"
     with pytest.raises(BuildError, match=r"has 0\.00 GB free: give an --out with more room"):
         build(videos, out)
-    monkeypatch.setattr(storage.LocalFolder, "free", lambda _: None)
+    monkeypatch.setattr(LocalFolder, "free_bytes", lambda _: None)
     with pytest.raises(BuildError, match="is full: make room and run the same command again"):
         build(videos, out)
     names = sorted(path.name for path in out.iterdir())
     assert names
     assert not any(name.endswith(".tmp") for name in names)
-    assert shard_set.MANIFEST not in names
+    assert MANIFEST not in names
     subprocess.run(["mount", "-o", "remount,size=8m", str(tiny_disk)], check=True)
     build(videos, out)
     build(videos, tmp_path / "undisturbed")
@@ -102,4 +102,4 @@ def test_a_decoder_out_of_memory_costs_its_video_only(
     (reject,) = load_rejects(out)
     assert reject["key"] == "v_Punch_g02_c01"
     assert reject["reason"].startswith(("it cannot be decoded", "the decoder died"))
-    assert verify.full(manifest) == []
+    assert verify_full(manifest) == []

@@ -13,18 +13,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import made_videos
+import numpy as np
 import pytest
 from made_server import s3
 
 from har.pipeline import dataset
-from har.pipeline.build import shard_task, storage
+from har.pipeline.build import shard_task
 from har.pipeline.build.build import build_shard_set
 from har.pipeline.build.executor import BuildError, RunOptions
 from har.pipeline.build.plan import BuildOptions, package_versions
-from har.pipeline.build.storage import StoreError
 from har.pipeline.inspect import info
 from har.pipeline.sampling import ClipSampler
-from har.shards.format import shard_set
+from har.shards import storage
+from har.shards.format import MANIFEST, ShardSetError, ShardWriter, load_manifest, write_shard
+from har.shards.storage import StorageError
 
 OPTIONS = BuildOptions(ClipSampler(frames=4), (24, 32))
 QUIET = RunOptions(workers=1, quiet=True)
@@ -55,14 +57,20 @@ def _upload(root: Path, url: str) -> None:
             files.pipe_file(f"{at}/{path.relative_to(root).as_posix()}", path.read_bytes())
 
 
+def _listing(url: str) -> dict[str, int]:
+    folder = storage.open_folder(url)
+    assert isinstance(folder, storage.RemoteFolder)
+    return folder.find()
+
+
 def _bytes(url: str) -> dict[str, bytes]:
-    return {name: storage.read_bytes(f"{url}/{name}") for name in storage.listing(url)}
+    return {name: storage.read_bytes(f"{url}/{name}") for name in _listing(url)}
 
 
 def test_places_are_paths_or_urls(tmp_path: Path) -> None:
-    assert storage.normal("s3://bucket/set/") == "s3://bucket/set"
-    assert storage.normal((tmp_path / "a b").as_uri()) == str(tmp_path / "a b")
-    assert storage.normal("set") == str(Path.cwd() / "set")
+    assert storage.normalize("s3://bucket/set/") == "s3://bucket/set"
+    assert storage.normalize((tmp_path / "a b").as_uri()) == str(tmp_path / "a b")
+    assert storage.normalize("set") == str(Path.cwd() / "set")
     assert storage.join("s3://b/v", "A/a.avi") == "s3://b/v/A/a.avi"
     assert storage.join("/data", "A/a.avi") == "/data/A/a.avi"
     assert storage.join("/data", "/else/a.avi") == "/else/a.avi"
@@ -95,18 +103,18 @@ def test_a_build_to_a_url_goes_on_where_it_stopped(
     def stops(one: shard_task.ShardTask, *given: object) -> shard_task.Report:
         if one.number:
             assert first_made.wait(60)
-            raise StoreError("the network is gone.")
+            raise StorageError("the network is gone.")
         report = run(one, *given)
         first_made.set()
         return report
 
     monkeypatch.setattr(shard_task, "build_shard", stops)
-    with pytest.raises(StoreError, match="network is gone"):
+    with pytest.raises(StorageError, match="network is gone"):
         build_shard_set(videos, "memory://half", options=OPTIONS, run_options=QUIET)
-    names = set(storage.listing("memory://half"))
+    names = set(_listing("memory://half"))
     assert {"shard-000000.tar", ".build/shard-000000.json", ".build/plan.json"} == names
-    with pytest.raises(shard_set.ShardSetError, match=r"no shard set at memory://half"):
-        shard_set.load("memory://half")
+    with pytest.raises(ShardSetError, match=r"no shard set at memory://half"):
+        load_manifest("memory://half")
     monkeypatch.setattr(shard_task, "build_shard", run)
     build_shard_set(videos, "memory://half", options=OPTIONS, run_options=QUIET)
     assert _bytes("memory://half") == local
@@ -126,8 +134,8 @@ def test_a_csv_behind_a_url_names_videos_beside_it(tmp_path: Path) -> None:
 
 
 def test_what_a_url_cannot_do_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"nosuch://x cannot be opened .*: give a path or a URL"):
-        storage.listing("nosuch://x")
+    with pytest.raises(StorageError, match=r"nosuch://x cannot be opened .*: give a path or a URL"):
+        _listing("nosuch://x")
     with pytest.raises(dataset.DatasetError, match="there are no videos at memory://nothing"):
         dataset.find_videos("memory://nothing")
     _upload(tmp_path, "memory://full")
@@ -140,18 +148,16 @@ def test_what_a_url_cannot_do_is_one_sentence(tmp_path: Path) -> None:
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(StoreError, match=r"needs fsspec: 'pip install \.\[cloud\]'"):
-        storage.listing("s3://bucket/videos")
+    with pytest.raises(StorageError, match=r"needs fsspec .*: 'pip install \.\[cloud\]'"):
+        _listing("s3://bucket/videos")
 
 
 def test_two_writers_of_one_shard_do_no_harm(tmp_path: Path) -> None:
     """A cluster that loses sight of a worker runs its task again beside it."""
-    import numpy as np
-
     folder, pixels = storage.open_folder(tmp_path), np.ones((1, 2, 2, 3), np.uint8)
-    with folder.shard("shard-000000.tar") as first:
+    with write_shard(folder, "shard-000000.tar") as first:
         first.add("k", pixels, 0, {})
-        other = storage.ShardWriter(tmp_path / "shard-000000.tar", "elsewhere-1-1")
+        other = ShardWriter(tmp_path / "shard-000000.tar", "elsewhere-1-1")
         with other as second:
             second.add("k", pixels, 0, {})
             made = [first.close(), second.close()]
@@ -205,10 +211,10 @@ def test_a_build_from_s3_to_s3_killed_and_resumed_gives_the_bytes_of_a_local_one
     child = subprocess.Popen(_command(f"{bucket}/videos", out), stderr=subprocess.DEVNULL)
     shards: list[str] = []
     while not shards and child.poll() is None:
-        shards = [name for name in storage.listing(out) if name.endswith(".tar")]
+        shards = [name for name in _listing(out) if name.endswith(".tar")]
     child.kill()
     child.wait()
-    assert shard_set.MANIFEST not in storage.listing(out)
+    assert MANIFEST not in _listing(out)
     done = subprocess.run(
         _command(f"{bucket}/videos", out), check=True, capture_output=True, text=True
     )
@@ -223,7 +229,9 @@ def test_an_s3_that_refuses_is_one_sentence(bucket: str, videos: Path) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: s3://no-such-bucket/set cannot be used (")
+    assert done.stderr.startswith(
+        "Error: s3://no-such-bucket/set/.build/plan.json cannot be written ("
+    )
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
 

@@ -9,14 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from har.shards.format import shard_set, verify
-from har.shards.format.writer import ShardWriter, sample_bytes, tar_header
+from har.shards.format import (
+    Fault,
+    Manifest,
+    ShardWriter,
+    make_index,
+    sample_bytes,
+    save_manifest,
+    verify_full,
+    verify_quick,
+)
+from har.shards.format.writer import tar_header
 
 SHAPE = (2, 9, 11, 3)
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> shard_set.Manifest:
+def clips(tmp_path: Path) -> Manifest:
     """Three shards of four samples."""
     rng, rows, shards, root = np.random.default_rng(0), [], [], tmp_path / "set"
     root.mkdir()
@@ -27,71 +36,71 @@ def clips(tmp_path: Path) -> shard_set.Manifest:
                 offset, check = shard.add(key, pixels, at % 2, {"class": "AB"[at % 2], "fps": 25.0})
                 rows.append((key, number, offset, at % 2, -1, number * 4 + at, 0, 0, 2, 0, check))
             shards.append(shard.close())
-    made = shard_set.Manifest(
+    made = Manifest(
         clip_shape=SHAPE, sampling={}, resize={}, classes=("A", "B"), groups=(), grouping=None,
         shards=tuple(shards), plan="", versions={}, rejects=0, index_sha256="",
-        index=shard_set.make_index(rows),
+        index=make_index(rows),
     )  # fmt: skip
-    return shard_set.save(made, root)
+    return save_manifest(made, root)
 
 
-def _texts(faults: list[verify.Fault]) -> list[str]:
+def _texts(faults: list[Fault]) -> list[str]:
     return [str(fault) for fault in faults]
 
 
-def test_whole_set_has_no_fault(clips: shard_set.Manifest) -> None:
-    assert verify.quick(clips) == verify.full(clips) == []
+def test_whole_set_has_no_fault(clips: Manifest) -> None:
+    assert verify_quick(clips) == verify_full(clips) == []
 
 
-def test_any_single_bit_is_found_and_named_with_its_sample(clips: shard_set.Manifest) -> None:
+def test_any_single_bit_is_found_and_named_with_its_sample(clips: Manifest) -> None:
     path = clips.shard_path(1)
     raw = path.read_bytes()
     starts = (clips.index["offset"][4:8] - 640).tolist()
     for at in range(0, len(raw), 97):
         path.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << at % 8]) + raw[at + 1 :])
-        (fault, *_) = verify.full(clips, workers=1)
+        (fault, *_) = verify_full(clips, workers=1)
         sample = max((n for n, start in enumerate(starts) if start <= at), default=0)
         assert fault.shard == path.name
         assert 0 <= fault.offset <= at
         assert fault.key == ("" if at >= len(raw) - 1024 else f"k1{sample}"), at
     path.write_bytes(raw)
-    assert verify.full(clips) == []
+    assert verify_full(clips) == []
 
 
 @pytest.mark.parametrize("cut", [1, 512, 1024])
-def test_truncation_is_found_without_reading(clips: shard_set.Manifest, cut: int) -> None:
+def test_truncation_is_found_without_reading(clips: Manifest, cut: int) -> None:
     path = clips.shard_path(2)
     size = path.stat().st_size
     with open(path, "r+b") as file:
         file.truncate(size - cut)
-    (text,) = _texts(verify.quick(clips))
+    (text,) = _texts(verify_quick(clips))
     assert text == f"shard-000002.tar, byte {size - cut:,}: has {size - cut:,} bytes, not {size:,}"
 
 
-def test_cut_at_a_member_border_names_the_first_lost_sample(clips: shard_set.Manifest) -> None:
+def test_cut_at_a_member_border_names_the_first_lost_sample(clips: Manifest) -> None:
     path = clips.shard_path(0)
     border = int(clips.index["offset"][2]) - 640
     with open(path, "r+b") as file:
         file.truncate(border)
-    (fault,) = verify.quick(clips)
+    (fault,) = verify_quick(clips)
     assert (fault.shard, fault.key, fault.offset) == ("shard-000000.tar", "k02", border)
-    assert verify.full(clips) == [fault]
+    assert verify_full(clips) == [fault]
 
 
-def test_missing_and_foreign_shards(clips: shard_set.Manifest) -> None:
+def test_missing_and_foreign_shards(clips: Manifest) -> None:
     clips.shard_path(0).unlink()
     shutil.copy(clips.shard_path(1), clips.root / "shard-000007.tar")
     shutil.copy(clips.shard_path(1), clips.shard_path(2))
-    missing, foreign = _texts(verify.quick(clips))
+    missing, foreign = _texts(verify_quick(clips))
     assert missing == "shard-000000.tar: is missing"
     assert foreign.startswith("shard-000007.tar: is not of this set")
-    swapped = verify.full(clips)[2]  # shard 1 under the name of shard 2: its first key is wrong
+    swapped = verify_full(clips)[2]  # shard 1 under the name of shard 2: its first key is wrong
     assert (swapped.shard, swapped.key, swapped.offset) == ("shard-000002.tar", "k20", 1)
 
 
-def test_quick_takes_less_than_a_second(clips: shard_set.Manifest) -> None:
+def test_quick_takes_less_than_a_second(clips: Manifest) -> None:
     start = time.perf_counter()
-    verify.quick(clips)
+    verify_quick(clips)
     assert time.perf_counter() - start < 1
 
 
@@ -105,7 +114,7 @@ def test_a_shard_left_by_an_exception_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sample_bytes_is_no_less_than_a_sample_takes(clips: shard_set.Manifest) -> None:
+def test_sample_bytes_is_no_less_than_a_sample_takes(clips: Manifest) -> None:
     assert clips.shards[0].bytes - 1024 <= 4 * sample_bytes(SHAPE)
     with pytest.raises(ValueError, match="ustar"):
         tar_header("k" * 101, 1)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from made_shards import SHAPE, make_shards
 
-from har.shards.format.reader import ClipReader
-from har.shards.format.shard_set import ShardSetError
+from har.shards.format import ClipReader, ShardSetError
 from har.shards.loading import BatchSampler, Loader, LoaderError, LoaderOptions
 
 

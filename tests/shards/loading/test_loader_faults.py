@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from made_tars import make_tars
 
-from har.shards.format import shard_set
-from har.shards.format.reader import ClipReader
-from har.shards.format.shard_set import ShardSetError
+from har.shards.format import ClipReader, ShardSetError, load_manifest
 from har.shards.loading import (
     Batch,
     BatchSampler,
@@ -220,7 +218,7 @@ def test_another_manifest_refuses_to_resume(tmp_path):
 def try_whole(root):
     """-> None when every pixel is right, or the sentence of the error."""
     try:
-        clips = shard_set.load(root)
+        clips = load_manifest(root)
         rows = loaded(clips, workers=0)
     except ShardSetError as error:  # anything else is a crash
         return str(error), None
@@ -265,7 +263,6 @@ def fuzz(tmp_path, name, how, times):
 
 _FORGOTTEN = """
 import sys, time, numpy as np
-from har.shards.format import shard_set as manifest
 from har.shards.loading import BatchSampler, Loader, LoaderOptions
 clips = manifest.load(sys.argv[1])
 loader = Loader(clips, BatchSampler(np.arange(len(clips.index)), 4), LoaderOptions(workers=1))

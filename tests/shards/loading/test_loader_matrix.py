@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_tars import make_tars
 
-from har.shards.format import shard_set
+from har.shards.format import ShardInfo, load_manifest, save_manifest
 from har.shards.loading import BatchSampler, Loader, LoaderOptions
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
@@ -30,7 +30,12 @@ def sets(tmp_path_factory):
 
 def epoch_of(clips, *, workers, rank=0, world_size=1, shuffle=True, start=0, processor=None):
     plan = BatchSampler(
-        np.arange(len(clips.index)), BATCH, seed=3, shuffle=shuffle, rank=rank, world_size=world_size
+        np.arange(len(clips.index)),
+        BATCH,
+        seed=3,
+        shuffle=shuffle,
+        rank=rank,
+        world_size=world_size,
     )
     loader = Loader(
         clips,
@@ -107,12 +112,10 @@ def test_a_set_of_100_000_clips_gives_its_first_batch_within_a_second(tmp_path):
     index["video"] = np.arange(100_000)
     shard = clips.shards[0]
     object.__setattr__(clips, "index", index)
-    object.__setattr__(
-        clips, "shards", (shard_set.ShardInfo(shard.name, 100_000, shard.bytes, shard.xxh3),)
-    )
-    shard_set.save(clips, tmp_path / "set")
+    object.__setattr__(clips, "shards", (ShardInfo(shard.name, 100_000, shard.bytes, shard.xxh3),))
+    save_manifest(clips, tmp_path / "set")
     start = time.process_time()  # wall time of a shared machine says nothing
-    again = shard_set.load(tmp_path / "set")
+    again = load_manifest(tmp_path / "set")
     with Loader(
         again, BatchSampler(np.arange(100_000), 32, shuffle=True), LoaderOptions(workers=2)
     ) as loader:
@@ -144,7 +147,6 @@ def test_memory_does_not_grow_over_fifty_epochs(tmp_path, augmented):
 
 _ENDLESS = """
 import sys, numpy as np
-from har.shards.format import shard_set as manifest
 from har.shards.loading import BatchSampler, Loader, LoaderOptions
 clips = manifest.load(sys.argv[1])
 sampler = BatchSampler(np.arange(len(clips.index)), 8, shuffle=True)

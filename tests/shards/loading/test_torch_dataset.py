@@ -9,7 +9,7 @@ from made_server import serving
 from made_tars import make_tars
 from torch.utils.data import DataLoader
 
-from har.shards.format import shard_set
+from har.shards.format import load_manifest
 from har.shards.loading import (
     BatchSampler,
     ClipBatchDataset,
@@ -112,6 +112,6 @@ def test_worker_processes_read_a_remote_set_through_one_cache(clips, tmp_path, m
     monkeypatch.setenv("HAR_CACHE", str(tmp_path / "cache"))
     plan = plan_of(clips)
     with serving(clips.root.parent) as server:
-        far = shard_set.load(f"{server.url}/set")
+        far = load_manifest(f"{server.url}/set")
         assert of_torch(far, plan, workers=2) == of_loader(clips, plan)
         assert max(server.asked.values()) == 1

@@ -25,13 +25,10 @@ from made_shards import make_shards
 from made_tars import make_tars
 
 from har.pipeline.cli import shards_main
-from har.shards.format import shard_set
-from har.shards.format.reader import ClipReader
-from har.shards.format.shard_set import ShardSetError
+from har.shards.format import ClipReader, ShardSetError, load_manifest
 from har.shards.loading import BatchSampler, Loader, LoaderOptions
-from har.shards.storage import prefetch, remote
-from har.shards.storage.cache import Cache, NoRoomError, limit
-from har.shards.storage.remote import DiskFullError, Remote, RemoteError, url_of
+from har.shards.storage import RemoteFolder, ShardCache, StorageError, folder, open_folder, url_of
+from har.shards.storage.cache import default_max_bytes
 
 pytest.importorskip("aiohttp")
 CLIPS, SHARDS = 68, 17
@@ -46,14 +43,14 @@ def made(tmp_path_factory):
 def server(made, tmp_path, monkeypatch):
     monkeypatch.setenv("HAR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HAR_CACHE_SIZE", "1GB")
-    monkeypatch.setattr(remote, "PAUSE", 0.01)
+    monkeypatch.setattr(folder, "PAUSE", 0.01)
     with serving(made.root.parent) as one:
         yield one
 
 
 @pytest.fixture
 def far(server):
-    return shard_set.load(f"{server.url}/set")
+    return load_manifest(f"{server.url}/set")
 
 
 def batches(clips, *, epochs=2, workers=2, block_size=0, batch=8, **options):
@@ -152,7 +149,7 @@ def test_a_fault_that_passes_is_not_seen(made, far, server, how):
 )
 def test_a_fault_that_stays_is_one_sentence_and_no_corrupt_clip(far, server, how, text, tries):
     server.faults = {"shard-000003.tar": [how]}
-    with pytest.raises(RemoteError, match=text) as error:
+    with pytest.raises(StorageError, match=text) as error:
         batches(far, max_corrupt=99)
     assert server.url in str(error.value)
     assert "\n" not in str(error.value)
@@ -167,7 +164,7 @@ def test_a_slow_server_is_not_a_stuck_worker(made, far, server):
 
 
 def test_a_server_that_falls_silent_is_asked_again(made, server, monkeypatch):
-    monkeypatch.setattr(remote, "SILENCE", 0.3)
+    monkeypatch.setattr(folder, "SILENCE", 0.3)
     server.faults = {"shard-000000.tar": ["stall", ""]}
     with ClipReaderOf(f"{server.url}/set") as reader:
         assert np.array_equal(reader.read(0), ClipReader(made).read(0))
@@ -176,7 +173,7 @@ def test_a_server_that_falls_silent_is_asked_again(made, server, monkeypatch):
 
 class ClipReaderOf(ClipReader):
     def __init__(self, url):
-        super().__init__(shard_set.load(url))
+        super().__init__(load_manifest(url))
 
     def __enter__(self):
         return self
@@ -185,26 +182,30 @@ class ClipReaderOf(ClipReader):
         self.close()
 
 
-def test_a_full_disk_is_met_by_evicting_and_then_is_one_sentence(made, far, monkeypatch):
-    batches(far, epochs=1)
-    fetch, full = Remote.fetch, [True]
+def fetched(cache, far, number):
+    return cache.fetch(open_folder(far.root), far.shards[number].file)
 
-    def fails(self, shard, path, **how):
+
+def test_a_full_disk_is_met_by_evicting_and_then_is_one_sentence(far, monkeypatch):
+    batches(far, epochs=1)
+    real_fetch, full = RemoteFolder.fetch, [True]
+
+    def fails(self, file, path, **options):
         if full[0]:
             full[0] = full[0] == "always"
-            raise DiskFullError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fetch(self, shard, path, **how)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_fetch(self, file, path, **options)
 
-    monkeypatch.setattr(Remote, "fetch", fails)
-    cache = Cache()
-    cache.path(far.shards[0]).unlink()
-    os.close(cache.get(far.remote, far.shards[0]))
-    assert len(list(cache.at.glob("*.tar"))) == SHARDS - 1  # another one had to go
+    monkeypatch.setattr(RemoteFolder, "fetch", fails)
+    cache = ShardCache()
+    cache.path(far.shards[0].file).unlink()
+    os.close(fetched(cache, far, 0))
+    assert len(list(cache.folder.glob("*.tar"))) == SHARDS - 1  # another one had to go
     full[0] = "always"
-    cache.path(far.shards[0]).unlink()
-    with pytest.raises(RemoteError, match=r"cannot take http.*No space left on device.*HAR_CACHE"):
-        cache.get(far.remote, far.shards[0])
-    assert not list(cache.at.glob("*.part"))
+    cache.path(far.shards[0].file).unlink()
+    with pytest.raises(StorageError, match=r"cannot take http.*No space left on device.*HAR_CACHE"):
+        fetched(cache, far, 0)
+    assert not list(cache.folder.glob("*.part"))
 
 
 def test_a_really_full_disk_is_one_sentence(far, tmp_path, monkeypatch):
@@ -215,7 +216,7 @@ def test_a_really_full_disk_is_one_sentence(far, tmp_path, monkeypatch):
         pytest.skip("only root can mount a small disk here")
     try:
         monkeypatch.setenv("HAR_CACHE", str(disk))
-        with pytest.raises(RemoteError, match="No space left on device"):
+        with pytest.raises(StorageError, match="No space left on device"):
             batches(far)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -223,70 +224,61 @@ def test_a_really_full_disk_is_one_sentence(far, tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_hold_a_shard_is_refused(far, monkeypatch):
     monkeypatch.setenv("HAR_CACHE_SIZE", "9KB")
-    with pytest.raises(RemoteError, match=r"cache of 9,000 bytes cannot hold shard-.* to more"):
+    with pytest.raises(StorageError, match=r"cache of 9,000 bytes cannot hold shard-.* to more"):
         batches(far)
 
 
 @pytest.mark.parametrize(("text", "size"), [("7", 7), ("1.5 kb", 1500), ("2TB", 2 * 10**12)])
 def test_sizes_of_the_cache(monkeypatch, text, size):
     monkeypatch.setenv("HAR_CACHE_SIZE", text)
-    assert limit() == size
+    assert default_max_bytes() == size
 
 
 @pytest.mark.parametrize("text", ["0", "much", "-1", "3 GiB", "nan"])
 def test_a_size_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("HAR_CACHE_SIZE", text)
-    with pytest.raises(RemoteError, match=r"HAR_CACHE_SIZE=.* is no size"):
-        limit()
+    with pytest.raises(StorageError, match=r"HAR_CACHE_SIZE=.* is no size"):
+        default_max_bytes()
 
 
 def test_a_cache_folder_that_cannot_be_made_is_one_sentence(far, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HAR_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(RemoteError, match=r"cannot be made .* set HAR_CACHE"):
+    with pytest.raises(StorageError, match=r"cannot be used .* set HAR_CACHE"):
         batches(far)
 
 
-def test_the_least_recently_used_goes_first_and_never_what_is_open(far, tmp_path):
-    size = far.shards[0].bytes
-    cache = Cache(tmp_path / "own", 3 * size)
+def test_the_least_recently_used_goes_first_and_what_is_open_stays_readable(made, far, tmp_path):
+    cache = ShardCache(tmp_path / "own", 3 * far.shards[0].bytes)
     for number in (0, 1, 2):
-        os.close(cache.get(far.remote, far.shards[number]))
+        os.close(fetched(cache, far, number))
         time.sleep(0.01)
-    held = cache.get(far.remote, far.shards[0])  # used again, and open
-    os.close(cache.get(far.remote, far.shards[3]))
-    assert [cache.path(far.shards[n]).exists() for n in range(4)] == [True, False, True, True]
-    others = [cache.get(far.remote, far.shards[n]) for n in (2, 3)]
-    with pytest.raises(NoRoomError):
-        cache.get(far.remote, far.shards[4])
-    for descriptor in (held, *others):
-        assert os.fstat(descriptor).st_nlink == 1
+    held = [fetched(cache, far, number) for number in (0, 2)]  # 0 is used again, and both are open
+    os.close(fetched(cache, far, 3))
+    exists = [cache.path(shard.file).exists() for shard in far.shards[:4]]
+    assert exists == [True, False, True, True]
+    for number in (4, 5, 6):
+        os.close(fetched(cache, far, number))
+    assert sizes(cache.folder) == cache.max_bytes
+    for number, descriptor in zip((0, 2), held, strict=True):
+        assert not cache.path(far.shards[number].file).exists()
+        assert os.pread(descriptor, 1 << 20, 0) == made.shard_path(number).read_bytes()
         os.close(descriptor)
-    os.close(cache.get(far.remote, far.shards[4]))
 
 
-def test_a_cache_full_of_what_others_read_is_one_sentence(far, tmp_path, monkeypatch):
-    monkeypatch.setenv("HAR_CACHE_SIZE", str(far.shards[0].bytes))
-    monkeypatch.setattr(prefetch, "PATIENCE", 0.2)
-    held = Cache().get(far.remote, far.shards[5])
-    with pytest.raises(RemoteError, match=r"is full of shards that others read.*HAR_CACHE_SIZE"):
-        batches(far)
-    os.close(held)
+def test_a_cache_with_a_lower_limit_is_trimmed_when_it_is_opened(far, tmp_path):
+    batches(far, epochs=1)
+    ShardCache(tmp_path / "cache", 2 * far.shards[0].bytes)
+    assert sizes(tmp_path / "cache") == 2 * far.shards[0].bytes
 
 
-def test_a_loader_that_stands_still_leaves_half_of_the_cache_to_one_that_comes(
-    made, far, server, monkeypatch, tmp_path
-):
-    room = sum(shard.bytes for shard in made.shards)
-    monkeypatch.setenv("HAR_CACHE_SIZE", str(room))
-    monkeypatch.setattr(prefetch, "PATIENCE", 5.0)
-    with serving(tmp_path) as other, Loader(far, BatchSampler(np.arange(CLIPS), 8)) as still:
-        first = next(still.epoch())
-        while sizes(tmp_path / "cache") < room:
-            time.sleep(0.01)  # all of it is held
-        near = make_tars(tmp_path / "other", 5, 20, (4, 10, 14, 3))
-        assert batches(shard_set.load(f"{other.url}/other")) == batches(near)
-        first.release()
+def test_two_loaders_of_one_process_share_a_cache_that_holds_one_shard(made, far, monkeypatch):
+    monkeypatch.setenv("HAR_CACHE_SIZE", str(max(shard.bytes for shard in made.shards)))
+    plan = BatchSampler(np.arange(CLIPS), 8)
+    with Loader(far, plan) as first, Loader(far, plan) as second:
+        for one, two in zip(first.epoch(), second.epoch(), strict=True):
+            assert one.keys == two.keys
+            assert np.array_equal(one.pixels, two.pixels)
 
 
 def test_a_copy_that_went_bad_in_the_cache_names_the_copy(far, tmp_path):
@@ -303,9 +295,9 @@ def test_a_copy_that_went_bad_in_the_cache_names_the_copy(far, tmp_path):
 
 _READER = """
 import hashlib, sys, numpy as np
-from har.shards.format import shard_set as manifest
+from har.shards.format import load_manifest
 from har.shards.loading import BatchSampler, Loader
-clips = manifest.load(sys.argv[1])
+clips = load_manifest(sys.argv[1])
 plan = BatchSampler(np.arange(len(clips.index)), 8, seed=1, shuffle=True)
 state = hashlib.sha256()
 with Loader(clips, plan) as loader:
@@ -353,23 +345,23 @@ def test_a_killed_download_leaves_no_wrong_shard_and_the_next_run_goes_on(
 
 def test_a_place_without_a_set_or_without_a_server_is_one_sentence(server):
     with pytest.raises(ShardSetError, match=r"no shard set at http://.*/nothing .no manifest"):
-        shard_set.load(f"{server.url}/nothing/")
-    with pytest.raises(RemoteError, match=r"manifest\.json cannot be fetched \("):
-        shard_set.load("http://127.0.0.1:1/set")
-    with pytest.raises(RemoteError, match="cannot be opened"):
-        shard_set.load("nosuch://host/set")
+        load_manifest(f"{server.url}/nothing/")
+    with pytest.raises(StorageError, match=r"manifest\.json cannot be fetched \("):
+        load_manifest("http://127.0.0.1:1/set")
+    with pytest.raises(StorageError, match="cannot be opened"):
+        load_manifest("nosuch://host/set")
 
 
 def test_an_index_of_another_manifest_is_refused(server, tmp_path):
     server.faults = {"index.npy": ["wrong"]}
     with pytest.raises(ShardSetError, match=r"index\.npy is not the index that manifest\.json"):
-        shard_set.load(f"{server.url}/set")
+        load_manifest(f"{server.url}/set")
 
 
 def test_without_fsspec_one_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(RemoteError, match=r"s3://b/set needs fsspec .*pip install .\[cloud\]"):
-        shard_set.load("s3://b/set")
+    with pytest.raises(StorageError, match=r"s3://b/set needs fsspec .*pip install .\[cloud\]"):
+        load_manifest("s3://b/set")
 
 
 @pytest.mark.parametrize(
@@ -384,7 +376,7 @@ def test_urls_are_told_from_paths_even_through_pathlib(place, url):
 
 
 def test_a_file_url_is_a_folder(made):
-    assert shard_set.load(made.root.as_uri()).root == made.root
+    assert load_manifest(made.root.as_uri()).root == made.root
 
 
 def run_cli(*arguments):
@@ -429,8 +421,8 @@ def test_a_set_in_s3_gives_the_batches_of_the_folder_and_its_faults_are_one_sent
     made, bucket, tmp_path, monkeypatch
 ):
     url, files, process = bucket
-    monkeypatch.setattr(remote, "PAUSE", 0.01)
-    far = shard_set.load(url)
+    monkeypatch.setattr(folder, "PAUSE", 0.01)
+    far = load_manifest(url)
     assert batches(far) == batches(made)
     assert "every byte as written" in run_cli("verify", url).output
     shutil.rmtree(tmp_path / "cache")
@@ -438,19 +430,19 @@ def test_a_set_in_s3_gives_the_batches_of_the_folder_and_its_faults_are_one_sent
     data[700] ^= 1
     files.pipe_file("remote/set/shard-000003.tar", bytes(data))
     with pytest.raises(
-        RemoteError, match=r"s3://remote/set/shard-000003\.tar does not have the ch"
+        StorageError, match=r"s3://remote/set/shard-000003\.tar does not have the ch"
     ):
         batches(far)
     files.rm("remote/set/shard-000003.tar")
-    with pytest.raises(RemoteError, match=r"s3://remote/set/shard-000003\.tar is not there"):
+    with pytest.raises(StorageError, match=r"s3://remote/set/shard-000003\.tar is not there"):
         batches(far)
     with pytest.raises(ShardSetError, match="no shard set at s3://remote/other"):
-        shard_set.load("s3://remote/other")
+        load_manifest("s3://remote/other")
     process.kill()
     process.wait()
     shutil.rmtree(tmp_path / "cache")
-    monkeypatch.setattr(remote, "TRIES", 1)
-    with pytest.raises(RemoteError, match=r"s3://remote/set/shard-.* cannot be fetched \("):
+    monkeypatch.setattr(folder, "TRIES", 1)
+    with pytest.raises(StorageError, match=r"s3://remote/set/shard-.* cannot be fetched \("):
         batches(far)
 
 
@@ -466,7 +458,7 @@ from har.training.cli.results import eval_main
 def test_a_run_trains_and_is_evaluated_from_a_url(server, tmp_path):
     make_shards(tmp_path / "set")
     server.root = tmp_path
-    clips = shard_set.load(tmp_path / "set")
+    clips = load_manifest(tmp_path / "set")
     path = clips.shard_path(0)
     body = json.loads((tmp_path / "set" / "manifest.json").read_text())
     body["shards"][0]["xxh3"] = xxhash.xxh3_128_hexdigest(path.read_bytes())
@@ -498,4 +490,4 @@ def test_a_manifest_behind_a_url_cannot_name_a_file_outside_the_cache(made, tmp_
     body["shards"][0]["xxh3"] = "../" * 5 + "x"
     (root / "manifest.json").write_text(json.dumps(body))
     with pytest.raises(ShardSetError, match="xxh3 is not 32 hex digits"):
-        shard_set.load(root)
+        load_manifest(root)

@@ -16,7 +16,7 @@ from made_shards import CLASSES, make_run, make_shards
 from PIL import Image
 
 from har.shards import splits
-from har.shards.format import shard_set
+from har.shards.format import Manifest
 from har.training.evaluation import evaluate, scores
 from har.training.plots import choose_examples, style
 from har.training.runtime import checkpoint
@@ -29,12 +29,12 @@ def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> shard_set.Manifest:
+def clips(tmp_path: Path) -> Manifest:
     return make_shards(tmp_path / "shards")
 
 
 @pytest.fixture
-def run(tmp_path: Path, clips: shard_set.Manifest) -> Path:
+def run(tmp_path: Path, clips: Manifest) -> Path:
     return make_run(tmp_path / "run", clips)
 
 
@@ -80,12 +80,10 @@ def test_a_clip_that_comes_twice_is_an_error_not_a_better_mean():
         evaluate.collect(_Table(torch.zeros(6, 3)), batches)
 
 
-def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(
-    run: Path, clips: shard_set.Manifest
-):
+def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(run: Path, clips: Manifest):
     result = evaluate.run(run)
     assert json.loads((run / "eval.json").read_text()) == result
-    test = splits.make(clips, "grouped").test
+    test = splits.make_split(clips, "grouped").test
     assert (result["clips"], result["videos"]) == (len(test), len(test)) == (6, 6)
     probabilities, labels = _by_hand(run, clips, test)
     said = probabilities.argmax(1)
@@ -101,13 +99,13 @@ def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(
         assert one["probability"] == pytest.approx(probabilities[row].max(), abs=1e-4)
     assert np.array(result["confusion"]).sum() == 6
     assert result["interval"][0] <= result["video@1"] <= result["interval"][1]
-    assert result["split"] == splits.make(clips, "grouped").describe()
+    assert result["split"] == splits.make_split(clips, "grouped").describe()
     assert (result["epoch"], result["views"], result["on"]) == (3, 1, "test")
     assert result["multiply_adds"] > 0
 
 
 def _by_hand(
-    run: Path, clips: shard_set.Manifest, ids: np.ndarray, frames: np.ndarray | None = None
+    run: Path, clips: Manifest, ids: np.ndarray, frames: np.ndarray | None = None
 ) -> tuple[np.ndarray, Any]:
     """Probabilities [N,K] and labels: one clip at a time, torch's own resize, no loader.
 
@@ -160,7 +158,7 @@ def test_views_of_a_video_are_averaged(tmp_path: Path):
     clips = make_shards(tmp_path / "shards", views=3)
     run = make_run(tmp_path / "run", clips)
     result = evaluate.run(run, views=2)
-    test = splits.make(clips, "grouped").test
+    test = splits.make_split(clips, "grouped").test
     test = test[clips.index["view"][test] < 2]
     assert (result["clips"], result["videos"]) == (12, 6)
     probabilities, labels = _by_hand(run, clips, test)
@@ -173,7 +171,7 @@ def test_views_of_a_video_are_averaged(tmp_path: Path):
     assert not any("+" in key for key in keys)
 
 
-def _views_by_hand(run: Path, clips: shard_set.Manifest, ids: np.ndarray, views: int) -> np.ndarray:
+def _views_by_hand(run: Path, clips: Manifest, ids: np.ndarray, views: int) -> np.ndarray:
     """Mean probabilities [N,K] over phases k/K of 8 stored frames for a model of 4."""
     every = [
         _by_hand(run, clips, ids, np.array([2 * t + 2 * k // views for t in range(4)]))[0]
@@ -187,7 +185,7 @@ def test_views_are_cut_out_of_clips_that_hold_more_frames(tmp_path: Path, batch_
     clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3))
     run = make_run(tmp_path / "run", clips)
     result = evaluate.run(run, views=2, batch_size=batch_size)
-    test = splits.make(clips, "grouped").test
+    test = splits.make_split(clips, "grouped").test
     assert (result["clips"], result["videos"], result["views"]) == (6, 6, 2)
     probabilities = _views_by_hand(run, clips, test, 2)
     assert not np.allclose(probabilities, _views_by_hand(run, clips, test, 1), atol=1e-4)
@@ -200,7 +198,7 @@ def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
     clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3), views=2)
     run = make_run(tmp_path / "run", clips)
     result = evaluate.run(run, views=4)
-    test = splits.make(clips, "grouped").test
+    test = splits.make_split(clips, "grouped").test
     assert (result["clips"], result["videos"]) == (12, 6)
     videos = clips.index["video"][test]
     probabilities = _views_by_hand(run, clips, test, 2)
@@ -224,18 +222,16 @@ def test_more_views_than_stored_is_an_error(run: Path):
         evaluate.run(run, views=2)
 
 
-def test_another_split_needs_to_be_asked_for_and_its_leak_is_the_runs(
-    run: Path, clips: shard_set.Manifest
-):
+def test_another_split_needs_to_be_asked_for_and_its_leak_is_the_runs(run: Path, clips: Manifest):
     with pytest.raises(evaluate.EvaluationError, match=r"--allow-other-split\.$"):
         evaluate.run(run, split="paper")
     result = evaluate.run(run, split="paper", allow_other_split=True)
     assert result["split"]["name"] == "paper"
-    trained = {clips.index["group"][i] for i in splits.make(clips, "grouped").train.tolist()}
-    asked = splits.make(clips, "paper").test
+    trained = {clips.index["group"][i] for i in splits.make_split(clips, "grouped").train.tolist()}
+    asked = splits.make_split(clips, "paper").test
     mates = [clips.index["group"][i] in trained for i in asked.tolist()]
     assert result["split"]["leak"] == pytest.approx(np.mean(mates))
-    assert result["split"]["leak"] != splits.make(clips, "paper").leak
+    assert result["split"]["leak"] != splits.make_split(clips, "paper").leak
 
 
 def test_leak_of_the_train_side_is_one(run: Path):
@@ -271,8 +267,8 @@ def test_shards_with_other_videos_have_an_unknown_leak(tmp_path: Path, run: Path
     assert result["split"]["leak"] is None
 
 
-def test_a_side_without_clips_is_an_error(clips: shard_set.Manifest):
-    split = replace(splits.make(clips, "grouped"), test=np.array([], np.int64))
+def test_a_side_without_clips_is_an_error(clips: Manifest):
+    split = replace(splits.make_split(clips, "grouped"), test=np.array([], np.int64))
     with pytest.raises(evaluate.EvaluationError, match="no test clip"):
         evaluate._choose_clips(clips, split, "test", 1, 4)
 

@@ -17,8 +17,7 @@ import pytest
 from made_shards import CLASSES, make_run, make_shards
 
 from har.pipeline.decode import VideoDecodeError, decode_clip
-from har.shards.format import shard_set
-from har.shards.format.reader import ClipReader
+from har.shards.format import ClipReader, Manifest, load_manifest
 from har.training.evaluation import evaluate
 from har.training.inference import predict_command, predictor
 from har.training.plots import style
@@ -30,17 +29,17 @@ def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> shard_set.Manifest:
+def clips(tmp_path: Path) -> Manifest:
     return make_shards(tmp_path / "shards")
 
 
 @pytest.fixture
-def run(tmp_path: Path, clips: shard_set.Manifest) -> Path:
+def run(tmp_path: Path, clips: Manifest) -> Path:
     return make_run(tmp_path / "run", clips)
 
 
 @pytest.fixture
-def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[dict]:
+def decoder(monkeypatch: pytest.MonkeyPatch, clips: Manifest) -> list[dict]:
     """The calls of `decode_clips`."""
     calls: list[dict] = []
 
@@ -59,7 +58,7 @@ def decoder(monkeypatch: pytest.MonkeyPatch, clips: shard_set.Manifest) -> list[
     return calls
 
 
-def _videos(folder: Path, clips: shard_set.Manifest) -> list[Path]:
+def _videos(folder: Path, clips: Manifest) -> list[Path]:
     folder.mkdir()
     for sample, key in enumerate(clips.keys()):
         (folder / f"{key}.avi").write_text(str(sample))
@@ -68,7 +67,7 @@ def _videos(folder: Path, clips: shard_set.Manifest) -> list[Path]:
 
 @pytest.mark.parametrize("frames", [4, 3])
 def test_predictions_equal_the_evaluation_of_the_same_clips(
-    tmp_path: Path, clips: shard_set.Manifest, decoder: list, frames: int
+    tmp_path: Path, clips: Manifest, decoder: list, frames: int
 ):
     run = make_run(tmp_path / f"run{frames}", clips, frames=frames)
     evaluated = {}
@@ -116,7 +115,7 @@ def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
 
 
 @pytest.fixture(scope="module")
-def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shard_set.Manifest:
+def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> Manifest:
     """A real clip each of five groups of two classes, built as `har-shards build` does."""
     from har.pipeline.build.build import build_shard_set
     from har.pipeline.build.plan import BuildOptions
@@ -130,13 +129,13 @@ def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> shar
             (root / "videos" / name / path.name).symlink_to(path.resolve())
     options = BuildOptions(ClipSampler(frames=8), (48, 64))
     build_shard_set(root / "videos", root / "shards", options=options)
-    return shard_set.load(root / "shards")
+    return load_manifest(root / "shards")
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("model", list(SMALL))
 def test_a_clip_of_ucf101_predicts_what_its_built_shard_evaluates_to(
-    tmp_path: Path, real_clips: Path, real_set: shard_set.Manifest, model: str
+    tmp_path: Path, real_clips: Path, real_set: Manifest, model: str
 ):
     settings = {"model": model, "model_options": SMALL[model], "frames": 8}
     run = make_run(tmp_path / "run", real_set, **settings)
@@ -150,14 +149,14 @@ def test_a_clip_of_ucf101_predicts_what_its_built_shard_evaluates_to(
 
 
 def test_the_video_is_decoded_as_the_shards_were_built(
-    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
+    tmp_path: Path, run: Path, clips: Manifest, decoder: list
 ):
     next(predictor.predict(run, _videos(tmp_path / "videos", clips)))
     assert decoder == [{"sampling": {"rule": "paper", "frames": 4}, "size": (20, 24)}]
 
 
 def test_all_classes_sum_to_one_and_come_in_falling_order(
-    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list
+    tmp_path: Path, run: Path, clips: Manifest, decoder: list
 ):
     video = _videos(tmp_path / "videos", clips)[0]
     (answer,) = predictor.predict(run, [video])
@@ -170,7 +169,7 @@ def test_all_classes_sum_to_one_and_come_in_falling_order(
 
 
 def test_a_broken_video_is_reported_and_the_others_go_on(
-    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, capsys
+    tmp_path: Path, run: Path, clips: Manifest, decoder: list, capsys
 ):
     good = _videos(tmp_path / "videos", clips)[:2]
     broken = tmp_path / "broken.avi"
@@ -183,7 +182,7 @@ def test_a_broken_video_is_reported_and_the_others_go_on(
 
 
 def test_json_holds_every_video_also_the_broken(
-    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, capsys
+    tmp_path: Path, run: Path, clips: Manifest, decoder: list, capsys
 ):
     good = _videos(tmp_path / "videos", clips)[0]
     assert predict_command.run(run, [good, tmp_path / "missing.avi"], top=1, as_json=True) == 1
@@ -197,7 +196,7 @@ def test_json_holds_every_video_also_the_broken(
 
 
 def test_another_error_than_a_video_fault_is_not_swallowed(
-    tmp_path: Path, run: Path, clips: shard_set.Manifest, decoder: list, monkeypatch
+    tmp_path: Path, run: Path, clips: Manifest, decoder: list, monkeypatch
 ):
     def wrong(*_: Any) -> np.ndarray:
         raise ValueError("a bug")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_tars import make_tars
 
-from har.shards.format.reader import ClipReader
+from har.shards.format import ClipReader
 from har.shards.loading import BatchSampler, CorruptClipWarning
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor

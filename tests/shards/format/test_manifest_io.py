@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from made_shards import make_shards
 
-from har.shards.format import shard_set
-from har.shards.format.shard_set import ShardSetError, load, valid_key
+from har.shards.format import ShardSetError, load_manifest, save_manifest, valid_key
 
 
 @pytest.fixture
@@ -22,12 +21,12 @@ def rewrite(root, **changes):
 
 
 def test_what_was_saved_is_loaded(root):
-    loaded = load(root)
+    loaded = load_manifest(root)
     assert loaded.clip_shape == (4, 20, 24, 3)
     assert loaded.classes == ("Punch", "Wave", "YoYo")
     assert len(loaded.index) == 30
     assert loaded.keys()[0] == "v_Punch_g01_c01"
-    assert loaded.digest == load(root).digest
+    assert loaded.digest == load_manifest(root).digest
 
 
 def test_saving_the_same_set_twice_gives_the_same_bytes(root, tmp_path):
@@ -38,13 +37,13 @@ def test_saving_the_same_set_twice_gives_the_same_bytes(root, tmp_path):
 
 def test_missing_half_built_and_foreign_folders_are_told_apart(tmp_path, root):
     with pytest.raises(ShardSetError, match=r"no shard set at .*make shards"):
-        load(tmp_path / "nowhere")
+        load_manifest(tmp_path / "nowhere")
     (root / "manifest.json").unlink()
     with pytest.raises(ShardSetError, match=r"half built .*har-shards build"):
-        load(root)
+        load_manifest(root)
     (tmp_path / "else").mkdir()
     with pytest.raises(ShardSetError, match="is not a shard set"):
-        load(tmp_path / "else")
+        load_manifest(tmp_path / "else")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def test_missing_half_built_and_foreign_folders_are_told_apart(tmp_path, root):
 def test_damaged_manifests_are_refused(root, text):
     (root / "manifest.json").write_text(text)
     with pytest.raises(ShardSetError, match=r"manifest\.json"):
-        load(root)
+        load_manifest(root)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_damaged_manifests_are_refused(root, text):
 def test_hostile_manifests_are_refused(root, changes, text):
     rewrite(root, **changes)
     with pytest.raises(ShardSetError, match=text):
-        load(root)
+        load_manifest(root)
 
 
 @pytest.mark.parametrize("name", ["../shard-000000.tar", "/etc/passwd", "shard-0.tar", "", 5])
@@ -85,7 +84,7 @@ def test_a_shard_name_that_climbs_out_is_refused(root, name):
     shards = json.loads((root / "manifest.json").read_text())["shards"]
     rewrite(root, shards=[shards[0] | {"name": name}])
     with pytest.raises(ShardSetError, match="shard names must be"):
-        load(root)
+        load_manifest(root)
 
 
 @pytest.mark.parametrize(
@@ -104,15 +103,15 @@ def test_sizes_and_checksums_that_are_none_are_refused(root, change, text):
     shards = json.loads((root / "manifest.json").read_text())["shards"]
     rewrite(root, shards=[shards[0] | change])
     with pytest.raises(ShardSetError, match=text):
-        load(root)
+        load_manifest(root)
 
 
 def damaged_index(root, column, value):
-    loaded = load(root)
+    loaded = load_manifest(root)
     index = loaded.index.copy()
     index[column][3] = value
     object.__setattr__(loaded, "index", index)
-    shard_set.save(loaded, root)
+    save_manifest(loaded, root)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +136,7 @@ def test_a_damaged_index_is_refused(root):
     path = root / "index.npy"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ShardSetError, match="not the index"):
-        load(root)
+        load_manifest(root)
 
 
 def test_an_index_that_would_unpickle_is_refused(root):
@@ -149,7 +148,7 @@ def test_an_index_that_would_unpickle_is_refused(root):
     (root / "index.npy").write_bytes(buffer.getvalue())
     rewrite(root, index_sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
     with pytest.raises(ShardSetError, match="damaged"):
-        load(root)
+        load_manifest(root)
 
 
 @pytest.mark.parametrize("key", ["", "a.b", "a/b", "a b", "é", "x" * 91])

@@ -1,0 +1,140 @@
+"""The schema of a shard set: what is in it, and the only thing a reader trusts.
+
+A shard set is a folder:
+
+    manifest.json     written last; without it there is no set
+    index.npy         one fixed-size row a sample (numpy structured array, no pickle)
+    shard-000000.tar  plain tar, WebDataset convention: KEY.npy, KEY.cls, KEY.json
+    rejects.jsonl     the videos that are not in the set, each with its reason
+
+docs/format.md describes every field and byte. No input or output here: see `manifest_io`.
+
+Notes: `offset` in the index is that of the first pixel, behind the tar and npy headers, so that a
+reader copies `clip_bytes` bytes straight into a batch and parses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import HarError
+from ..storage import FileInfo
+
+SCHEMA = 2
+MANIFEST = "manifest.json"
+INDEX = "index.npy"
+REJECTS = "rejects.jsonl"
+SUBSETS = ("", "train", "val", "test")  # of the index column `side`: a CSV's split, 0 = none
+NO_GROUP = -1
+_KEY = re.compile(r"[A-Za-z0-9_\-+@=]{1,90}")
+
+
+class ShardSetError(HarError):
+    """A shard set that is missing, half built, foreign or damaged; the text is one sentence."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One tar of the set. `bytes` is the file's size, `xxh3` its xxh3_128 in 32 hex digits."""
+
+    name: str
+    samples: int
+    bytes: int
+    xxh3: str
+
+    @property
+    def file(self) -> FileInfo:
+        """What `har.shards.storage` needs to know of it."""
+        return FileInfo(self.name, self.bytes, self.xxh3)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a shard set holds. `index` has one row a sample, in shard order (see `index_dtype`).
+
+    clip_shape: (T, H, W, C), the same for every clip. sampling / resize: the rules, as written by
+    the builder. groups: group names, e.g. "YoYo/g01"; `grouping` says where they come from
+    ("ucf101", "regex", "csv") or is None where the data set has none. plan: hash of the build plan.
+    root: the folder (Path), or the URL (str) of a remote set. digest: sha256 of manifest.json.
+    """
+
+    clip_shape: tuple[int, int, int, int]
+    sampling: dict[str, Any]
+    resize: dict[str, Any]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    grouping: str | None
+    shards: tuple[ShardInfo, ...]
+    plan: str
+    versions: dict[str, str]
+    rejects: int
+    index_sha256: str
+    schema: int = SCHEMA
+    root: Path | str = field(default=Path(), compare=False)
+    digest: str = field(default="", compare=False)
+    index: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards lie behind a URL."""
+        return isinstance(self.root, str)
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of one clip's pixels: T*H*W*C."""
+        return math.prod(self.clip_shape)
+
+    def keys(self, indices: np.ndarray | slice = slice(None)) -> list[str]:
+        """The keys of these samples."""
+        return [key.decode() for key in self.index["key"][indices].tolist()]
+
+    def shard_name(self, number: int) -> str:
+        """Path or URL of a shard, for messages."""
+        return f"{self.root}/{self.shards[number].name}"
+
+    def shard_path(self, number: int) -> Path:
+        """The file of a shard of a local set."""
+        return Path(self.root) / self.shards[number].name
+
+
+def valid_key(key: str) -> bool:
+    """A key is 1-90 letters, digits or _-+@= : a dot would make WebDataset merge samples."""
+    return _KEY.fullmatch(key) is not None
+
+
+def index_dtype(key_width: int) -> np.dtype:
+    """The row of the index.
+
+    key: ASCII. shard: number of the tar. offset: first pixel byte in it. label: class number.
+    group: number in `Manifest.groups`, -1 without. video: number of the video the clip is of;
+    view: which of that video's clips. side: number in `SUBSETS`. decoded: frames that decode in the
+    video. padded: how many frames of the clip repeat the last one. xxh3: xxh3_64 of the pixels.
+    """
+    return np.dtype(
+        [
+            ("key", f"S{key_width}"),
+            ("shard", "<u4"),
+            ("offset", "<u8"),
+            ("label", "<u4"),
+            ("group", "<i4"),
+            ("video", "<u4"),
+            ("view", "<u2"),
+            ("side", "u1"),
+            ("decoded", "<u4"),
+            ("padded", "<u2"),
+            ("xxh3", "<u8"),
+        ]
+    )
+
+
+def make_index(rows: Sequence[tuple[Any, ...]]) -> np.ndarray:
+    """Rows in the order of `index_dtype`'s fields, keys as str -> the index array."""
+    width = max((len(row[0]) for row in rows), default=1)
+    return np.array([(row[0].encode("ascii"), *row[1:]) for row in rows], index_dtype(width))
