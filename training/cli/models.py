@@ -1,6 +1,6 @@
-"""The commands har-models, har-doctor and har-bench-train: thin.
+"""The commands har-models, har-doctor and har-bench-train.
 
-Odd: torch is imported inside the command bodies only: --help answers at once.
+Their bodies are imported when they are called, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ from typing import Any
 import click
 
 from ...errors import one_sentence
-from ..config import CHOICES, ConfigError
+from ..config import CHOICES, Config
 
-_OPTIONS = "Options of the model, e.g. 'width=32,dropout=0.2'."
+_COUNT = click.IntRange(min=1)
+_PATH = click.Path(path_type=Path)
+_device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+_frames_option = click.option("--frames", type=_COUNT, default=16, show_default=True)
+_size_option = click.option(
+    "--size", type=_COUNT, default=112, show_default=True, help="Height and width."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -34,53 +43,39 @@ def list_command() -> None:
 
 @models_main.command()
 @click.argument("name")
-@click.option("--frames", default=16, show_default=True)
-@click.option("--size", default=112, show_default=True, help="Height and width.")
-@click.option("--batch-size", default=32, show_default=True)
-@click.option("--precision", default="fp32", show_default=True, help="bf16 or fp32.")
-@click.option("--model-options", default="", help=_OPTIONS)
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw it: a .png, .svg or .pdf file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_frames_option
+@_size_option
+@click.option("--batch-size", type=_COUNT, default=32, show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--model-options", default="", help="E.g. 'width=32,dropout=0.2'.")
+@click.option("--plot", type=_PATH, help="Draw it: a .png, .svg or .pdf file.")
+@_json_option
 @one_sentence
-def show(name: str, plot: Path | None, as_json: bool, **settings: Any) -> None:
+def show(
+    name: str, frames: int, size: int, batch_size: int, plot: Path | None, as_json: bool,
+    precision: str, model_options: str,
+) -> None:  # fmt: skip
     """Show network NAME layer by layer, and the memory a training step of it takes.
 
     Example: har-models show convlstm --batch-size 8 --plot convlstm.png
     """
-    sheet = _sheet(name, **settings)
+    import torch
+
     from ..inspection import diagram, model_summary
 
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    options = Config(model_options=model_options).options
+    summary = model_summary.examine(name, frames, (size, size), batch_size, dtype, **options)
     if plot is not None:
-        diagram.save(sheet, plot)
-    click.echo(json.dumps(sheet.to_dict(), indent=1) if as_json else model_summary.table(sheet))
+        diagram.save(summary, plot)
+    click.echo(json.dumps(summary.to_dict(), indent=1) if as_json else model_summary.table(summary))
     if plot is not None:
         click.echo(f"drawn: {plot}", err=as_json)
 
 
-def _sheet(
-    name: str, frames: int, size: int, batch_size: int, precision: str, model_options: str
-) -> Any:
-    from ..config import Config
-
-    for option, value in (("frames", frames), ("size", size), ("batch-size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"--{option} {value} does not work: give 1 or more.")
-    if precision not in ("bf16", "fp32"):
-        raise ConfigError(f"--precision {precision!r} is unknown: choose one of bf16, fp32.")
-    options = Config(model_options=model_options).options
-    import torch
-
-    from ..inspection import model_summary
-
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return model_summary.examine(name, frames, (size, size), batch_size, dtype, **options)
-
-
 @click.command()
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--folder", default="data", show_default=True, type=click.Path(path_type=Path), help="For data."
-)
+@_device_option
+@click.option("--folder", default="data", show_default=True, type=_PATH, help="For data.")
 @one_sentence
 def doctor_main(device: str, folder: Path) -> None:
     """Check that this machine can decode and train; exit code 1 if anything fails."""
@@ -95,24 +90,24 @@ def doctor_main(device: str, folder: Path) -> None:
 
 
 @click.command()
-@click.option("--model", "names", multiple=True, help="Model to time; repeatable. [all four]")
-@click.option("--frames", default=16, show_default=True)
-@click.option("--size", default=112, show_default=True, help="Height and width.")
-@click.option("--batch-size", default=8, show_default=True)
-@click.option("--steps", default=5, show_default=True, help="Timed steps a round.")
-@click.option("--rounds", default=3, show_default=True, help="Rounds, interleaved over the models.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--model", "names", multiple=True, type=click.Choice([*CHOICES["model"], "all"]),
+    help="Model to time; repeatable. [all four]",
+)  # fmt: skip
+@_frames_option
+@_size_option
+@click.option("--batch-size", type=_COUNT, default=8, show_default=True)
+@click.option("--steps", type=_COUNT, default=5, show_default=True, help="Timed steps a round.")
+@click.option(
+    "--rounds", type=_COUNT, default=3, show_default=True, help="Rounds, interleaved over models."
+)
+@_device_option
 @click.option("--precision", default="auto", show_default=True, help="auto, bf16 or fp32.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object a model.")
+@_json_option
 @one_sentence
 def bench_train_main(names: tuple[str, ...], **options: Any) -> None:
     """Time a training step of each model against a plain reference loop, in one run."""
-    unknown = [name for name in names if name not in (*CHOICES["model"], "all")]
-    if unknown:
-        raise ConfigError(
-            f"--model {unknown[0]!r} is unknown: choose one of {', '.join(CHOICES['model'])}, all."
-        )
     from ..benchmark import bench
 
-    chosen = CHOICES["model"] if not names or "all" in names else names
-    click.echo(bench.run(chosen, **options))
+    models = CHOICES["model"] if not names or "all" in names else names
+    click.echo(bench.run(models, **options))

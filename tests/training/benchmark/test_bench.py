@@ -88,8 +88,8 @@ def test_a_table_is_printed_without_json() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--model", "vgg"), "--model 'vgg' is unknown: choose one of resnet3d"),
-        (("--steps", "0"), "--steps 0 does not work: give 1 or more."),
+        (("--model", "vgg"), "'vgg' is not one of 'resnet3d'"),
+        (("--steps", "0"), "'--steps': 0 is not in the range x>=1."),
     ],
 )
 def test_a_mistake_is_one_sentence(words: tuple[str, ...], sentence: str) -> None:

@@ -167,8 +167,8 @@ def test_show_prints_json() -> None:
     ("words", "sentence"),
     [
         (("show", "vgg"), "there is no model 'vgg'; choose one of resnet3d"),
-        (("show", "convlstm", "--size", "0"), "--size 0 does not work: give 1 or more."),
-        (("show", "convlstm", "--precision", "int8"), "choose one of bf16, fp32"),
+        (("show", "convlstm", "--size", "0"), "'--size': 0 is not in the range x>=1."),
+        (("show", "convlstm", "--precision", "int8"), "not one of 'fp32', 'bf16'"),
         (("show", "convlstm", "--model-options", "width=3"), "has no option 'width'"),
         (("show", "convlstm", "--size", "32", "--plot", "a.bmp"), "must end in .png, .svg, .pdf"),
         (("show", "convlstm", "--size", "32", "--plot", "no/a.png"), "there is no folder no"),
