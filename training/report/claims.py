@@ -189,24 +189,14 @@ def _judge_class_weights(groups: Groups) -> tuple[str, str]:
     return _combine(verdicts), "; ".join(evidence) + "."
 
 
-_CLAIMS: tuple[tuple[str, str, Callable[[Groups], tuple[str, str]]], ...] = (
-    (
-        "Test accuracy ranks R3D > R2Plus1D > ResNet3D > ConvLSTM.",
-        "Table 1, section 10",
-        _judge_ranking,
-    ),
-    (
-        "Pretraining helps slightly (R3D over R2Plus1D).",
-        "abstract, section 10",
-        _judge_pretraining,
-    ),
-    (
-        "R(2+1)D trains faster and with less resources than full 3-D convolutions (ResNet3D).",
-        "section 1.2",
-        _judge_factorized,
-    ),
+_CLAIMS = (
+    ("Test accuracy ranks R3D > R2Plus1D > ResNet3D > ConvLSTM.",
+     "Table 1, section 10", _judge_ranking),
+    ("Pretraining helps slightly (R3D over R2Plus1D).", "abstract, section 10", _judge_pretraining),
+    ("R(2+1)D trains faster and with less resources than full 3-D convolutions (ResNet3D).",
+     "section 1.2", _judge_factorized),
     ("R3D and R2Plus1D need less training time than the others.", "abstract", _judge_time),
     ("ConvLSTM has the largest memory footprint.", "section 1, memory", _judge_memory),
     ("R2Plus1D and ResNet3D would improve with more epochs.", "section 9", _judge_more_epochs),
     ("Class weights help.", "section 6", _judge_class_weights),
-)
+)  # fmt: skip

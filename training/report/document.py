@@ -1,4 +1,4 @@
-"""A report as data: sections of texts, tables and pictures; and its form as Markdown.
+"""A report as data: sections of texts, tables and pictures.
 
 report.md and report.html are made from the same blocks, so that they cannot disagree. Text is
 plain, except that `code` stands in backticks.
@@ -19,9 +19,6 @@ class Text:
     kind: ClassVar[str] = "text"
     text: str
     strong: bool = False
-
-    def markdown(self) -> str:
-        return f"**{self.text}**" if self.strong else self.text
 
 
 @dataclass(frozen=True)
@@ -48,13 +45,9 @@ class Table:
     def max_cell_length(self) -> int:
         return max((len(cell) for row in self.rows for cell in row), default=0)
 
-    def markdown(self) -> str:
-        header, *rows = (
-            [cell.replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)
-        )
-        rule = ["---:" if numeric else "---" for numeric in self.is_numeric]
-        lines = (f"| {' | '.join(row)} |" for row in (header, rule, *rows))
-        return f"*{self.caption}*\n\n" + "\n".join(lines)
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell[:1] in ("-", "−", "+")
 
 
 @dataclass(frozen=True)
@@ -66,13 +59,6 @@ class Picture:
     caption: str
     alt: str
     wide: bool = False
-
-    def markdown(self) -> str:
-        return f"![{self.alt}]({self.path.name})\n\n*{self.caption}*"
-
-
-def _is_number(cell: str) -> bool:
-    return cell[:1].isdigit() or cell[:1] in ("-", "−", "+")
 
 
 Block = Text | Table | Picture
@@ -87,11 +73,3 @@ class Section:
     def anchor(self) -> str:
         """The section's name in a link."""
         return "".join(c if c.isalnum() else "-" for c in self.title.lower()).strip("-")
-
-
-def render_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The document as Markdown; pictures are linked by file name."""
-    parts = [f"# {title}", "\n".join(f"- [{s.title}](#{s.anchor})" for s in sections)]
-    for section in sections:
-        parts += [f"## {section.title}", *(block.markdown() for block in section.blocks)]
-    return "\n\n".join(parts) + "\n"

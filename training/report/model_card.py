@@ -1,32 +1,17 @@
-"""`MODEL_CARD.md` of a run: what it is, what it was trained on, how well it does, where it fails.
-
-Nothing is written by hand. Every sentence is a figure of the run's own files, or follows from one;
-the limits too (few test videos, clips of one group in train and test, a single seed).
-"""
+"""`MODEL_CARD.md` of a run: what it is, how it was trained, how well it does, where it fails."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...atomic import write_atomically
-from ..evaluation.scores import leak_text
+from .render import render
 from .runs import Run, load_run
-from .tables import format_duration, format_multiply_adds
+from .tables import UCF101_CLASSES, format_duration, format_multiply_adds
 
 CARD_NAME = "MODEL_CARD.md"
-_UCF101_CLASSES = 101
 _FEW_VIDEOS = 500  # in test; the interval of an accuracy of 0.8 is then 0.07 wide
-_DATA_LICENCE = (
-    "UCF101 (Soomro, Zamir, Shah, 2012) was collected from YouTube for research; no licence of it "
-    "is known to this project, and the rights to the videos are with those who made them. "
-    "Whether weights trained on it may be used for another purpose is for the user to decide."
-)
-_KINETICS = (
-    "It started from torchvision's weights, which were trained on Kinetics-400, videos from "
-    "YouTube, too: their terms come on top."
-)
 _SETTINGS = (
     "weights", "model_options", "optimizer", "lr", "batch_size", "epochs", "class_weights",
     "augment", "patience", "epsilon_increment", "monitor", "seed",
@@ -36,69 +21,23 @@ _SETTINGS = (
 def write_model_card(folder: Path) -> Path:
     """Write the card of a finished, evaluated run into its folder; -> path. Raises ReportError."""
     run = load_run(Path(folder))
-    parts = [
-        f"# Model card: {run.display_name}, {len(run.classes)} classes",
-        _describe_model(run),
-        "## Data",
-        _describe_data(run),
-        "## Split and leak",
-        _describe_split(run),
-        "## Protocol",
-        _format_table(("Setting", "Value"), _protocol_rows(run)),
-        "## Figures",
-        _describe_results(run),
-        "## Limits",
-        "\n".join(f"- {limit}" for limit in _list_limits(run)),
-        "## Licence of the data",
-        _describe_licence(run),
-        "## Use",
-        f"    har-predict {run.folder.name} VIDEO\n    har-export {run.folder.name} -o model.onnx",
-    ]
-    path = run.folder / CARD_NAME
-    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
-    return path
-
-
-def _describe_model(run: Run) -> str:
+    tested = [row for row in run.evaluation["per_class"] if row.get("support") != 0]
     multiply_adds = run.evaluation.get("multiply_adds")
-    cost = f", {format_multiply_adds(multiply_adds)} multiply-adds a clip" if multiply_adds else ""
-    size = run.config.get("size")
-    return (
-        f"{run.display_name} (`{run.model}`), a network that says which of "
-        f"{len(run.classes)} actions a short video shows. "
-        f"{run.summary['parameters']:,} parameters{cost}; it sees {run.config.get('frames')} "
-        f"frames of {f'{size}x{size}' if size else 'its own size'} pixels. "
-        f"These figures are of `{run.evaluation['checkpoint']}`, epoch {run.evaluation['epoch']} "
-        f"of {run.summary['epochs']}. The card is written by `har-report --cards` from the run's "
-        "own files."
+    card = render(
+        "model_card.md.j2",
+        run=run,
+        is_ucf101=len(run.classes) == UCF101_CLASSES,
+        multiply_adds=format_multiply_adds(multiply_adds) if multiply_adds else "",
+        protocol=_list_protocol(run),
+        results=_list_results(run),
+        hardest=sorted(tested, key=lambda row: (row["recall"], row["class"]))[:5],
+        limits=_list_limits(run),
     )
+    write_atomically(run.folder / CARD_NAME, card)
+    return run.folder / CARD_NAME
 
 
-def _describe_data(run: Run) -> str:
-    count, digest = len(run.classes), run.summary.get("manifest_digest")
-    text = (
-        "All 101 classes of UCF101."
-        if count == _UCF101_CLASSES
-        else f"{count} classes, not UCF101's 101: figures of UCF101 do not compare."
-    )
-    if count <= 20:
-        text += f" Classes: {', '.join(run.classes)}."
-    return text + (f" Manifest of the shard set: `{digest}`." if digest else "")
-
-
-def _describe_split(run: Run) -> str:
-    split, trained = run.evaluation["split"], run.summary["split"]
-    text = (
-        f"Split `{split['name']}` ({split['digest']}), {leak_text(split['leak'])}: the share of "
-        f"the {run.evaluation['clips']} test clips with a clip of the same group (cut from the "
-        "same long video) in train."
-    )
-    if split["digest"] != trained["digest"]:
-        text += f" **It was trained on another split, `{trained['name']}` ({trained['digest']}).**"
-    return text
-
-
-def _protocol_rows(run: Run) -> list[tuple[str, Any]]:
+def _list_protocol(run: Run) -> list[tuple[str, Any]]:
     values = ((name, run.config.get(name)) for name in _SETTINGS)
     return [
         *((name, value) for name, value in values if value not in (None, "")),
@@ -111,10 +50,10 @@ def _protocol_rows(run: Run) -> list[tuple[str, Any]]:
     ]
 
 
-def _describe_results(run: Run) -> str:
+def _list_results(run: Run) -> list[tuple[str, str]]:
     result = run.evaluation
     low, high = result["interval"]
-    rows = [
+    return [
         ("Video@1", f"{result['video@1']:.4f}, 95 % interval {low:.4f} to {high:.4f}"),
         ("Video@5", f"{result['video@5']:.4f}"),
         ("Clip@1", f"{result['clip@1']:.4f}"),
@@ -123,25 +62,10 @@ def _describe_results(run: Run) -> str:
         ("Calibration error (ECE, 15 bins)", f"{result['ece']:.4f}"),
         ("Validation accuracy", f"{run.summary['best_val_acc']:.4f}"),
     ]
-    views = "1 clip a video" if result["views"] == 1 else f"up to {result['views']} clips a video"
-    tested = [row for row in result["per_class"] if row.get("support") != 0]
-    hardest = sorted(tested, key=lambda row: (row["recall"], row["class"]))[:5]
-    pairs = result["confused"][:5]
-    parts = [
-        f"On {result['videos']} videos of the subset `{result['on']}`, {views}; "
-        f"{leak_text(result['split']['leak'])}. Interval: bootstrap over videos.",
-        _format_table(("Figure", "Value"), rows),
-        "Hardest classes: " + _join(f"{row['class']} ({row['recall']:.2f})" for row in hardest),
-    ]
-    if pairs:
-        mistakes = _join(
-            f"{pair['true']} as {pair['predicted']} ({pair['count']})" for pair in pairs
-        )
-        parts.append(f"Most frequent mistakes: {mistakes}")
-    return "\n\n".join(parts)
 
 
 def _list_limits(run: Run) -> list[str]:
+    """What the figures do not show, as sentences that follow from them."""
     result = run.evaluation
     (low, high), leak = result["interval"], result["split"]["leak"]
     untested = [row["class"] for row in result["per_class"] if row.get("support") == 0]
@@ -170,22 +94,3 @@ def _list_limits(run: Run) -> list[str]:
     if untested:
         limits.append(f"Not tested, for want of clips: {', '.join(untested)}.")
     return limits
-
-
-def _describe_licence(run: Run) -> str:
-    is_ucf101 = len(run.classes) == _UCF101_CLASSES
-    prefix = (
-        "" if is_ucf101 else "The run does not know where its clips come from. If from UCF101: "
-    )
-    suffix = f" {_KINETICS}" if run.config.get("weights") == "kinetics400" else ""
-    return f"{prefix}{_DATA_LICENCE}{suffix}"
-
-
-def _join(parts: Iterable[str]) -> str:
-    return ", ".join(parts) + "."
-
-
-def _format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
-    lines = [columns, ["---"] * len(columns), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

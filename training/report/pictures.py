@@ -17,7 +17,7 @@ from ...atomic import write_atomically
 from .. import plots
 from ..runtime import checkpoint
 from .document import Picture
-from .html import png_size
+from .render import png_size
 from .runs import MODEL_ORDER, ReportError, Run, group_by_model
 
 _MAX_COLUMN_WIDTH = 1400  # pixels; a wider picture keeps its size and scrolls

@@ -83,7 +83,11 @@ class Run:
     def split_text(self) -> str:
         """The split that was tested on, its digest and its leak."""
         split = self.evaluation["split"]
-        return f"{split['name']} ({split['digest']}), {leak_text(split['leak'])}"
+        return f"{split['name']} ({split['digest']}), {self.leak_text}"
+
+    @property
+    def leak_text(self) -> str:
+        return leak_text(self.evaluation["split"]["leak"])
 
     def median(self, name: str) -> float:
         """Median over the epochs of a field of metrics.jsonl."""

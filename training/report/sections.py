@@ -15,12 +15,11 @@ from ...atomic import write_atomically
 from ..plots import DISPLAY_NAMES, svg_copies
 from . import pictures, tables
 from .claims import judge_claims
-from .document import Block, Section, Table, Text, render_markdown
-from .html import render_html
+from .document import Block, Section, Table, Text
+from .render import render
 from .runs import ReportError, Run, load_runs
 
 TITLE = "Action recognition: training report"
-UCF101_CLASSES = 101
 _TEST_NOTE = (
     "The best checkpoint on the test subset. Interval: bootstrap over videos. Video@k: the right "
     "class is among the k most probable, averaged over the views of a video. ECE: expected "
@@ -49,10 +48,9 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     with svg_copies():
         sections = _make_sections(runs, out, contact_sheet)
-    lead = _describe_runs(runs)
-    write_atomically(out / "report.html", render_html(TITLE, lead, sections).encode())
-    text = render_markdown(TITLE, [Section("What this is", [Text(lead)]), *sections])
-    write_atomically(out / "report.md", text.encode())
+    context = {"title": TITLE, "lead": _describe_runs(runs), "sections": sections}
+    for name in ("report.html", "report.md"):
+        write_atomically(out / name, render(f"{name}.j2", **context))
     return out / "report.md"
 
 
@@ -140,7 +138,7 @@ def _compare_with_paper(runs: Sequence[Run]) -> str:
         "which puts clips of one group on both sides (98.3 % of test clips on average over 20 such "
         "splits)."
     )
-    if any(len(run.classes) != UCF101_CLASSES for run in runs):
+    if any(len(run.classes) != tables.UCF101_CLASSES for run in runs):
         return f"{paper} These runs are on other data: the two are not comparable."
     return f"{paper} Compare only runs on UCF101 with the split named paper."
 
@@ -161,10 +159,15 @@ def _make_test(runs: Sequence[Run], out: Path) -> list[Block]:
     tables.write_csv(out / "test.csv", table.columns, table.rows)
     blocks: list[Block] = [table]
     chosen = pictures.choose_runs(runs)
-    mistakes = [row for run in chosen for row in tables.confusion_rows(run)]
+    mistakes = [
+        [run.label, pair["true"], pair["predicted"], str(pair["count"])]
+        for run in chosen
+        for pair in run.evaluation["confused"][:5]
+    ]
     if mistakes:
         caption = f"The most frequent mistakes, five a model. {_split_caption(chosen)}"
-        blocks.append(Table.from_dicts(caption, mistakes))
+        columns = ("Model", "True class", "Predicted as", "Videos")
+        blocks.append(Table(caption, columns, mistakes))
     return [*blocks, *pictures.draw_class_results(out, runs)]
 
 

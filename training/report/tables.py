@@ -16,9 +16,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ...atomic import write_atomically
-from ..evaluation.scores import leak_text
 from .runs import Run, group_by_model
 
+UCF101_CLASSES = 101
 TABLE1_COLUMNS = (
     "Model", "Train Loss", "Train Acc", "Val Loss", "Val Acc", "Test Acc", "Avg Acc",
 )  # fmt: skip
@@ -119,22 +119,9 @@ def test_row(run: Run) -> dict[str, str]:
         "Loss": f"{result['loss']:.4f}",
         "ECE": f"{result['ece']:.4f}",
         "Split": str(result["split"]["name"]),
-        "Leak": leak_text(result["split"]["leak"]).removeprefix("leak "),
+        "Leak": run.leak_text.removeprefix("leak "),
         "Views": str(result["views"]),
     }
-
-
-def confusion_rows(run: Run, count: int = 5) -> list[dict[str, str]]:
-    """The most frequent mistakes of a run, by column."""
-    return [
-        {
-            "Model": run.label,
-            "True class": pair["true"],
-            "Predicted as": pair["predicted"],
-            "Videos": str(pair["count"]),
-        }
-        for pair in run.evaluation["confused"][:count]
-    ]
 
 
 def format_multiply_adds(count: float) -> str:

@@ -21,7 +21,7 @@ from PIL import Image
 from har.training.plots import style
 from har.training.report import ReportError, claims, format_duration, load_runs, write_report
 from har.training.report.document import Table
-from har.training.report.html import png_size
+from har.training.report.render import png_size
 from har.training.report.tables import PAPER_TABLE1
 
 PAPER = """\

@@ -1,40 +1,37 @@
-"""A report as one HTML file: pictures inside, no script, no network; reads on a phone and a desk.
+"""The templates of this package: the report in HTML and in Markdown, and the model card.
 
-Nothing is fetched and nothing runs, so the file can be mailed and opened from disk; a policy in its
-head forbids both. On a phone a table of few columns is set smaller, and one of many columns or of
-sentences becomes a list, a block for each row and a line for each cell, so no figure is hidden.
-Pictures too wide for a phone scroll in a box of their own, the page itself never does.
+The HTML page is one file: pictures inside, no script, no network, so it can be mailed and opened
+from disk; a policy in its head forbids both. On a phone a table of few columns is set smaller, and
+one of many columns or of sentences becomes a list, a block for each row and a line for each cell,
+so no figure is hidden. Pictures too wide for a phone scroll in a box of their own, the page never
+does.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from .document import Section
 
-_TEMPLATES = Path(__file__).parent / "templates"
-
-
-def render_html(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The document as one self-contained HTML page; pictures are read from their paths."""
+def render(template: str, **context: Any) -> bytes:
+    """Fill a file of the folder templates/; values are escaped where it is HTML."""
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=template.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= {"base64": _base64, "code": _mark_code, "png_size": png_size}
-    template = environment.get_template("report.html.j2")
-    return template.render(title=title, lead=lead, sections=sections)
+    environment.filters["cell"] = lambda value: str(value).replace("|", "\\|")  # of Markdown
+    return environment.get_template(template).render(context).encode()
 
 
 def png_size(path: Path) -> tuple[int, int]:
