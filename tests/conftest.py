@@ -9,6 +9,8 @@ import pytest
 
 from har.pipeline import synthetic
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as har-export does
+
 
 @pytest.fixture(scope="session")
 def real_clips() -> Path:

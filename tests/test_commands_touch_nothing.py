@@ -9,8 +9,10 @@ har-bench-loader; this is the test that would have shown it. What may be written
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +24,11 @@ NAMES = (
     ".cache/matplotlib/kept", ".cache/torch/hub/kept", ".config/kept", ".lightning/chunks/kept",
     "runs/kept", "reports/kept", "reports/latest/kept", "models/kept.py", "training/kept.py",
     "litdata/kept", "mds/kept", "videos/kept", "shards/kept", "gradio/kept",
-    "dask-worker-space/kept", "dask-scratch-space/kept", "torchinductor_root/kept", "lib/kept",
+    "dask-worker-space/kept", "dask-scratch-space/kept", "lib/kept",
     "har-kept/kept", "index.json", "manifest.json", "kept.tmp", ".kept.tmp", "kept.txt",
 )  # fmt: skip
-# What libraries may add in a new home, whatever the command (docs/files.md).
-CACHES = ("home/.cache/matplotlib/", "home/.config/matplotlib/")
+# What libraries may add whatever the command (docs/files.md).
+CACHES = ("home/.cache/matplotlib/", "home/.config/matplotlib/", "tmp/torchinductor_")
 TINY_MODEL = "--model convlstm --model-options hidden=[4],stem_channels=4"
 Snapshot = dict[str, tuple[int, bytes]]
 
@@ -38,9 +40,15 @@ class World:
         self.root, self._log = root, log
         self.work = root / "work"
         self._kept: set[str] = set()
+        self._outside: list[Path] = []  # made by us in the system's temporary folder
         for folder in ("tmp", "home", "work"):
             (root / folder).mkdir(parents=True)
             self.plant(folder)
+        for name in ("data", "chunks"):
+            with contextlib.suppress(FileExistsError):  # somebody's: left alone
+                Path("/tmp", name).mkdir()
+                self._outside.append(Path("/tmp", name))
+                self.plant(f"/tmp/{name}", ("kept",))
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(root / "home"), "TMPDIR": str(root / "tmp"),
             "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "2000",
@@ -49,6 +57,8 @@ class World:
 
     def close(self) -> None:
         self._server.close()
+        for folder in self._outside:
+            shutil.rmtree(folder)
 
     def plant(self, folder: str, names: tuple[str, ...] = NAMES) -> None:
         """Put files that must stay into `folder`, where they are not there already."""
@@ -57,7 +67,7 @@ class World:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"{folder}/{name}")
-                self._kept.add(str(path.relative_to(self.root)))
+                self._kept.add(str(path))
 
     def check(
         self,
@@ -82,20 +92,24 @@ class World:
         yield
         after = self._snapshot()
         changed = {path for path in before.keys() | after if before.get(path) != after.get(path)}
-        allowed = (*(f"work/{path}" for path in own), *CACHES)
+        allowed = tuple(
+            str(self.root) + "/" + path for path in (*(f"work/{path}" for path in own), *CACHES)
+        )
         assert not sorted(path for path in changed if not path.startswith(allowed))
         assert not sorted(changed & self._kept)
         assert not [path for path in after.keys() - before if path.endswith((".tmp", ".part"))]
 
     def _snapshot(self) -> Snapshot:
-        """Every file, and every empty folder, by its path below the root."""
+        """Every file, and every empty folder, by its path."""
         snapshot = {}
-        for path in self.root.rglob("*"):
-            name = str(path.relative_to(self.root))
-            if not path.is_dir():
-                snapshot[name] = (path.stat().st_mtime_ns, path.read_bytes())
+        for path in itertools.chain.from_iterable(
+            folder.rglob("*") for folder in (self.root, *self._outside)
+        ):
+            if path.is_symlink() or not path.is_dir():
+                content = path.read_bytes() if path.is_file() else b""
+                snapshot[str(path)] = (path.lstat().st_mtime_ns, content)
             elif not any(path.iterdir()):
-                snapshot[f"{name}/"] = (0, b"")
+                snapshot[f"{path}/"] = (0, b"")
         return snapshot
 
 
@@ -129,14 +143,22 @@ COMMANDS = {  # a line: what it may write below the working folder
     f"har-predict runs/convlstm {VIDEO} --window 0.5 --timeline t.png --annotate a.mp4 --cam c.gif":
         ("t.png", "a.mp4", "c.gif"),
     "har-export runs/convlstm -o net.pt2": ("net.pt2",),
+    "har-export runs/convlstm -o net.onnx": ("net.onnx",),
     "har-report runs/convlstm --cards": ("reports/latest/", "runs/convlstm/MODEL_CARD.md"),
     "har-models list": (),
     "har-models show convlstm --plot net.svg": ("net.svg",),
 }  # fmt: skip
 SLOW_COMMANDS = {
-    "har-export runs/convlstm -o net.onnx": ("net.onnx",),
     "har-doctor": (),
 }
+
+BENCH_LOADER = "har-bench-loader data/shards --videos data/videos --rounds 1 --batch-size 4"
+
+
+def test_the_loader_bench_and_litdata_keep_to_their_scratch_folder(world: World) -> None:
+    settings = {"har.pipeline.benchmark.loader_bench.MIN_SECONDS": 0}
+    text = world.check(f"{BENCH_LOADER} --plot bars.png", ("bars.png",), settings=settings)
+    assert "LitData  " in text or "not installed (litdata)" in text
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -12,13 +12,14 @@ Notes:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,9 @@ def run(
     worker_counts = [workers] if isinstance(workers, int) else list(workers)
     if shards is None and (DEFAULT_SET / MANIFEST).exists():
         shards = DEFAULT_SET
-    with tempfile.TemporaryDirectory(prefix="har-bench-loader-") as scratch:
-        manifest = load_manifest(shards or _synthetic_set(Path(scratch)))
-        folder = videos or _synthetic_videos(Path(scratch))
-        paths = video_loaders.find_videos(folder, _MAX_VIDEOS)
+    with _scratch_folder() as scratch:
+        manifest = load_manifest(shards or _synthetic_set(scratch))
+        paths = video_loaders.find_videos(videos or _synthetic_videos(scratch), _MAX_VIDEOS)
         settings = {
             "set": {
                 "shards": "synthetic" if shards is None else str(shards),
@@ -88,17 +88,11 @@ def run(
             "videos": str(videos) if videos else "synthetic",
             "batch_size": batch_size, "rounds": rounds, "cold": cold, "device": device,
         }  # fmt: skip
-        results = []
-        for count in worker_counts:
-            first_batch_s = _first_batch(manifest, count, batch_size)
-            candidates, unavailable = _candidates(
-                manifest, count, batch_size, paths, Path(scratch), device
-            )
-            result = measure(candidates, rounds, manifest if cold else None) | {
-                "first_batch_s": first_batch_s, "peak_bytes": _peak_memory(),
-                "unavailable": unavailable, "workers": count,
-            }  # fmt: skip
-            results.append(result | settings)
+        results = [
+            measure(manifest, count, batch_size, rounds, paths, scratch, cold=cold, device=device)
+            | settings
+            for count in worker_counts
+        ]
     if plot is not None:
         _plot(results, plot)
     if as_json:
@@ -135,25 +129,44 @@ def _candidates(
     return candidates, unavailable
 
 
-def measure(
-    candidates: dict[str, Candidate], rounds: int, cold_set: Manifest | None = None
-) -> dict[str, Any]:
-    """-> {"clips_per_s": {name: {"median", "low", "high", "cpu"}}, "ratio.NAME": ...}.
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder for the files of this bench, which meanwhile is the temporary folder of all its
+    libraries and children: workers of a DataLoader leave their sockets behind."""
+    before = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(prefix="har-") as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ["TMPDIR"] = tempfile.tempdir = before
 
-    cpu: cores kept busy, all processes of the candidate together. cold_set: a shard set to drop
-    from the page cache before each pass.
+
+def measure(
+    manifest: Manifest, workers: int, batch_size: int, rounds: int, paths: list[Path],
+    scratch: Path, *, cold: bool = False, device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """-> {"clips_per_s": {name: {"median", "low", "high", "cpu"}}, "ratio.NAME", "first_batch_s",
+    "peak_bytes", "unavailable", "workers"}.
+
+    cpu: cores kept busy, all processes of the candidate together.
     """
+    first_batch_s = _first_batch(manifest, workers, batch_size)
+    candidates, unavailable = _candidates(manifest, workers, batch_size, paths, scratch, device)
     rates: dict[str, list[float]] = {name: [] for name in candidates}
     cores: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):  # the first round starts workers, fills caches, is not counted
         for name, candidate in candidates.items():
-            if cold_set is not None:
-                _drop_from_page_cache(cold_set)
+            if cold:
+                _drop_from_page_cache(manifest)
             rate, busy_cores = _clips_per_second(candidate)
             if number:
                 rates[name].append(rate)
                 cores[name].append(busy_cores)
-    return summarize(rates, cores)
+    return summarize(rates, cores) | {
+        "first_batch_s": first_batch_s, "peak_bytes": _peak_memory(),
+        "unavailable": unavailable, "workers": workers,
+    }  # fmt: skip
 
 
 def summarize(rates: dict[str, list[float]], cores: dict[str, list[float]]) -> dict[str, Any]:

@@ -240,6 +240,8 @@ def _by_runtime(path: Path) -> tuple[Any, str]:
     onnx.checker.check_model(str(path), full_check=True)
     if importlib.util.find_spec("onnxruntime") is None:
         return None, ""
+    # Else it sends usage data, and leaves files in ~/.cache/Microsoft and the temporary folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
