@@ -1,8 +1,8 @@
-"""R(2+1)D-18 (paper S1.2, S2.2, figure 2, appendix): each 3-D convolution cut in two.
+"""R(2+1)D-18 (paper S1.2, S2.2, figure 2, appendix): each 3-D convolution factorized in two.
 
 A t x d x d convolution becomes 1 x d x d into M middle channels, norm, ReLU, then t x 1 x 1.
 
-What is odd about it:
+Notes:
 - M decides the size. "matched" (default) chooses it for every convolution, so that each has the
   weights of the 3-D convolution it replaces: 33,370,839 parameters at 400 classes, against
   33,371,472 of ResNet3D-18. "torchvision" takes one M for both convolutions of a block, from the
@@ -15,35 +15,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from . import weights as weight_files
-from .resnet3d import VideoResNet
+from .video_resnet import ConvBuilder, VideoResNet
 from .weights import WeightsError
 
-STEM_MID = 45  # at width 64; scaled with the width otherwise
+STEM_MIDPLANES = 45  # at width 64; scaled with the width otherwise
 _MIDPLANES = ("matched", "torchvision")
 
 
-class Conv2Plus1D(nn.Module):
-    """1 x d x d convolution, norm, ReLU, t x 1 x 1 convolution; no norm after it.
+class Conv2Plus1D(nn.Sequential):
+    """1x3x3 convolution, norm, ReLU, 3x1x1 convolution; no norm after it.
 
-    [B,cin,T,H,W] -> [B,cout,T/st,H/ss,W/ss]; kernel (t, d), stride (st, ss), padded to keep size.
+    [B,in,T,H,W] -> [B,out,T/st,H/ss,W/ss]; stride (st, ss), padded to keep the size.
     """
 
     def __init__(
-        self, cin: int, mid: int, cout: int, kernel: tuple[int, int], stride: tuple[int, int]
+        self, in_planes: int, out_planes: int, midplanes: int, stride: tuple[int, int]
     ) -> None:
-        super().__init__()
-        (t, d), (st, ss) = kernel, stride
-        self.spatial = nn.Conv3d(cin, mid, (1, d, d), (1, ss, ss), (0, d // 2, d // 2), bias=False)
-        self.norm = nn.BatchNorm3d(mid)
-        self.temporal = nn.Conv3d(mid, cout, (t, 1, 1), (st, 1, 1), (t // 2, 0, 0), bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.spatial(x)), inplace=True)  # [B,mid,T,H/ss,W/ss]
-        return self.temporal(x)  # [B,cout,T/st,H/ss,W/ss]
+        st, ss = stride
+        super().__init__(
+            nn.Conv3d(in_planes, midplanes, (1, 3, 3), (1, ss, ss), (0, 1, 1), bias=False),
+            nn.BatchNorm3d(midplanes),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(midplanes, out_planes, (3, 1, 1), (st, 1, 1), (1, 0, 0), bias=False),
+        )
 
 
 class R2Plus1D(VideoResNet):
@@ -53,20 +50,6 @@ class R2Plus1D(VideoResNet):
     The other options are those of `har.models.resnet3d.ResNet3D`; "kinetics400" weights are
     torchvision's r2plus1d_18 and need midplanes="torchvision".
     """
-
-    TORCHVISION_KEYS = (
-        (r"stem\.conv\.spatial\.", "stem.0."),
-        (r"stem\.conv\.norm\.", "stem.1."),
-        (r"stem\.conv\.temporal\.", "stem.3."),
-        (r"stem\.norm\.", "stem.4."),
-        (r"group(\d)\.(\d)\.conv(\d)\.spatial\.", r"layer\1.\2.conv\3.0.0."),
-        (r"group(\d)\.(\d)\.conv(\d)\.norm\.", r"layer\1.\2.conv\3.0.1."),
-        (r"group(\d)\.(\d)\.conv(\d)\.temporal\.", r"layer\1.\2.conv\3.0.3."),
-        (r"group(\d)\.(\d)\.norm(\d)\.", r"layer\1.\2.conv\3.1."),
-        (r"group(\d)\.(\d)\.skip\.conv\.", r"layer\1.\2.downsample.0."),
-        (r"group(\d)\.(\d)\.skip\.norm\.", r"layer\1.\2.downsample.1."),
-        (r"fc\.", "fc."),
-    )
 
     def __init__(
         self,
@@ -88,29 +71,48 @@ class R2Plus1D(VideoResNet):
                 f"midplanes={midplanes!r} and width={width}; set those, or start with weights="
                 f"{weight_files.NONE!r}"
             )
-
-        def make(cin: int, cout: int, stride: tuple[int, int], block: tuple[int, int]) -> nn.Module:
-            mid = matched_midplanes(*(block if midplanes == "torchvision" else (cin, cout)))
-            return Conv2Plus1D(cin, mid, cout, (3, 3), stride)
-
-        stem_mid = max(1, round(STEM_MID * width / 64))
         super().__init__(
             num_classes,
-            lambda: Conv2Plus1D(3, stem_mid, width, (3, 7), (1, 2)),
-            make,
+            r2plus1d_stem,
+            [conv_builder(match_each=midplanes == "matched")] * 4,
             width=width,
             temporal_stride=temporal_stride,
             stem_pool=stem_pool,
+            zero_init_residual=zero_init_residual,
             dropout=dropout,
         )
-        self.initialise(zero_init_residual)
         hint = "" if midplanes == "torchvision" else "torchvision's need midplanes='torchvision'"
-        self.load_weights(weights, "r2plus1d_18", hint)
+        self.load_weights(weights, "r2plus1d_18", "r2plus1d", hint)
 
 
-def matched_midplanes(cin: int, cout: int) -> int:
+def r2plus1d_stem(planes: int) -> nn.Sequential:
+    """1x7x7 and 3x1x1, norm and ReLU after each: [B,3,T,H,W] -> [B,planes,T,H/2,W/2]."""
+    midplanes = max(1, round(STEM_MIDPLANES * planes / 64))
+    return nn.Sequential(
+        nn.Conv3d(3, midplanes, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
+        nn.BatchNorm3d(midplanes),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(midplanes, planes, (3, 1, 1), 1, (1, 0, 0), bias=False),
+        nn.BatchNorm3d(planes),
+        nn.ReLU(inplace=True),
+    )
+
+
+def conv_builder(*, match_each: bool) -> ConvBuilder:
+    """match_each: M from the convolution's own channels, or else from the block's."""
+
+    def build(
+        in_planes: int, out_planes: int, stride: tuple[int, int], block: tuple[int, int]
+    ) -> Conv2Plus1D:
+        midplanes = matched_midplanes(*((in_planes, out_planes) if match_each else block))
+        return Conv2Plus1D(in_planes, out_planes, midplanes, stride)
+
+    return build
+
+
+def matched_midplanes(in_planes: int, out_planes: int) -> int:
     """M so that 3x3 into M and 3x1x1 out of M have the weights of one 3x3x3 (paper S1.2).
 
-    M = floor(27 cin cout / (9 cin + 3 cout)); rounding down costs at most 9 cin + 3 cout weights.
+    M = floor(27 in out / (9 in + 3 out)); rounding down costs at most 9 in + 3 out weights.
     """
-    return max(1, 27 * cin * cout // (9 * cin + 3 * cout))
+    return max(1, 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes))

@@ -1,8 +1,7 @@
 """Weight files: find them, read them without running anything in them, refuse what does not fit.
 
-What is odd here: nothing ever falls back to random weights, so every way this can fail is one
-sentence that says what to do next (`WeightsError`). torch is imported inside the functions,
-because `models` exports the names of this file and must stay light to import.
+Nothing ever falls back to random weights: every failure is one sentence that says what to do next
+(`WeightsError`).
 """
 
 from __future__ import annotations
@@ -12,21 +11,26 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from ..errors import HarError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 KINETICS = "kinetics400"
 NONE = "none"
 CLASSIFIER = "fc."  # the layer that the paper (S1.4) replaces; never taken from a file
-_WRAPPERS = ("state_dict", "model")  # keys under which checkpoints commonly hold the state dict
+# torchvision's KINETICS400_V1 weights; the name ends in the first 8 digits of the SHA-256
+KINETICS_URLS = {
+    "r3d_18": "https://download.pytorch.org/models/r3d_18-b3b3357e.pth",
+    "r2plus1d_18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
+    "mc3_18": "https://download.pytorch.org/models/mc3_18-a90a0ba3.pth",
+}
 
 
 class WeightsError(HarError):
-    """Pretrained weights that cannot be had, read or fitted; the message says what to do."""
+    """Pretrained weights that cannot be found, read or fitted; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class WeightsInfo:
     sha256: str
 
 
-def obtain(
+def resolve_weights(
     weights: str | Path | None, builder: str
 ) -> tuple[dict[str, Tensor], WeightsInfo] | None:
     """Resolve the `weights` option to a state dict, or None for "none".
@@ -52,28 +56,25 @@ def obtain(
     if weights is None or weights == NONE:
         return None
     path = _kinetics_file(builder) if weights == KINETICS else Path(weights)
-    state, sha256 = read_state_dict(path)
+    state_dict = read_state_dict(path)
     source = KINETICS if weights == KINETICS else "file"
-    return state, WeightsInfo(source=source, path=str(path), sha256=sha256)
+    return state_dict, WeightsInfo(source=source, path=str(path), sha256=_sha256(path))
 
 
-def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], str]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict (or a checkpoint holding one as "model" or "state_dict") to the CPU.
 
-    Returns the tensors by name and the file's SHA-256. Only plain tensors are read
-    (`weights_only=True`): a pickle with anything else in it is refused, not run.
+    Only plain tensors are read (`weights_only=True`): a pickle with anything else in it is
+    refused, not run. Raises WeightsError.
     """
-    import torch
-
-    path = Path(path)
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        problem = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise WeightsError(
-            f"the weights file {path} {what}; pass --weights a state dict saved with torch.save, "
-            f"or --weights {NONE} to start from random weights"
+            f"the weights file {path} {problem}; pass --weights a state dict saved with "
+            f"torch.save, or --weights {NONE} to start from random weights"
         )
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen types for damaged or foreign files
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
@@ -81,55 +82,49 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], str]:
             f"({type(error).__name__}: {first_line[:120]}); nothing in it was run; "
             f"save one with torch.save(model.state_dict(), path) or fetch it again"
         ) from error
-    return _tensors_by_name(held, path), _sha256(path)
+    if isinstance(content, Mapping):
+        for key in ("state_dict", "model"):
+            if isinstance(content.get(key), Mapping):
+                return _check_tensors(content[key], path)
+    return _check_tensors(content, path)
 
 
-def load_into(network: nn.Module, state: Mapping[str, Tensor], origin: str, hint: str = "") -> None:
+def load_into(
+    model: nn.Module, state_dict: Mapping[str, Tensor], origin: str, hint: str = ""
+) -> None:
     """Load every entry but the classifier's, after checking that all of them fit.
 
-    Raises WeightsError that names the first keys that do not fit; the network is then unchanged.
+    origin: what the error calls the weights. Raises WeightsError that names the first keys that
+    are missing, unexpected or of another shape; the model is then unchanged. A file may lack
+    `num_batches_tracked`: files older than that counter do, and nothing here reads it.
     """
-    body = {key: value for key, value in state.items() if not key.startswith(CLASSIFIER)}
-    own = {k: v for k, v in network.state_dict().items() if not k.startswith(CLASSIFIER)}
-    refuse_misfits(own, body, origin, hint)
-    network.load_state_dict(body, strict=False)
-
-
-def refuse_misfits(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str, hint: str = ""
-) -> None:
-    """Raise WeightsError where keys are missing, strange or of another shape.
-
-    `num_batches_tracked` may be absent: files older than that counter lack it, and it is not used
-    in arithmetic unless a batch norm has no momentum, which none of ours has.
-    """
-    missing = [k for k in own if k not in given and not k.endswith("num_batches_tracked")]
-    strange = [k for k in given if k not in own]
-    other = [k for k in own if k in given and own[k].shape != given[k].shape]
-    parts = [
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in (("missing", missing), ("unexpected", strange))
+    new = {k: v for k, v in state_dict.items() if not k.startswith(CLASSIFIER)}
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(CLASSIFIER)}
+    missing = [k for k in own if k not in new and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in new if k not in own]
+    misshapen = [k for k in own if k in new and own[k].shape != new[k].shape]
+    problems = [
+        f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for problem, keys in (("missing", missing), ("unexpected", unexpected))
         if keys
     ]
-    if other:
-        key = other[0]
-        parts.append(
-            f"{len(other)} of another shape ({key} is {tuple(given[key].shape)}, "
+    if misshapen:
+        key = misshapen[0]
+        problems.append(
+            f"{len(misshapen)} of another shape ({key} is {tuple(new[key].shape)}, "
             f"not {tuple(own[key].shape)})"
         )
-    if parts:
+    if problems:
         advice = hint or "pass the weights of the same network"
-        raise WeightsError(f"{origin} do not fit this network: {'; '.join(parts)}; {advice}")
+        raise WeightsError(f"{origin} do not fit this network: {'; '.join(problems)}; {advice}")
+    model.load_state_dict(new, strict=False)
 
 
 def _kinetics_file(builder: str) -> Path:
     """torchvision's Kinetics-400 file from its cache, fetched into it where it is missing."""
-    import torch
-    from torchvision.models import get_model_weights
-
-    url: str = get_model_weights(builder)["KINETICS400_V1"].value.url
+    url = KINETICS_URLS[builder]
     name = url.rsplit("/", 1)[-1]
-    digest = name.removesuffix(".pth").rsplit("-", 1)[-1]  # torchvision: first 8 of the SHA-256
+    digest = name.removesuffix(".pth").rsplit("-", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,29 +144,19 @@ def _kinetics_file(builder: str) -> Path:
     return path
 
 
-def _tensors_by_name(held: Any, path: Path) -> dict[str, Tensor]:
-    import torch
-
-    if isinstance(held, Mapping):
-        for wrapper in _WRAPPERS:
-            if isinstance(held.get(wrapper), Mapping):
-                held = held[wrapper]
-                break
-        if held and all(
-            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in held.items()
-        ):
-            return dict(held)
+def _check_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """The content of a weights file, if it is a dictionary of tensors by name."""
+    if isinstance(content, Mapping):
+        items = content.items()
+        if items and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in items):
+            return dict(content)
+        description = f"a dictionary with {', '.join(map(repr, [*content][:3])) or 'nothing'}"
+    else:
+        description = f"a {type(content).__name__}"
     raise WeightsError(
-        f"the weights file {path} holds {_describe(held)}, not a state dict of named tensors; "
+        f"the weights file {path} holds {description}, not a state dict of named tensors; "
         f"save one with torch.save(model.state_dict(), path)"
     )
-
-
-def _describe(held: Any) -> str:
-    if isinstance(held, Mapping):
-        keys = ", ".join(map(repr, list(held)[:3])) or "nothing"
-        return f"a dictionary with {keys}"
-    return f"a {type(held).__name__}"
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""ResNet3D-18 and R(2+1)D-18 against torchvision's implementation, and their options."""
+"""The residual networks against torchvision's implementation, and their options."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
+from torchvision.models import video as torchvision_video
 
 from har import models
-from har.models.r2plus1d import Conv2Plus1D, R2Plus1D
-from har.models.resnet3d import (
-    BasicBlock,
-    ResNet3D,
-    VideoResNet,
-    from_torchvision,
-    load_torchvision_state,
-    to_torchvision,
-)
+from har.models.r3d import BACKBONES
+from har.models.video_resnet import BasicBlock, VideoResNet
 
-PAIRS: list[tuple[str, Any, dict[str, Any]]] = [
-    ("resnet3d", r3d_18, {}),
-    ("r2plus1d", r2plus1d_18, {"midplanes": "torchvision"}),
+# our model, its options, torchvision's builder
+TWINS: list[tuple[str, dict[str, Any], str]] = [
+    ("resnet3d", {}, "r3d_18"),
+    ("r2plus1d", {"midplanes": "torchvision"}, "r2plus1d_18"),
+    *(("r3d", {"weights": "none", "backbone": name}, name) for name in BACKBONES),
 ]
 
 
@@ -30,10 +25,6 @@ def network(name: str, classes: int = 5, **options: Any) -> VideoResNet:
     model = models.build(name, classes, seed=0, **options)
     assert isinstance(model, VideoResNet)
     return model
-
-
-def count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -47,13 +38,14 @@ def count(model: nn.Module) -> int:
 def test_parameter_counts_at_400_classes(
     name: str, options: dict[str, Any], parameters: int
 ) -> None:
-    assert count(network(name, 400, **options)) == parameters
+    assert sum(p.numel() for p in network(name, 400, **options).parameters()) == parameters
 
 
-def shaken(twin: VideoResNet) -> VideoResNet:
+def torchvision_model(builder: str) -> nn.Module:
     """Norms away from 1 and 0, so that a swapped or lost one cannot go unnoticed."""
+    model: nn.Module = getattr(torchvision_video, builder)(num_classes=9)
     generator = torch.Generator().manual_seed(1)
-    for module in twin.modules():
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
             for values, low in (
                 (module.weight.data, 0.5),
@@ -63,80 +55,51 @@ def shaken(twin: VideoResNet) -> VideoResNet:
             ):
                 assert values is not None
                 values.uniform_(low, low + 0.4, generator=generator)
-    return twin
+    return model
 
 
-@pytest.mark.parametrize(("name", "twin", "options"), PAIRS, ids=["resnet3d", "r2plus1d"])
+@pytest.mark.parametrize(("name", "options", "builder"), TWINS)
 @pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_outputs_and_gradients_equal_torchvisions(
-    name: str, twin: Any, options: dict[str, Any], training: bool
+    name: str, options: dict[str, Any], builder: str, training: bool
 ) -> None:
-    theirs = shaken(twin(num_classes=9)).double().train(training)
+    theirs = torchvision_model(builder).double().train(training)
     ours = network(name, 9, **options).double().train(training)
-    load_torchvision_state(ours, theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 3, 16, 20, dtype=torch.float64)
-    a, b = theirs(x), ours(x)
-    assert (a - b).abs().max() <= 1e-9
-    a.square().sum().backward()
-    b.square().sum().backward()
-    renamed = from_torchvision(ours, {k: _grad(p) for k, p in theirs.named_parameters()})
-    found = {k: _grad(p) for k, p in ours.named_parameters()}
-    assert found.keys() == renamed.keys()
-    assert max((found[k] - renamed[k]).abs().max().item() for k in found) <= 1e-9
+    logits, expected = ours(x), theirs(x)
+    assert (logits - expected).abs().max() <= 1e-9
+    logits.square().sum().backward()
+    expected.square().sum().backward()
+    for (key, ours_p), (other_key, theirs_p) in zip(
+        ours.named_parameters(), theirs.named_parameters(), strict=True
+    ):
+        assert key == other_key
+        assert (gradient(ours_p) - gradient(theirs_p)).abs().max() <= 1e-9, key
 
 
-def _grad(parameter: nn.Parameter) -> Tensor:
+def gradient(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
 
 
-@pytest.mark.parametrize(("name", "twin", "options"), PAIRS, ids=["resnet3d", "r2plus1d"])
-def test_key_map_works_both_ways(name: str, twin: Any, options: dict[str, Any]) -> None:
-    ours, theirs = network(name, 4, **options), twin(num_classes=4)
-    exported = to_torchvision(ours)
-    theirs.load_state_dict(exported, strict=True)
-    back = from_torchvision(ours, theirs.state_dict())
-    assert all(torch.equal(back[key], value) for key, value in ours.state_dict().items())
-    assert back.keys() == ours.state_dict().keys()
-
-
-def test_misfit_names_the_first_keys_and_changes_nothing() -> None:
-    ours = network("resnet3d", 4)
-    before = {key: value.clone() for key, value in ours.state_dict().items()}
-    with pytest.raises(models.WeightsError, match=r"do not fit.*group2\.0\.conv1\.weight"):
-        load_torchvision_state(ours, mc3_18(num_classes=4).state_dict())
-    assert all(torch.equal(before[key], value) for key, value in ours.state_dict().items())
-
-
-def test_convlstm_takes_no_torchvision_state() -> None:
-    with pytest.raises(TypeError, match="only resnet3d and r2plus1d"):
-        models.load_torchvision_state(models.build("convlstm", 3), {})
-
-
 def test_matched_blocks_have_the_weights_of_the_3d_blocks() -> None:
-    full, factored = network("resnet3d"), network("r2plus1d")
-
     def weights(block: nn.Module) -> int:
         """Convolutions only: the norms between the halves have no counterpart in 3-D."""
         return sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv3d))
 
-    blocks = list(
-        zip(
-            (m for m in full.modules() if isinstance(m, BasicBlock)),
-            (m for m in factored.modules() if isinstance(m, BasicBlock)),
-            strict=True,
-        )
+    full, factorized = (
+        [weights(m) for m in network(name).modules() if isinstance(m, BasicBlock)]
+        for name in ("resnet3d", "r2plus1d")
     )
-    assert len(blocks) == 8
-    for one, two in blocks:
-        assert weights(two) == pytest.approx(weights(one), rel=1e-3)
+    assert len(full) == 8
+    assert factorized == pytest.approx(full, rel=1e-3)
 
 
 def test_stem_of_r2plus1d_is_45_then_64() -> None:
-    stem = network("r2plus1d").stem.conv
-    assert isinstance(stem, Conv2Plus1D)
-    assert stem.spatial.weight.shape == (45, 3, 1, 7, 7)
-    assert stem.temporal.weight.shape == (64, 45, 3, 1, 1)
+    stem = network("r2plus1d").stem
+    assert stem[0].weight.shape == (45, 3, 1, 7, 7)
+    assert stem[3].weight.shape == (64, 45, 3, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["resnet3d", "r2plus1d"])
@@ -149,22 +112,22 @@ def test_stem_of_r2plus1d_is_45_then_64() -> None:
         ({"stem_pool": True, "temporal_stride": 1}, (1, 32, 16, 4, 4)),
     ],
 )
-def test_strides_and_pool_set_the_size_of_the_last_group(
+def test_strides_and_pool_set_the_size_of_the_last_layer(
     name: str, options: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     model = network(name, width=4, **options)
-    seen: list[torch.Size] = []
-    model.group4.register_forward_hook(lambda _m, _i, out: seen.append(out.shape))
+    shapes: list[torch.Size] = []
+    model.layer4.register_forward_hook(lambda _module, _args, out: shapes.append(out.shape))
     model(torch.randn(1, 3, 16, 112, 112))
-    assert seen == [shape]
+    assert shapes == [shape]
 
 
 @pytest.mark.parametrize("name", ["resnet3d", "r2plus1d"])
-def test_zero_init_residual_makes_every_block_start_as_its_skip(name: str) -> None:
+def test_zero_init_residual_makes_every_block_start_as_its_shortcut(name: str) -> None:
     model = network(name, width=4, zero_init_residual=True).eval()
     x = torch.rand(1, 4, 2, 8, 8)  # not negative: the block ends in a ReLU
-    assert torch.equal(model.group1(x), x)
-    assert not torch.equal(network(name, width=4).eval().group1(x), x)
+    assert torch.equal(model.layer1(x), x)
+    assert not torch.equal(network(name, width=4).eval().layer1(x), x)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -175,10 +138,10 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(model(x), model(x))
 
 
-@pytest.mark.parametrize("kind", [ResNet3D, R2Plus1D])
-def test_initialisation_is_he_fan_out(kind: type[VideoResNet]) -> None:
-    model = network("resnet3d" if kind is ResNet3D else "r2plus1d", 101)
-    for module in model.group3.modules():
+@pytest.mark.parametrize("name", ["resnet3d", "r2plus1d"])
+def test_initialization_is_he_fan_out(name: str) -> None:
+    model = network(name, 101)
+    for module in model.layer3.modules():
         if isinstance(module, nn.Conv3d):
             fan_out = module.weight[0, 0].numel() * module.out_channels
             assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.03)
@@ -191,15 +154,15 @@ def test_initialisation_is_he_fan_out(kind: type[VideoResNet]) -> None:
 
 @pytest.mark.parametrize("name", ["resnet3d", "r2plus1d"])
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
         ({"temporal_stride": 3}, "temporal_stride must be 1 or 2, got 3"),
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"dropout": -0.1}, "dropout must be"),
     ],
 )
-def test_bad_options_are_refused(name: str, options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+def test_bad_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         network(name, **options)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision.models.video as torchvision_video
 from torch import Tensor, nn
+from torchvision import models as torchvision_models
+from torchvision.models import video as torchvision_video
 
 from har import models
-from har.models.r3d import BACKBONES, GROUPS, R3D
-from har.models.resnet3d import VideoResNet
+from har.models.r3d import BACKBONES, LAYERS, R3D
+from har.models.video_resnet import VideoResNet
+from har.models.weights import KINETICS_URLS
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,12 @@ def r3d(**options: Any) -> R3D:
     model = models.build("r3d", 5, seed=0, **options)
     assert isinstance(model, R3D)
     return model
+
+
+@pytest.mark.parametrize("builder", BACKBONES)
+def test_kinetics_files_are_those_of_torchvision(builder: str) -> None:
+    weights = torchvision_models.get_model_weights(builder)
+    assert KINETICS_URLS[builder] == weights["KINETICS400_V1"].value.url
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -72,13 +80,12 @@ def test_scratch_networks_take_torchvision_files_and_their_own(
 ) -> None:
     model = models.build(name, 5, seed=0, weights=str(files[builder]), **options)
     assert isinstance(model, VideoResNet)
-    stem = model.stem.conv if name == "resnet3d" else model.stem.conv.spatial
-    assert torch.equal(stem.weight, held(files[builder])["stem.0.weight"])
+    assert torch.equal(model.stem[0].weight, held(files[builder])["stem.0.weight"])
     assert model.weights_info is not None
     own = tmp_path / "own.pt"
     torch.save({"epoch": 3, "model": model.state_dict()}, own)
     again = models.build(name, 7, seed=1, weights=own, **options)
-    assert torch.equal(again.group4[1].norm2.weight, model.group4[1].norm2.weight)
+    assert torch.equal(again.layer4[1].conv2[1].weight, model.layer4[1].conv2[1].weight)
     assert again.fc.out_features == 7
 
 
@@ -209,16 +216,16 @@ def test_cached_kinetics_weights_are_used(
 
 @pytest.mark.parametrize("last", [0, 2, 4])
 def test_freezing_stops_gradients_and_norms_up_to_the_group(last: int) -> None:
-    model = r3d(weights="none", freeze=GROUPS[last]).train()
+    model = r3d(weights="none", freeze=LAYERS[last]).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model(torch.randn(2, 3, 2, 16, 16)).square().sum().backward()
     for name, parameter in model.named_parameters():
-        frozen = name.split(".")[0] in GROUPS[: last + 1]
+        frozen = name.split(".")[0] in LAYERS[: last + 1]
         assert (parameter.grad is None) == frozen, name
         assert parameter.requires_grad != frozen, name
     for key, value in model.state_dict().items():
         if key.endswith("running_mean"):
-            frozen = key.split(".")[0] in GROUPS[: last + 1]
+            frozen = key.split(".")[0] in LAYERS[: last + 1]
             assert torch.equal(before[key], value) == frozen, key
 
 
@@ -226,4 +233,4 @@ def test_bad_r3d_options_are_refused() -> None:
     with pytest.raises(ValueError, match="backbone must be one of r3d_18, r2plus1d_18, mc3_18"):
         r3d(weights="none", backbone="r3d_50")
     with pytest.raises(ValueError, match="freeze must be none or one of stem, layer1"):
-        r3d(weights="none", freeze="group9")
+        r3d(weights="none", freeze="layer9")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ...shards.transforms.clip_transform import ClipTransform
     from .predictor import Predictor
 
-_LAST = {"resnet3d": "group4", "r2plus1d": "group4", "r3d": "layer4"}
+_LAST = {"resnet3d": "layer4", "r2plus1d": "layer4", "r3d": "layer4"}
 KINDS = {"convlstm": "state magnitude", **dict.fromkeys(_LAST, "Grad-CAM")}
 _ENLARGE = 224  # pixels of a panel's shorter side, at least
 

@@ -82,8 +82,7 @@ def _residual(axes: Axes, sheet: Sheet) -> tuple[float, float]:
 
 
 def _group_names(network: Any) -> list[str]:
-    stem = "group" if hasattr(network, "group1") else "layer"
-    return [f"{stem}{n}" for n in range(1, 5)]
+    return [f"layer{n}" for n in range(1, 5)]
 
 
 def _group(
@@ -159,9 +158,7 @@ def _skip(axes: Axes, start: float, end: float, y: float, projection: Row | None
 
 def _projection(name: str, rows: dict[str, Row]) -> Row | None:
     found = [
-        row
-        for key, row in rows.items()
-        if row.macs and (key.startswith((f"{name}.skip", f"{name}.downsample")))
+        row for key, row in rows.items() if row.macs and (key.startswith(f"{name}.downsample"))
     ]
     return found[0] if found else None
 

@@ -30,7 +30,7 @@ def test_grad_cam_is_the_classifiers_weights_on_the_last_features(name: str):
     with torch.no_grad():
         target = int((model(clip) - model.fc.bias).argmax())  # some of its map is above 0
     kept: list[torch.Tensor] = []
-    last = model.layer4 if name == "r3d" else model.group4
+    last = model.layer4
     hook = last.register_forward_hook(lambda *given: kept.append(given[2]))
     with torch.no_grad():
         model(clip)

@@ -96,7 +96,7 @@ def test_multiply_adds_are_those_of_the_papers_networks() -> None:
 
 def test_a_row_says_shape_kernel_and_bytes() -> None:
     stem = sheet("resnet3d").rows[0]
-    assert (stem.name, stem.kernel, stem.stride) == ("stem.conv", (3, 7, 7), (1, 2, 2))
+    assert (stem.name, stem.kernel, stem.stride) == ("stem.0", (3, 7, 7), (1, 2, 2))
     assert stem.shape == (4, 64, 8, 24, 24)
     assert stem.activation == math.prod(stem.shape) * 4
     assert stem.macs == math.prod(stem.shape) * 3 * 3 * 7 * 7
@@ -150,7 +150,7 @@ def test_show_prints_a_table_and_draws(tmp_path: Path) -> None:
         *("--model-options", "width=8", "--plot", str(plot)),
     )
     assert done.exit_code == 0, done.output
-    assert "group4.1.conv2" in done.output
+    assert "layer4.1.conv2" in done.output
     assert "activations a clip" in done.output
     assert plot.exists()
 
