@@ -1,0 +1,147 @@
+"""A shard set as one object: what it holds, its splits, and loaders to iterate over.
+
+shard_set = open_shard_set("data/shards")
+for batch in shard_set.loader("train", batch_size=16):
+    print(batch.pixels.shape, batch.labels)
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .format import Manifest, load_manifest
+from .loading import Batch, BatchSampler, Loader, LoaderOptions
+from .splits import Split, make_split
+from .transforms.clip_processor import ClipProcessor
+
+Transform = Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
+
+
+def open_shard_set(root: Path | str) -> ShardSet:
+    """The shard set at a folder or a URL (s3://, https://, gs://, memory://).
+
+    Reads manifest and index, no shard. Raises ShardSetError where there is no such set or it is
+    damaged, StorageError where a URL cannot be read; each one sentence.
+    """
+    return ShardSet(load_manifest(root))
+
+
+class ShardSet:
+    """An open shard set. manifest: all that is known of it, `manifest.index` a row for each clip.
+
+    `len` is the number of clips.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self.manifest.index)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.manifest.clip_shape))
+        return (
+            f"ShardSet({str(self.manifest.root)!r}, {len(self)} clips of {shape}, "
+            f"{len(self.classes)} classes)"
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is a place in them."""
+        return self.manifest.classes
+
+    def split(self, name: str = "grouped", seed: int = 0) -> Split:
+        """The clips of train, val and test by the scheme `name` (one of `splits.SPLIT_SCHEMES`).
+
+        seed: of the scheme "paper". Raises SplitError where the set lacks what the scheme needs.
+        """
+        return make_split(self.manifest, name, seed)
+
+    def loader(
+        self,
+        subset: str = "train",
+        batch_size: int = 16,
+        *,
+        split: str = "grouped",
+        split_seed: int = 0,
+        shuffle: bool | None = None,
+        seed: int = 0,
+        block_size: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        transform: ClipProcessor | Transform | None = None,
+        batch_transform: Callable[[Batch], Any] | None = None,
+        **options: Any,
+    ) -> SubsetLoader:
+        """Batches of "train", "val" or "test"; each `for` over the loader is one epoch.
+
+        shuffle: None for train only; the order depends on `seed` and the epoch. batch_size: of all
+        ranks together. block_size: shuffle in blocks of so many clips, for sets larger than memory
+        or cache. transform: called on each clip, uint8 [T,H,W,C], in the loader's threads; returns
+        an array or CPU tensor of the same shape and dtype for every clip. batch_transform: called
+        on each batch; what it returns is what the loop gets. options: the fields of
+        `LoaderOptions` (frames, temporal_jitter, workers, max_corrupt, ...).
+
+        Without a transform `batch.pixels` is a uint8 tensor [B,T,H,W,C]. A batch is valid until the
+        next one is asked for (`batch.detach()` keeps its pixels); one that a loop is left with by
+        `break` stays valid. The last batch of an epoch is padded: `batch.valid` tells which rows
+        count.
+
+        Raises SplitError, BatchSamplerError, LoaderError; while iterating ShardSetError for a
+        corrupt clip, StorageError for a store that does not answer.
+        """
+        is_train = subset == "train"
+        sampler = BatchSampler(
+            self.split(split, split_seed).subset(subset),
+            batch_size,
+            seed,
+            shuffle=is_train if shuffle is None else shuffle,
+            rank=rank,
+            world_size=world_size,
+            block_size=block_size,
+        )
+        loader = Loader(
+            self.manifest,
+            sampler,
+            LoaderOptions(**options),
+            transform=transform,
+            batch_transform=batch_transform,
+        )
+        return SubsetLoader(loader)
+
+
+class SubsetLoader:
+    """Iterates over the epochs of a `Loader`, each in its own order; `len` is batches an epoch.
+
+    epoch: number of the next one; set it to repeat or skip. Threads and files are given back by
+    `close`, at the end of a `with` block, or when nobody holds the object any more.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader, self.epoch = loader, 0
+        self.close = weakref.finalize(self, loader.close)
+
+    def __len__(self) -> int:
+        return self.loader.num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        for batch in self.loader.epoch(epoch):
+            try:
+                yield batch
+            except GeneratorExit:
+                if isinstance(batch, Batch):
+                    batch.pixels = batch.detach()
+                raise
+
+    def __enter__(self) -> SubsetLoader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

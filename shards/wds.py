@@ -1,0 +1,104 @@
+"""A shard set as a pipeline of the `webdataset` library, for programs written for that.
+
+    pipeline = wds_pipeline("data/shards", subset="train").shuffle(1000).to_tuple("npy", "cls")
+    loader = webdataset.WebLoader(pipeline, batch_size=16, num_workers=2)
+
+The stages are webdataset's own but for opening and decoding: shards come from the manifest (a
+folder, or a URL through the cache of this host) and a short one is an error, where a stock pipeline
+reads a tar that was cut between two members to its end in silence; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import webdataset
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from .format import Manifest, ShardSetError, load_manifest
+from .splits import make_split
+from .storage import RemoteFolder, ShardCache, open_folder
+
+
+class ShardSetPipeline(webdataset.DataPipeline, webdataset.FluidInterface):
+    """A webdataset pipeline, with `shuffle`, `map`, `to_tuple`, `batched` and the like."""
+
+
+def wds_pipeline(
+    root: Path | str,
+    *,
+    subset: str | None = None,
+    split: str = "grouped",
+    split_seed: int = 0,
+) -> ShardSetPipeline:
+    """Samples {"__key__": str, "npy": uint8 [T,H,W,C], "cls": int, "json": dict, "__url__": str}.
+
+    root: folder or URL. subset: "train", "val" or "test" of the scheme `split`; None for all clips.
+    Clips come in stored order; shards are shared out among ranks and DataLoader workers, so these
+    get unequal numbers of clips. Checksums are not compared: see `ShardSet.loader` and
+    'har-shards verify'. Raises ShardSetError, SplitError, StorageError.
+    """
+    manifest = load_manifest(root)
+    keys, numbers = None, range(len(manifest.shards))
+    if subset is not None:
+        indices = make_split(manifest, split, split_seed).subset(subset)
+        keys = frozenset(manifest.keys(indices))
+        numbers = np.unique(manifest.index["shard"][indices]).tolist()
+    return ShardSetPipeline(
+        partial(iter, tuple(numbers)),
+        webdataset.split_by_node,
+        webdataset.split_by_worker,
+        partial(_open_shards, manifest),
+        tar_file_expander,
+        group_by_keys,
+        partial(_select, keys),
+        webdataset.map(_decode),
+    )
+
+
+def _open_shards(manifest: Manifest, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    folder = open_folder(manifest.root)
+    cache = ShardCache() if isinstance(folder, RemoteFolder) else None
+    for number in numbers:
+        shard = manifest.shards[number]
+        url = f"{manifest.root}/{shard.name}"
+        try:
+            if cache is not None and isinstance(folder, RemoteFolder):
+                descriptor = cache.fetch(folder, shard.file)
+            else:
+                descriptor = os.open(url, os.O_RDONLY)
+        except OSError as error:
+            raise ShardSetError(
+                f"shard {url} cannot be opened ({error.strerror}): run 'har-shards verify "
+                f"{manifest.root}' to see what else is missing."
+            ) from error
+        with open(descriptor, "rb") as stream:
+            size = os.fstat(descriptor).st_size
+            if size != shard.bytes:
+                raise ShardSetError(
+                    f"shard {url} has {size:,} bytes, not {shard.bytes:,}: run 'har-shards verify "
+                    f"{manifest.root}' and build that shard again."
+                )
+            yield {"url": url, "stream": stream}
+
+
+def _select(
+    keys: frozenset[str] | None, samples: Iterable[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    return (sample for sample in samples if keys is None or sample["__key__"] in keys)
+
+
+def _decode(sample: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **sample,
+        "npy": np.load(io.BytesIO(sample["npy"]), allow_pickle=False),
+        "cls": int(sample["cls"]),
+        "json": json.loads(sample["json"]),
+    }
