@@ -17,7 +17,7 @@ from torch import nn
 from .. import models
 from ..shards import splits
 from ..shards.format import Manifest, load_manifest
-from ..shards.loading import BatchSampler
+from ..shards.loading import BatchSampler, LoaderOptions
 from ..shards.transforms.affine import Augmentation
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import AUTO, Config, ConfigError
@@ -58,11 +58,8 @@ def prepare(
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = make_optimizer(config, model)
-    train_loader = make_train_loader(config, manifest, split, transform, device, ctx)
-    val_sampler = BatchSampler(
-        split.val, loader_batch_size(config), rank=ctx.rank, world_size=ctx.world_size
-    )
-    val_cache = "gpu" if config.cache == "gpu" else "none"
+    train_loader, val_loader = make_loaders(config, manifest, split, transform, device, ctx)
+    steps_per_epoch = -(-train_loader.num_batches // config.grad_accum_steps)
     state = TrainState(
         config=config,
         folder=folder,
@@ -74,18 +71,14 @@ def prepare(
         ctx=ctx,
         transform=transform,
         optimizer=optimizer,
-        lr_scheduler=LrScheduler(
-            config, optimizer, -(-train_loader.num_batches // config.grad_accum_steps)
-        ),
+        lr_scheduler=LrScheduler(config, optimizer, steps_per_epoch),
         early_stopping=EarlyStopping(
             config.patience, config.epsilon_increment, config.monitor == "val_loss"
         ),
         class_weights=class_weights(config, manifest, split, device),
         ema=ModelEma(model, config.ema_decay) if config.ema_decay else None,
         train_loader=train_loader,
-        val_loader=DeviceLoader(
-            manifest, val_sampler, transform, device, workers=config.workers, cache=val_cache
-        ),
+        val_loader=val_loader,
         device=device,
         precision=precision,
         log=log,
@@ -175,7 +168,7 @@ def make_trial(
     precision: torch.dtype,
     cache_bytes: int,
 ) -> memory.BatchTrial:
-    """Training steps on noise, for --batch-size auto."""
+    """Training steps on noise, for --batch-size auto. cache_bytes: of --cache gpu."""
 
     def step(clips: int) -> None:
         batch = random_clips(clips, transform.frames, transform.crop_size, device)
@@ -183,9 +176,8 @@ def make_trial(
 
     weight_bytes = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     copies = (1 if config.optimizer == "sgd" else 2) + bool(config.ema_decay)
-    clip_bytes = 3 * 4 * transform.frames * math.prod(transform.crop_size)
-    # On the CPU the loader's ring holds up to 8 batches; on CUDA two are on their way.
-    clip_bytes *= 8 if device.type == "cpu" else 5
+    batch_copies = 8 if device.type == "cpu" else 5  # buffers of both loaders, copies under way
+    clip_bytes = batch_copies * 4 * 3 * transform.frames * math.prod(transform.crop_size)
     return memory.BatchTrial(
         step, device, weight_bytes, copies * weight_bytes + cache_bytes, clip_bytes
     )
@@ -203,36 +195,37 @@ def make_augmentation(config: Config) -> Augmentation | None:
     )
 
 
-def loader_batch_size(config: Config) -> int:
-    """Clips of one forward pass over all ranks."""
-    return config.batch_size // config.grad_accum_steps
-
-
-def make_train_loader(
+def make_loaders(
     config: Config,
     manifest: Manifest,
     split: splits.Split,
     transform: ClipTransform,
     device: torch.device,
     ctx: DistributedContext,
-) -> DeviceLoader:
-    """The train subset, shuffled and augmented."""
-    block_size = config.shuffle_block_size
+) -> tuple[DeviceLoader, DeviceLoader]:
+    """(the train subset, shuffled and augmented; the validation subset in order)."""
+    batch_size = config.batch_size // config.grad_accum_steps  # of one forward pass, all ranks
+    block_size, on_gpu = config.shuffle_block_size, config.cache == "gpu"
     indices = np.sort(split.train) if block_size else split.train  # blocks are neighbours on disk
-    return DeviceLoader(
-        manifest,
-        BatchSampler(
-            indices, loader_batch_size(config), config.seed, True, ctx.rank, ctx.world_size,
-            block_size,
-        ),
-        transform,
-        device,
-        augmentation=make_augmentation(config),
+    train_sampler = BatchSampler(
+        indices, batch_size, config.seed, True, ctx.rank, ctx.world_size, block_size
+    )
+    val_sampler = BatchSampler(split.val, batch_size, rank=ctx.rank, world_size=ctx.world_size)
+    train_options = LoaderOptions(
         temporal_jitter=config.temporal_jitter,
         workers=config.workers,
         max_corrupt=config.max_corrupt,
-        cache=config.cache,
+        cache="none" if on_gpu else config.cache,
+    )
+    train_loader = DeviceLoader(
+        manifest, train_sampler, transform, device, train_options,
+        augmentation=make_augmentation(config), gpu_cache=on_gpu,
     )  # fmt: skip
+    val_options = LoaderOptions(workers=config.workers)
+    val_loader = DeviceLoader(
+        manifest, val_sampler, transform, device, val_options, gpu_cache=on_gpu
+    )
+    return train_loader, val_loader
 
 
 def compile_model(model: nn.Module, config: Config) -> nn.Module:
@@ -293,6 +286,7 @@ def describe(state: TrainState) -> str:
     if config.shuffle_block_size:
         sampler = state.train_loader.loader.sampler
         lines.append(
-            f"shuffle blocks of {sampler.block_size} clips: quality {sampler.shuffle_quality(1):.2f} of 1"
+            f"shuffle blocks of {sampler.block_size} clips: "
+            f"quality {sampler.shuffle_quality(1):.2f} of 1"
         )
     return "\n".join(lines)

@@ -2,10 +2,14 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 
 import pytest
-from click.testing import CliRunner
+from tiny_train import har_train
 
+from har import models
+from har.shards import splits
 from har.training import config
 from har.training.cli.train import train_main
 from har.training.config import Config, ConfigError
@@ -35,6 +39,7 @@ def test_toml_round_trip(tmp_path, model):
         ("seed", -1), ("size", 4), ("lr", 0.0), ("lr", -1.0), ("plateau_factor", 1.0),
         ("crop_scale", 0.0), ("crop_scale", 1.5), ("hflip", 2.0), ("rotation", -1.0),
         ("epsilon_increment", -0.1), ("max_minutes", -1.0), ("model_options", "width"),
+        ("mixup_alpha", -0.2), ("clip_grad", -1.0), ("grad_accum_steps", 3), ("ema_decay", 1.0),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_names_option_value_and_what_is_allowed(field, value):
@@ -92,6 +97,37 @@ def test_every_preset_is_valid_and_paper_is_the_default():
 
 
 def test_help_names_every_option():
-    text = CliRunner().invoke(train_main, ["--help"]).output
+    text = har_train("--help").output
     for field in dataclasses.fields(Config):
         assert f"--{field.name.replace('_', '-')}" in text
+
+
+def test_names_of_models_and_splits_are_those_of_their_packages():
+    assert config.CHOICES["model"] == tuple(models.NAMES)
+    assert config.CHOICES["split"] == tuple(splits.NAMES)
+
+
+def test_the_config_imports_nothing_heavy():
+    code = "import sys, har.training.cli.train; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert not {"torch", "numpy", "numba", "matplotlib"} & set(loaded.split())
+
+
+def test_mixup_and_cutmix_do_not_go_together():
+    with pytest.raises(ConfigError, match=r"--mixup-alpha 0.2 and --cutmix-alpha 1.0 do not go"):
+        Config(mixup_alpha=0.2, cutmix_alpha=1.0)
+
+
+def test_settings_of_an_old_run_are_read_under_their_names_of_today(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text(
+        'model = "convlstm"\nschedule = "cosine"\nema = 0.9\nclip_norm = 5.0\naccumulate = 2\n'
+        'mix = "cutmix"\nmix_alpha = 0.3\nflip = 0.5\ndegrees = 5.0\njitter = true\n'
+        'max_bad = 1\nshuffle_window = 8\ncompile = "off"\nmemory = "fast"\n'
+    )
+    assert config.make({}, file) == Config(
+        model="convlstm", lr_scheduler="cosine", ema_decay=0.9, clip_grad=5.0, grad_accum_steps=2,
+        cutmix_alpha=0.3, hflip=0.5, rotation=5.0, temporal_jitter=True, max_corrupt=1,
+        shuffle_block_size=8, compile=False, recompute=False,
+    )  # fmt: skip
+    assert config.upgrade({"mix": "none", "mix_alpha": 0.2, "compile": "on"}) == {"compile": True}

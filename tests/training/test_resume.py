@@ -1,8 +1,8 @@
 """A run that was stopped or killed at any moment goes on and ends as if nothing had happened."""
 
-import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +10,10 @@ import time
 
 import pytest
 import torch
-from click.testing import CliRunner
 from made_shards import make_shards
+from tiny_train import har_train, message, metrics_of
 
 from har.training import loop
-from har.training.cli.train import train_main
 from har.training.runtime import checkpoint, signals
 
 OPTIONS = [
@@ -26,31 +25,21 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("resume") / "set").root
-
-
-@pytest.fixture(scope="module")
 def undisturbed(shards, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "run"
-    result = run(["--shards", str(shards), "--out", str(out), *OPTIONS])
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    result = har_train("--shards", shards, "--out", out, *OPTIONS)
     assert result.exit_code == 0, result.output
     return out
 
 
-def run(arguments):
-    return CliRunner().invoke(train_main, arguments)
-
-
-def figures_of(folder):
+def losses_of(folder):
     """The lines of metrics.jsonl without what depends on the clock or the process."""
     clock = ("seconds", "clips_per_s", "data_wait", "h2d", "compute", "peak_bytes")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+    return [{k: v for k, v in line.items() if k not in clock} for line in metrics_of(folder)]
 
 
 def assert_same_run(one, two):
-    assert figures_of(one) == figures_of(two)
+    assert losses_of(one) == losses_of(two)
     for name in ("best.pt", "last.pt"):
         a, b = checkpoint.load(one / name), checkpoint.load(two / name)
         for part in ("model", "train_model"):
@@ -77,13 +66,13 @@ def test_sigterm_saves_and_resume_is_bit_equal(shards, undisturbed, tmp_path, mo
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, steps)
-        result = run(["--shards", str(shards), "--out", str(out), *OPTIONS])
+        result = har_train("--shards", shards, "--out", out, *OPTIONS)
     assert result.exit_code == 128 + signal.SIGTERM
     assert f"next: har-train --resume {out}" in result.output
     progress = checkpoint.load(out / "last.pt")["progress"]
     per_epoch = 5  # 18 train clips in batches of 4
     assert (progress["epoch"] - 1) * per_epoch + progress["step"] == steps
-    result = run(["--resume", str(out)])
+    result = har_train("--resume", out)
     assert result.exit_code == 0, result.output
     assert_same_run(out, undisturbed)
 
@@ -113,7 +102,7 @@ def test_sigkill_at_random_moments_ends_bit_equal(shards, undisturbed, tmp_path)
         kills += 1
         command = [*code, "--resume", str(out)]
     assert kills >= 3
-    result = run(["--resume", str(out)])
+    result = har_train("--resume", out)
     assert result.exit_code == 0, result.output
     assert_same_run(out, undisturbed)
 
@@ -131,21 +120,17 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_offered(undisturb
     out = copy(undisturbed, tmp_path)
     last = out / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
-    result = run(["--resume", str(out)])
+    result = har_train("--resume", out)
     assert result.exit_code == 2
     assert "last.pt is damaged" in result.output
     assert f"--resume {out / 'previous.pt'}" in result.output
-    result = run(["--resume", str(out / "previous.pt")])
+    result = har_train("--resume", out / "previous.pt")
     assert result.exit_code == 0, result.output
     assert_same_run(out, undisturbed)
 
 
 def copy(folder, tmp_path):
-    out = tmp_path / "copy"
-    out.mkdir()
-    for path in folder.iterdir():
-        (out / path.name).write_bytes(path.read_bytes())
-    return out
+    return shutil.copytree(folder, tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
@@ -157,27 +142,27 @@ def copy(folder, tmp_path):
     ],
 )
 def test_what_cannot_change_in_a_resumed_run_is_refused(undisturbed, more, text):
-    result = run(["--resume", str(undisturbed), *more])
+    result = har_train("--resume", undisturbed, *more)
     assert result.exit_code == 2
     assert text in result.output
 
 
 def test_a_finished_run_says_so_and_goes_on_when_given_more_epochs(undisturbed, tmp_path):
     out = copy(undisturbed, tmp_path)
-    assert "stopped: all 3 epochs are done" in run(["--resume", str(out)]).output
+    assert "stopped: all 3 epochs are done" in har_train("--resume", out).output
     assert_same_run(out, undisturbed)
-    assert run(["--resume", str(out), "--epochs", "4"]).exit_code == 0
-    assert len(figures_of(out)) == 4
+    assert har_train("--resume", out, "--epochs", 4).exit_code == 0
+    assert len(losses_of(out)) == 4
 
 
 def test_a_changed_shard_set_refuses_to_resume(undisturbed, tmp_path):
     other = make_shards(tmp_path / "other", groups=6).root
-    result = run(["--resume", str(copy(undisturbed, tmp_path)), "--shards", str(other)])
+    result = har_train("--resume", copy(undisturbed, tmp_path), "--shards", other)
     assert result.exit_code == 2
-    assert "has changed since the run began" in " ".join(result.output.split())
+    assert "has changed since the run began" in message(result)
 
 
 def test_there_is_nothing_to_resume_in_another_folder(tmp_path):
-    result = run(["--resume", str(tmp_path)])
+    result = har_train("--resume", tmp_path)
     assert result.exit_code == 2
     assert "no checkpoint" in result.output

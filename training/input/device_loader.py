@@ -48,9 +48,9 @@ class DeviceBatch:
 class DeviceLoader:
     """Batches of one subset of a split, ready for the model.
 
-    augmentation: None for the evaluation transform (resize, centre crop). max_corrupt: so many
-    corrupt clips are replaced (see `Loader.corrupt`) before the run stops. cache: see `Loader`; `gpu`
-    keeps the subset's clips on `device` (see `har.training.input.gpu_cache`).
+    options: of the loader; `frames` and `pin_memory` are set here. augmentation: None for the
+    evaluation transform (resize, center crop). gpu_cache: keep the subset's clips on `device` (see
+    `har.training.input.gpu_cache`).
     """
 
     def __init__(
@@ -59,28 +59,21 @@ class DeviceLoader:
         sampler: BatchSampler,
         transform: ClipTransform,
         device: torch.device,
+        options: LoaderOptions | None = None,
         *,
         augmentation: Augmentation | None = None,
-        temporal_jitter: bool = False,
-        workers: int = 2,
-        max_corrupt: int = 0,
-        cache: str = "none",
+        gpu_cache: bool = False,
     ) -> None:
         on_cuda = device.type == "cuda"
-        self.transform, self.device, self.augmentation = transform, device, augmentation
+        self.transform, self.device = transform, device
         self._processor = ClipProcessor(transform, augmentation)
-        options = LoaderOptions(
-            frames=transform.frames,
-            temporal_jitter=temporal_jitter,
-            workers=workers,
-            pin_memory=on_cuda,
-            max_corrupt=max_corrupt,
-            cache="none" if cache == "gpu" else cache,
-        )
         self.loader = Loader(
-            manifest, sampler, options, transform=None if on_cuda else self._processor
+            manifest,
+            sampler,
+            replace(options or LoaderOptions(), frames=transform.frames, pin_memory=on_cuda),
+            transform=None if on_cuda else self._processor,
         )
-        self._gpu_cache = GpuCache(self.loader, device, workers) if cache == "gpu" else None
+        self._gpu_cache = GpuCache(self.loader, device) if gpu_cache else None
         self._copy_stream = torch.cuda.Stream(device) if on_cuda else None
 
     @property

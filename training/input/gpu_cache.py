@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ...shards.loading import Batch, Loader, LoaderOptions
+from ...shards.loading import Batch, Loader
 from ..config import ConfigError
 
 _READ_SIZE = 16  # clips read and copied together while the subset is read
@@ -26,7 +26,7 @@ class GpuCache:
     Gives the batches that `loader` would give, before augmentation. Raises the loader's errors.
     """
 
-    def __init__(self, loader: Loader, device: torch.device, workers: int) -> None:
+    def __init__(self, loader: Loader, device: torch.device) -> None:
         self._loader, self._device = loader, device
         indices = loader.sampler.indices
         self._row_of = np.full(len(loader.manifest.index), -1)  # clip index -> row of _pixels
@@ -34,22 +34,14 @@ class GpuCache:
         self._clip_of = indices.copy()  # row -> clip index, another's where one is corrupt
         shape = (len(indices), *loader.manifest.clip_shape)
         self._pixels = torch.empty(shape, dtype=torch.uint8, device=device)
-        self._fill(workers)
+        self._fill()
 
-    def _fill(self, workers: int) -> None:
+    def _fill(self) -> None:
         sampler = replace(
-            self._loader.sampler,
-            batch_size=_READ_SIZE,
-            shuffle=False,
-            rank=0,
-            world_size=1,
+            self._loader.sampler, batch_size=_READ_SIZE, shuffle=False, rank=0, world_size=1,
             block_size=0,
-        )
-        options = LoaderOptions(
-            workers=workers,
-            pin_memory=self._device.type == "cuda",
-            max_corrupt=self._loader.options.max_corrupt,
-        )
+        )  # fmt: skip
+        options = replace(self._loader.options, frames=None, temporal_jitter=False, cache="none")
         with Loader(self._loader.manifest, sampler, options) as reader:
             for batch in reader.epoch():
                 start = batch.step * _READ_SIZE

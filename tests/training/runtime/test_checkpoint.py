@@ -5,6 +5,9 @@ import pickle
 import pytest
 import torch
 
+from har import models
+from har.shards.transforms.clip_transform import ClipTransform
+from har.training import config
 from har.training.runtime import checkpoint
 from har.training.runtime.checkpoint import CheckpointError
 
@@ -81,3 +84,50 @@ def test_the_checkpoint_before_is_kept_where_the_disk_knows_no_hard_links(tmp_pa
     assert checkpoint.load(tmp_path / "last.pt")["model_name"] == "second"
     assert checkpoint.load(tmp_path / "previous.pt")["model_name"] == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+
+
+def old_checkpoint(path):
+    """What the first version of har-train wrote (schema 1), of an untrained ConvLSTM."""
+    model = models.build("convlstm", 2, seed=0, hidden=[4], stem_channels=4)
+    state = {
+        "schema": 1,
+        "model_name": "convlstm",
+        "model_options": {"hidden": [4], "stem_channels": 4, "memory": "lean"},
+        "model": model.state_dict(),
+        "trained": model.state_dict(),
+        "average": {"model": model.state_dict(), "updates": 3},
+        "scheduler": {"last_epoch": 1},
+        "early_stop": {"reference": 0.5, "waited": 2},
+        "position": {"epoch": 2, "step": 0, "waited": 0.5, "transferred": 0.25},
+        "sums": torch.zeros(3),
+        "config": {"model": "convlstm", "ema": 0.9, "mix": "none", "mix_alpha": 0.2,
+                   "model_options": "hidden=[4],memory=lean", "compile": "off"},
+        "preprocessing": {"frames": 4, "size": (16, 16), "resize": (18, 24), "mean": (0.4,) * 3,
+                          "std": (0.2,) * 3, "sampling": {}, "clip_shape": [4, 20, 24, 3]},
+        "classes": ["a", "b"],
+    }  # fmt: skip
+    torch.save(state, path)
+    return model
+
+
+def test_a_checkpoint_of_schema_1_is_upgraded(tmp_path):
+    model = old_checkpoint(tmp_path / "last.pt")
+    state = checkpoint.load_last(tmp_path)
+    assert state["schema"] == checkpoint.SCHEMA
+    assert state["lr_scheduler"] == {"last_epoch": 1}
+    assert state["early_stopping"] == {"reference": 0.5, "num_bad_epochs": 2}
+    assert state["progress"] == {"epoch": 2, "step": 0, "data_time": 0.5, "transfer_time": 0.25}
+    assert {"train_metrics", "train_model", "ema"} <= set(state)
+    assert ClipTransform.from_dict(state["preprocessing"]).resize_size == (18, 24)
+    settings = config.from_mapping(state["config"])
+    assert (settings.ema_decay, settings.mixup_alpha, settings.compile) == (0.9, 0.0, False)
+    restored = checkpoint.restore_model(state)
+    assert set(settings.options) <= set(models.options_of("convlstm"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(restored.state_dict()[name], value)
+
+
+def test_a_checkpoint_of_a_later_schema_is_refused(tmp_path):
+    torch.save({"schema": 99, "model_name": "resnet3d"}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="schema 99 and this version reads 1 and 2"):
+        checkpoint.load(tmp_path / "a.pt")

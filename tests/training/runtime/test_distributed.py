@@ -1,6 +1,5 @@
 """Several ranks train as one process does: same weights, same figures, one writer."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,18 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_shards import make_shards
+from tiny_train import metrics_of
 
 from har.training.config import ConfigError
 from har.training.runtime import checkpoint, distributed
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("ranks") / "set").root
 
 
 def start(command):
@@ -70,8 +64,7 @@ def test_har_train_under_torchrun_is_one_run_with_one_writer(shards, tmp_path):
     done = start([*TORCHRUN, "2", *command_line(shards, out)])
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("next: har-eval") == 1
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [line["epoch"] for line in metrics_of(out)] == [1, 2]
     assert (out / "summary.json").exists()
 
 

@@ -4,22 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
-from made_shards import make_shards
+from tiny_train import har_train, message, prepared, train
 
 from har.training import config, loop, setup
-from har.training.cli.train import train_main
 from har.training.config import AUTO, Config, ConfigError
 from har.training.runtime import memory
 from har.training.runtime.distributed import DistributedContext
 from har.training.runtime.memory import BatchTrial
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("memory") / "set", groups=10).root
 
 
 @pytest.mark.parametrize(
@@ -67,9 +60,8 @@ def test_where_not_one_clip_fits_auto_says_so(monkeypatch):
         BatchTrial(lambda clips: None, CPU, 0, 0, 101).find(10, DistributedContext())
 
 
-def test_a_trial_counts_what_a_step_saves_and_leaves_the_model_as_it_was(shards, tmp_path):
-    given = Config(shards=str(shards), model_options="width=4", frames=4, size=32, precision="fp32")
-    state = setup.prepare(given, tmp_path, lambda _: None)
+def test_a_trial_counts_what_a_step_saves_and_leaves_the_model_as_it_was(shards):
+    state = prepared(shards, size=32)
     state.close()
     trial = setup.make_trial(
         state.config, state.model, state.transform, CPU, torch.float32, cache_bytes=0
@@ -116,22 +108,15 @@ def test_memory_is_free_on_this_machine():
     assert memory.free_bytes(CPU) > 2**20
 
 
-def run(*more):
-    return CliRunner().invoke(train_main, [str(word) for word in more])
-
-
 def test_a_full_memory_in_training_is_one_sentence(shards, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
 
     monkeypatch.setattr(loop, "train_step", full)
-    result = run(
-        "--shards", shards, "--out", tmp_path / "run", "--model-options", "width=4",
-        "--frames", "4", "--size", "16", "--device", "cpu", "--batch-size", "6",
-    )  # fmt: skip
+    result = train(shards, tmp_path / "run")
     assert result.exit_code == 2
     assert "cpu is out of memory with 6 clips of 4 frames at once: use --grad-accum-steps 2" in (
-        " ".join(result.output.split())
+        message(result)
     )
 
 
@@ -139,32 +124,13 @@ def test_auto_is_resolved_in_the_runs_config_and_a_resumed_run_keeps_it(
     shards, tmp_path, monkeypatch
 ):
     out = tmp_path / "run"
-    arguments = [
-        "--shards", shards, "--out", out, "--model-options", "width=4", "--frames", "4", "--size",
-        "16", "--epochs", "1", "--device", "cpu", "--precision", "fp32", "--batch-size", "auto",
-    ]  # fmt: skip
-    result = run(*arguments)
+    result = train(shards, out, "--epochs", 1, "--batch-size", "auto")
     assert result.exit_code == 0, result.output
-    assert "--batch-size auto: 32" in result.output  # of 36 train clips
-    assert config.make({}, out / "config.toml").batch_size == 32
+    assert "--batch-size auto: 16" in result.output  # of 18 train clips
+    assert config.make({}, out / "config.toml").batch_size == 16
     monkeypatch.setattr(memory, "free_bytes", lambda _: 1)  # it is not asked again
-    assert run("--resume", out, "--epochs", "2").exit_code == 0
-    assert config.make({}, out / "config.toml").batch_size == 32
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--batch-size", "auto", "--grad-accum-steps", "2"], "do not go together"),
-        (["--batch-size", "many"], "neither a whole number nor 'auto'"),
-        (["--cache", "gpu", "--device", "cpu"], "keeps the clips on a GPU and this run is on cpu"),
-    ],
-)
-def test_options_that_do_not_work_are_one_sentence(shards, tmp_path, words, message):
-    result = run("--shards", shards, "--out", tmp_path / "run", "--frames", "4", *words)
-    assert result.exit_code == 2
-    assert message in " ".join(result.output.split())
-    assert not (tmp_path / "run").exists()
+    assert har_train("--resume", out, "--epochs", 2).exit_code == 0
+    assert config.make({}, out / "config.toml").batch_size == 16
 
 
 def test_auto_may_stand_in_a_settings_file(tmp_path):

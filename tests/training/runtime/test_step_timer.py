@@ -1,16 +1,13 @@
 """The time of a step, split: by made-up events, by the host's clock, and in a real run's lines."""
 
-import json
 import os
 import time
 
 import pytest
 import torch
-from click.testing import CliRunner
-from made_shards import make_shards
+from tiny_train import metrics_of, train
 
 from har.shards.loading.batch_builder import BatchBuilder
-from har.training.cli.train import train_main
 from har.training.runtime import step_timer
 from har.training.runtime.step_timer import CopyEvents, StepTimer
 
@@ -33,8 +30,8 @@ class Event:
         return other.at - self.at
 
 
-def marks(done, began, copied, arrived, go):
-    return CopyEvents(*(Event(at) for at in (done, began, copied, arrived, go)))
+def copy_events(*times):
+    return CopyEvents(*map(Event, times))
 
 
 @pytest.mark.parametrize(
@@ -53,26 +50,26 @@ def test_a_gap_is_waiting_but_for_the_copy_and_the_augmentation_in_it(times, dat
 
 def test_events_are_read_only_when_they_have_happened():
     Event.now = 0.0
-    watch = StepTimer()
-    watch.add(9.0, marks(0, 1000, 2000, 2000, 2000), first=True, on_device=True)
-    watch.add(9.0, marks(3000, 3500, 3600, 3600, 3600), first=False, on_device=True)
-    watch.add(9.0, None, first=False, on_device=True)
-    assert watch.totals() == (0.0, 0.0)  # and the host's clock counts for nothing
-    assert watch.flush() == pytest.approx((1.0 + 2 * 0.5, 1.0 + 2 * 0.1))
+    timer = StepTimer()
+    timer.add(9.0, copy_events(0, 1000, 2000, 2000, 2000), first=True, on_device=True)
+    timer.add(9.0, copy_events(3000, 3500, 3600, 3600, 3600), first=False, on_device=True)
+    timer.add(9.0, None, first=False, on_device=True)
+    assert timer.totals() == (0.0, 0.0)  # and the host's clock counts for nothing
+    assert timer.flush() == pytest.approx((1.0 + 2 * 0.5, 1.0 + 2 * 0.1))
     assert Event.now == 3600
 
 
 def test_the_first_wait_counts_once_and_not_for_the_steps_that_were_not_timed():
     Event.now = 1e9
-    watch = StepTimer()
+    timer = StepTimer()
     for step in range(100):
         if step_timer.is_timed(step, 100):
             wait = 5000 if step == 0 else 10
-            one = marks(0, wait, wait, wait, wait)
+            one = copy_events(0, wait, wait, wait, wait)
         else:
             one = None
-        watch.add(0.0, one, first=step == 0, on_device=True)
-    data, copy = watch.flush()
+        timer.add(0.0, one, first=step == 0, on_device=True)
+    data, copy = timer.flush()
     assert data == pytest.approx(5 + 99 * 0.01)
     assert copy == 0
 
@@ -83,10 +80,10 @@ def test_about_every_tenth_step_is_timed(steps, least, most):
 
 
 def test_on_the_cpu_every_wait_counts():
-    watch = StepTimer()
+    timer = StepTimer()
     for step in range(4):
-        watch.add(0.5, None, first=step == 0, on_device=False)
-    assert watch.flush() == (2.0, 0.0)
+        timer.add(0.5, None, first=step == 0, on_device=False)
+    assert timer.flush() == (2.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -99,23 +96,6 @@ def test_the_side_that_is_waited_for_limits(waited, moved, said):
     assert said in step_timer.bottleneck(line)
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("clock") / "set").root
-
-
-def lines_of(shards, out):
-    arguments = [
-        "--model", "resnet3d", "--model-options", "width=4", "--shards", str(shards), "--size",
-        "16", "--frames", "4", "--batch-size", "6", "--epochs", "2", "--device", "cpu",
-        "--precision", "fp32", "--out", str(out), "--workers", "0",
-    ]  # fmt: skip
-    result = CliRunner().invoke(train_main, arguments)
-    assert result.exit_code == 0, result.output
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], result.output
-
-
 def test_a_slow_reader_shows_as_waiting_for_data(shards, tmp_path, monkeypatch):
     real = BatchBuilder.fill_row
 
@@ -124,13 +104,14 @@ def test_a_slow_reader_shows_as_waiting_for_data(shards, tmp_path, monkeypatch):
         real(*arguments)
 
     monkeypatch.setattr(BatchBuilder, "fill_row", slow)
-    lines, said = lines_of(shards, tmp_path / "run")
-    for line in lines:  # 18 clips, so 0.9 s at least of the epoch's steps
+    result = train(shards, tmp_path / "run", "--workers", 0)
+    assert result.exit_code == 0, result.output
+    for line in metrics_of(tmp_path / "run"):  # 18 clips, so 0.9 s at least of the epoch's steps
         assert line["data_wait"] > 0.5
         assert line["h2d"] == 0
         assert line["data_wait"] + line["compute"] == pytest.approx(1)
         assert line["data_wait"] * line["seconds"] >= 0.85
-    assert said.count("data limits: try more --workers") == 2
+    assert result.output.count("data limits: try more --workers") == 2
 
 
 def test_cuda_measures_a_copy_that_the_step_waits_for():

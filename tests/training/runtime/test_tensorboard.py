@@ -1,33 +1,17 @@
 """--tensorboard: every number of metrics.jsonl, each epoch once, however the run went."""
 
-import json
 import sys
 
 import pytest
-from click.testing import CliRunner
-from made_shards import make_shards
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tiny_train import har_train, message, metrics_of, train
 
 from har.training import loop
-from har.training.cli.train import train_main
 from har.training.runtime import checkpoint
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("events") / "set").root
-
-
-def train(*more):
-    return CliRunner().invoke(train_main, [str(word) for word in more])
-
-
 def fresh(shards, out, *more):
-    return train(
-        "--model", "resnet3d", "--model-options", "width=4", "--shards", shards, "--out", out,
-        "--frames", "2", "--size", "16", "--batch-size", "6", "--epochs", "2", "--device", "cpu",
-        "--precision", "fp32", "--tensorboard", *more,
-    )  # fmt: skip
+    return train(shards, out, "--tensorboard", *more)
 
 
 def written(folder):
@@ -42,7 +26,7 @@ def written(folder):
 
 
 def assert_all_there(out):
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(out)
     expected = {
         (name, line["epoch"]): value
         for line in lines
@@ -73,10 +57,10 @@ def test_a_run_killed_after_its_events_or_before_its_metrics_has_each_epoch_once
         patch.setattr(loop, "write_history", die)
         assert fresh(shards, out).exit_code != 0
     assert len(checkpoint.load(out / "last.pt")["history"]) == 2
-    assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
-    assert train("--resume", out).exit_code == 0
+    assert len(metrics_of(out)) == 1
+    assert har_train("--resume", out).exit_code == 0
     assert assert_all_there(out) == 2
-    assert train("--resume", out, "--epochs", "3").exit_code == 0
+    assert har_train("--resume", out, "--epochs", "3").exit_code == 0
     assert assert_all_there(out) == 3
 
 
@@ -84,7 +68,7 @@ def test_events_may_be_asked_for_when_a_run_goes_on(shards, tmp_path):
     out = tmp_path / "run"
     assert fresh(shards, out, "--no-tensorboard").exit_code == 0
     assert not list(out.glob("events*"))
-    assert train("--resume", out, "--tensorboard", "--epochs", "3").exit_code == 0
+    assert har_train("--resume", out, "--tensorboard", "--epochs", "3").exit_code == 0
     assert assert_all_there(out) == 3
 
 
@@ -92,5 +76,5 @@ def test_a_missing_package_is_one_sentence_and_leaves_nothing(shards, tmp_path, 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     result = fresh(shards, tmp_path / "run")
     assert result.exit_code == 2
-    assert "pip install 'har-ucf101[tensorboard]'" in " ".join(result.output.split())
+    assert "pip install 'har-ucf101[tensorboard]'" in message(result)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,52 @@
+"""har-train on a tiny network and set, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from har.training import setup
+from har.training.cli.train import train_main
+from har.training.config import Config
+from har.training.state import TrainState
+
+OPTIONS = {
+    "resnet3d": "width=4",
+    "r2plus1d": "width=4",
+    "convlstm": "hidden=[4],stem_channels=4",
+    "r3d": "",
+}
+
+
+def har_train(*words: Any) -> Result:
+    return CliRunner().invoke(train_main, [str(word) for word in words])
+
+
+def train(shards: Path, out: Path, *more: Any, model: str = "resnet3d") -> Result:
+    """Two epochs of three steps; `more` overrides."""
+    return har_train(
+        "--model", model, "--shards", shards, "--out", out, "--frames", 4, "--size", 16,
+        "--batch-size", 6, "--epochs", 2, "--device", "cpu", "--precision", "fp32",
+        "--model-options", OPTIONS[model], *more,
+    )  # fmt: skip
+
+
+def prepared(shards: Path, **settings: Any) -> TrainState:
+    """The state of such a run before its first step."""
+    given = {
+        "shards": str(shards), "model_options": OPTIONS["resnet3d"], "frames": 4, "size": 16,
+        "batch_size": 6, "precision": "fp32", "device": "cpu",
+    }  # fmt: skip
+    return setup.prepare(Config(**{**given, **settings}), Path("unused"), lambda _: None)
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def message(result: Result) -> str:
+    """The command's output on one line, whatever the width it was wrapped to."""
+    return " ".join(result.output.split())
