@@ -133,11 +133,10 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     _rename(state.get("preprocessing", {}), size="crop_size", resize="resize_size")
     state["config"] = config.upgrade(state["config"])
     _upgrade_model_options(state)
-    upgrade_weights = getattr(models, "upgrade_state_dict", lambda _, weights: weights)
     weights = [(state, "model"), (state, "train_model"), (state.get("ema", {}), "model")]
     for owner, name in weights:
         if name in owner:
-            owner[name] = upgrade_weights(state["model_name"], owner[name])
+            owner[name] = models.upgrade_state_dict(state["model_name"], owner[name])
     return state
 
 
