@@ -6,12 +6,10 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 from made_runs import make
 
 from har.training.cli.results import report_main
-from har.training.plots import style
 from har.training.report import write_model_card
 from har.training.report.model_card import CARD_NAME
 
@@ -25,11 +23,11 @@ def _flat(path: Path) -> str:
 
 def test_the_card_has_the_figures_of_eval_json_with_interval_split_and_leak(tmp_path: Path):
     run = make(tmp_path / "r3d", "r3d")
-    found = json.loads((run / "eval.json").read_text())
+    result = json.loads((run / "eval.json").read_text())
     text = write_model_card(run).read_text()
-    low, high = found["interval"]
-    assert f"| Video@1 | {found['video@1']:.4f}, 95 % interval {low:.4f} to {high:.4f} |" in text
-    assert f"| Loss | {found['loss']:.4f} |" in text
+    low, high = result["interval"]
+    assert f"| Video@1 | {result['video@1']:.4f}, 95 % interval {low:.4f} to {high:.4f} |" in text
+    assert f"| Loss | {result['loss']:.4f} |" in text
     assert "Split `grouped` (abcd1234abcd1234), leak 0.0%" in text
     assert "33,000,004 parameters" in text
     assert re.findall(r"^## (.+)$", text, re.M) == [
@@ -54,13 +52,12 @@ def test_kinetics_weights_bring_their_own_terms(tmp_path: Path):
     assert "trained on Kinetics-400" in _flat(write_model_card(started))
 
 
-def test_har_report_writes_the_cards_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(style, "DPI", 40)
+def test_har_report_writes_the_cards_where_asked(tmp_path: Path):
     run = make(tmp_path / "r3d", "r3d")
     given = [str(run), "-o", str(tmp_path / "out")]
     assert CliRunner().invoke(report_main, given).exit_code == 0
     assert not (run / CARD_NAME).exists()
-    told = CliRunner().invoke(report_main, [*given, "--cards"])
-    assert told.exit_code == 0
-    assert f"card: {run / CARD_NAME}" in told.output
+    result = CliRunner().invoke(report_main, [*given, "--cards"])
+    assert result.exit_code == 0
+    assert f"card: {run / CARD_NAME}" in result.output
     assert (run / CARD_NAME).is_file()

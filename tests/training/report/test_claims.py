@@ -1,0 +1,72 @@
+"""Which verdicts follow from which figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from made_runs import SPEEDS, make
+
+from har.training.report import load_runs
+from har.training.report.claims import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    MIXED,
+    NOT_TESTED,
+    SUPPORTED,
+    judge_claims,
+)
+
+
+def verdicts(*folders: Path) -> dict[str, str]:
+    names = ("ranking", "pretraining", "factorized", "time", "memory", "epochs", "weights")
+    judged = judge_claims(load_runs(folders))
+    return {name: claim.verdict for name, claim in zip(names, judged, strict=True)}
+
+
+def test_one_run_tests_hardly_any_claim(tmp_path: Path):
+    assert set(verdicts(make(tmp_path / "a", "r3d")).values()) == {NOT_TESTED}
+
+
+def test_a_ranking_counts_only_where_intervals_do_not_overlap(tmp_path: Path):
+    shares = {"r3d": 1.0, "r2plus1d": 0.5, "resnet3d": 0.0, "convlstm": 0.0}
+    runs = [make(tmp_path / m, m, right=share) for m, share in shares.items()]
+    assert verdicts(*runs)["ranking"] == f"{SUPPORTED}, in part {INCONCLUSIVE}"
+    assert verdicts(*runs[:3])["ranking"] == SUPPORTED
+    assert verdicts(*runs[2:])["ranking"] == INCONCLUSIVE
+
+
+def test_a_reversed_ranking_contradicts(tmp_path: Path):
+    runs = [make(tmp_path / "a", "r3d", right=0.1), make(tmp_path / "b", "convlstm", right=1.0)]
+    assert verdicts(*runs)["ranking"] == CONTRADICTED
+
+
+def test_pretraining_is_judged_only_where_r3d_was_pretrained(tmp_path: Path):
+    other = make(tmp_path / "o", "r2plus1d", right=0.2)
+    plain = make(tmp_path / "p", "r3d", right=1.0)
+    much = make(tmp_path / "m", "r3d", right=1.0, weights="kinetics400")
+    same = make(tmp_path / "s", "r3d", right=0.2, weights="kinetics400")
+    expected = {plain: NOT_TESTED, much: CONTRADICTED, same: INCONCLUSIVE}  # more than slightly
+    assert {run: verdicts(run, other)["pretraining"] for run in expected} == expected
+
+
+def test_costs_are_judged_only_where_they_were_measured_alike(tmp_path: Path):
+    runs = [make(tmp_path / m, m) for m in SPEEDS]
+    judged = verdicts(*runs)
+    assert judged["time"] == judged["memory"] == judged["epochs"] == SUPPORTED
+    assert judged["factorized"] == MIXED  # fewer clips/s, less memory
+    runs[2] = make(tmp_path / "small", "resnet3d", batch_size=2)
+    judged = verdicts(*runs)
+    assert {judged[claim] for claim in ("time", "memory", "factorized")} == {NOT_TESTED}
+
+
+def test_memory_of_a_cpu_process_judges_no_model(tmp_path: Path):
+    runs = [make(tmp_path / m, m, device="cpu (x86_64, 2 threads)") for m in SPEEDS]
+    judged = verdicts(*runs)
+    assert judged["memory"] == NOT_TESTED
+    assert judged["factorized"] == CONTRADICTED  # by clips/s alone
+
+
+def test_class_weights_are_judged_on_runs_with_and_without(tmp_path: Path):
+    weighted = make(tmp_path / "w", "r3d", right=1.0, class_weights="balanced")
+    plain = make(tmp_path / "n", "r3d", right=0.3, class_weights="none", seed=1)
+    assert verdicts(weighted, plain)["weights"] == SUPPORTED
