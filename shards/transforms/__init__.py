@@ -1,1 +1,5 @@
-"""Clip transforms: one affine map a clip, color, mixup and cutmix."""
+"""From stored clips to a network's input: crop, flip, rotation, color, normalization; mixup, cutmix.
+
+This file imports nothing, so that models and configs can import `.clip_transform` without torch and
+numba; import from the modules (`clip_transform`, `clip_processor`, `affine`, `color`, `mixup`).
+"""

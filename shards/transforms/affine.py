@@ -1,10 +1,9 @@
-"""Augmentation: crop, scale, aspect, rotation and flip of a clip are one affine map, sampled once.
+"""Crop, scale, aspect, rotation and flip of a clip as one affine map, sampled once.
 
-The maps are drawn on the host (numpy, a few floats a clip), the sampling runs on the whole batch
-where the batch is (`apply`, torch: CPU or CUDA), normalisation and cast included; on the CPU the
-loader's workers do the same clip by clip (`har.shards.transforms.clip_processor`).
+The maps are drawn on the host (numpy, a few floats a clip); `sample_batch` samples a whole batch
+where it is (torch: CPU or CUDA), `affine_cpu` one clip in a loader's worker.
 
-Odd:
+Notes:
 - A map is a pure function of (seed, epoch, key): nothing depends on batch, worker or rank.
 - Where a rotated crop reaches over the edge of the frame it repeats the edge. Rotating a crop that
   is already cut (as the paper's torchvision chain does) fills its corners with black; here they
@@ -12,8 +11,8 @@ Odd:
 - Training at a size well below the stored one would alias with plain bilinear sampling; whole pixel
   blocks are averaged first where the clip's map shrinks by 2 or more.
 
-Source: paper, sections 3.1 and 3.2 (random resized crop, rotation in +-15 degrees, centre crop,
-normalise; resize and centre crop for evaluation).
+Source: paper, sections 3.1 and 3.2 (random resized crop, rotation in +-15 degrees, center crop,
+normalize; resize and center crop for evaluation).
 """
 
 from __future__ import annotations
@@ -22,24 +21,22 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
-from . import color
+from .color import apply_colors
 
-if TYPE_CHECKING:
-    import torch
-
-_TRIES = 10  # of drawing a crop that fits, as torchvision's RandomResizedCrop
+_CROP_TRIES = 10  # for a crop that fits, as torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """The ranges to draw from. scale: share of the frame's area; ratio: width/height of the crop;
-    rotation: +-degrees; hflip: probability; per_frame: draw anew for each frame (the
-    paper's way, which shakes the clip). color: brightness, contrast, saturation, each a factor in
-    1 +- this, one for all frames (`har.shards.transforms.color`; not in the paper)."""
+    rotation: +-degrees; hflip: probability; per_frame: draw anew for each frame (the paper's way,
+    which shakes the clip). color: brightness, contrast, saturation, each a factor in 1 +- this, one
+    for all frames (`har.shards.transforms.color`; not in the paper)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -49,8 +46,8 @@ class Augmentation:
     color: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
-def train_maps(
-    rule: Augmentation,
+def random_maps(
+    augmentation: Augmentation,
     *,
     seed: int,
     epoch: int,
@@ -59,74 +56,68 @@ def train_maps(
     source: tuple[int, int],
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Draw the maps of a batch: float32 [B,F,2,3], F = 1, or `frames` where the rule is per frame.
+    """Draw the maps of a batch: float32 [B,F,2,3], F = 1, or `frames` with `per_frame`.
 
     source, size: (H, W) of the stored frame and of the output. A map takes the output's
-    normalised coordinates to the source's, as `torch.nn.functional.affine_grid` wants them.
+    normalized coordinates to the source's, as `torch.nn.functional.affine_grid` wants them.
     """
-    count = frames if rule.per_frame else 1
+    count = frames if augmentation.per_frame else 1
     maps = np.empty((len(keys), count, 2, 3), np.float32)
     for row, key in enumerate(keys):
         random = generator(seed, epoch, key)
         for frame in range(count):
-            maps[row, frame] = _map(*_draw(rule, random, source), source, size)
+            maps[row, frame] = _map(*_draw(augmentation, random, source), source, size)
     return maps
 
 
-def eval_maps(
+def center_crop_maps(
     batch: int, *, source: tuple[int, int], resize: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """Resize to `resize`, then the centre crop of `size`: float32 [B,1,2,3], alike for all."""
+    """Resize to `resize`, then the center crop of `size`: float32 [B,1,2,3], alike for all."""
     height, width = source[0] * size[0] / resize[0], source[1] * size[1] / resize[1]
     # torchvision's CenterCrop rounds the corner to a pixel of the resized frame; so do we
     top = round((resize[0] - size[0]) / 2) * source[0] / resize[0]
     left = round((resize[1] - size[1]) / 2) * source[1] / resize[1]
-    one = _map((top, left, height, width), 0.0, False, source, size)
-    return np.broadcast_to(one, (batch, 1, 2, 3)).astype(np.float32)
+    center = _map((top, left, height, width), 0.0, False, source, size)
+    return np.broadcast_to(center, (batch, 1, 2, 3)).astype(np.float32)
 
 
-def apply(
+def sample_batch(
     pixels: torch.Tensor,
-    maps: torch.Tensor,
+    maps: np.ndarray,
     *,
     size: tuple[int, int],
     mean: Sequence[float],
     std: Sequence[float],
-    dtype: Any = None,
     colors: np.ndarray | None = None,
 ) -> torch.Tensor:
-    """uint8 [B,T,H,W,C] and maps [B,F,2,3] -> normalised [B,C,T,h,w] in channels_last_3d.
+    """uint8 [B,T,H,W,C] and maps [B,F,2,3] -> float32 [B,C,T,h,w] in channels_last_3d.
 
-    One bilinear sampling, then `colors` (matrices [B,3,4]), then (x / 255 - mean) / std, in
-    float32, cast to `dtype` at the end.
+    One bilinear sampling, then `colors` (matrices [B,3,4]), then (x / 255 - mean) / std.
     """
-    import torch
-
     B, T, H, W, C = pixels.shape
-    factors = blocks(maps.numpy(), (H, W), size) if min(H / size[0], W / size[1]) >= 2 else None
-    maps = maps.to(pixels.device, torch.float32, non_blocking=True)
-    if factors is None or (factors == factors[0]).all():
-        x = _sampled(pixels, maps, size, 1 if factors is None else int(factors[0]))
+    factors = pool_factors(maps, (H, W), size)
+    theta = torch.from_numpy(maps).to(pixels.device, torch.float32, non_blocking=True)
+    if (factors == factors[0]).all():
+        x = _sample(pixels, theta, size, int(factors[0]))
     else:  # a clip's pixels must not depend on the others in its batch
         x = torch.empty((B, T, C, *size), device=pixels.device)
         for factor in np.unique(factors).tolist():
             rows = torch.from_numpy(np.flatnonzero(factors == factor)).to(pixels.device)
-            x[rows] = _sampled(pixels[rows], maps[rows], size, factor)
+            x[rows] = _sample(pixels[rows], theta[rows], size, factor)
     if colors is not None:
-        x = color.apply(x, torch.from_numpy(colors))
+        x = apply_colors(x, torch.from_numpy(colors))
     x = x.permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
     scale = torch.tensor([1 / (255 * s) for s in std], device=x.device).view(1, C, 1, 1, 1)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=x.device)
     x = x * scale - shift.view(1, C, 1, 1, 1)
-    return x.to(dtype or torch.float32, memory_format=torch.channels_last_3d)
+    return x.to(torch.float32, memory_format=torch.channels_last_3d)
 
 
-def _sampled(
+def _sample(
     pixels: torch.Tensor, maps: torch.Tensor, size: tuple[int, int], factor: int
 ) -> torch.Tensor:
     """uint8 [B,T,H,W,C] -> float32 [B,T,C,h,w], values 0..255."""
-    import torch.nn.functional as F
-
     B, T, H, W, C = pixels.shape
     per_clip = maps.shape[1] == 1
     x = pixels.permute(0, 1, 4, 2, 3)  # [B,T,C,H,W]
@@ -139,11 +130,11 @@ def _sampled(
     return x.view(B, T, C, *size)
 
 
-def blocks(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def pool_factors(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Maps [B,F,2,3] -> int [B]: blocks of f x f pixels are averaged first, where all maps of the
-    clip shrink by f.
+    clip shrink by f or more.
 
-    Normalised coordinates do not change under it as long as f divides the frame.
+    Normalized coordinates do not change under it as long as f divides the frame.
     """
     H, W = source
     shrink = min(H / size[0], W / size[1])
@@ -160,37 +151,28 @@ def blocks(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> 
 
 def generator(seed: int, epoch: int, key: str) -> np.random.Generator:
     """Philox keyed by (seed, epoch, key): the same draw wherever and whenever it is made."""
-    words = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(words, "little")))
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 def _draw(
-    rule: Augmentation, random: np.random.Generator, source: tuple[int, int]
+    augmentation: Augmentation, random: np.random.Generator, source: tuple[int, int]
 ) -> tuple[tuple[float, float, float, float], float, bool]:
     """-> crop (top, left, height, width) in pixels, angle in radians, flip."""
     height, width = source
-    area = height * width
-    low, high = math.log(rule.ratio[0]), math.log(rule.ratio[1])
-    crop = _central(source, rule.ratio)
-    for _ in range(_TRIES):
-        target = area * random.uniform(*rule.scale)
+    low, high = math.log(augmentation.ratio[0]), math.log(augmentation.ratio[1])
+    # torchvision's fallback: the largest central crop whose ratio is in range
+    w, h = min(width, height * augmentation.ratio[1]), min(height, width / augmentation.ratio[0])
+    crop = ((height - h) / 2, (width - w) / 2, h, w)
+    for _ in range(_CROP_TRIES):
+        area = height * width * random.uniform(*augmentation.scale)
         ratio = math.exp(random.uniform(low, high))
-        h, w = math.sqrt(target / ratio), math.sqrt(target * ratio)
+        h, w = math.sqrt(area / ratio), math.sqrt(area * ratio)
         if h <= height and w <= width:
             crop = (random.uniform(0, height - h), random.uniform(0, width - w), h, w)
             break
-    angle = math.radians(random.uniform(-rule.rotation, rule.rotation))
-    return crop, angle, bool(random.random() < rule.hflip)
-
-
-def _central(
-    source: tuple[int, int], ratio: tuple[float, float]
-) -> tuple[float, float, float, float]:
-    """torchvision's fall-back: the largest central crop whose ratio is in range."""
-    height, width = source
-    w = min(width, height * ratio[1])
-    h = min(height, width / ratio[0])
-    return (height - h) / 2, (width - w) / 2, h, w
+    angle = math.radians(random.uniform(-augmentation.rotation, augmentation.rotation))
+    return crop, angle, bool(random.random() < augmentation.hflip)
 
 
 def _map(
@@ -200,16 +182,16 @@ def _map(
     source: tuple[int, int],
     size: tuple[int, int],
 ) -> np.ndarray:
-    """-> the affine map [2,3] from normalised output to normalised source coordinates.
+    """-> the affine map [2,3] from normalized output to normalized source coordinates.
 
-    The output square is turned by `angle` in its own pixels (so that circles stay circles), then
+    The output is rotated by `angle` in its own pixels (so that circles stay circles), then
     stretched over the crop.
     """
     (top, left, h, w), (H, W), (out_h, out_w) = crop, source, size
     cos, sin = math.cos(angle), math.sin(angle)
-    turn = np.array([[cos, -sin * out_h / out_w, 0], [sin * out_w / out_h, cos, 0], [0, 0, 1]])
+    rotate = np.array([[cos, -sin * out_h / out_w, 0], [sin * out_w / out_h, cos, 0], [0, 0, 1]])
     mirror = np.diag([-1.0 if flip else 1.0, 1.0, 1.0])
     window = np.array(
         [[w / W, 0, (2 * left + w) / W - 1], [0, h / H, (2 * top + h) / H - 1], [0, 0, 1]]
     )
-    return (window @ turn @ mirror)[:2]
+    return (window @ rotate @ mirror)[:2]

@@ -1,28 +1,28 @@
 """A `ClipTransform` and an `Augmentation` put to work: stored clips -> input of a network.
 
-`process_clip` runs in the loader's threads (numpy, numba), `process_batch` where the batch is
-(torch, CPU or CUDA); both give the same pixels within 1/255.
+`process_clip` runs in the loader's threads, `process_batch` where the batch is (torch, CPU or
+CUDA); they give the same pixels within one level of 0..255.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from . import affine, color
+from . import affine, affine_cpu, color
 from .affine import Augmentation
 from .clip_transform import ClipTransform
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
 class ClipProcessor:
-    """augmentation: None for the evaluation transform (resize, center crop)."""
+    """augmentation: None for the evaluation transform (resize, center crop).
+
+    Random numbers depend on seed, epoch and the clip's key only.
+    """
 
     transform: ClipTransform
     augmentation: Augmentation | None = None
@@ -30,12 +30,12 @@ class ClipProcessor:
     def maps(
         self, *, seed: int, epoch: int, keys: Sequence[str], frames: int, source: tuple[int, int]
     ) -> np.ndarray:
-        """The affine maps of these clips, float32 [B,F,2,3]; see `affine.train_maps`."""
+        """The affine maps of these clips, float32 [B,F,2,3]; see `affine.random_maps`."""
         size = self.transform.crop_size
         if self.augmentation is None:
             resize = self.transform.resize_size
-            return affine.eval_maps(len(keys), source=source, resize=resize, size=size)
-        return affine.train_maps(
+            return affine.center_crop_maps(len(keys), source=source, resize=resize, size=size)
+        return affine.random_maps(
             self.augmentation, seed=seed, epoch=epoch, keys=keys, frames=frames, source=source,
             size=size,
         )  # fmt: skip
@@ -45,28 +45,26 @@ class ClipProcessor:
         if self.augmentation is None or not any(self.augmentation.color):
             return None
         ranges = self.augmentation.color
-        return np.stack(
-            [color.draw(ranges, affine.generator(seed, epoch, f"{k}/colour")) for k in keys]
-        )
+        draws = (affine.generator(seed, epoch, f"{key}/colour") for key in keys)
+        return np.stack([color.random_color_matrix(ranges, draw) for draw in draws])
 
     def process_clip(
         self, clip: np.ndarray, out: np.ndarray, *, key: str, seed: int, epoch: int
     ) -> None:
         """uint8 clip [T,H,W,3] -> out float32 [T,h,w,3]."""
-        from . import sample_cpu
-
         T, H, W, _ = clip.shape
-        transform = self.transform
         maps = self.maps(seed=seed, epoch=epoch, keys=[key], frames=T, source=(H, W))
-        factor = int(affine.blocks(maps, (H, W), transform.crop_size)[0])
-        scale, shift = sample_cpu.coefficients(transform.mean, transform.std)
+        factor = int(affine.pool_factors(maps, (H, W), self.transform.crop_size)[0])
+        std = np.asarray(self.transform.std, np.float64)
+        scale = (1 / (255 * std)).astype(np.float32)
+        shift = (np.asarray(self.transform.mean) / std).astype(np.float32)
         matrices = self.color_matrices(seed=seed, epoch=epoch, keys=[key])
         if matrices is None:
-            sample_cpu.sample(clip, maps[0], out, factor=factor, scale=scale, shift=shift)
+            affine_cpu.sample_clip(clip, maps[0], out, factor=factor, scale=scale, shift=shift)
             return
-        plain = np.ones(3, np.float32), np.zeros(3, np.float32)
-        sample_cpu.sample(clip, maps[0], out, factor=factor, scale=plain[0], shift=plain[1])
-        color.apply_cpu(out, matrices[0], scale, shift)
+        one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
+        affine_cpu.sample_clip(clip, maps[0], out, factor=factor, scale=one, shift=zero)
+        color.apply_colors_cpu(out, matrices[0], scale, shift)
 
     def process_batch(
         self, pixels: torch.Tensor, *, keys: Sequence[str] = (), seed: int = 0, epoch: int = 0
@@ -75,16 +73,14 @@ class ClipProcessor:
 
         keys: of the B clips; not needed without augmentation.
         """
-        import torch
-
         B, T, H, W, _ = pixels.shape
-        names = keys or [""] * B
-        maps = self.maps(seed=seed, epoch=epoch, keys=names, frames=T, source=(H, W))
-        return affine.apply(
+        keys = keys or [""] * B
+        maps = self.maps(seed=seed, epoch=epoch, keys=keys, frames=T, source=(H, W))
+        return affine.sample_batch(
             pixels,
-            torch.from_numpy(maps),
+            maps,
             size=self.transform.crop_size,
             mean=self.transform.mean,
             std=self.transform.std,
-            colors=self.color_matrices(seed=seed, epoch=epoch, keys=names),
+            colors=self.color_matrices(seed=seed, epoch=epoch, keys=keys),
         )

@@ -1,8 +1,8 @@
 """Mixup and cutmix of clips: each clip of a batch is mixed with the next row of its rank's part.
 
-Odd: the share is drawn for each clip, a pure function of (seed, epoch, key); only the partner
-depends on the batch, and with several ranks on the rank's part of it (pixels do not cross ranks).
-Cutmix cuts one box through all frames. Not in the paper; part of modern recipes.
+The share is drawn for each clip, a pure function of (seed, epoch, key); only the partner depends on
+the batch, and with several ranks on the rank's part of it (pixels do not cross ranks). Cutmix cuts
+one box through all frames. Not in the paper; part of modern recipes.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from ...errors import HarError
 from .affine import generator
-
-if TYPE_CHECKING:
-    import torch
 
 KINDS = ("mixup", "cutmix")
 
 
 class MixError(HarError):
-    """An unknown kind or an alpha that is none; one sentence."""
+    """An unknown kind or an alpha that is not positive; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +45,25 @@ def draw(
         raise MixError(f"unknown mixing {kind!r}: choose one of {', '.join(KINDS)}.")
     if not alpha > 0:
         raise MixError(f"alpha {alpha} does not work for {kind}: give more than 0.")
-    share = np.empty(len(keys), np.float32)
+    shares = np.empty(len(keys), np.float32)
     boxes = np.empty((len(keys), 4), np.int64)
     height, width = size
     for row, key in enumerate(keys):
         random = generator(seed, epoch, f"{key}/mix")
-        kept = random.beta(alpha, alpha)
+        share = random.beta(alpha, alpha)
         if kind == "cutmix":
-            edge = math.sqrt(1 - kept)
+            edge = math.sqrt(1 - share)
             y, x = random.uniform(0, height), random.uniform(0, width)
             top, bottom = np.clip([y - edge * height / 2, y + edge * height / 2], 0, height).round()
             left, right = np.clip([x - edge * width / 2, x + edge * width / 2], 0, width).round()
             boxes[row] = top, left, bottom, right
-            kept = 1 - (bottom - top) * (right - left) / (height * width)
-        share[row] = kept
-    return Mix(share, boxes if kind == "cutmix" else None)
+            share = 1 - (bottom - top) * (right - left) / (height * width)
+        shares[row] = share
+    return Mix(shares, boxes if kind == "cutmix" else None)
 
 
 def apply(clips: torch.Tensor, mix: Mix) -> torch.Tensor:
     """[b,C,T,h,w] -> mixed clips, a new tensor of the same shape, dtype and layout."""
-    import torch
-
     partner = clips.roll(-1, 0)
     if mix.boxes is None:
         share = torch.from_numpy(mix.share).to(clips.device, clips.dtype)
@@ -80,9 +76,6 @@ def apply(clips: torch.Tensor, mix: Mix) -> torch.Tensor:
 
 def targets(labels: torch.Tensor, mix: Mix, classes: int) -> torch.Tensor:
     """int64 [b] -> float32 [b,K], rows sum to 1: what cross_entropy takes for mixed clips."""
-    import torch
-    import torch.nn.functional as F
-
-    own = F.one_hot(labels, classes).float()
+    one_hot = F.one_hot(labels, classes).float()
     share = torch.from_numpy(mix.share).to(labels.device).view(-1, 1)
-    return share * own + (1 - share) * own.roll(-1, 0)
+    return share * one_hot + (1 - share) * one_hot.roll(-1, 0)

@@ -1,6 +1,6 @@
 """A trained network as it is exported: preprocessing before it (if wanted), softmax after it.
 
-Odd: `har.shards.transforms.affine.apply` takes a map for each clip and looks at its values; here there is one map
+Odd: `har.shards.transforms.affine.sample_batch` takes a map for each clip and looks at its values; here there is one map
 for all, known beforehand, so its sampling grid is a constant. The parity check of `har-export` and
 a test hold that both give the same pixels. This module imports torch: import it where it is used.
 """
@@ -38,12 +38,12 @@ class ExportWrapper(nn.Module):
         height, width = predictor.state["preprocessing"]["clip_shape"][1:3]
         self.stored = (wanted.frames, height, width, 3)
         maps = torch.from_numpy(
-            affine.eval_maps(
+            affine.center_crop_maps(
                 1, source=(height, width), resize=wanted.resize_size, size=wanted.crop_size
             )
         )
-        # the same blocks that `augment.apply` averages before it samples
-        self.factor = int(affine.blocks(maps.numpy(), (height, width), wanted.crop_size)[0])
+        # the same blocks that `affine.sample_batch` averages before it samples
+        self.factor = int(affine.pool_factors(maps.numpy(), (height, width), wanted.crop_size)[0])
         grid = F.affine_grid(maps[:, 0], [1, 3, *wanted.crop_size], align_corners=False)
         self.register_buffer("grid", grid)  # [1,h,w,2]
         mean, std = (torch.tensor(v).view(1, 3, 1, 1, 1) for v in (wanted.mean, wanted.std))

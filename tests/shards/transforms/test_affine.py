@@ -24,7 +24,7 @@ def smooth_clip(frames=3, height=40, width=56, seed=0):
 
 
 def run(clip, maps, size):
-    out = affine.apply(clip, torch.as_tensor(np.asarray(maps, np.float32)), size=size, **PLAIN)
+    out = affine.sample_batch(clip, np.asarray(maps, np.float32), size=size, **PLAIN)
     return out[0].permute(1, 2, 3, 0)  # [T,h,w,C]
 
 
@@ -68,22 +68,22 @@ def test_a_resized_crop_and_a_flip_agree_with_torchvision_within_a_hundredth_lev
 
 def test_a_rotation_of_0_degrees_is_the_crop_alone():
     rule, args = Augmentation(rotation=0.0), {"frames": 1, "source": (40, 56), "size": (32, 32)}
-    maps = affine.train_maps(rule, seed=1, epoch=2, keys=["a", "b"], **args)
+    maps = affine.random_maps(rule, seed=1, epoch=2, keys=["a", "b"], **args)
     for row, key in enumerate("ab"):
         crop, angle, flip = affine._draw(rule, affine.generator(1, 2, key), (40, 56))
         assert (angle, flip) == (0.0, False)
         assert np.allclose(maps[row], one_map(crop)[0], atol=1e-6)
         assert maps[row, 0, 0, 1] == maps[row, 0, 1, 0] == 0
-    turned = affine.train_maps(Augmentation(), seed=1, epoch=2, keys=["a", "b"], **args)
+    turned = affine.random_maps(Augmentation(), seed=1, epoch=2, keys=["a", "b"], **args)
     assert np.abs(turned[:, 0, 0, 1]).min() > 0
 
 
 def test_evaluation_equals_torchvisions_resize_and_centre_crop():
     clip = smooth_clip(height=48, width=64)
-    maps = affine.eval_maps(1, source=(48, 64), resize=(48, 64), size=(42, 42))
+    maps = affine.center_crop_maps(1, source=(48, 64), resize=(48, 64), size=(42, 42))
     expected = v2.CenterCrop(42)(clip[0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     torch.testing.assert_close(run(clip, maps, (42, 42)), expected.float(), atol=1e-2, rtol=0)
-    maps = affine.eval_maps(1, source=(48, 64), resize=(40, 56), size=(36, 36))
+    maps = affine.center_crop_maps(1, source=(48, 64), resize=(40, 56), size=(36, 36))
     chain = v2.Compose([v2.Resize((40, 56), antialias=False), v2.CenterCrop(36)])
     expected = chain(clip[0].permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1)
     torch.testing.assert_close(run(clip, maps, (36, 36)), expected, atol=1e-2, rtol=0)
@@ -111,20 +111,20 @@ def test_all_frames_of_a_clip_share_one_map_unless_per_frame():
     clip = smooth_clip(frames=1).repeat(1, 4, 1, 1, 1)  # four equal frames
     draw = {"seed": 1, "epoch": 2, "keys": ["v_A_g01_c01"], "frames": 4,
             "source": (40, 56), "size": (32, 32)}  # fmt: skip
-    still = run(clip, affine.train_maps(Augmentation(), **draw), (32, 32))
+    still = run(clip, affine.random_maps(Augmentation(), **draw), (32, 32))
     assert (still == still[:1]).all()
-    shaken = run(clip, affine.train_maps(Augmentation(per_frame=True), **draw), (32, 32))
+    shaken = run(clip, affine.random_maps(Augmentation(per_frame=True), **draw), (32, 32))
     assert (shaken[0] - shaken[1]).abs().max() > 1
 
 
 def test_a_draw_depends_on_seed_epoch_and_key_only():
     common = {"frames": 4, "source": (40, 56), "size": (32, 32)}
     rule = Augmentation(hflip=0.5)
-    together = affine.train_maps(rule, seed=1, epoch=2, keys=["a", "b", "c"], **common)
-    alone = affine.train_maps(rule, seed=1, epoch=2, keys=["b"], **common)
+    together = affine.random_maps(rule, seed=1, epoch=2, keys=["a", "b", "c"], **common)
+    alone = affine.random_maps(rule, seed=1, epoch=2, keys=["b"], **common)
     assert (together[1] == alone[0]).all()
     for other in ({"seed": 2, "epoch": 2}, {"seed": 1, "epoch": 3}):
-        assert (affine.train_maps(rule, keys=["b"], **other, **common) != alone).any()
+        assert (affine.random_maps(rule, keys=["b"], **other, **common) != alone).any()
 
 
 def test_crops_stay_inside_the_frame_and_in_range():
@@ -144,17 +144,15 @@ def test_crops_stay_inside_the_frame_and_in_range():
 def test_strong_shrinking_averages_instead_of_aliasing():
     stripes = torch.zeros(1, 1, 64, 64, 3, dtype=torch.uint8)
     stripes[:, :, :, ::2] = 255  # one-pixel stripes are grey at a quarter of the size
-    maps = affine.eval_maps(1, source=(64, 64), resize=(16, 16), size=(16, 16))
+    maps = affine.center_crop_maps(1, source=(64, 64), resize=(16, 16), size=(16, 16))
     got = run(stripes, maps, (16, 16))
     assert (got - 127.5).abs().max() < 1
 
 
 def test_normalisation_is_per_channel_and_layout_is_channels_last():
     clip = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 4, 8, 8, 3).contiguous()
-    maps = affine.eval_maps(2, source=(8, 8), resize=(8, 8), size=(8, 8))
-    out = affine.apply(
-        clip, torch.from_numpy(maps), size=(8, 8), mean=(0.5, 0.2, 0.4), std=(0.5, 0.1, 0.2)
-    )
+    maps = affine.center_crop_maps(2, source=(8, 8), resize=(8, 8), size=(8, 8))
+    out = affine.sample_batch(clip, maps, size=(8, 8), mean=(0.5, 0.2, 0.4), std=(0.5, 0.1, 0.2))
     assert out.shape == (2, 3, 4, 8, 8)
     assert out.is_contiguous(memory_format=torch.channels_last_3d)
     assert out[0, :, 0, 0, 0].tolist() == pytest.approx([-1, 0, 3], abs=1e-5)
@@ -208,7 +206,7 @@ def test_both_paths_average_blocks_alike_when_a_clip_shrinks():
     processor = ClipProcessor(ClipTransform(4, (24, 24), (24, 24)), rule)
     clip = natural_clip(height=120, width=120)
     maps = processor.maps(seed=1, epoch=2, keys=list("abcdefgh"), frames=4, source=(120, 120))
-    assert len(set(affine.blocks(maps, (120, 120), (24, 24)).tolist())) > 1
+    assert len(set(affine.pool_factors(maps, (120, 120), (24, 24)).tolist())) > 1
     assert difference(clip, processor) < 1
 
 
@@ -216,10 +214,10 @@ def test_pixels_of_a_clip_do_not_depend_on_its_batch():
     clip = natural_clip(height=120, width=120).expand(8, -1, -1, -1, -1)
     common = {"seed": 1, "epoch": 2, "frames": 4, "source": (120, 120), "size": (24, 24)}
     keys = list("abcdefgh")
-    maps = torch.from_numpy(affine.train_maps(Augmentation(), keys=keys, **common))
-    whole = affine.apply(clip, maps, size=(24, 24), **KINETICS)
+    maps = affine.random_maps(Augmentation(), keys=keys, **common)
+    whole = affine.sample_batch(clip, maps, size=(24, 24), **KINETICS)
     for row in range(8):
-        alone = affine.apply(clip[:1], maps[row : row + 1], size=(24, 24), **KINETICS)
+        alone = affine.sample_batch(clip[:1], maps[row : row + 1], size=(24, 24), **KINETICS)
         torch.testing.assert_close(alone[0], whole[row], atol=1e-5, rtol=0)
 
 

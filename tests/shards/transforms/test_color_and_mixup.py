@@ -17,7 +17,7 @@ def mild_clip():
 
 
 def turned(clip, *factors):
-    return color.apply(clip, torch.from_numpy(color.matrix(*factors))[None])
+    return color.apply_colors(clip, torch.from_numpy(color.color_matrix(*factors))[None])
 
 
 def test_factors_of_one_change_nothing():
