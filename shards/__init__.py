@@ -19,7 +19,7 @@ _MODULES = {
     "open_shard_set": "shard_set",
     "wds_pipeline": "wds",
 }
-__all__ = ["ShardSet", "SubsetLoader", "open_shard_set", "wds_pipeline"]  # noqa: F822
+__all__ = ["ShardSet", "SubsetLoader", "open_shard_set", "wds_pipeline"]
 
 
 def __getattr__(name: str) -> Any:
