@@ -9,15 +9,23 @@ har-bench-loader; this is the test that would have shown it. What may be written
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
+import json
 import os
+import re
 import shlex
 import shutil
+import signal
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
-from command_server import CommandServer
+from command_server import SCRIPTS, CommandServer
+from made_server import serving
 
 NAMES = (
     "data/kept", "chunks/kept", "cache/kept", ".cache/kept", ".cache/har/kept",
@@ -29,7 +37,8 @@ NAMES = (
 )  # fmt: skip
 # What libraries may add whatever the command (docs/files.md).
 CACHES = ("home/.cache/matplotlib/", "home/.config/matplotlib/", "tmp/torchinductor_")
-TINY_MODEL = "--model convlstm --model-options hidden=[4],stem_channels=4"
+TINY_OPTIONS = "hidden=[4],stem_channels=4"
+TINY_MODEL = f"--model convlstm --model-options {TINY_OPTIONS}"
 Snapshot = dict[str, tuple[int, bytes]]
 
 
@@ -86,6 +95,21 @@ class World:
         return text
 
     @contextlib.contextmanager
+    def running(self, line: str) -> Iterator[str]:
+        """A server, ended by Ctrl-C; -> the URL that it prints."""
+        process = self._server.start(shlex.split(line), self._log)
+        try:
+            deadline = time.monotonic() + 60
+            while not (url := re.search(r"http://\S+", self._log.read_text())):
+                assert time.monotonic() < deadline, self._log.read_text()
+                time.sleep(0.1)
+            yield url[0]
+        finally:
+            os.kill(process, signal.SIGINT)
+            code = self._server.wait()
+        assert code == 0, self._log.read_text()
+
+    @contextlib.contextmanager
     def unchanged(self, own: tuple[str, ...] = ()) -> Iterator[None]:
         """What the block changes, adds or removes is below `own` (of `work`) or one of CACHES."""
         before = self._snapshot()
@@ -93,7 +117,8 @@ class World:
         after = self._snapshot()
         changed = {path for path in before.keys() | after if before.get(path) != after.get(path)}
         allowed = tuple(
-            str(self.root) + "/" + path for path in (*(f"work/{path}" for path in own), *CACHES)
+            os.path.normpath(self.root / path) + "/" * path.endswith("/")
+            for path in (*(f"work/{path}" for path in own), *CACHES)
         )
         assert not sorted(path for path in changed if not path.startswith(allowed))
         assert not sorted(changed & self._kept)
@@ -148,9 +173,17 @@ COMMANDS = {  # a line: what it may write below the working folder
     "har-models list": (),
     "har-models show convlstm --plot net.svg": ("net.svg",),
 }  # fmt: skip
+TRAIN_TINY = f"{TINY_MODEL} --frames 4 --size 28 --epochs 1"
 SLOW_COMMANDS = {
     "har-doctor": (),
-}
+    "har-shards bench data/videos --rounds 1": (),
+    "har-bench-train --model convlstm --frames 4 --size 28 --batch-size 2 --steps 1 --rounds 1": (),
+    f"har-train {TRAIN_TINY} --compile --tensorboard --out runs/compiled": ("runs/compiled/",),
+    "har-reproduce data/videos --shards data/shards --preset paper --split grouped --seeds 1 "
+    f"--model convlstm -- --epochs 1 --frames 4 --size 28 --model-options {TINY_OPTIONS}":
+        ("runs/paper/", "reports/paper/"),
+}  # fmt: skip
+SLOW_SETTINGS = {"har-shards": {"har.pipeline.benchmark.build_bench.BUILD_CLIPS": 240}}
 
 BENCH_LOADER = "har-bench-loader data/shards --videos data/videos --rounds 1 --batch-size 4"
 
@@ -169,7 +202,37 @@ def test_it_writes_what_it_names_and_nothing_else(world: World, line: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("line", SLOW_COMMANDS)
 def test_slow_ones_write_what_they_name_and_nothing_else(world: World, line: str) -> None:
-    world.check(line, SLOW_COMMANDS[line])
+    world.check(line, SLOW_COMMANDS[line], settings=SLOW_SETTINGS.get(line.split()[0]))
+
+
+@pytest.mark.slow
+def test_a_set_behind_a_url_is_cached_where_it_says(world: World) -> None:
+    with serving(world.work / "data" / "shards") as server:
+        line = f"har-train {TRAIN_TINY} --shards {server.url} --out runs/remote"
+        world.check(line, ("runs/remote/", "../home/.cache/har/"))
+
+
+@pytest.mark.slow
+def test_the_page_keeps_no_upload(world: World) -> None:
+    pytest.importorskip("gradio")
+    with world.unchanged(), world.running("har-serve runs/convlstm --port 0") as url:
+        assert "SwipeUp" in ask(url, (world.work / VIDEO).read_bytes())
+
+
+def ask(url: str, video: bytes) -> str:
+    """Send a video to the page of har-serve as a browser does; -> the server's events."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.avi"\r\n\r\n'
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    path = json.loads(_post(f"{url}gradio_api/upload", head + video + b"\r\n--x--\r\n", form))[0]
+    upload = {"path": path, "orig_name": "a.avi", "meta": {"_type": "gradio.FileData"}}
+    join = json.dumps({"data": [upload], "fn_index": 0, "session_hash": "s"}).encode()
+    _post(f"{url}gradio_api/queue/join", join, {"Content-Type": "application/json"})
+    return _post(f"{url}gradio_api/queue/data?session_hash=s", None, {})
+
+
+def _post(url: str, body: bytes | None, headers: dict[str, str]) -> str:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
+        return answer.read().decode()
 
 
 @pytest.mark.parametrize(
@@ -186,3 +249,12 @@ def test_slow_ones_write_what_they_name_and_nothing_else(world: World, line: str
 )
 def test_a_mistake_changes_nothing(world: World, line: str) -> None:
     world.check(line, exit_code=2)
+
+
+def test_every_command_is_run_here() -> None:
+    text = Path(__file__).read_text()
+    for name, place in SCRIPTS.items():
+        module, function = place.split(":")
+        command = getattr(importlib.import_module(module), function)
+        subcommands = command.commands if isinstance(command, click.Group) else [""]
+        assert all(f"{name} {subcommand}".strip() in text for subcommand in subcommands), name
