@@ -42,12 +42,12 @@ def tables() -> dict[str, dict[str, str]]:
     return found
 
 
-def members(root: Path) -> list[tuple[str, int, tarfile.TarFile, tarfile.TarInfo]]:
-    body = json.loads((root / "manifest.json").read_text())
+def members(root: Path) -> list[tuple[int, tarfile.TarInfo, bytes]]:
+    """Shard number, header and content of every member of every shard, in order."""
     found = []
-    for number, shard in enumerate(body["shards"]):
-        tar = tarfile.open(root / shard["name"])  # noqa: SIM115
-        found += [(shard["name"], number, tar, member) for member in tar.getmembers()]
+    for number, shard in enumerate(json.loads((root / "manifest.json").read_text())["shards"]):
+        with tarfile.open(root / shard["name"]) as tar:
+            found += [(number, member, tar.extractfile(member).read()) for member in tar]
     return found
 
 
@@ -70,9 +70,7 @@ def test_every_field_is_named_with_its_type(root):
             name
         )
     assert f"A row takes n+{index.dtype.itemsize - width} bytes" in PAGE.read_text()
-    metadata = next(
-        json.load(tar.extractfile(m)) for _, _, tar, m in members(root) if m.name.endswith("json")
-    )
+    metadata = json.loads(members(root)[2][2])
     assert set(page["KEY.json"]) == set(metadata)
     for name in ("sampling", "resize"):
         assert all(f"`{field}`" in PAGE.read_text() for field in body[name])
@@ -84,30 +82,29 @@ def test_a_reader_of_tarfile_json_and_numpy_gives_what_the_library_gives(root):
     reader, row = ClipReader(manifest), 0
     assert hashlib.sha256((root / "index.npy").read_bytes()).hexdigest() == body["index_sha256"]
     entries = members(root)
-    for (name, number, tar, npy), (*_, cls), (*_, about) in zip(
+    for (number, npy, array), (_, cls, label), (_, about, text) in zip(
         entries[::3], entries[1::3], entries[2::3], strict=True
     ):
-        pixels = np.load(io.BytesIO(tar.extractfile(npy).read()))
-        metadata = json.load(tar.extractfile(about))
+        pixels, metadata = np.load(io.BytesIO(array)), json.loads(text)
         key = npy.name.removesuffix(".npy")
         assert [cls.name, about.name] == [f"{key}.cls", f"{key}.json"]
         assert list(pixels.shape) == body["clip_shape"]
         assert np.array_equal(pixels, reader.read(row))
         fields = index[row]
         assert (fields["key"].decode(), fields["shard"]) == (key, number)
-        assert fields["label"] == int(tar.extractfile(cls).read())
+        assert fields["label"] == int(label)
         assert body["classes"][fields["label"]] == metadata["class"]
         assert body["groups"][fields["group"]] == metadata["group"]
         assert (fields["view"], fields["decoded"], fields["padded"]) == (
             metadata["view"], metadata["frames_decoded"], metadata["padded"],
         )  # fmt: skip
-        raw = (root / name).read_bytes()
+        raw = (root / body["shards"][number]["name"]).read_bytes()
         assert raw[fields["offset"] : fields["offset"] + pixels.size] == pixels.tobytes()
         assert (fields["offset"] - npy.offset_data) % 64 == 0
         assert xxhash.xxh3_64_intdigest(pixels.tobytes()) == fields["xxh3"]
         checksum = metadata.pop("xxh3")
-        text = json.dumps(metadata, sort_keys=True).encode()
-        assert xxhash.xxh3_64_hexdigest(text) == checksum
+        rest = json.dumps(metadata, sort_keys=True).encode()
+        assert xxhash.xxh3_64_hexdigest(rest) == checksum
         row += 1
     assert row == len(index) == sum(shard["samples"] for shard in body["shards"])
     for shard in body["shards"]:
@@ -115,8 +112,7 @@ def test_a_reader_of_tarfile_json_and_numpy_gives_what_the_library_gives(root):
         assert (len(raw), xxhash.xxh3_128_hexdigest(raw)) == (shard["bytes"], shard["xxh3"])
         assert raw.endswith(bytes(1024))
         assert raw[-1536:-1024].strip(b"\0")
-    for *_, tar, _ in entries:
-        tar.close()
+    reader.close()
 
 
 def test_the_reader_on_the_page_works(root):
