@@ -61,21 +61,15 @@ class Config:
     preset: str = _opt("paper", "Where the defaults come from; single options override it.")
     model: str = _opt("resnet3d", "Which of the four models.")
     model_options: str = _opt("", "Options of the model, e.g. 'width=32,dropout=0.2'.")
-    weights: str | None = _opt(
-        None, "kinetics400, none, or a file of weights. [r3d: kinetics400; others: none]"
-    )
+    weights: str | None = _opt(None, "kinetics400, none or a file. [r3d: kinetics400; else none]")
     freeze: str | None = _opt(None, "r3d: stem or layer1-4, the last group kept fixed. [none]")
-    recompute: bool | None = _opt(
-        None, "convlstm: compute its gates again in the backward pass, to save memory. [on]"
-    )
+    recompute: bool | None = _opt(None, "convlstm: gates again in the backward pass. [on]")
     shards: str = _opt("data/shards", "The shard set, as 'make shards' makes it.")
     split: str = _opt("grouped", "Which rule splits the set.")
     split_seed: int = _opt(0, "Seed of the 'paper' split.")
     frames: int = _opt(16, "Frames per clip, at most what the shards hold.")
     size: int | None = _opt(None, "Height and width the model sees. [the model's own: 112]")
-    batch_size: int = _opt(
-        32, "Clips per step, over all devices; auto: the most that fit.", auto=AUTO
-    )
+    batch_size: int = _opt(32, "Clips per step, all ranks; auto: the most that fit.", auto=AUTO)
     epochs: int = _opt(50, "At most this many epochs.")
     max_minutes: float = _opt(0.0, "Stop after this many minutes; 0 = no limit.")
     optimizer: str = _opt("adam", "adam is the paper's (section 5).")
@@ -89,9 +83,7 @@ class Config:
     label_smoothing: float = _opt(0.0, "Share of each label spread over all classes.")
     dropout: float = _opt(0.0, "Before the classifier; the paper names it and does not use it (7).")
     zero_init: bool = _opt(False, "Residual branches start at zero, where the model has them.")
-    ema_decay: float = _opt(
-        0.0, "Decay of a moving average of the weights, which is evaluated; 0 = off."
-    )
+    ema_decay: float = _opt(0.0, "Of a moving average of the weights, to be evaluated; 0 = off.")
     clip_grad: float = _opt(0.0, "Largest norm of the gradient; 0 = no clipping.")
     grad_accum_steps: int = _opt(1, "Split each batch into this many, to save memory.")
     patience: int = _opt(10, "Epochs without improvement before training stops (section 4).")
@@ -105,12 +97,8 @@ class Config:
     brightness: float = _opt(0.0, "Each clip's brightness changes by a factor within 1 +- this.")
     contrast: float = _opt(0.0, "The same of contrast.")
     saturation: float = _opt(0.0, "The same of saturation.")
-    mixup_alpha: float = _opt(
-        0.0, "Mixup: blend each clip with another of its batch, by Beta(alpha, alpha); 0 = off."
-    )
-    cutmix_alpha: float = _opt(
-        0.0, "CutMix: replace a box of each clip by another's, by Beta(alpha, alpha); 0 = off."
-    )
+    mixup_alpha: float = _opt(0.0, "Blend clips by shares of Beta(alpha, alpha); 0 = off.")
+    cutmix_alpha: float = _opt(0.0, "Paste a box of another clip, by Beta(alpha, alpha); 0 = off.")
     temporal_jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
     precision: str = _opt("auto", "auto: bf16 where this device gains by it, else fp32.")
     device: str = _opt("auto", "auto, cpu, cuda or cuda:N.")
@@ -119,7 +107,7 @@ class Config:
     deterministic: bool = _opt(False, "Only bit-reproducible algorithms, where torch has them.")
     save_every_minutes: float = _opt(10.0, "Save last.pt within an epoch too; 0 = only after each.")
     shuffle_block_size: int = _opt(
-        0, "Shuffle within blocks of this many clips, for sets larger than memory; 0 = all."
+        0, "Shuffle in blocks of clips, for sets beyond memory; 0 = off."
     )
     cache: str = _opt("none", "ram, gpu: keep the clips there, read and checked once.")
     max_corrupt: int = _opt(0, "Replace and report so many corrupt clips before the run stops.")
@@ -139,17 +127,13 @@ class Config:
             self._check(name, getattr(self, name) >= minimum, f"{minimum} or more")
         for name in ("label_smoothing", "dropout", "ema_decay"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        self._check(
-            "batch_size", self.batch_size >= 1 or self.batch_size == AUTO, "1 or more, or auto"
-        )
-        self._check_grad_accum_steps()
+        for name in ("brightness", "contrast", "saturation", "hflip"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         self._check("size", self.size is None or self.size >= 16, "16 or more")
         self._check("lr", self.lr is None or self.lr > 0, "more than 0")
         self._check("plateau_factor", 0 < self.plateau_factor < 1, "between 0 and 1")
         self._check("crop_scale", 0 < self.crop_scale <= 1, "above 0, at most 1")
-        for name in ("brightness", "contrast", "saturation"):
-            self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        self._check("hflip", 0 <= self.hflip <= 1, "between 0 and 1")
+        self._check_batch()
         if self.mixup_alpha and self.cutmix_alpha:
             raise ConfigError(
                 f"--mixup-alpha {self.mixup_alpha} and --cutmix-alpha {self.cutmix_alpha} do not "
@@ -157,14 +141,15 @@ class Config:
             )
         self.options  # noqa: B018  (parses, so that a malformed string fails here)
 
-    def _check_grad_accum_steps(self) -> None:
-        if self.batch_size != AUTO:
-            valid = self.batch_size % self.grad_accum_steps == 0
-            self._check("grad_accum_steps", valid, f"a divisor of {self.batch_size}")
-        elif self.grad_accum_steps > 1:
+    def _check_batch(self) -> None:
+        size, parts = self.batch_size, self.grad_accum_steps
+        if size != AUTO:
+            self._check("batch_size", size >= 1, "1 or more, or auto")
+            self._check("grad_accum_steps", size % parts == 0, f"a divisor of {size}")
+        elif parts > 1:
             raise ConfigError(
-                f"--grad-accum-steps {self.grad_accum_steps} and --batch-size auto do not go "
-                "together: auto is what fits at once; give a number, or leave one of them out."
+                f"--grad-accum-steps {parts} and --batch-size auto do not go together: auto is "
+                "what fits at once; give a number, or leave one of them out."
             )
 
     def _check(self, name: str, valid: bool, allowed: str) -> None:

@@ -47,10 +47,7 @@ def prepare(
     options = model_options(config)
     model = place_model(build_model(config, options, len(manifest.classes)), device, precision)
     transform = make_transform(config, cast(ClipTransform, model.transform))
-    cache_bytes = 0
-    if config.cache == "gpu":
-        cache_bytes = (len(split.train) + len(split.val)) * math.prod(manifest.clip_shape)
-        gpu_cache.check_fits(device, cache_bytes, memory.free_bytes(device))
+    cache_bytes = gpu_cache_bytes(config, manifest, split, device)
     if config.batch_size == AUTO:
         trial = make_trial(config, model, transform, device, precision, cache_bytes)
         config = replace(config, batch_size=trial.find(len(split.train), ctx))
@@ -98,6 +95,17 @@ def make_split(config: Config, manifest: Manifest) -> splits.Split:
                 "build a set with more groups, or use '--split paper'."
             )
     return split
+
+
+def gpu_cache_bytes(
+    config: Config, manifest: Manifest, split: splits.Split, device: torch.device
+) -> int:
+    """Bytes of the clips that --cache gpu keeps, which must fit; 0 without it."""
+    if config.cache != "gpu":
+        return 0
+    num_bytes = (len(split.train) + len(split.val)) * math.prod(manifest.clip_shape)
+    gpu_cache.check_fits(device, num_bytes, memory.free_bytes(device))
+    return num_bytes
 
 
 def known_options(config: Config) -> dict[str, Any]:

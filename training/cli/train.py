@@ -1,9 +1,7 @@
-"""The command har-train, and how every command says an error: thin.
+"""The command har-train.
 
-The commands about finished runs are in `training/cli/results.py`.
-
-Odd: the options of har-train are made from the fields of `har.training.config.Config`, so that no
-default stands twice. torch is imported inside the command bodies only: --help answers at once.
+Its options are made from the fields of `har.training.config.Config`, so that no default stands
+twice. torch is imported inside the command's body only: --help answers at once.
 """
 
 from __future__ import annotations
@@ -40,23 +38,23 @@ class NumberOrAuto(click.ParamType):
 def config_options(command: Command) -> Command:
     """One click option for each field of Config, in the order of the dataclass.
 
-    Their click default is None, so that what was given can be told from what was not: presets and
-    --config files lie between the defaults and the options given.
+    Their click default is None, for "not given": presets and --config files lie between the
+    defaults and the options given.
     """
     hints = get_type_hints(Config)
     for field in reversed(fields(Config)):
-        kinds = get_args(hints[field.name]) or (hints[field.name],)
-        kind: Any = kinds[0]
+        option_type: Any = (get_args(hints[field.name]) or (hints[field.name],))[0]
         if field.name in CHOICES:
-            kind = click.Choice(CHOICES[field.name])
+            option_type = click.Choice(CHOICES[field.name])
         if "auto" in field.metadata:
-            kind = NumberOrAuto(field.metadata["auto"])
+            option_type = NumberOrAuto(field.metadata["auto"])
+        flag = option_type is bool
         name = field.name.replace("_", "-")
-        declaration = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+        declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
         text = field.metadata["help"]
         if field.default not in (None, ""):
-            text += f" [{str(field.default).lower() if kind is bool else field.default}]"
-        command = click.option(declaration, type=kind, default=None, help=text)(command)
+            text += f" [{str(field.default).lower() if flag else field.default}]"
+        command = click.option(declaration, type=option_type, default=None, help=text)(command)
     return command
 
 
@@ -78,14 +76,14 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
     if resume is not None:
         if out is not None or file is not None:
             raise ConfigError("--resume goes on in its own folder: leave out --out and --config.")
-        chosen, folder, state = run_dir.load_resumed(resume, settings)
+        run_config, folder, state = run_dir.load_resumed(resume, settings)
     else:
-        chosen = config.make(settings, file)
-        folder = run_dir.choose_folder(out, chosen.model)
+        run_config = config.make(settings, file)
+        folder = run_dir.choose_folder(out, run_config.model)
     is_main_process = os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
     log = run_dir.Log(folder) if is_main_process else run_dir.no_log
     try:
-        summary = loop.fit(chosen, folder, log, state)
+        summary = loop.fit(run_config, folder, log, state)
     except (ValueError, KeyboardInterrupt) as error:
         if resume is None and is_main_process:
             run_dir.remove_untrained(folder)
@@ -93,14 +91,14 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
             raise
         click.echo("\nstopped: nothing was trained yet.", err=True)  # later it is Interrupted
         sys.exit(130)
-    except signals.Interrupted as asked:
-        log(f"stopped: {asked}, saved in {folder / 'last.pt'}")
+    except signals.Interrupted as interrupt:
+        log(f"stopped: {interrupt}, saved in {folder / 'last.pt'}")
         log(f"next: har-train --resume {folder}")
-        sys.exit(128 + asked.number)
+        sys.exit(128 + interrupt.number)
     log(f"stopped: {summary['stop_reason']}")
     if not summary["finite"]:
-        kept = f"; har-eval {folder} looks at epoch {summary['best_epoch']}"
-        log(f"next: train anew with that changed{kept if summary['best_epoch'] else ''}")
+        hint = f"; har-eval {folder} looks at epoch {summary['best_epoch']}"
+        log(f"next: train anew with that changed{hint if summary['best_epoch'] else ''}")
         sys.exit(1)
     log(f"best epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.4f}")
     log(f"next: har-eval {folder}")

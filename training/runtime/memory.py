@@ -16,7 +16,7 @@ from ..config import Config, ConfigError
 from .distributed import DistributedContext
 
 MAX_BATCH = 256  # clips that --batch-size auto takes: larger batches want another learning rate
-_SAFE = 0.8  # of the free memory, on the CPU, where a full memory kills the process
+_SAFE = 0.8  # of the free memory of the CPU
 # A clip's bytes at a step's peak over those that autograd saves: 0.96-1.02 for the ResNets, up to
 # 1.8 for the ConvLSTM, which takes more in the loader than here.
 _PEAK_OVER_SAVED = 1.5
@@ -96,26 +96,25 @@ class BatchTrial:
             raise ConfigError(
                 "--batch-size auto cannot see how much memory is free here: give a number."
             )
-        fits = self._runs
-        if self.device.type == "cpu":
-            saved = (saved_bytes(lambda: self.step(4)) - saved_bytes(lambda: self.step(2))) / 2
-            clip = self.clip_bytes + _PEAK_OVER_SAVED * saved
-            budget = _SAFE * free - self.weight_bytes - self.state_bytes
+        cpu_limit = self._cpu_limit(free) if self.device.type == "cpu" else None
 
-            def fits(clips: int) -> bool:
-                return clips * clip <= budget
+        def fits(clips: int) -> bool:
+            here = self._runs(clips) if cpu_limit is None else clips <= cpu_limit
+            return not ctx.all_reduce_max(int(not here), self.device)
 
-        def fits_all_ranks(clips: int) -> bool:
-            return not ctx.all_reduce_max(int(not fits(clips)), self.device)
-
-        limit = max(1, min(MAX_BATCH, num_clips) // ctx.world_size)
-        clips = find_batch_size(fits_all_ranks, limit)
+        clips = find_batch_size(fits, max(1, min(MAX_BATCH, num_clips) // ctx.world_size))
         if clips == 0:
             raise ConfigError(
                 f"not one clip fits into the {free / 1e9:.1f} GB free on {self.device}: use fewer "
                 "--frames, a smaller --size or another --device."
             )
         return clips * ctx.world_size
+
+    def _cpu_limit(self, free: int) -> float:
+        """How many clips fit by what autograd saves: on the CPU a full memory kills the process."""
+        saved = (saved_bytes(lambda: self.step(4)) - saved_bytes(lambda: self.step(2))) / 2
+        budget = _SAFE * free - self.weight_bytes - self.state_bytes
+        return budget / max(1, self.clip_bytes + _PEAK_OVER_SAVED * saved)
 
     def _runs(self, clips: int) -> bool:
         """Whether a real step fits, with the memory of optimizer and loader taken (CUDA)."""

@@ -27,11 +27,12 @@ from ..config import Config, ConfigError
 from . import checkpoint
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
-_BEFORE_TRAINING = (
-    "config.toml",
-    "environment.json",
-    "log.txt",
-)  # what a run writes before it trains
+_BEFORE_TRAINING = ("config.toml", "environment.json", "log.txt")  # written before it trains
+# What may differ in a resumed run: how long, and on what machine, but not what is computed.
+RESUMABLE = (
+    "epochs", "max_minutes", "patience", "workers", "device", "save_every_minutes", "shards",
+    "cache", "rank_timeout", "tensorboard",
+)  # fmt: skip
 
 
 def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Path:
@@ -53,23 +54,8 @@ def remove_untrained(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# What may differ in a resumed run: how long, and on what machine, but not what is computed.
-RESUMABLE = (
-    "epochs",
-    "max_minutes",
-    "patience",
-    "workers",
-    "device",
-    "save_every_minutes",
-    "shards",
-    "cache",
-    "rank_timeout",
-    "tensorboard",
-)
-
-
 def load_resumed(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, dict[str, Any]]:
-    """-> (config, run folder, state) to go on with: the checkpoint's, changed where `settings` may.
+    """-> (config, run folder, state) to resume: the checkpoint's, changed where `settings` may.
 
     Raises CheckpointError or ConfigError, one sentence.
     """
