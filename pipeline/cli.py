@@ -63,10 +63,15 @@ def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
 
     Example: har-shards build data/UCF-101 --out data/shards
     """
-    from .build.build import build_shard_set
-    from .build.dask import dask_executor
-    from .build.executor import RunOptions
-    from .build.plan import BuildOptions, parse_bytes, parse_size
+    from .build import (
+        BuildOptions,
+        RunOptions,
+        build_shard_set,
+        dask_executor,
+        parse_bytes,
+        parse_size,
+    )
+    from .decode import freeze_imports
     from .inspect import describe_build
     from .sampling import ClipSampler
 
@@ -79,6 +84,7 @@ def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
         keep_partial=options["keep_partial"],
     )
     run_options = RunOptions(options["workers"], options["timeout"], options["max_rejects"])
+    freeze_imports()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
     try:
         with dask_executor(scheduler) as executor:

@@ -30,9 +30,7 @@ from typing import Any
 import torch
 
 from ...shards.format import sample_bytes
-from ..build.build import build_shard_set
-from ..build.executor import RunOptions
-from ..build.plan import BuildOptions
+from ..build import BuildOptions, RunOptions, build_shard_set
 from ..dataset import find_videos
 from ..decode.decoder_process import ENVIRONMENT, freeze_imports
 from . import decoders

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from ...shards.format import MANIFEST, Manifest, load_manifest
 from ...shards.loading import BatchSampler, Loader, LoaderOptions
 from .. import synthetic
-from ..build.build import build_shard_set
+from ..build import build_shard_set
 from . import loaders, video_loaders
 from .loaders import Candidate
 

@@ -1,1 +1,25 @@
 """A data set of videos -> a shard set: plan, shard tasks, executors."""
+
+from .build import build_shard_set, load_rejects
+from .dask import ClusterError, dask_executor
+from .executor import BuildError, RunOptions
+from .plan import BuildOptions, BuildPlan, PlanError, make_plan, parse_bytes, parse_size
+from .shard_task import ShardTask, TaskError, build_shard
+
+__all__ = [
+    "BuildError",
+    "BuildOptions",
+    "BuildPlan",
+    "ClusterError",
+    "PlanError",
+    "RunOptions",
+    "ShardTask",
+    "TaskError",
+    "build_shard",
+    "build_shard_set",
+    "dask_executor",
+    "load_rejects",
+    "make_plan",
+    "parse_bytes",
+    "parse_size",
+]

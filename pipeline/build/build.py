@@ -59,15 +59,11 @@ def build_shard_set(
     options, run_options = options or BuildOptions(), run_options or RunOptions()
     folder = storage.open_folder(storage.normalize(out))
     plan = make_plan(find_videos(source, classes=classes, group_regex=group_regex), options)
-    manifest = _load_finished(plan, folder)
-    if manifest:
-        return manifest
-    _prepare(plan, folder)
     with _locked(folder):
-        manifest = _load_finished(plan, folder)  # by another build, since we looked
+        manifest = _load_finished(plan, folder)
         if manifest:
             return manifest
-        _remove_temporary_files(folder)
+        _prepare(plan, folder)
         tasks = _tasks(plan, str(folder), run_options.timeout)
         reports = {task.number: report for task in tasks if (report := load_report(task, folder))}
         missing = [task for task in tasks if task.number not in reports]
@@ -87,9 +83,13 @@ def load_rejects(out: Path | str) -> list[dict[str, str]]:
 
 @contextlib.contextmanager
 def _locked(out: Folder) -> Iterator[None]:
-    """Nobody else builds here meanwhile, where the file system can tell; else BuildError."""
-    with contextlib.ExitStack() as stack:
-        if not stack.enter_context(out.locked()):
+    """Make the folder; nobody else builds there meanwhile, where the file system can tell."""
+    try:
+        out.make()
+    except OSError as error:
+        raise BuildError(f"{out} cannot be made ({error.strerror}): give another --out.") from error
+    with out.locked() as is_ours:
+        if not is_ours:
             raise BuildError(f"another build is writing {out}: wait for it, or give another --out.")
         yield
 
@@ -143,22 +143,19 @@ def _other_plan(out: Folder, differences: list[str]) -> BuildError:
 
 
 def _prepare(plan: BuildPlan, out: Folder) -> None:
-    """Check that there is nothing yet, or an unfinished build of this plan."""
+    """Check that there is nothing yet, or an unfinished build of this plan, which is tidied up."""
     names = with_clear_errors(out, out.names)
     if BUILD in names and out.size(_PLAN) is not None:
         there = json.loads(out.read(_PLAN))
         if there["hash"] != plan.hash:
             raise _other_plan(out, describe_differences(there["facts"], plan.facts))
+        _remove_temporary_files(out)
         return
     foreign = [name for name in names if name != BUILD]
     if foreign:
         raise BuildError(
             f"{out} is not empty ({foreign[0]}) and no unfinished build: give another --out."
         )
-    try:
-        out.make()
-    except OSError as error:
-        raise BuildError(f"{out} cannot be made ({error.strerror}): give another --out.") from error
     text = json.dumps({"hash": plan.hash, "facts": plan.facts}, indent=1)
     with_clear_errors(out, out.write, _PLAN, text.encode())
 

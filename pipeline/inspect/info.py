@@ -9,7 +9,7 @@ import numpy as np
 
 from ...shards import splits
 from ...shards.format import REJECTS, Manifest, load_manifest
-from ..build.build import load_rejects
+from ..build import load_rejects
 
 _MAX_REJECTS_SHOWN = 5
 

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from har.pipeline.build.build import build_shard_set
-from har.pipeline.build.executor import RunOptions
-from har.pipeline.build.plan import BuildOptions
+from har.pipeline.build import BuildOptions, RunOptions, build_shard_set
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import Manifest
 

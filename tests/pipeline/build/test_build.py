@@ -19,10 +19,7 @@ import numpy as np
 import pytest
 from made_builds import SIZE, build, build_command, hook_decoder, tree_bytes
 
-from har.pipeline.build.build import load_rejects
-from har.pipeline.build.executor import BuildError, RunOptions
-from har.pipeline.build.plan import BuildOptions
-from har.pipeline.build.shard_task import TaskError
+from har.pipeline.build import BuildError, BuildOptions, RunOptions, TaskError, load_rejects
 from har.pipeline.decode import decode_clip
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import (

@@ -16,8 +16,7 @@ import made_videos
 import pytest
 from made_builds import build, hook_decoder, tree_bytes
 
-from har.pipeline.build.build import load_rejects
-from har.pipeline.build.executor import BuildError
+from har.pipeline.build import BuildError, load_rejects
 from har.shards.format import MANIFEST, verify_full
 from har.shards.storage import LocalFolder
 

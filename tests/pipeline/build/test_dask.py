@@ -14,8 +14,7 @@ import made_videos
 import pytest
 from made_builds import OPTIONS, build, build_command, tree_bytes
 
-from har.pipeline.build import dask
-from har.pipeline.build.executor import BuildError
+from har.pipeline.build import BuildError, dask
 
 
 def test_a_scheduler_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

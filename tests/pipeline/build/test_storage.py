@@ -18,10 +18,8 @@ import pytest
 from made_server import s3
 
 from har.pipeline import dataset
-from har.pipeline.build import shard_task
-from har.pipeline.build.build import build_shard_set
-from har.pipeline.build.executor import BuildError, RunOptions
-from har.pipeline.build.plan import BuildOptions, package_versions
+from har.pipeline.build import BuildError, BuildOptions, RunOptions, build_shard_set, shard_task
+from har.pipeline.build.plan import package_versions
 from har.pipeline.inspect import info
 from har.pipeline.sampling import ClipSampler
 from har.shards import storage

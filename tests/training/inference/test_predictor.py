@@ -117,8 +117,7 @@ def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
 @pytest.fixture(scope="module")
 def real_set(tmp_path_factory: pytest.TempPathFactory, real_clips: Path) -> Manifest:
     """A real clip each of five groups of two classes, built as `har-shards build` does."""
-    from har.pipeline.build.build import build_shard_set
-    from har.pipeline.build.plan import BuildOptions
+    from har.pipeline.build import BuildOptions, build_shard_set
     from har.pipeline.sampling import ClipSampler
 
     root = tmp_path_factory.mktemp("real")
