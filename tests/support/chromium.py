@@ -13,6 +13,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ _FLAGS = (
 class Chromium:
     """One browser with one page. `console`: errors and warnings of the page so far."""
 
-    def __init__(self, folder: Path, width: int = 1280, height: int = 900) -> None:
+    def __init__(
+        self, folder: Path, width: int = 1280, height: int = 900, flags: Sequence[str] = ()
+    ) -> None:
         assert PROGRAM is not None
         ours, theirs = os.pipe(), os.pipe()  # (read, write): to Chromium, from Chromium
-        command = [PROGRAM, *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
+        command = [PROGRAM, *_FLAGS, *flags, f"--user-data-dir={folder}", "about:blank"]
         # the shell puts the two ends on 3 and 4, whatever numbers they have here
         script = f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}'
         self._process = subprocess.Popen(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from har.training.evaluation import scores
+from har.training.evaluation import Predictions, summarize
 from har.training.plots import DISPLAY_NAMES
 
 CLASSES = ["Punch", "Wave", "YoYo"]
@@ -51,7 +51,7 @@ def evaluation(
     P = np.full((N, K), 0.2 / K, np.float32)
     P[np.arange(N), said] += 0.8
     losses = -np.log(P[np.arange(N), labels])
-    found = scores.Predictions(np.arange(N), P, labels, losses)
+    found = Predictions(np.arange(N), P, labels, losses)
     keys = [f"v_{classes[label]}_g{n // K:02d}_c01" for n, label in enumerate(labels)]
     return {
         "run": folder.name,
@@ -62,7 +62,7 @@ def evaluation(
         "split": split,
         "views": 1,
         "multiply_adds": 40_700_000_000,
-        **scores.summarise(found, videos=np.arange(N), keys=keys, classes=classes),
+        **summarize(found, videos=np.arange(N), keys=keys, classes=classes),
     }
 
 

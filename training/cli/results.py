@@ -1,6 +1,6 @@
 """Commands about finished runs: har-eval, -predict, -report, -export, -serve, and -reproduce.
 
-Odd: they are thin, and nothing heavy is imported outside their bodies: --help answers at once.
+Nothing heavy is imported outside their bodies: --help answers at once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--shards", type=click.Path(path_type=Path), help="Shard set. [the run's]")
+@click.argument("run", type=_PATH)
+@click.option("--shards", type=_PATH, help="Shard set. [the run's]")
 @click.option("--split", help="Split to evaluate on. [the run's]")
 @click.option(
-    "--on", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
+    "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
 )
 @click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
 @click.option("--batch-size", type=int, help="Clips per step. [the run's]")
@@ -31,13 +31,13 @@ _PATH = click.Path(path_type=Path)
 @one_sentence
 def eval_main(run: Path, **options: Any) -> None:
     """Evaluate the best checkpoint of the run folder RUN."""
-    from ..evaluation import evaluate
+    from ..evaluation import describe_evaluation, evaluate_run
 
-    click.echo(evaluate.describe(evaluate.run(run, **options)))
+    click.echo(describe_evaluation(evaluate_run(run, **options)))
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=_PATH)
 @click.argument("videos", nargs=-1)
 @click.option("--top", default=5, show_default=True, help="How many classes to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -47,7 +47,6 @@ def eval_main(run: Path, **options: Any) -> None:
 @click.option("--timeline", type=_PATH, help="Draw the windows' answers over time (.png, .svg).")
 @click.option("--annotate", type=_PATH, help="Write the video with its label drawn in (.mp4).")
 @click.option("--cam", type=_PATH, help="Show where the model looks (.gif).")
-@click.option("--camera", "camera_number", type=int, help="Read camera 0, 1, ... until Ctrl-C.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @one_sentence
 def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
@@ -55,24 +54,24 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
 
     For several videos, --timeline, --annotate and --cam take a folder.
     """
-    from ..inference import predict_command
+    from ..inference import predict_videos
 
-    sys.exit(predict_command.run(run, videos, **options))
+    sys.exit(predict_videos(run, videos, **options))
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=_PATH)
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     default=Path("reports/latest"),
     show_default=True,
     help="Folder for the report.",
 )
 @click.option(
     "--contact-sheet",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="A picture of clips to show, as 'har-shards preview' draws it.",
 )
 @click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
@@ -102,9 +101,9 @@ def export_main(run: Path, out: Path, preprocessing: bool) -> None:
 
     Example: har-export runs/r2plus1d -o r2plus1d.onnx
     """
-    from ..inference import export
+    from ..inference import describe_export, export_run
 
-    click.echo(export.describe(export.run(run, out, preprocessing=preprocessing)))
+    click.echo(describe_export(export_run(run, out, preprocessing=preprocessing)))
 
 
 @click.command()
@@ -116,10 +115,10 @@ def export_main(run: Path, out: Path, preprocessing: bool) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @one_sentence
 def serve_main(run: Path, **options: Any) -> None:
-    """Serve a page on this machine to drop a video on: its frames, top classes, attention."""
-    from ..inference import serve
+    """Serve a page on this machine for a video or a webcam: top classes, frames, attention."""
+    from ..inference import serve_run
 
-    serve.run(run, **options)
+    serve_run(run, **options)
 
 
 @click.command()

@@ -1,8 +1,8 @@
 """A trained network as it is exported: preprocessing before it (if wanted), softmax after it.
 
-Odd: `har.shards.transforms.affine.sample_batch` takes a map for each clip and looks at its values; here there is one map
-for all, known beforehand, so its sampling grid is a constant. The parity check of `har-export` and
-a test hold that both give the same pixels. This module imports torch: import it where it is used.
+Notes: `har.shards.transforms` computes a sampling grid for each clip; here one grid serves all
+clips and is known beforehand, so it is a constant. The parity check of `har-export` and a test hold
+that both give the same pixels.
 """
 
 from __future__ import annotations
@@ -32,52 +32,53 @@ class ExportWrapper(nn.Module):
         super().__init__()
         self.network = predictor.model
         self.preprocessing = preprocessing
-        self._predictor = (predictor,)  # in a tuple: it is no part of what is exported
-        wanted = predictor.wanted
-        self.size = wanted.crop_size
-        height, width = predictor.state["preprocessing"]["clip_shape"][1:3]
-        self.stored = (wanted.frames, height, width, 3)
-        maps = torch.from_numpy(
-            affine.center_crop_maps(
-                1, source=(height, width), resize=wanted.resize_size, size=wanted.crop_size
-            )
+        self._predictor = (predictor,)  # in a tuple: it is not part of what is exported
+        transform, source = predictor.transform, predictor.frame_size
+        self.crop_size = transform.crop_size
+        self.clip_shape = (transform.frames, *source, 3)
+        maps = affine.center_crop_maps(
+            1, source=source, resize=transform.resize_size, size=self.crop_size
         )
-        # the same blocks that `affine.sample_batch` averages before it samples
-        self.factor = int(affine.pool_factors(maps.numpy(), (height, width), wanted.crop_size)[0])
-        grid = F.affine_grid(maps[:, 0], [1, 3, *wanted.crop_size], align_corners=False)
+        # the blocks that `affine.sample_batch` averages before it samples
+        self.block = int(affine.pool_factors(maps, source, self.crop_size)[0])
+        theta = torch.from_numpy(maps)[:, 0]
+        grid = F.affine_grid(theta, [1, 3, *self.crop_size], align_corners=False)
         self.register_buffer("grid", grid)  # [1,h,w,2]
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1, 1) for v in (wanted.mean, wanted.std))
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1, 1) for values in (transform.mean, transform.std)
+        )
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", mean / std)
 
     def forward(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self.network(self._prepare(clips) if self.preprocessing else clips)  # [B,K]
+        logits = self.network(self.preprocess(clips) if self.preprocessing else clips)  # [B,K]
         return logits, logits.softmax(1)
 
-    def _prepare(self, clips: torch.Tensor) -> torch.Tensor:
+    def preprocess(self, clips: torch.Tensor) -> torch.Tensor:
         """uint8 [B,T,H,W,3] -> float32 [B,3,T,h,w]."""
-        B, (T, H, W, C) = clips.shape[0], self.stored
+        B, (T, H, W, C) = clips.shape[0], self.clip_shape
         x = clips.permute(0, 1, 4, 2, 3).reshape(B, T * C, H, W).float()
-        if self.factor > 1:
-            x = F.avg_pool2d(x, self.factor)
+        if self.block > 1:
+            x = F.avg_pool2d(x, self.block)
         grid = self.grid.expand(B, -1, -1, -1)
         x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        x = x.view(B, T, C, *self.size).permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
+        x = x.view(B, T, C, *self.crop_size).permute(0, 2, 1, 3, 4)  # [B,C,T,h,w]
         return x * self.scale - self.shift
 
-    def example(self, batch: int) -> torch.Tensor:
-        """Made-up clips as `forward` takes them: noise, smooth enough to look like pictures."""
-        source = torch.Generator().manual_seed(batch)
-        T, H, W, C = self.stored
-        coarse = torch.rand(batch * T, C, 6, 8, generator=source)
+    def example_clips(self, num_clips: int) -> torch.Tensor:
+        """Clips as `forward` takes them, of noise that is smooth enough to look like pictures."""
+        generator = torch.Generator().manual_seed(num_clips)
+        T, H, W, C = self.clip_shape
+        coarse = torch.rand(num_clips * T, C, 6, 8, generator=generator)
         smooth = F.interpolate(coarse, (H, W), mode="bilinear", align_corners=False) * 255
-        pixels = smooth.round().byte().view(batch, T, C, H, W).permute(0, 1, 3, 4, 2).contiguous()
-        return pixels if self.preprocessing else self._predictor[0].input(pixels.numpy())
+        pixels = smooth.round().byte().view(num_clips, T, C, H, W)
+        pixels = pixels.permute(0, 1, 3, 4, 2).contiguous()  # [B,T,H,W,3]
+        return pixels if self.preprocessing else self._predictor[0].preprocess(pixels.numpy())
 
     def reference(self, clips: torch.Tensor) -> NDArray[np.float32]:
         """What `har-predict` answers to the same clips: probabilities [B,K]."""
         predictor = self._predictor[0]
-        given = predictor.input(clips.numpy()) if self.preprocessing else clips
+        x = predictor.preprocess(clips.numpy()) if self.preprocessing else clips
         with torch.inference_mode():
-            result: NDArray[np.float32] = predictor.model(given).softmax(1).numpy()
+            result: NDArray[np.float32] = predictor.model(x).softmax(1).numpy()
         return result

@@ -1,47 +1,60 @@
-"""`har-serve`: a local page that takes a video and shows its frames, top classes and attention.
+"""`har-serve`: a local web page that takes a video and shows its frames, top classes and attention.
 
-Odd: it is made for one person at this machine, and still trusts nobody: another site's script in
-the same browser can reach a loopback port. So the Host and Origin headers must be our own, a body
-is counted while it comes, the file is decoded in a process of its own (`har.training.inference.sandbox`), and a
-client's file name is only ever shown, never opened. One video is worked on at a time.
+The page, the upload, the browser's camera and the queue (one video at a time, four waiting) are
+Gradio's. It is for one person at this machine, and still trusts nobody.
+
+Notes:
+- `RequestGuard` does what Gradio does not. Gradio's size limit is for each file of a request, after
+  a part of it is on the disk; it answers requests of other sites' pages; and its page may ask other
+  hosts for scripts and fonts.
+- An answer goes to the page as text and data: URLs, so that no file of it lies in Gradio's cache.
+  The uploaded file is removed with its answer, and the cache folder, our own, at the end.
+- The app is mounted, not launched: `launch` looks for newer versions and can open a public link.
 """
 
 from __future__ import annotations
 
-import asyncio
+import base64
+import contextlib
 import io
+import os
+import shutil
 import socket
 import tempfile
+import time
+from dataclasses import asdict
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...errors import HarError
-from ...pipeline.decode import VIDEO_SUFFIXES
+from ...pipeline.decode import VIDEO_SUFFIXES, DecoderError, DecoderProcess
 from ..plots import DISPLAY_NAMES
-from . import grad_cam, serve_page, upload
+from . import grad_cam
 from .predictor import Predictor
-from .sandbox import Sandbox, SandboxError
-from .upload import Limits, UploadError
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
+from .uploaded_video import UploadError, UploadLimits, decode_upload
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_WAITING = 4  # videos at once; more are asked to come again
-_UPLOAD_SECONDS = 120  # a body that trickles in for longer is dropped
-_TOO_LARGE = "har.too_large"  # in a request's scope
-_STRIP = 8  # frames shown
+_ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+_MAX_QUEUED = 4
+_MAX_IDLE_SECONDS = 600  # an uploaded file that nobody asks about is removed after these
+_NUM_STRIP_FRAMES = 8
+_MEMORY_LIMIT = 8 << 30  # bytes of the decoder's address space
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'self'; "
-    "script-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' "
+    "'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with "no-referrer" a form's Origin is "null", even our own
-    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
 }
 
 
@@ -49,186 +62,258 @@ class ServeError(HarError):
     """A server that cannot start; one sentence."""
 
 
-class _Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """A request that is answered with a sentence and a status."""
+class VideoService:
+    """What stands behind the page: predictor, decoder process and the folder of uploads."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status, self.sentence = status, sentence
-
-
-class Service:
-    """The predictor behind the page, and what it takes. `close` ends its child process."""
-
-    def __init__(self, predictor: Predictor, limits: Limits | None = None) -> None:
-        self.predictor, self.limits = predictor, limits or Limits()
-        self.most_bytes = self.limits.megabytes * 1_000_000
-        self.again = (self.limits.megabytes, self.limits.seconds)
-        self.waiting = 0
-        self._apart = Sandbox()
-        self._one_at_a_time = asyncio.Lock()
-
-    async def answer(self, request: Request) -> str:
-        """A posted video -> the page of its answer. Raises _Refused."""
-        if self.waiting >= _WAITING:
-            raise _Refused(503, "Too many videos at once: try again in a minute.")
-        self.waiting += 1
-        try:
-            with tempfile.TemporaryDirectory(prefix="har-serve-") as folder:
-                path, name = await self._receive(request, Path(folder))
-                async with self._one_at_a_time:
-                    return await asyncio.to_thread(self._work, path, name)
-        finally:
-            self.waiting -= 1
-
-    def close(self) -> None:
-        self._apart.close()
-
-    async def _receive(self, request: Request, folder: Path) -> tuple[Path, str]:
-        """Store the posted file under a name of ours; -> its path, and the client's name."""
-        from starlette.datastructures import UploadFile
-        from starlette.exceptions import HTTPException
-
-        try:
-            async with (
-                asyncio.timeout(_UPLOAD_SECONDS),
-                request.form(max_files=1, max_fields=2) as form,
-            ):
-                sent = form.get("video")
-                if not isinstance(sent, UploadFile) or not sent.filename:
-                    raise _Refused(400, "There was no file: choose a video first.")
-                name, suffix = _name(sent.filename)
-                path = folder / f"upload{suffix}"
-                with open(path, "wb") as file:
-                    while piece := await sent.read(1 << 20):
-                        file.write(piece)
-        except TimeoutError as error:
-            raise _Refused(408, "The file took too long to arrive.") from error
-        except HTTPException as error:
-            if request.scope.get(_TOO_LARGE):
-                raise _Refused(413, f"The file is larger than {self.again[0]} MB.") from error
-            raise _Refused(400, "What was sent is no form with a file.") from error
-        return path, name
-
-    def _work(self, path: Path, name: str) -> str:
-        made = self.predictor.state["preprocessing"]
-        seconds = self.limits.work_seconds
-        try:
-            clips = self._apart.call(upload.read, path, made, self.limits, seconds=seconds)
-        except (UploadError, SandboxError) as error:
-            raise _Refused(422, f"{name} was not predicted: {error}") from error
-        return serve_page.answer(
-            name,
-            self.predictor.top(self.predictor.probabilities(clips).mean(0), 5),
-            strip(clips[0]),
-            grad_cam.gif(grad_cam.of_clip(self.predictor, clips[0])),
-            grad_cam.KINDS[self.predictor.model_name],
-            self.again,
+    def __init__(self, predictor: Predictor, limits: UploadLimits | None = None) -> None:
+        self.predictor, self.limits = predictor, limits or UploadLimits()
+        self._folder = tempfile.TemporaryDirectory(prefix="har-serve-")
+        self.upload_dir = Path(self._folder.name).resolve()
+        sampler = predictor.sampler
+        self._clip_shape = (sampler.frames, *predictor.frame_size, 3)
+        self._decoder = DecoderProcess(
+            decode_upload,
+            num_bytes=sampler.clips * int(np.prod(self._clip_shape)),
+            timeout=self.limits.decode_seconds,
+            memory_limit=_MEMORY_LIMIT,
         )
 
+    def answer(self, upload: dict[str, Any] | None) -> tuple[None, dict[str, float] | None, str]:
+        """Gradio's record of an uploaded file -> (an empty input, the label's values, HTML).
 
-def _name(given: str) -> tuple[str, str]:
-    """A client's file name -> its last part, to show, and the suffix that it ends in."""
-    name = given.replace("\\", "/").rsplit("/", 1)[-1][:120]
-    suffix = next((one for one in VIDEO_SUFFIXES if name.lower().endswith(one)), None)
-    if suffix is None or len(name) == len(suffix):
-        raise _Refused(415, f"{name} is not taken: send one of {', '.join(VIDEO_SUFFIXES)}.")
-    return name, suffix
+        The file is removed, whether it is a video or not.
+        """
+        self._remove_idle_uploads()
+        if not upload:
+            return None, None, _alert("There was no file: choose a video first.")
+        path = Path(str(upload.get("path"))).resolve()
+        name = str(upload.get("orig_name") or path.name).replace("\\", "/").rsplit("/", 1)[-1]
+        if path.parent.parent != self.upload_dir or not path.is_file():  # Gradio's DIR/HASH/NAME
+            return None, None, _alert("This file is not here: send it again.")
+        try:
+            return None, *self._predict(path, name[:120])
+        except (UploadError, DecoderError) as error:
+            return None, None, _alert(f"{name[:120]} was not predicted: {error}")
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds the same file under another name
+                path.parent.rmdir()
+
+    def close(self) -> None:
+        """End the decoder and remove every uploaded file."""
+        self._decoder.kill()
+        self._folder.cleanup()
+
+    def _predict(self, path: Path, name: str) -> tuple[dict[str, float], str]:
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise UploadError(f"send one of {', '.join(VIDEO_SUFFIXES)}.")
+        predictor = self.predictor
+        num_clips, pixels = self._decoder.call(
+            path, self.limits.max_seconds, asdict(predictor.sampler), predictor.frame_size
+        )
+        shape = (num_clips, *self._clip_shape)
+        clips = pixels[: np.prod(shape)].reshape(shape)[:, predictor.frame_subset]  # a copy
+        top = predictor.top_classes(predictor.predict_clips(clips).mean(0), 5)
+        gif = grad_cam.encode_gif(grad_cam.animate_clip(predictor, clips[0]))
+        map_name = grad_cam.MAP_NAMES[predictor.model_name]
+        html = (
+            f"<p>{escape(name)}</p>"
+            + _figure("png", frame_strip(clips[0]), "Frames of the clip, in order.")
+            + _figure("gif", gif, f"The clip, and beside it the clip with its {map_name}.")
+        )
+        return dict(top), html
+
+    def _remove_idle_uploads(self) -> None:
+        for path in self.upload_dir.iterdir():
+            if time.time() - path.stat().st_mtime > _MAX_IDLE_SECONDS:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:  # the part of an upload that was broken off
+                    path.unlink(missing_ok=True)
 
 
-def strip(clip: NDArray[np.uint8]) -> bytes:
+def frame_strip(clip: NDArray[np.uint8]) -> bytes:
     """Up to 8 frames of a clip uint8 [T,H,W,3], evenly, four a row, as the bytes of a PNG."""
-    from PIL import Image
-
-    chosen = np.linspace(0, len(clip) - 1, min(_STRIP, len(clip))).round().astype(int)
+    indices = np.linspace(0, len(clip) - 1, min(_NUM_STRIP_FRAMES, len(clip))).round().astype(int)
     height, width = clip.shape[1:3]
-    columns = min(4, len(chosen))
-    rows = -(-len(chosen) // columns)
+    columns = min(4, len(indices))
+    rows = -(-len(indices) // columns)
     sheet = Image.new("RGB", (columns * (width + 4) - 4, rows * (height + 4) - 4), "white")
-    for n, number in enumerate(chosen):
-        place = ((n % columns) * (width + 4), (n // columns) * (height + 4))
-        sheet.paste(Image.fromarray(clip[number]), place)
+    for cell, index in enumerate(indices):
+        corner = ((cell % columns) * (width + 4), (cell // columns) * (height + 4))
+        sheet.paste(Image.fromarray(clip[index]), corner)
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()
 
 
-def application(service: Service, hosts: list[str]) -> Starlette:
-    """The web application. hosts: what a Host header may say, without a port."""
-    from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import HTMLResponse, Response
-    from starlette.routing import Route
-
-    known = service.predictor
-    about = f"{DISPLAY_NAMES[known.model_name]} answers with one of {len(known.classes)} classes."
-
-    async def index(request: Request) -> Response:
-        return HTMLResponse(serve_page.form(about, *service.again), headers=_HEADERS)
-
-    async def style(request: Request) -> Response:
-        return Response(serve_page.STYLE, media_type="text/css", headers=_HEADERS)
-
-    async def script(request: Request) -> Response:
-        return Response(serve_page.SCRIPT, media_type="text/javascript", headers=_HEADERS)
-
-    async def post(request: Request) -> Response:
-        try:
-            _check_origin(request)
-            return HTMLResponse(await service.answer(request), headers=_HEADERS)
-        except _Refused as refused:
-            page = serve_page.refusal(refused.sentence, service.again)
-            return HTMLResponse(page, refused.status, headers=_HEADERS)
-
-    return Starlette(
-        routes=[
-            Route("/", index),
-            Route("/style.css", style),
-            Route("/script.js", script),
-            Route("/predict", post, methods=["POST"]),
-        ],
-        middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-            Middleware(_BodyLimit, most=service.most_bytes),
-        ],
+def _figure(image_format: str, data: bytes, caption: str) -> str:
+    url = f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
+    return (
+        f'<figure style="margin:0 0 16px"><img src="{url}" alt="{escape(caption)}" '
+        'style="width:100%;border-radius:6px">'
+        f'<figcaption style="opacity:.75">{escape(caption)}</figcaption></figure>'
     )
 
 
-def _check_origin(request: Request) -> None:
-    """A page of another site may post to us; the browser then says so."""
-    origin = request.headers.get("origin")
-    if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
-        raise _Refused(403, "This came from another site's page: open this page itself.")
+def _alert(sentence: str) -> str:
+    return f'<p role="alert">{escape(sentence)}</p>'
 
 
-class _BodyLimit:
-    """Count a body while it comes: Content-Length may be missing or wrong."""
+class RequestGuard:
+    """ASGI middleware: requests of this page only, with a body that is not too large.
 
-    def __init__(self, app: Any, most: int) -> None:
-        # the form's own lines around the file are some hundred bytes
-        self._app, self._most = app, most + 10_000
+    hosts: what a Host header may say, without the port; None for anything. A Host of another name
+    that leads here (DNS rebinding) and a form of another site are refused. A body must declare its
+    length (the server cuts it there), at most `max_bytes`.
+    """
+
+    def __init__(self, app: Any, hosts: tuple[str, ...] | None, max_bytes: int) -> None:
+        self._app, self._hosts, self._max_bytes = app, hosts, max_bytes
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from starlette.formparsers import MultiPartException
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
 
-        seen = 0
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send_with_headers)
+            return
+        status, text = refusal
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        await send_with_headers(
+            {"type": "http.response.start", "status": status, "headers": headers}
+        )
+        await send({"type": "http.response.body", "body": text.encode()})
 
-        async def counted() -> Any:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._most:
-                scope[_TOO_LARGE] = True
-                # of this kind, because on it the form parser closes what it has stored so far
-                raise MultiPartException("too large")
-            return message
+    def _refusal(self, scope: Any) -> tuple[int, str] | None:
+        """-> status and sentence of a request that is not passed on."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        host = headers.get("host", "")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if self._hosts is not None and name.strip("[]") not in self._hosts:
+            return 400, "This server has another name."
+        if scope["method"] in ("GET", "HEAD"):
+            return None
+        if headers.get("origin", f"http://{host}") != f"http://{host}":
+            return 403, "This came from the page of another site: open this page itself."
+        length = headers.get("content-length", "")
+        if not length.isdigit():
+            return 411, "The length of what is sent must be declared."
+        if int(length) > self._max_bytes:
+            return 413, "The file is too large."
+        return None
 
-        if scope["type"] == "http":
-            declared = dict(scope["headers"]).get(b"content-length", b"0")
-            if not declared.isdigit() or int(declared) > self._most:
-                seen = self._most + 1  # refused at the first piece
-        await self._app(scope, counted, send)
+
+def build_app(service: VideoService, hosts: tuple[str, ...] | None) -> Any:
+    """The ASGI application: Gradio's page behind a `RequestGuard`."""
+    os.environ.update(_ENVIRONMENT)
+    os.environ["GRADIO_TEMP_DIR"] = str(service.upload_dir)
+    import fastapi
+    import gradio
+
+    max_bytes = service.limits.max_mb * 1_000_000
+    app = gradio.mount_gradio_app(
+        fastapi.FastAPI(openapi_url=None),
+        _build_page(service),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        max_file_size=max_bytes,
+        ssr_mode=False,
+        show_error=True,
+        app_kwargs={"openapi_url": None},
+    )
+    return RequestGuard(app, hosts, max_bytes + 10_000)  # a form's own lines are some hundred bytes
+
+
+def _build_page(service: VideoService) -> Any:
+    import gradio
+
+    predictor, limits = service.predictor, service.limits
+    model = f"{DISPLAY_NAMES[predictor.model_name]} answers with one of {len(predictor.classes)}"
+    with gradio.Blocks(title="What happens in a video?", analytics_enabled=False) as page:
+        gradio.Markdown(
+            f"# What happens in a video?\n{model} classes. A video of up to {limits.max_mb} MB and "
+            f"{limits.max_seconds} s stays on this machine and is deleted when it is answered."
+        )
+        with gradio.Row():
+            with gradio.Column():
+                with gradio.Tab("File"):  # not gradio.Video: its player calls an .avi an error
+                    file = gradio.File(label="Video", file_types=list(VIDEO_SUFFIXES))
+                with gradio.Tab("Camera"):
+                    camera = gradio.Video(label="Camera", sources=["webcam"], include_audio=False)
+                label = gradio.Label(label="Most probable", num_top_classes=5)
+            with gradio.Column():
+                pictures = gradio.HTML(padding=False)
+        for video, event in ((file, file.upload), (camera, camera.stop_recording)):
+            event(
+                service.answer,
+                inputs=video,
+                outputs=[video, label, pictures],
+                preprocess=False,  # Gradio would copy the file, or fetch it where its path is a URL
+                concurrency_id="model",
+                concurrency_limit=1,
+                api_visibility="private",
+            )
+    return page.queue(max_size=_MAX_QUEUED)
+
+
+def serve_run(
+    run_dir: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    max_mb: int = 100,
+    max_seconds: int = 120,
+    device: str | None = None,
+) -> None:
+    """Serve until Ctrl-C. Raises ServeError, UploadError or CheckpointError, each one sentence."""
+    limits = UploadLimits(max_mb, max_seconds)
+    predictor = Predictor(run_dir, device)
+    with listen(host, port) as listener:
+        service = VideoService(predictor, limits)
+        try:
+            hosts = LOOPBACK if host in LOOPBACK else None
+            server = build_server(service, hosts)
+            address = f"[{host}]" if ":" in host else host
+            print(f"http://{address}:{listener.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
+            if hosts is None:
+                print(f"anyone who reaches {host} can send videos: no password.", flush=True)
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:  # the way to end it; uvicorn has closed its connections
+            print("ended.")
+        finally:
+            service.close()
+
+
+def build_server(service: VideoService, hosts: tuple[str, ...] | None) -> Any:
+    """A uvicorn server, quiet and without WebSockets. Raises ServeError without Gradio."""
+    try:
+        app = build_app(service, hosts)
+        import uvicorn
+    except ImportError as error:
+        raise ServeError(
+            f"har-serve needs the package {error.name}, which is not installed: "
+            "pip install 'har-ucf101[web]'."
+        ) from error
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=1,  # an open page holds a connection
+    )
+    return uvicorn.Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -241,52 +326,3 @@ def listen(host: str, port: int) -> socket.socket:
         raise ServeError(
             f"{host}:{port} cannot be listened on ({reason}): choose another --port or --host."
         ) from error
-
-
-def run(
-    run: Path,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    max_mb: int = 100,
-    max_seconds: int = 120,
-    device: str | None = None,
-) -> None:
-    """Serve until Ctrl-C. Raises ServeError, UploadError or CheckpointError, each one sentence."""
-    try:
-        import python_multipart  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise ServeError(
-            f"har-serve needs the package {error.name}, which is not installed: "
-            "pip install 'har-ucf101[web]'."
-        ) from error
-    limits = Limits(max_mb, max_seconds)
-    service = Service(Predictor(run, device), limits)
-    with listen(host, port) as opened:
-        address = f"[{host}]" if ":" in host else host
-        print(f"http://{address}:{opened.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
-        if host not in LOOPBACK:
-            print(f"anyone who reaches {host} can send videos: there is no password.", flush=True)
-        hosts = ["127.0.0.1", "localhost", "[::1]", address] if host in LOOPBACK else ["*"]
-        try:
-            uvicorn.Server(configuration(service, hosts)).run(sockets=[opened])
-        except KeyboardInterrupt:  # how it is ended; uvicorn has closed its connections
-            print("ended.")
-        finally:
-            service.close()
-
-
-def configuration(service: Service, hosts: list[str]) -> Any:
-    """uvicorn's settings: quiet, no WebSockets."""
-    import uvicorn
-
-    return uvicorn.Config(
-        application(service, hosts),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        lifespan="off",
-    )

@@ -1,7 +1,7 @@
-"""Windows over a long video, and the timeline of labels they give: plain numbers, no video needed.
+"""Overlapping windows over a long video, and the timeline of labels that they give.
 
-Odd: windows overlap, so a moment has several answers. The timeline is the mean of the windows that
-cover it; between two window borders that mean does not change, so it is kept piece by piece.
+A moment is covered by several windows. The timeline is the mean of the windows that cover it; it
+does not change between two window borders, so it is kept as segments.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ T = TypeVar("T")
 
 
 class WindowError(HarError):
-    """A window or hop that makes no sense; one sentence."""
+    """A window or hop of impossible length; one sentence."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """One window's answer. start, end: seconds. frames: how many it covers. probabilities: [K]."""
+    """The answer to one window. start, end: seconds. probabilities: [K]."""
 
     start: float
     end: float
-    frames: int
+    num_frames: int
     probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A stretch of the timeline, in seconds, with one mean answer [K]."""
 
     start: float
@@ -49,39 +49,39 @@ class Piece:
         return int(self.probabilities.argmax())
 
 
-def check(window: float, hop: float | None) -> float:
-    """-> the hop in seconds (half a window unless given). Raises WindowError."""
+def check_window(window: float, hop: float | None) -> float:
+    """-> the hop in seconds (half a window if None). Raises WindowError."""
     if not 0 < window < float("inf"):
         raise WindowError(f"--window {window:g} does not work: give seconds, more than 0.")
-    step = window / 2 if hop is None else hop
-    if not 0 < step <= window:
+    hop = window / 2 if hop is None else hop
+    if not 0 < hop <= window:
         raise WindowError(
-            f"--hop {step:g} does not work: give seconds, more than 0 and at most the window's "
+            f"--hop {hop:g} does not work: give seconds, more than 0 and at most the window's "
             f"{window:g}, so that no frame is left out."
         )
-    return step
+    return hop
 
 
-def slide(items: Iterable[T], length: int, hop: int) -> Iterator[list[T]]:
+def sliding_windows(items: Iterable[T], length: int, hop: int) -> Iterator[list[T]]:
     """Windows of `length` items, one every `hop`; the last ends with the last item.
 
     Fewer items than `length` give one short window. Holds `length` items at a time.
     """
-    held: deque[T] = deque(maxlen=length)
-    seen, covered, due = 0, 0, length
+    window: deque[T] = deque(maxlen=length)
+    num_seen, num_covered, next_end = 0, 0, length
     for item in items:
-        held.append(item)
-        seen += 1
-        if seen == due:
-            yield list(held)
-            covered, due = seen, due + hop
-    if seen > covered:
-        yield list(held)
+        window.append(item)
+        num_seen += 1
+        if num_seen == next_end:
+            yield list(window)
+            num_covered, next_end = num_seen, next_end + hop
+    if num_seen > num_covered:
+        yield list(window)
 
 
-def moments(windows: Sequence[Window]) -> Iterator[Piece]:
-    """Windows in order of time -> the stretches between their borders, with the mean answer of
-    the windows that cover each; a stretch that none covers is left out."""
+def mean_segments(windows: Sequence[Window]) -> Iterator[Segment]:
+    """Windows in order of time -> the stretches between their borders, each with the mean answer of
+    the windows that cover it; a stretch that none covers is left out."""
     borders = sorted({w.start for w in windows} | {w.end for w in windows})
     low = high = 0
     for start, end in pairwise(borders):
@@ -91,29 +91,25 @@ def moments(windows: Sequence[Window]) -> Iterator[Piece]:
             high += 1
         if low < high:
             mean = np.mean([w.probabilities for w in windows[low:high]], axis=0)
-            yield Piece(start, end, mean)
+            yield Segment(start, end, mean)
 
 
-def timeline(windows: Sequence[Window]) -> list[Piece]:
-    """Windows in order -> pieces without overlap; neighbours differ in their label."""
-    pieces: list[Piece] = []
-    for piece in moments(windows):
-        _extend(pieces, piece)
-    return pieces
+def timeline(windows: Sequence[Window]) -> list[Segment]:
+    """Windows in order -> segments without overlap; neighbours differ in their label (segments of
+    one label are merged, their mean weighted by length)."""
+    segments: list[Segment] = []
+    for segment in mean_segments(windows):
+        last = segments[-1] if segments else None
+        if last is None or last.label != segment.label or last.end != segment.start:
+            segments.append(segment)
+            continue
+        spans = [last.end - last.start, segment.end - segment.start]
+        mean = np.average([last.probabilities, segment.probabilities], axis=0, weights=spans)
+        segments[-1] = Segment(last.start, segment.end, mean.astype(np.float32))
+    return segments
 
 
-def _extend(pieces: list[Piece], piece: Piece) -> None:
-    """Append, or melt into the last piece of the same label (mean weighted by length)."""
-    last = pieces[-1] if pieces else None
-    if last is None or last.label != piece.label or last.end != piece.start:
-        pieces.append(piece)
-        return
-    spans = [last.end - last.start, piece.end - piece.start]
-    mean = np.average([last.probabilities, piece.probabilities], axis=0, weights=spans)
-    pieces[-1] = Piece(last.start, piece.end, mean.astype(np.float32))
-
-
-def at(pieces: Sequence[Piece], seconds: float) -> Piece:
-    """The piece that covers a moment; the last one after the end."""
-    number = bisect_right(pieces, seconds, key=lambda piece: piece.end)
-    return pieces[min(number, len(pieces) - 1)]
+def segment_at(segments: Sequence[Segment], seconds: float) -> Segment:
+    """The segment that covers a moment; the last one after the end."""
+    index = bisect_right(segments, seconds, key=lambda segment: segment.end)
+    return segments[min(index, len(segments) - 1)]

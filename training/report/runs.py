@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import HarError
-from ..evaluation.scores import leak_text
+from ..evaluation import leak_text
 from ..plots import DISPLAY_NAMES, Curves
 
 MODEL_ORDER = tuple(DISPLAY_NAMES)  # of the paper's Table 1

@@ -17,7 +17,14 @@ from PIL import Image
 
 from har.shards import splits
 from har.shards.format import Manifest
-from har.training.evaluation import evaluate, scores
+from har.training.evaluation import (
+    Predictions,
+    describe_evaluation,
+    evaluate,
+    evaluate_run,
+    leak_text,
+    summarize,
+)
 from har.training.plots import choose_examples, style
 from har.training.runtime import checkpoint
 
@@ -61,11 +68,11 @@ def _batches(ids: list[list[int]], valid: list[list[bool]]) -> list[Any]:
     ]
 
 
-def test_collect_leaves_out_fill_up_rows_and_gives_softmax_and_unweighted_loss():
+def test_padding_rows_are_left_out_and_gives_softmax_and_unweighted_loss():
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     batches = _batches([[0, 1], [2, 0]], [[True, True], [True, False]])
-    found = evaluate.collect(_Table(logits), batches)
-    assert found.ids.tolist() == [0, 1, 2]
+    found = evaluate.predict_batches(_Table(logits), batches)
+    assert found.indices.tolist() == [0, 1, 2]
     assert found.probabilities.dtype == found.losses.dtype == np.float32
     exact = np.exp(logits[:3].double().numpy())
     exact /= exact.sum(1, keepdims=True)
@@ -77,11 +84,11 @@ def test_collect_leaves_out_fill_up_rows_and_gives_softmax_and_unweighted_loss()
 def test_a_clip_that_comes_twice_is_an_error_not_a_better_mean():
     batches = _batches([[0, 1], [1, 2]], [[True, True], [True, True]])
     with pytest.raises(evaluate.EvaluationError, match="twice"):
-        evaluate.collect(_Table(torch.zeros(6, 3)), batches)
+        evaluate.predict_batches(_Table(torch.zeros(6, 3)), batches)
 
 
 def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(run: Path, clips: Manifest):
-    result = evaluate.run(run)
+    result = evaluate_run(run)
     assert json.loads((run / "eval.json").read_text()) == result
     test = splits.make_split(clips, "grouped").test
     assert (result["clips"], result["videos"]) == (len(test), len(test)) == (6, 6)
@@ -127,7 +134,7 @@ def _by_hand(
 
 
 def test_other_sides_go_to_files_of_their_own(run: Path):
-    evaluate.run(run, on="val", batch_size=3)
+    evaluate_run(run, subset="val", batch_size=3)
     names = {path.name for path in run.iterdir()}
     expected = {"eval-val.json", "per_class-val.csv", "confusion-val.png", "examples-val.png"}
     assert names == {"best.pt"} | expected
@@ -135,7 +142,7 @@ def test_other_sides_go_to_files_of_their_own(run: Path):
 
 
 def test_csv_and_pictures_lie_beside_eval_json(run: Path):
-    result = evaluate.run(run)
+    result = evaluate_run(run)
     with open(run / "per_class.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(CLASSES)
@@ -147,7 +154,7 @@ def test_csv_and_pictures_lie_beside_eval_json(run: Path):
 
 
 def test_batch_size_does_not_change_the_result(run: Path):
-    one, all_at_once = (evaluate.run(run, batch_size=size) for size in (1, 100))
+    one, all_at_once = (evaluate_run(run, batch_size=size) for size in (1, 100))
     assert one["predictions"] == [
         {**row, "probability": pytest.approx(row["probability"], abs=1e-5)}
         for row in all_at_once["predictions"]
@@ -157,7 +164,7 @@ def test_batch_size_does_not_change_the_result(run: Path):
 def test_views_of_a_video_are_averaged(tmp_path: Path):
     clips = make_shards(tmp_path / "shards", views=3)
     run = make_run(tmp_path / "run", clips)
-    result = evaluate.run(run, views=2)
+    result = evaluate_run(run, views=2)
     test = splits.make_split(clips, "grouped").test
     test = test[clips.index["view"][test] < 2]
     assert (result["clips"], result["videos"]) == (12, 6)
@@ -184,7 +191,7 @@ def _views_by_hand(run: Path, clips: Manifest, ids: np.ndarray, views: int) -> n
 def test_views_are_cut_out_of_clips_that_hold_more_frames(tmp_path: Path, batch_size: int):
     clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3))
     run = make_run(tmp_path / "run", clips)
-    result = evaluate.run(run, views=2, batch_size=batch_size)
+    result = evaluate_run(run, views=2, batch_size=batch_size)
     test = splits.make_split(clips, "grouped").test
     assert (result["clips"], result["videos"], result["views"]) == (6, 6, 2)
     probabilities = _views_by_hand(run, clips, test, 2)
@@ -197,7 +204,7 @@ def test_views_are_cut_out_of_clips_that_hold_more_frames(tmp_path: Path, batch_
 def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
     clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3), views=2)
     run = make_run(tmp_path / "run", clips)
-    result = evaluate.run(run, views=4)
+    result = evaluate_run(run, views=4)
     test = splits.make_split(clips, "grouped").test
     assert (result["clips"], result["videos"]) == (12, 6)
     videos = clips.index["video"][test]
@@ -208,24 +215,24 @@ def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
         key = min(clips.keys(test[videos == video]))
         assert said[key] == pytest.approx(of_video.max(), abs=1e-5)
     with pytest.raises(evaluate.EvaluationError, match=r"--views 3 .* give 1 or 2 or 4, or build"):
-        evaluate.run(run, views=3)
+        evaluate_run(run, views=3)
 
 
 def test_views_that_come_apart_are_an_error_not_a_mean_of_other_clips():
     batches = _batches([[0, 1], [0, 1]], [[True, True], [True, True]])
     with pytest.raises(evaluate.EvaluationError, match="came apart"):
-        evaluate.collect(_Table(torch.zeros(6, 3)), batches, views=2)
+        evaluate.predict_batches(_Table(torch.zeros(6, 3)), batches, views=2)
 
 
 def test_more_views_than_stored_is_an_error(run: Path):
     with pytest.raises(evaluate.EvaluationError, match=r"--views 2 .* holds up to 1 clips"):
-        evaluate.run(run, views=2)
+        evaluate_run(run, views=2)
 
 
 def test_another_split_needs_to_be_asked_for_and_its_leak_is_the_runs(run: Path, clips: Manifest):
     with pytest.raises(evaluate.EvaluationError, match=r"--allow-other-split\.$"):
-        evaluate.run(run, split="paper")
-    result = evaluate.run(run, split="paper", allow_other_split=True)
+        evaluate_run(run, split="paper")
+    result = evaluate_run(run, split="paper", allow_other_split=True)
     assert result["split"]["name"] == "paper"
     trained = {clips.index["group"][i] for i in splits.make_split(clips, "grouped").train.tolist()}
     asked = splits.make_split(clips, "paper").test
@@ -235,7 +242,7 @@ def test_another_split_needs_to_be_asked_for_and_its_leak_is_the_runs(run: Path,
 
 
 def test_leak_of_the_train_side_is_one(run: Path):
-    assert evaluate.run(run, on="train")["split"]["leak"] == 1.0
+    assert evaluate_run(run, subset="train")["split"]["leak"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -253,7 +260,7 @@ def test_foreign_shards_are_refused_in_one_sentence(
 ):
     other = make_shards(tmp_path / "other", **change)
     with pytest.raises(evaluate.EvaluationError, match=message) as error:
-        evaluate.run(run, shards=other.root)
+        evaluate_run(run, shards=other.root)
     assert "--shards" in str(error.value)
     assert "\n" not in str(error.value)
     assert [path.name for path in run.iterdir()] == ["best.pt"]
@@ -262,8 +269,8 @@ def test_foreign_shards_are_refused_in_one_sentence(
 def test_shards_with_other_videos_have_an_unknown_leak(tmp_path: Path, run: Path):
     other = make_shards(tmp_path / "other", groups=7)
     with pytest.raises(evaluate.EvaluationError, match="not the split the run was trained on"):
-        evaluate.run(run, shards=other.root)
-    result = evaluate.run(run, shards=other.root, allow_other_split=True)
+        evaluate_run(run, shards=other.root)
+    result = evaluate_run(run, shards=other.root, allow_other_split=True)
     assert result["split"]["leak"] is None
 
 
@@ -275,24 +282,24 @@ def test_a_side_without_clips_is_an_error(clips: Manifest):
 
 def test_a_folder_without_checkpoint_is_an_error(tmp_path: Path):
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint"):
-        evaluate.run(tmp_path)
+        evaluate_run(tmp_path)
 
 
 def test_the_leak_stands_beside_every_accuracy(run: Path):
-    lines = evaluate.describe(evaluate.run(run)).splitlines()
+    lines = describe_evaluation(evaluate_run(run)).splitlines()
     accuracies = [line for line in lines if "@" in line.split()[0] or "class accuracy" in line]
     assert len(accuracies) == 4
     assert all("leak 0.0%" in line for line in accuracies)
-    assert scores.leak_text(None) == "leak unknown"
+    assert leak_text(None) == "leak unknown"
 
 
 def test_most_confused_pairs_are_the_largest_off_the_diagonal():
     labels = np.array([0, 0, 0, 1, 2])
     said = np.array([1, 1, 2, 1, 0])
-    found = scores.Predictions(
+    found = Predictions(
         np.arange(5), np.eye(3, dtype=np.float32)[said], labels, np.zeros(5, np.float32)
     )
-    summary = scores.summarise(
+    summary = summarize(
         found, videos=np.arange(5), keys=[f"k{n}" for n in range(5)], classes=CLASSES
     )
     assert summary["confused"] == [

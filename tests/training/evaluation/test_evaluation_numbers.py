@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_shards import make_run, make_shards
 
-from har.training.evaluation import evaluate, scores
+from har.training.evaluation import Predictions, evaluate, evaluate_run
 
 metrics = pytest.importorskip("sklearn.metrics")
 SEVEN = tuple(f"Class{letter}" for letter in "ABCDEFG")
@@ -20,16 +20,16 @@ SEVEN = tuple(f"Class{letter}" for letter in "ABCDEFG")
 def evaluated(tmp_path: Path, monkeypatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """eval.json of an untrained network on noise, and the probabilities it was made from."""
     kept: dict[str, np.ndarray] = {}
-    summarise = scores.summarise
+    summarize = evaluate.summarize
 
-    def keep(predictions: scores.Predictions, **more: Any) -> dict[str, Any]:
+    def keep(predictions: Predictions, **more: Any) -> dict[str, Any]:
         kept.update(P=predictions.probabilities, labels=predictions.labels, videos=more["videos"])
-        return summarise(predictions, **more)
+        return summarize(predictions, **more)
 
-    monkeypatch.setattr(scores, "summarise", keep)
+    monkeypatch.setattr(evaluate, "summarize", keep)
     clips = make_shards(tmp_path / "shards", classes=SEVEN, views=2)
     run = make_run(tmp_path / "run", clips)
-    evaluate.run(run, views=2, on="train")
+    evaluate_run(run, views=2, subset="train")
     return json.loads((run / "eval-train.json").read_text()), kept
 
 

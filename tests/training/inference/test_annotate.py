@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from har.training.inference import annotate, predictor
-from har.training.inference.windows import Piece
+from har.training.inference.windows import Segment
 
 CLASSES = ["Punch", "YoYo", "A" * 80]
 
 
-def _piece(start: float, end: float, label: int, share: float = 0.75) -> Piece:
+def _segment(start: float, end: float, label: int, share: float = 0.75) -> Segment:
     values = np.full(3, (1 - share) / 2, np.float32)
     values[label] = share
-    return Piece(start, end, values)
+    return Segment(start, end, values)
 
 
 def _video(path: Path, times: list[int], size: tuple[int, int] = (64, 96)) -> Path:
@@ -45,8 +45,10 @@ def _read(path: Path) -> tuple[list[float], list[np.ndarray]]:
 def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: Path):
     times = [0, 4, 8, 12, 30, 34, 60, 64]  # a changing frame rate
     source = _video(tmp_path / "a.mkv", times)
-    pieces = [_piece(0, 0.3, 0), _piece(0.3, 1, 1)]
-    out = annotate.write(tmp_path / "b.mp4", predictor.read_frames(source), pieces, CLASSES)
+    segments = [_segment(0, 0.3, 0), _segment(0.3, 1, 1)]
+    out = annotate.write_annotated(
+        tmp_path / "b.mp4", predictor.read_frames(source), segments, CLASSES
+    )
     before, plain = _read(source)
     after, drawn = _read(out)
     assert after == pytest.approx(before, abs=1e-3)
@@ -58,7 +60,7 @@ def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: P
         strips.append(new[-18:, :40].astype(float))
     changes = [np.abs(a - b).mean() for a, b in pairwise(strips)]
     assert int(np.argmax(changes)) == times.index(30) - 1
-    assert not list(tmp_path.glob(".*unfinished*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_odd_sizes_lose_one_row_and_column(tmp_path: Path):
@@ -71,12 +73,12 @@ def test_odd_sizes_lose_one_row_and_column(tmp_path: Path):
             return rgb
 
     frames = [predictor.Frame(n, n / 25, 25.0, Picture()) for n in range(3)]
-    out = annotate.write(tmp_path / "b.mp4", frames, [_piece(0, 9, 0)], CLASSES)
+    out = annotate.write_annotated(tmp_path / "b.mp4", frames, [_segment(0, 9, 0)], CLASSES)
     assert _read(out)[1][0].shape == (50, 66, 3)
 
 
 def test_a_long_name_is_made_to_fit_and_the_bar_is_the_probability():
-    strip = np.asarray(annotate.label("A" * 80, 0.25, 320, 30))
+    strip = np.asarray(annotate.draw_label("A" * 80, 0.25, 320, 30))
     bar = (strip[-1, :, :3] == (90, 170, 255)).all(axis=1)
     assert bar.sum() == 80
     assert bar[:80].all()
@@ -91,10 +93,10 @@ def test_a_fault_midway_leaves_no_file(tmp_path: Path):
         raise ValueError("the video is cut")
 
     with pytest.raises(ValueError, match="is cut"):
-        annotate.write(tmp_path / "b.mp4", frames(), [_piece(0, 9, 0)], CLASSES)
+        annotate.write_annotated(tmp_path / "b.mp4", frames(), [_segment(0, 9, 0)], CLASSES)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
 def test_a_name_that_is_no_videos_is_refused(tmp_path: Path):
     with pytest.raises(annotate.AnnotateError, match=r"end it in \.mp4"):
-        annotate.write(tmp_path / "b.txt", [], [], CLASSES)
+        annotate.write_annotated(tmp_path / "b.txt", [], [], CLASSES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from made_predictor import CLASSES, make_video_run
 
 from har.training.cli.results import export_main
 from har.training.inference import export
-from har.training.inference import predictor as predict
 from har.training.inference.export_wrapper import ExportWrapper
+from har.training.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +29,13 @@ def _pixels(batch: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(16, 16), (36, 48), (30, 17)])
 def test_preprocessing_inside_gives_the_pixels_that_prediction_gives(run: Path, size: tuple):
-    predictor = predict.Predictor(run, "cpu")
+    predictor = Predictor(run, "cpu")
     resize = (max(18, size[0]), max(24, size[1]))
-    object.__setattr__(predictor.wanted, "size", size)
-    object.__setattr__(predictor.wanted, "resize", resize)
+    predictor.transform = replace(predictor.transform, crop_size=size, resize_size=resize)
     network = ExportWrapper(predictor, True)
     pixels = _pixels(3)
-    found = network._prepare(torch.from_numpy(pixels))
-    assert torch.allclose(found, predictor.input(pixels), atol=1e-5)
+    found = network.preprocess(torch.from_numpy(pixels))
+    assert torch.allclose(found, predictor.preprocess(pixels), atol=1e-5)
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -43,18 +43,18 @@ def test_a_pt2_file_answers_any_batch_as_the_checkpoint_does(
     run: Path, tmp_path: Path, inside: bool
 ):
     out = tmp_path / "deep" / "m.pt2"
-    made = export.run(run, out, preprocessing=inside)
-    assert made.difference is not None
-    assert made.difference <= export.TOLERANCE
+    made = export.export_run(run, out, preprocessing=inside)
+    assert made.max_difference is not None
+    assert made.max_difference <= export.TOLERANCE
     network = torch.export.load(out).module()
-    predictor = predict.Predictor(run, "cpu")
+    predictor = Predictor(run, "cpu")
     for batch in (1, 3, 7):
         pixels = _pixels(batch, seed=batch)
-        given = torch.from_numpy(pixels) if inside else predictor.input(pixels)
+        given = torch.from_numpy(pixels) if inside else predictor.preprocess(pixels)
         logits, probabilities = network(given)
         assert torch.allclose(logits.softmax(1), probabilities)
         assert probabilities.detach().numpy() == pytest.approx(
-            predictor.probabilities(pixels), abs=1e-5
+            predictor.predict_clips(pixels), abs=1e-5
         )
     assert export.read_contract(out) == made.contract
     assert not list(out.parent.glob(".*"))
@@ -71,14 +71,14 @@ def test_an_onnx_file_answers_any_batch_in_onnx_runtime(tmp_path: Path, model: s
     onnxruntime = pytest.importorskip("onnxruntime")
     run = make_video_run(tmp_path / "a", model)
     out = tmp_path / "m.onnx"
-    made = export.run(run, out)
+    made = export.export_run(run, out)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    predictor = predict.Predictor(run, "cpu")
+    predictor = Predictor(run, "cpu")
     for batch in (1, 4):
         pixels = _pixels(batch, seed=batch)
         logits, probabilities = session.run(None, {"clips": pixels})
         assert logits.shape == (batch, 3)
-        assert probabilities == pytest.approx(predictor.probabilities(pixels), abs=1e-4)
+        assert probabilities == pytest.approx(predictor.predict_clips(pixels), abs=1e-4)
     said = session.get_modelmeta().custom_metadata_map
     assert json.loads(said["classes"]) == list(CLASSES)
     assert json.loads(said["har"]) == export.read_contract(out) == made.contract
@@ -87,18 +87,18 @@ def test_an_onnx_file_answers_any_batch_in_onnx_runtime(tmp_path: Path, model: s
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["r2plus1d", "r3d", "convlstm"])
 def test_every_network_exports_to_pt2(tmp_path: Path, model: str):
-    made = export.run(make_video_run(tmp_path / "a", model), tmp_path / "m.pt2")
-    assert made.difference is not None
-    assert made.difference <= export.TOLERANCE
+    made = export.export_run(make_video_run(tmp_path / "a", model), tmp_path / "m.pt2")
+    assert made.max_difference is not None
+    assert made.max_difference <= export.TOLERANCE
 
 
 def test_the_contract_says_how_to_feed_the_file(run: Path):
-    predictor = predict.Predictor(run, "cpu")
-    inside = export.contract(predictor, True, "0" * 64)
+    predictor = Predictor(run, "cpu")
+    inside = export.build_contract(predictor, True, "0" * 64)
     assert inside["input"]["shape"] == ["B", 6, 36, 48, 3]
     assert inside["classes"] == list(CLASSES)
     assert inside["sampling"] == {"rule": "paper"}
-    outside = export.contract(predictor, False, "0" * 64)
+    outside = export.build_contract(predictor, False, "0" * 64)
     assert outside["input"]["shape"] == ["B", 3, 6, 16, 16]
     assert outside["preprocessing"]["centre_crop"] == [16, 16]
     json.dumps(outside)
@@ -130,11 +130,11 @@ def test_another_ending_a_missing_package_and_a_missing_run_are_one_sentence(
 
 
 def test_without_a_runtime_it_says_that_nothing_ran_the_file(run: Path, tmp_path: Path):
-    made = export.Exported(
+    made = export.ExportResult(
         tmp_path / "m.onnx",
         1,
         None,
         "",
-        export.contract(predict.Predictor(run, "cpu"), True, ""),
+        export.build_contract(Predictor(run, "cpu"), True, ""),
     )
-    assert "not run: ONNX Runtime is not installed" in export.describe(made)
+    assert "not run: ONNX Runtime is not installed" in export.describe_export(made)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from har import models
 from har.training.inference import grad_cam
-from har.training.inference import predictor as predict
+from har.training.inference.predictor import Predictor
 
 TINY = {"resnet3d": {"width": 4}, "r2plus1d": {"width": 4}, "r3d": {"weights": "none"}}
 
@@ -37,7 +37,7 @@ def test_grad_cam_is_the_classifiers_weights_on_the_last_features(name: str):
         hook.remove()
         wanted = torch.einsum("c,cthw->thw", model.fc.weight[target], kept[0][0]).relu()
         wanted = F.interpolate(wanted[None, None], (8, 32, 40), mode="trilinear")[0, 0]
-    found = grad_cam.attention(model, name, clip, target)
+    found = grad_cam.attention_map(model, name, clip, target)
     assert found == pytest.approx((wanted / wanted.max()).numpy(), abs=1e-4)
     assert not last._forward_hooks
     assert all(p.grad is None for p in model.parameters())
@@ -45,7 +45,7 @@ def test_grad_cam_is_the_classifiers_weights_on_the_last_features(name: str):
 
 def test_grad_cam_works_on_frozen_weights():
     model = models.build("resnet3d", 3, seed=0, width=4).eval().requires_grad_(False)
-    found = grad_cam.attention(model, "resnet3d", _clip(), 0)
+    found = grad_cam.attention_map(model, "resnet3d", _clip(), 0)
     assert found.shape == (8, 32, 40)
     assert found.min() >= 0
     assert found.max() <= 1
@@ -58,27 +58,27 @@ def test_state_magnitude_is_that_of_the_clip_read_up_to_each_step():
         steps = [model.features(clip[:, :, : t + 1])[0][0].norm(dim=0) for t in range(8)]
         coarse = torch.stack(steps) - min(float(step.min()) for step in steps)
         wanted = F.interpolate(coarse[None, None], (8, 32, 40), mode="trilinear")[0, 0]
-    found = grad_cam.attention(model, "convlstm", clip, 0)
+    found = grad_cam.attention_map(model, "convlstm", clip, 0)
     assert found == pytest.approx((wanted / wanted.max()).numpy(), abs=1e-4)
     assert model.return_sequences is False
 
 
 def test_a_network_without_a_map_is_said():
     with pytest.raises(grad_cam.GradCamError, match="resnet3d, r2plus1d, r3d"):
-        grad_cam.attention(torch.nn.Identity(), "mine", _clip(), 0)
+        grad_cam.attention_map(torch.nn.Identity(), "mine", _clip(), 0)
 
 
 def test_what_is_shown_is_what_the_model_sees(tmp_path: Path):
-    predictor = predict.Predictor(make_video_run(tmp_path / "a"), "cpu")
+    predictor = Predictor(make_video_run(tmp_path / "a"), "cpu")
     grey = np.full((1, 6, 36, 48, 3), 77, np.uint8)
-    assert (grad_cam.cropped(predictor.input(grey), predictor.wanted) == 77).all()
+    assert (grad_cam.denormalize(predictor.preprocess(grey), predictor.transform) == 77).all()
 
 
 def test_heat_changes_the_picture_where_it_is():
     frames = np.full((2, 8, 8, 3), 100, np.uint8)
     heat = np.zeros((2, 8, 8), np.float32)
     heat[1, 2, 3] = 1
-    shown = grad_cam.overlay(frames, heat).astype(int)
+    shown = grad_cam.overlay_heat(frames, heat).astype(int)
     cold = shown[0, 0, 0]
     assert (shown[0] == cold).all()
     assert shown[1, 2, 3].sum() > 2 * cold.sum()
@@ -87,8 +87,9 @@ def test_heat_changes_the_picture_where_it_is():
 def test_the_animation_has_a_picture_for_each_frame_of_the_clip(
     tmp_path: Path, synthetic_videos: Path
 ):
-    predictor = predict.Predictor(make_video_run(tmp_path / "a", "resnet3d"), "cpu")
-    pictures = grad_cam.of_video(predictor, sorted(synthetic_videos.rglob("*.avi"))[0])
+    predictor = Predictor(make_video_run(tmp_path / "a", "resnet3d"), "cpu")
+    video = sorted(synthetic_videos.rglob("*.avi"))[0]
+    pictures = grad_cam.animate_clip(predictor, predictor.decode_video(video)[0])
     path = grad_cam.write_gif(tmp_path / "deep" / "c.gif", pictures)
     with Image.open(path) as animation:
         assert animation.n_frames == len(pictures) == 6

@@ -112,7 +112,6 @@ def test_a_broken_video_has_no_picture_and_the_others_have(run: Path, videos: li
         (["--annotate", "x.txt", "x.avi"], "end it in .mp4"),
         (["--cam", "x.mp4", "x.avi"], "end it in .gif"),
         (["--window", "1", "--timeline", "x.mp4", "x.avi"], "end it in .png or .svg"),
-        (["--camera", "0", "x.avi"], "--camera goes alone"),
         (["--top", "0", "x.avi"], "--top 0"),
     ],
 )

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_predictor import SMALL
 from made_shards import CLASSES, make_run, make_shards
 
 from har.pipeline.decode import VideoDecodeError, decode_clip
 from har.shards.format import ClipReader, Manifest, load_manifest
-from har.training.evaluation import evaluate
-from har.training.inference import predict_command, predictor
+from har.training.evaluation import evaluate_run
+from har.training.inference import predict_videos, predictor
 from har.training.plots import style
 
 
@@ -65,30 +66,27 @@ def _videos(folder: Path, clips: Manifest) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def _predict(run: Path, videos: list[Path], k: int = 5) -> list[list[tuple[str, float]]]:
+    """The k most probable (class, probability) of each video."""
+    model = predictor.Predictor(run)
+    return [model.top_classes(model.predict_video(video), k) for video in videos]
+
+
 @pytest.mark.parametrize("frames", [4, 3])
 def test_predictions_equal_the_evaluation_of_the_same_clips(
     tmp_path: Path, clips: Manifest, decoder: list, frames: int
 ):
     run = make_run(tmp_path / f"run{frames}", clips, frames=frames)
     evaluated = {}
-    for side in ("val", "test"):
-        evaluated |= {one["key"]: one for one in evaluate.run(run, on=side)["predictions"]}
+    for subset in ("val", "test"):
+        evaluated |= {one["key"]: one for one in evaluate_run(run, subset=subset)["predictions"]}
     videos = [v for v in _videos(tmp_path / "videos", clips) if v.stem in evaluated]
-    found = list(predictor.predict(run, videos))
-    assert len(found) == len(evaluated) == 12
-    for answer in found:
-        known = evaluated[Path(answer.video).stem]
-        name, probability = answer.top[0]
-        assert name == known["predicted"]
-        assert probability == pytest.approx(known["probability"], abs=1e-3)
-
-
-SMALL = {
-    "convlstm": "hidden=[4],stem_channels=4",
-    "resnet3d": "width=4",
-    "r2plus1d": "width=4",
-    "r3d": "",
-}
+    answers = _predict(run, videos)
+    assert len(answers) == len(evaluated) == 12
+    for video, top in zip(videos, answers, strict=True):
+        name, probability = top[0]
+        assert name == evaluated[video.stem]["predicted"]
+        assert probability == pytest.approx(evaluated[video.stem]["probability"], abs=1e-3)
 
 
 @pytest.mark.parametrize("model", list(SMALL))
@@ -106,12 +104,11 @@ def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
     )
     settings = {"model": model, "model_options": SMALL[model], "frames": 6}
     run = make_run(tmp_path / "run", clips, **settings)
-    tested = evaluate.run(run, on="train")["predictions"]
-    found = predictor.predict(run, [files[one["key"]] for one in tested])
-    for one, answer in zip(tested, found, strict=True):
-        assert answer.error is None
-        assert answer.top[0][1] == pytest.approx(one["probability"], abs=1e-3)
-        assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
+    tested = evaluate_run(run, subset="train")["predictions"]
+    answers = _predict(run, [files[row["key"]] for row in tested])
+    for row, top in zip(tested, answers, strict=True):
+        assert top[0][1] == pytest.approx(row["probability"], abs=1e-3)
+        assert dict(top)[row["predicted"]] == pytest.approx(row["probability"], abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -138,19 +135,18 @@ def test_a_clip_of_ucf101_predicts_what_its_built_shard_evaluates_to(
 ):
     settings = {"model": model, "model_options": SMALL[model], "frames": 8}
     run = make_run(tmp_path / "run", real_set, **settings)
-    tested = evaluate.run(run, on="train")["predictions"]
+    tested = evaluate_run(run, subset="train")["predictions"]
     files = {path.stem: path for path in real_clips.rglob("*.avi")}
-    found = predictor.predict(run, [files[one["key"]] for one in tested])
-    for one, answer in zip(tested, found, strict=True):
-        assert answer.error is None
-        assert dict(answer.top)[one["predicted"]] == pytest.approx(one["probability"], abs=1e-3)
+    answers = _predict(run, [files[row["key"]] for row in tested])
+    for row, top in zip(tested, answers, strict=True):
+        assert dict(top)[row["predicted"]] == pytest.approx(row["probability"], abs=1e-3)
     assert len(tested) >= 4
 
 
 def test_the_video_is_decoded_as_the_shards_were_built(
     tmp_path: Path, run: Path, clips: Manifest, decoder: list
 ):
-    next(predictor.predict(run, _videos(tmp_path / "videos", clips)))
+    _predict(run, _videos(tmp_path / "videos", clips)[:1])
     assert decoder == [{"sampling": {"rule": "paper", "frames": 4}, "size": (20, 24)}]
 
 
@@ -158,13 +154,12 @@ def test_all_classes_sum_to_one_and_come_in_falling_order(
     tmp_path: Path, run: Path, clips: Manifest, decoder: list
 ):
     video = _videos(tmp_path / "videos", clips)[0]
-    (answer,) = predictor.predict(run, [video])
-    assert {name for name, _ in answer.top} == set(CLASSES)
-    values = [probability for _, probability in answer.top]
+    (top,) = _predict(run, [video])
+    assert {name for name, _ in top} == set(CLASSES)
+    values = [probability for _, probability in top]
     assert values == sorted(values, reverse=True)
     assert sum(values) == pytest.approx(1, abs=1e-5)
-    (answer,) = predictor.predict(run, [video], top=2)
-    assert [probability for _, probability in answer.top] == values[:2]
+    assert _predict(run, [video], k=2) == [top[:2]]
 
 
 def test_a_broken_video_is_reported_and_the_others_go_on(
@@ -173,18 +168,18 @@ def test_a_broken_video_is_reported_and_the_others_go_on(
     good = _videos(tmp_path / "videos", clips)[:2]
     broken = tmp_path / "broken.avi"
     broken.write_text("nothing")
-    assert predict_command.run(run, [good[0], broken, good[1]]) == 1
+    assert predict_videos(run, [good[0], broken, good[1]]) == 1
     out, err = capsys.readouterr()
     assert "broken.avi cannot be decoded" in err
     assert [line for line in out.splitlines() if not line.startswith(" ")] == list(map(str, good))
-    assert predict_command.run(run, good) == 0
+    assert predict_videos(run, good) == 0
 
 
 def test_json_holds_every_video_also_the_broken(
     tmp_path: Path, run: Path, clips: Manifest, decoder: list, capsys
 ):
     good = _videos(tmp_path / "videos", clips)[0]
-    assert predict_command.run(run, [good, tmp_path / "missing.avi"], top=1, as_json=True) == 1
+    assert predict_videos(run, [good, tmp_path / "missing.avi"], top=1, as_json=True) == 1
     first, second = json.loads(capsys.readouterr().out)
     assert first["video"] == str(good)
     assert set(first["top"][0]) == {"class", "probability"}
@@ -200,9 +195,9 @@ def test_another_error_than_a_video_fault_is_not_swallowed(
     def wrong(*_: Any) -> np.ndarray:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(predictor, "to_input", wrong)
+    monkeypatch.setattr(predictor.Predictor, "preprocess", wrong)
     with pytest.raises(ValueError, match="a bug"):
-        list(predictor.predict(run, _videos(tmp_path / "videos", clips)))
+        predict_videos(run, _videos(tmp_path / "videos", clips))
 
 
 def test_files_folders_and_globs_are_found_once_and_in_order(tmp_path: Path):
@@ -212,23 +207,18 @@ def test_files_folders_and_globs_are_found_once_and_in_order(tmp_path: Path):
         (inside / name).write_text("")
     (tmp_path / "b.mkv").write_text("")
     one, two, other = inside / "1.MP4", inside / "2.avi", tmp_path / "b.mkv"
-    assert predictor.find([other, tmp_path / "a"]) == [other, one, two]
-    assert predictor.find([str(tmp_path / "a" / "**" / "*.avi"), two]) == [two]
-    assert predictor.find(["missing.avi"]) == [Path("missing.avi")]
+    assert predictor.find_videos([other, tmp_path / "a"]) == [other, one, two]
+    assert predictor.find_videos([str(tmp_path / "a" / "**" / "*.avi"), two]) == [two]
+    assert predictor.find_videos(["missing.avi"]) == [Path("missing.avi")]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path):
     odd = tmp_path / "clip[1].avi"
     odd.write_text("")
-    assert predictor.find([odd]) == [odd]
+    assert predictor.find_videos([odd]) == [odd]
 
 
 def test_a_folder_or_glob_without_videos_is_an_error(tmp_path: Path):
     for empty in (tmp_path, tmp_path / "*.avi"):
         with pytest.raises(predictor.PredictionError, match="there is no video in"):
-            predictor.find([empty])
-
-
-def test_top_below_one_is_an_error(run: Path):
-    with pytest.raises(predictor.PredictionError, match="--top 0"):
-        predict_command.run(run, ["x.avi"], top=0)
+            predictor.find_videos([empty])

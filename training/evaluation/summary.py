@@ -1,8 +1,8 @@
-"""What an evaluation says: from predictions of clips to the numbers in eval.json, and as text.
+"""From predictions of clips to the numbers of eval.json, and these as text.
 
-Odd: clips are averaged to videos first (softmax, equal weight); everything except clip@1 and the
+Notes: clips are averaged to videos first (softmax, equal weight); everything except clip@1 and the
 loss is about videos. The leak (share of these clips with a clip of the same group in the run's
-train side) stands beside every accuracy that is printed, because without it none can be judged.
+train subset) stands beside every accuracy that is printed: without it none can be judged.
 """
 
 from __future__ import annotations
@@ -16,51 +16,64 @@ from numpy.typing import NDArray
 
 from . import metrics
 
-MOST_CONFUSED = 10
+_MAX_CONFUSED = 10
 
 
 @dataclass(frozen=True)
 class Predictions:
     """Of N clips over K classes; each clip once, in any order.
 
-    ids: int64 [N], sample ids. probabilities: float32 [N,K], rows sum to 1. labels: int64 [N].
-    losses: float32 [N], unweighted cross entropy.
+    indices: int64 [N], of the samples. probabilities: float32 [N,K], rows sum to 1. labels: int64
+    [N]. losses: float32 [N], unweighted cross entropy.
     """
 
-    ids: NDArray[np.int64]
+    indices: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
     losses: NDArray[np.float32]
 
 
-def summarise(
+def summarize(
     predictions: Predictions, *, videos: NDArray, keys: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:
     """The numbers of eval.json: counts, loss, accuracies, calibration, classes, each video.
 
-    videos: int [N], the video of each clip. keys: a key for each clip; a video goes by the first
-    of its clips' keys.
+    videos: int [N], the video of each clip. keys: of each clip; a video is called by the first (in
+    order of text) of its clips' keys.
     """
-    P, labels, numbers = metrics.average_views(
+    probabilities, labels, video_numbers = metrics.average_views(
         predictions.probabilities, predictions.labels, videos
     )
-    predicted = P.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     matrix = metrics.confusion(labels, predicted, len(classes))
-    right = predicted == labels
+    is_right = predicted == labels
+    first_keys: dict[int, str] = {}
+    for video, key in zip(videos.tolist(), keys, strict=True):
+        first_keys[video] = min(key, first_keys.get(video, key))
+    rows = zip(
+        [first_keys[video] for video in video_numbers.tolist()],
+        labels.tolist(),
+        predicted.tolist(),
+        probabilities.max(axis=1).tolist(),
+        strict=True,
+    )
     return {
-        "clips": len(predictions.ids),
-        "videos": len(numbers),
+        "clips": len(predictions.indices),
+        "videos": len(video_numbers),
         "loss": float(predictions.losses.mean(dtype=np.float64)),
         "clip@1": metrics.topk_accuracy(predictions.probabilities, predictions.labels),
-        "video@1": float(right.mean()),
-        "video@5": metrics.topk_accuracy(P, labels, 5),
+        "video@1": float(is_right.mean()),
+        "video@5": metrics.topk_accuracy(probabilities, labels, 5),
         "mean_class_acc": metrics.mean_class_accuracy(matrix),
-        "interval": list(metrics.bootstrap_interval(right)),
-        "ece": metrics.calibration_error(P, labels),
+        "interval": list(metrics.bootstrap_interval(is_right)),
+        "ece": metrics.calibration_error(probabilities, labels),
         "per_class": _per_class(matrix, classes),
         "confusion": matrix.tolist(),
-        "confused": _confused(matrix, classes),
-        "predictions": _each_video(P, labels, _video_keys(videos, keys, numbers), classes),
+        "confused": _most_confused(matrix, classes),
+        "predictions": [
+            {"key": key, "true": classes[t], "predicted": classes[p], "probability": probability}
+            for key, t, p, probability in sorted(rows)
+        ],
     }
 
 
@@ -72,34 +85,16 @@ def _per_class(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[s
     ]
 
 
-def _confused(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _most_confused(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
     """The most frequent wrong answers, the most frequent first; equal ones in class order."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
-    pairs = [(int(flat) // len(classes), int(flat) % len(classes)) for flat in order]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_CONFUSED]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
     return [
         {"true": classes[t], "predicted": classes[p], "count": int(wrong[t, p])}
         for t, p in pairs
         if wrong[t, p] > 0
-    ]
-
-
-def _video_keys(videos: NDArray, keys: Sequence[str], numbers: NDArray) -> list[str]:
-    first: dict[int, str] = {}
-    for video, key in zip(videos.tolist(), keys, strict=True):
-        first[video] = min(key, first.get(video, key))
-    return [first[number] for number in numbers.tolist()]
-
-
-def _each_video(
-    P: NDArray, labels: NDArray, keys: Sequence[str], classes: Sequence[str]
-) -> list[dict[str, Any]]:
-    predicted = P.argmax(axis=1)
-    rows = zip(keys, labels.tolist(), predicted.tolist(), P.max(axis=1).tolist(), strict=True)
-    return [
-        {"key": key, "true": classes[t], "predicted": classes[p], "probability": share}
-        for key, t, p, share in sorted(rows)
     ]
 
 
@@ -108,7 +103,7 @@ def leak_text(leak: float | None) -> str:
     return "leak unknown" if leak is None else f"leak {leak:.1%}"
 
 
-def describe(result: dict[str, Any]) -> str:
+def describe_evaluation(result: dict[str, Any]) -> str:
     """eval.json as lines for the terminal, the leak beside every accuracy."""
     split, leak = result["split"], leak_text(result["split"]["leak"])
     views = "1 clip a video" if result["views"] == 1 else f"up to {result['views']} clips a video"
@@ -126,5 +121,8 @@ def describe(result: dict[str, Any]) -> str:
     if result["confused"]:
         pairs = [f"{c['true']} as {c['predicted']} ({c['count']})" for c in result["confused"][:3]]
         lines.append("  most confused        " + ", ".join(pairs))
-    lines.append("leak: share of these clips with a clip of the same group in the run's train side")
+    lines.append(
+        "leak: share of these clips with a clip of the same group in the run's train subset"
+    )
+    lines.append(f"next: har-report {result['run']}")
     return "\n".join(lines)

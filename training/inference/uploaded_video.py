@@ -1,0 +1,88 @@
+"""A video file that a stranger sent: is it one, is it small enough, and then its clips.
+
+Notes: FFmpeg also opens playlists, which make it read other files and addresses. The container
+formats and protocols that it may use are therefore named before it opens the file. `decode_upload`
+runs in a child process with limits (`har.pipeline.decode.DecoderProcess`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from ...errors import HarError
+from ...pipeline.decode.decoder_process import decode_into
+
+# FFmpeg's demuxers for VIDEO_SUFFIXES; none of them refers to other files
+FORMATS = ("avi", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpeg", "mpegts", "asf", "flv")
+_MAX_PIXELS = 4096 * 2304  # of a frame
+_MAX_FPS = 120
+
+
+class UploadError(HarError):
+    """A file that is not accepted; one sentence, in which "it" is the file."""
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """max_mb: of the file, 10^6 bytes. max_seconds: of the video. decode_seconds: of the work."""
+
+    max_mb: int = 100
+    max_seconds: int = 120
+    decode_seconds: int = 60
+
+    def __post_init__(self) -> None:
+        for name, value in (("--max-mb", self.max_mb), ("--max-seconds", self.max_seconds)):
+            if value < 1:
+                raise UploadError(f"{name} {value} does not work: give 1 or more.")
+
+
+def decode_upload(
+    path: str, out: np.ndarray, max_seconds: int, sampler: dict[str, Any], size: tuple[int, int]
+) -> int:
+    """Check the file, then decode it: the function of a DecoderProcess.
+
+    sampler: the fields of a ClipSampler. Fills `out` with V clips, uint8 [V,T,H,W,3]; -> V. Raises
+    UploadError or VideoDecodeError.
+    """
+    check_video(Path(path), max_seconds)
+    return len(decode_into(path, out, sampler, size, False))
+
+
+def check_video(path: Path, max_seconds: int) -> None:
+    """Raise UploadError for anything but a video of an allowed format, length and frame size."""
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    try:
+        with av.open(str(path), options=options, metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise UploadError("it has no video stream.")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > _MAX_PIXELS:
+                raise UploadError(
+                    f"its frames are {stream.width}x{stream.height}: 4096x2304 is the most."
+                )
+            if (container.duration or 0) / av.time_base > max_seconds:
+                raise UploadError(f"it is longer than {max_seconds} s: send a shorter one.")
+            _check_packets(container, stream, max_seconds)
+    except (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError) as error:
+        raise UploadError("it is no video that can be read here.") from error
+
+
+def _check_packets(container: Any, stream: Any, max_seconds: int) -> None:
+    """The header may declare nothing, or lie: count the packets, and compare their times."""
+    num_packets, first, last = 0, None, 0.0
+    for packet in container.demux(stream):
+        num_packets += bool(packet.size)
+        if packet.pts is not None:
+            time = float(packet.pts * packet.time_base)
+            first = time if first is None else min(first, time)
+            last = max(last, time)
+        is_too_long = last - (first or 0.0) > max_seconds
+        if is_too_long or num_packets > max_seconds * _MAX_FPS:
+            raise UploadError(f"it is longer than {max_seconds} s: send a shorter one.")
+    if num_packets == 0:
+        raise UploadError("there is no picture in it.")
