@@ -1,22 +1,20 @@
 """Files at paths and URLs behind one interface, the cache of a host, fetching ahead."""
 
 from .cache import ShardCache
-from .folder import (
-    FileFetcher,
+from .folder import FileFetcher, open_folder, read_bytes
+from .local_folder import LocalFolder
+from .place import (
     FileInfo,
-    LocalFolder,
     MissingFileError,
-    RemoteFolder,
     StorageError,
     join,
     local_path,
     normalize,
-    open_folder,
-    read_bytes,
     url_of,
     writer_id,
 )
 from .prefetch import ShardPrefetcher
+from .remote_folder import RemoteFolder
 
 __all__ = [
     "FileFetcher",

@@ -25,7 +25,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .folder import DISK_ERRORS, FileInfo, Heartbeat, RemoteFolder, StorageError, try_lock
+from .place import FileInfo, StorageError, try_lock
+from .remote_folder import DISK_ERRORS, Heartbeat, RemoteFolder
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "HAR_CACHE", "HAR_CACHE_SIZE"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

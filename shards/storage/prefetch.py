@@ -6,7 +6,7 @@ for its own shards only.
 Notes:
 - Readers never fetch. A reader that lacks a shard puts it at the head of the queue and waits; its
   heartbeat tells the loader that the worker is not stuck while bytes arrive. A transfer without
-  bytes ends by itself (`folder.SILENCE`).
+  bytes ends by itself (`remote_folder.SILENCE`).
 - A shard that was waited for is handed over as an open descriptor, so that it is read even where a
   small cache evicts it at once: each wait makes progress, whatever other processes do.
 - Of a set that is larger than the cache, half of the cache is filled ahead; the rest is for what
@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from .cache import ShardCache
-from .folder import FileInfo, Heartbeat, RemoteFolder, StorageError, TransferStopped
+from .place import FileInfo, StorageError, TransferStopped
+from .remote_folder import Heartbeat, RemoteFolder
 
 THREADS = 4  # transfers at once: one stream of an object store gives 50-100 MB/s
 _LOOK_AHEAD = 16_384  # clips; more would take longer at each step than it saves

@@ -27,7 +27,14 @@ from made_tars import make_tars
 from har.pipeline.cli import shards_main
 from har.shards.format import ClipReader, ShardSetError, load_manifest
 from har.shards.loading import BatchSampler, Loader, LoaderOptions
-from har.shards.storage import RemoteFolder, ShardCache, StorageError, folder, open_folder, url_of
+from har.shards.storage import (
+    RemoteFolder,
+    ShardCache,
+    StorageError,
+    open_folder,
+    remote_folder,
+    url_of,
+)
 from har.shards.storage.cache import default_max_bytes
 
 pytest.importorskip("aiohttp")
@@ -43,7 +50,7 @@ def made(tmp_path_factory):
 def server(made, tmp_path, monkeypatch):
     monkeypatch.setenv("HAR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HAR_CACHE_SIZE", "1GB")
-    monkeypatch.setattr(folder, "PAUSE", 0.01)
+    monkeypatch.setattr(remote_folder, "PAUSE", 0.01)
     with serving(made.root.parent) as one:
         yield one
 
@@ -164,7 +171,7 @@ def test_a_slow_server_is_not_a_stuck_worker(made, far, server):
 
 
 def test_a_server_that_falls_silent_is_asked_again(made, server, monkeypatch):
-    monkeypatch.setattr(folder, "SILENCE", 0.3)
+    monkeypatch.setattr(remote_folder, "SILENCE", 0.3)
     server.faults = {"shard-000000.tar": ["stall", ""]}
     with ClipReaderOf(f"{server.url}/set") as reader:
         assert np.array_equal(reader.read(0), ClipReader(made).read(0))
@@ -421,7 +428,7 @@ def test_a_set_in_s3_gives_the_batches_of_the_folder_and_its_faults_are_one_sent
     made, bucket, tmp_path, monkeypatch
 ):
     url, files, process = bucket
-    monkeypatch.setattr(folder, "PAUSE", 0.01)
+    monkeypatch.setattr(remote_folder, "PAUSE", 0.01)
     far = load_manifest(url)
     assert batches(far) == batches(made)
     assert "every byte as written" in run_cli("verify", url).output
@@ -441,7 +448,7 @@ def test_a_set_in_s3_gives_the_batches_of_the_folder_and_its_faults_are_one_sent
     process.kill()
     process.wait()
     shutil.rmtree(tmp_path / "cache")
-    monkeypatch.setattr(folder, "TRIES", 1)
+    monkeypatch.setattr(remote_folder, "TRIES", 1)
     with pytest.raises(StorageError, match=r"s3://remote/set/shard-.* cannot be fetched \("):
         batches(far)
 

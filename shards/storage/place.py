@@ -1,0 +1,84 @@
+"""Paths and URLs, what is known of a file, and the errors of storage."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ...errors import HarError
+
+# A URL that went through `pathlib` has lost a slash (http:/host/set): it is restored.
+_URL = re.compile(r"([a-z][a-z0-9+.\-]*):/{1,3}([^/].*)", re.DOTALL)
+
+
+class StorageError(HarError):
+    """A store that does not answer or gives wrong bytes, a cache that is too small or full."""
+
+
+class MissingFileError(StorageError):
+    """A file that should be in the store and is not."""
+
+
+class TransferStopped(Exception):  # noqa: N818
+    """Raised by a heartbeat: nobody needs the file any more."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file as it should be. bytes: its size. xxh3: its xxh3_128, 32 hex digits."""
+
+    name: str
+    bytes: int
+    xxh3: str
+
+
+def url_of(place: Path | str) -> str | None:
+    """The URL that `place` is, without `/` at its end; None for a local path or `file://`."""
+    match = _URL.fullmatch(str(place))
+    if match is None or match[1] == "file":
+        return None
+    return f"{match[1]}://{match[2]}".rstrip("/")
+
+
+def local_path(place: Path | str) -> Path:
+    """A path, or the path of a `file://` URL."""
+    text = str(place)
+    return Path(unquote(urlsplit(text).path)) if text.startswith("file:/") else Path(place)
+
+
+def normalize(place: Path | str) -> str:
+    """An absolute path or a URL without `/` at its end: the same place from any folder."""
+    return url_of(place) or str(local_path(place).absolute())
+
+
+def join(root: str, path: str) -> str:
+    """`path` below `root`; an absolute path or a URL is returned as it is."""
+    if "://" in path:
+        return path
+    return f"{root}/{path}" if url_of(root) else str(Path(root) / path)
+
+
+def writer_id() -> str:
+    """Part of a temporary name: a cluster may run one task twice when it loses a worker."""
+    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}"
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this descriptor alone, without waiting.
+
+    The lock ends when the descriptor is closed or the process dies. True as well on a file system
+    without locks (some network shares).
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
