@@ -1,4 +1,4 @@
-"""The plan is a pure function: same batches for any ranks, every clip once, any step at once."""
+"""The sampler is a pure function: same batches for any world_size, each clip once, any step at once."""
 
 import numpy as np
 import pytest
@@ -11,26 +11,27 @@ sizes = st.integers(1, 60)
 batches = st.sampled_from([1, 2, 3, 4, 6, 12, 24])
 
 
-def epoch_ids(plan, epoch):
-    rows = [plan.batch(epoch, step) for step in range(plan.num_batches)]
+def epoch_order(sampler, epoch):
+    rows = [sampler.batch(epoch, step) for step in range(sampler.num_batches)]
     return np.concatenate([row.indices[row.valid] for row in rows])
 
 
 @given(sizes, batches, st.booleans(), st.integers(0, 5))
 @settings(deadline=None)
 def test_each_clip_counts_once_in_every_epoch(n, batch, shuffle, epoch):
-    ids = np.arange(100, 100 + n)
-    seen = epoch_ids(BatchSampler(ids, batch, seed=3, shuffle=shuffle), epoch)
-    assert sorted(seen.tolist()) == ids.tolist()
+    indices = np.arange(100, 100 + n)
+    seen = epoch_order(BatchSampler(indices, batch, seed=3, shuffle=shuffle), epoch)
+    assert sorted(seen.tolist()) == indices.tolist()
 
 
 @given(sizes, st.sampled_from([1, 2, 3]), st.integers(0, 3))
 @settings(deadline=None)
-def test_ranks_together_have_the_batch_of_one_process(n, ranks, epoch):
-    ids = np.arange(n)
-    whole = BatchSampler(ids, 12, seed=1, shuffle=True)
+def test_ranks_together_have_the_batch_of_one_process(n, world_size, epoch):
+    indices = np.arange(n)
+    whole = BatchSampler(indices, 12, seed=1, shuffle=True)
     parts = [
-        BatchSampler(ids, 12, seed=1, shuffle=True, rank=r, world_size=ranks) for r in range(ranks)
+        BatchSampler(indices, 12, seed=1, shuffle=True, rank=r, world_size=world_size)
+        for r in range(world_size)
     ]
     assert {part.num_batches for part in parts} == {whole.num_batches}
     for step in range(whole.num_batches):
@@ -44,16 +45,16 @@ def test_ranks_together_have_the_batch_of_one_process(n, ranks, epoch):
 
 
 def test_train_order_changes_with_epoch_and_seed_and_repeats_itself():
-    ids = np.arange(50)
-    first = epoch_ids(BatchSampler(ids, 8, seed=0, shuffle=True), 1).tolist()
-    assert first == epoch_ids(BatchSampler(ids, 8, seed=0, shuffle=True), 1).tolist()
-    assert first != epoch_ids(BatchSampler(ids, 8, seed=0, shuffle=True), 2).tolist()
-    assert first != epoch_ids(BatchSampler(ids, 8, seed=1, shuffle=True), 1).tolist()
+    indices = np.arange(50)
+    first = epoch_order(BatchSampler(indices, 8, seed=0, shuffle=True), 1).tolist()
+    assert first == epoch_order(BatchSampler(indices, 8, seed=0, shuffle=True), 1).tolist()
+    assert first != epoch_order(BatchSampler(indices, 8, seed=0, shuffle=True), 2).tolist()
+    assert first != epoch_order(BatchSampler(indices, 8, seed=1, shuffle=True), 1).tolist()
 
 
 def test_every_batch_has_full_size():
-    plan = BatchSampler(np.arange(3), 8, shuffle=True)
-    rows = plan.batch(0, 0)
+    sampler = BatchSampler(np.arange(3), 8, shuffle=True)
+    rows = sampler.batch(0, 0)
     assert len(rows.indices) == 8
     assert rows.valid.tolist() == [True] * 3 + [False] * 5
 
@@ -72,45 +73,50 @@ def test_no_clip_and_step_outside_are_refused():
 
 @given(sizes, st.integers(0, 70), st.integers(0, 3))
 @settings(deadline=None)
-def test_a_windowed_epoch_has_each_clip_once_too(n, window, epoch):
-    ids = np.arange(7, 7 + n)
-    plan = BatchSampler(ids, 4, seed=3, shuffle=True, block_size=window)
-    assert sorted(epoch_ids(plan, epoch).tolist()) == ids.tolist()
+def test_a_blockwise_epoch_has_each_clip_once_too(n, block_size, epoch):
+    indices = np.arange(7, 7 + n)
+    sampler = BatchSampler(indices, 4, seed=3, shuffle=True, block_size=block_size)
+    assert sorted(epoch_order(sampler, epoch).tolist()) == indices.tolist()
 
 
-def test_a_window_keeps_few_runs_open_and_quality_says_what_it_costs():
-    ids = np.arange(8000)
-    true, windowed, stored = (
-        BatchSampler(ids, 8, shuffle=True), BatchSampler(ids, 8, shuffle=True, block_size=800), BatchSampler(ids, 8)
+def test_a_block_keeps_few_runs_open_and_quality_says_what_it_costs():
+    indices = np.arange(8000)
+    true, blockwise, stored = (
+        BatchSampler(indices, 8, shuffle=True), BatchSampler(indices, 8, shuffle=True, block_size=800), BatchSampler(indices, 8)
     )  # fmt: skip
     assert true.shuffle_quality() == pytest.approx(1, abs=0.05)
-    assert 0.05 < windowed.shuffle_quality() < 0.3
+    assert 0.05 < blockwise.shuffle_quality() < 0.3
     assert stored.shuffle_quality() < 0.001
-    order = epoch_ids(windowed, 1)
+    order = epoch_order(blockwise, 1)
     for start in range(0, 8000, 800):  # of each 800 clips in turn only 8 runs of 100 are touched
         assert len(np.unique(order[start : start + 800] // 100)) == 8
-    assert order.tolist() != epoch_ids(windowed, 2).tolist()
+    assert order.tolist() != epoch_order(blockwise, 2).tolist()
 
 
-def test_a_window_as_large_as_the_split_is_a_true_permutation():
-    ids = np.arange(50)
-    whole, true = (BatchSampler(ids, 8, shuffle=True, block_size=window) for window in (50, 0))
-    assert epoch_ids(whole, 1).tolist() == epoch_ids(true, 1).tolist()
+def test_a_block_as_large_as_the_split_is_a_true_permutation():
+    indices = np.arange(50)
+    whole, true = (
+        BatchSampler(indices, 8, shuffle=True, block_size=block_size) for block_size in (50, 0)
+    )
+    assert epoch_order(whole, 1).tolist() == epoch_order(true, 1).tolist()
 
 
-def test_a_negative_window_is_refused():
+def test_a_negative_block_size_is_refused():
     with pytest.raises(BatchSamplerError, match="block of -1 clips"):
         BatchSampler(np.arange(9), 3, block_size=-1)
 
 
 @given(sizes, batches, st.integers(1, 4), st.sampled_from([1, 2]))
 @settings(deadline=None)
-def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, ranks):
-    ids, batch = np.arange(50, 50 + n), batch * ranks
-    plans = [
-        BatchSampler(ids, batch, rank=rank, world_size=ranks, views=views) for rank in range(ranks)
+def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, world_size):
+    indices, batch = np.arange(50, 50 + n), batch * world_size
+    samplers = [
+        BatchSampler(indices, batch, rank=rank, world_size=world_size, views=views)
+        for rank in range(world_size)
     ]
-    rows = [plan.batch(0, step) for step in range(plans[0].num_batches) for plan in plans]
+    rows = [
+        sampler.batch(0, step) for step in range(samplers[0].num_batches) for sampler in samplers
+    ]
     pairs = [
         (one, view)
         for row in rows
@@ -118,22 +124,22 @@ def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, 
             row.indices[row.valid].tolist(), row.views[row.valid].tolist(), strict=True
         )
     ]
-    assert pairs == [(one, view) for one in ids.tolist() for view in range(views)]
-    assert sum(row.num_valid for row in rows[::ranks]) == n
+    assert pairs == [(one, view) for one in indices.tolist() for view in range(views)]
+    assert sum(row.num_valid for row in rows[::world_size]) == n
 
 
 @given(sizes, batches, st.booleans(), st.sampled_from([1, 2, 3]), st.data())
 @settings(deadline=None)
-def test_the_sequence_is_what_the_rows_are(n, batch, shuffle, ranks, data):
-    rank = data.draw(st.integers(0, ranks - 1))
-    plan = BatchSampler(np.arange(n), batch * ranks, 5, shuffle, rank, ranks)
-    start = data.draw(st.integers(0, plan.num_batches))
-    rows = [plan.batch(2, step).indices for step in range(start, plan.num_batches)]
+def test_the_indices_of_an_epoch_are_those_of_its_batches(n, batch, shuffle, world_size, data):
+    rank = data.draw(st.integers(0, world_size - 1))
+    sampler = BatchSampler(np.arange(n), batch * world_size, 5, shuffle, rank, world_size)
+    start = data.draw(st.integers(0, sampler.num_batches))
+    rows = [sampler.batch(2, step).indices for step in range(start, sampler.num_batches)]
     expected = np.concatenate([np.empty(0, int), *rows])
-    assert plan.epoch_indices(2, start).tolist() == expected.tolist()
+    assert sampler.epoch_indices(2, start).tolist() == expected.tolist()
 
 
-def test_views_of_a_shuffled_plan_are_refused():
+def test_views_of_a_shuffled_sampler_are_refused():
     with pytest.raises(
         BatchSamplerError, match="2 views a clip: give 1 or, without shuffling, more"
     ):

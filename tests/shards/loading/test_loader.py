@@ -1,191 +1,185 @@
-"""The loader gives the plan's batches, right pixels, from a ring that never grows."""
+"""The loader gives the sampler's batches, with the right pixels, from buffers that are reused."""
 
 import threading
 
 import numpy as np
 import pytest
-from made_shards import SHAPE, make_shards
+import torch
+from made_tars import SHAPE, make_tars
 
-from har.shards.format import ClipReader, ShardSetError
-from har.shards.loading import BatchSampler, Loader, LoaderError, LoaderOptions
+from har.shards.format.reader import ClipReader
+from har.shards.loading import (
+    Batch,
+    BatchSampler,
+    Loader,
+    LoaderError,
+    LoaderOptions,
+)
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    return make_shards(tmp_path_factory.mktemp("loader") / "set")
+    return make_tars(tmp_path_factory.mktemp("loader") / "set", shards=3)
 
 
-def whole_epoch(loader, epoch=1, start=0):
-    """Copies of what an epoch gives: [(step, pixels, labels, keys, valid)]."""
-    with loader:
-        return [
-            (b.step, b.pixels.numpy().copy(), b.labels.tolist(), b.keys, b.valid.tolist())
-            for b in loader.epoch(epoch, start)
-        ]
+@pytest.fixture(scope="module")
+def stored(clips):
+    reader = ClipReader(clips)
+    return {key: reader.read(index) for index, key in enumerate(clips.keys())}
 
 
-def plan_of(clips, **options):
-    return BatchSampler(np.arange(len(clips.index)), 8, seed=2, shuffle=True, **options)
-
-
-def same(one, two):
-    return all(
-        a[0] == b[0] and np.array_equal(a[1], b[1]) and a[2:] == b[2:]
-        for a, b in zip(one, two, strict=True)
-    )
+def loader_of(clips, transform=None, batch_transform=None, **options):
+    sampler = BatchSampler(np.arange(len(clips.index)), 8, seed=2, shuffle=True)
+    return Loader(
+        clips, sampler, LoaderOptions(**options), transform=transform,
+        batch_transform=batch_transform,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
-def test_every_row_has_the_pixels_and_label_of_its_key(clips, workers):
-    reader = ClipReader(clips)
-    of_key = {key: number for number, key in enumerate(clips.keys())}
+def test_every_row_has_the_pixels_and_label_of_its_key(clips, stored, workers):
+    label_of = dict(zip(clips.keys(), clips.index["label"].tolist(), strict=True))
     rows = 0
-    for _, pixels, labels, keys, _ in whole_epoch(
-        Loader(clips, plan_of(clips), LoaderOptions(workers=workers))
-    ):
-        for row, key in enumerate(keys):
-            assert np.array_equal(pixels[row], reader.read(of_key[key]))
-            assert labels[row] == clips.index["label"][of_key[key]]
-            rows += 1
-    assert rows == 32  # 30 clips, the last batch filled up to 8
-
-
-def test_worker_count_does_not_change_the_batches(clips):
-    runs = [whole_epoch(Loader(clips, plan_of(clips), LoaderOptions(workers=n))) for n in (0, 1, 3)]
-    assert same(runs[0], runs[1])
-    assert same(runs[0], runs[2])
-
-
-def test_ranks_together_have_the_global_batch(clips):
-    whole = whole_epoch(Loader(clips, plan_of(clips)))
-    parts = [whole_epoch(Loader(clips, plan_of(clips, rank=r, world_size=2))) for r in (0, 1)]
-    for step, batch in enumerate(whole):
-        together = np.concatenate([part[step][1] for part in parts])
-        assert np.array_equal(together, batch[1])
-
-
-@pytest.mark.parametrize("start", [1, 2, 3])
-def test_resume_at_a_step_gives_the_rest_of_the_epoch(clips, start):
-    whole = whole_epoch(
-        Loader(clips, plan_of(clips), LoaderOptions(temporal_jitter=True, frames=2))
-    )
-    rest = whole_epoch(
-        Loader(clips, plan_of(clips), LoaderOptions(temporal_jitter=True, frames=2)), start=start
-    )
-    assert same(whole[start:], rest)
-
-
-def test_fewer_frames_are_evenly_spaced(clips):
-    reader = ClipReader(clips)
-    plan = BatchSampler(np.arange(4), 4)
-    ((_, pixels, _, _, _),) = whole_epoch(Loader(clips, plan, LoaderOptions(frames=2)))
-    for row in range(4):
-        assert np.array_equal(pixels[row], reader.read(row)[[0, 2]])
+    with loader_of(clips, workers=workers) as loader:
+        for batch in loader.epoch(1):
+            assert tuple(batch.pixels.shape) == (8, *SHAPE)
+            assert batch.labels.dtype == np.int64
+            assert batch.labels.tolist() == [label_of[key] for key in batch.keys]
+            for key, pixels in zip(batch.keys, batch.pixels.numpy(), strict=True):
+                assert np.array_equal(pixels, stored[key])
+                rows += 1
+    assert rows == 40  # 34 clips, the last batch padded
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_views_of_a_clip_are_its_evenly_spaced_phases(clips, workers):
-    reader, plan = ClipReader(clips), BatchSampler(np.arange(5), 4, views=2)
-    with Loader(clips, plan, LoaderOptions(frames=2, workers=workers)) as loader:
-        rows = [
-            (one, view, pixels.copy())
-            for b in loader.epoch()
-            for one, view, pixels, good in zip(
-                b.indices, b.views, b.pixels.numpy(), b.valid, strict=True
-            )
-            if good
-        ]
-    assert [row[:2] for row in rows] == [(one, view) for one in range(5) for view in (0, 1)]
-    for one, view, pixels in rows:
-        assert np.array_equal(pixels, reader.read(int(one))[[view, 2 + view]])
+@pytest.mark.parametrize("views", [1, 2])
+def test_fewer_frames_are_evenly_spaced_from_the_offset_of_the_view(clips, stored, workers, views):
+    sampler = BatchSampler(np.arange(5), 4, views=views)
+    seen = []
+    with Loader(clips, sampler, LoaderOptions(frames=2, workers=workers)) as loader:
+        for batch in loader.epoch():
+            for row in np.flatnonzero(batch.valid):
+                view = int(batch.views[row])
+                expected = stored[batch.keys[row]][[view, 2 + view]]
+                assert np.array_equal(batch.pixels[row], expected)
+                seen.append((int(batch.indices[row]), view))
+    assert seen == [(index, view) for index in range(5) for view in range(views)]
 
 
-def test_more_views_than_the_frames_give_are_refused(clips):
-    with pytest.raises(LoaderError, match=r"3 views of 2 frames .* hold 4 frames: use at most 2"):
-        Loader(clips, BatchSampler(np.arange(5), 4, views=3), LoaderOptions(frames=2))
+def test_temporal_jitter_draws_an_offset_per_clip_and_epoch(clips):
+    with loader_of(clips, frames=2, temporal_jitter=True) as loader:
+        drawn = {tuple(loader.frame_indices(epoch, 0).tolist()) for epoch in range(40)}
+    assert drawn == {(0, 2), (1, 3)}
 
 
-def test_jitter_draws_a_phase_per_clip_and_epoch(clips):
-    loader = Loader(clips, plan_of(clips), LoaderOptions(frames=2, temporal_jitter=True))
-    chosen = {tuple(loader._builder.frame_indices(epoch, 0).tolist()) for epoch in range(40)}
-    assert chosen == {(0, 2), (1, 3)}
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_transform_of_the_caller_is_applied_clip_by_clip(clips, stored, workers):
+    def transform(clip):
+        return torch.from_numpy(clip).float().mean((1, 2))  # [T,C]
+
+    with loader_of(clips, transform, workers=workers) as loader:
+        for batch in loader.epoch():
+            assert (batch.pixels.dtype, batch.pixels.shape) == (torch.float32, (8, 4, 3))
+            for key, row in zip(batch.keys, batch.pixels, strict=True):
+                assert torch.equal(row, transform(stored[key]))
 
 
-def test_the_ring_is_reused_and_never_grows(clips):
-    with Loader(clips, plan_of(clips), LoaderOptions(prefetch_batches=2)) as loader:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_transform_that_changes_shape_or_dtype_is_refused(clips, workers):
+    def transform(clip):
+        return clip[: 1 + int(clip.any())]
+
+    with (
+        loader_of(clips, transform, workers=workers) as loader,
+        pytest.raises(LoaderError, match=r"uint8 \[2, 12, 14, 3\] for v_\w+ and uint8 \[1, 12, 14"),
+    ):
+        next(loader.epoch())
+
+
+def test_a_batch_transform_gives_what_the_iterator_gives(clips):
+    threads = set()
+
+    def transform(batch):
+        threads.add(threading.current_thread())
+        return batch.pixels.float() / 255, torch.from_numpy(batch.labels)
+
+    with loader_of(clips, batch_transform=transform) as loader:
+        batches = [(pixels.shape, labels.tolist()) for pixels, labels in loader.epoch(1)]
+    with loader_of(clips) as loader:
+        assert batches == [(batch.pixels.shape, batch.labels.tolist()) for batch in loader.epoch(1)]
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize(
+    ("views", "options", "message"),
+    [
+        (3, {"frames": 2}, r"3 views of 2 frames .* hold 4 frames: use at most 2"),
+        (1, {"frames": 9}, r"9 frames asked for .* hold 4: use --frames 4"),
+        (1, {"cache": "disk"}, "unknown cache 'disk': choose one of none, ram"),
+        (1, {"workers": -1}, "workers = -1: give 0 or more"),
+        (1, {"prefetch_batches": 0}, "prefetch_batches = 0: give 1 or more"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(clips, views, options, message):
+    with pytest.raises(LoaderError, match=message):
+        Loader(clips, BatchSampler(np.arange(5), 4, views=views), LoaderOptions(**options))
+
+
+def test_buffers_are_reused_and_never_more(clips):
+    with loader_of(clips, prefetch_batches=2) as loader:
         seen = {batch.pixels.data_ptr() for epoch in range(5) for batch in loader.epoch(epoch)}
     assert len(seen) <= 4
 
 
-def test_a_slot_is_filled_again_only_after_its_event(clips):
-    happened = threading.Event()
+def test_a_buffer_is_filled_again_only_after_its_event(clips):
     waited = []
 
     class Copy:
         def synchronize(self):
             waited.append(True)
-            happened.set()
 
-    with Loader(clips, plan_of(clips), LoaderOptions(prefetch_batches=1)) as loader:
+    with loader_of(clips, prefetch_batches=1) as loader:
         for batch in loader.epoch():
             batch.release(Copy())
-    assert happened.is_set()
-    assert len(waited) >= 1
+    assert waited
+
+
+def test_a_detached_tensor_keeps_its_pixels_and_frees_the_buffer_when_it_dies(clips, stored):
+    with loader_of(clips, prefetch_batches=1) as loader:
+        batches = loader.epoch()
+        first = next(batches)
+        keys, kept = first.keys, first.detach()[2:]
+        for _ in range(4):
+            next(batches)
+        assert all(np.array_equal(kept[n - 2], stored[keys[n]]) for n in range(2, 8))
+        free = len(loader._buffers._free)
+        del kept
+        assert len(loader._buffers._free) == free + 1
+
+
+def test_a_pool_whose_buffers_are_all_kept_says_so(clips):
+    with (
+        loader_of(clips, prefetch_batches=1) as loader,
+        pytest.raises(LoaderError, match="every buffer of the loader is in use"),
+    ):
+        list(map(Batch.detach, loader.epoch()))
 
 
 def test_leaving_an_epoch_early_does_not_block_the_next(clips):
-    with Loader(clips, plan_of(clips)) as loader:
+    with loader_of(clips) as loader:
         for _ in range(10):
             next(iter(loader.epoch()))
-        assert len(list(loader.epoch())) == 4
+        assert len(list(loader.epoch())) == 5
 
 
-def test_more_frames_than_stored_says_how_many_there_are(clips):
-    with pytest.raises(LoaderError, match=r"9 frames asked for .* hold 4: use --frames 4"):
-        Loader(clips, plan_of(clips), LoaderOptions(frames=9))
-
-
-def test_a_stuck_worker_is_named(clips, monkeypatch):
-    release = threading.Event()
-    monkeypatch.setattr(ClipReader, "read_into", lambda *_: release.wait(5))
-    loader = Loader(clips, plan_of(clips), LoaderOptions(timeout=0.1))
-    try:
-        with pytest.raises(LoaderError, match=r"har-loader-\d has been at sample v_\w+") as caught:
-            next(loader.epoch())
-        assert "release.wait(5)" in str(caught.value)  # its stack
-    finally:
-        release.set()
-        loader.close()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_flipped_bit_stops_with_key_and_offset(tmp_path, workers):
-    clips = make_shards(tmp_path / "set")
-    path = clips.shard_path(0)
-    data = bytearray(path.read_bytes())
-    size = clips.clip_bytes
-    data[5 * size + 77] ^= 4
-    path.write_bytes(data)
-    key = clips.keys()[5]
-    with pytest.raises(ShardSetError, match=rf"{key} .* at byte {5 * size:,} has pixels"):
-        whole_epoch(Loader(clips, plan_of(clips), LoaderOptions(workers=workers)))
-
-
-def test_a_cut_shard_and_a_missing_shard_are_named(tmp_path):
-    clips = make_shards(tmp_path / "set")
-    path = clips.shard_path(0)
-    path.write_bytes(path.read_bytes()[: -clips.clip_bytes // 2])
-    with pytest.raises(ShardSetError, match=r"ends after [\d,]+ of"):
-        whole_epoch(Loader(clips, plan_of(clips)))
-    path.unlink()
-    with pytest.raises(ShardSetError, match=r"shard-000000\.tar cannot be opened"):
-        whole_epoch(Loader(clips, plan_of(clips)))
-
-
-def test_shape_of_a_batch(clips):
-    with Loader(clips, plan_of(clips)) as loader:
-        batches = loader.epoch()
-        batch = next(batches)
-        assert tuple(batch.pixels.shape) == (8, *SHAPE)
-        assert batch.labels.dtype == np.int64
-        batch.release()
+def test_a_set_kept_in_memory_is_read_once_and_gives_the_same_batches(tmp_path):
+    clips = make_tars(tmp_path / "set")
+    reader = ClipReader(clips)
+    stored = {key: reader.read(index) for index, key in enumerate(clips.keys())}
+    with loader_of(clips, cache="ram") as loader:
+        for epoch in range(3):
+            for batch in loader.epoch(epoch):
+                pixels = batch.pixels.numpy()
+                assert all(np.array_equal(pixels[n], stored[k]) for n, k in enumerate(batch.keys))
+            clips.shard_path(0).unlink(missing_ok=True)  # what is open stays open
+            loader._builder.reader.close()

@@ -1,4 +1,4 @@
-"""torch's own DataLoader over the plan gives the loader's batches, bit for bit."""
+"""torch's own DataLoader over the sampler gives the loader's batches, bit for bit."""
 
 import pickle
 import warnings
@@ -23,8 +23,9 @@ from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
 from har.shards.transforms.clip_transform import ClipTransform
 
-TRANSFORM = ClipTransform(2, (8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3)
-AUGMENTED = ClipProcessor(TRANSFORM, Augmentation(hflip=0.5))
+AUGMENTED = ClipProcessor(
+    ClipTransform(2, (8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3), Augmentation(hflip=0.5)
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,11 @@ def clips(tmp_path_factory):
     return make_tars(tmp_path_factory.mktemp("dataset") / "set", 3)
 
 
-def plan_of(clips, **options):
+def sampler_of(clips, **options):
     return BatchSampler(np.arange(len(clips.index)), 12, **{"seed": 3, "shuffle": True, **options})
 
 
-def flat(batches):
+def contents(batches):
     return [
         (
             b.step, b.keys, b.indices.tolist(), b.valid.tolist(), b.labels.tolist(), b.num_valid,
@@ -46,36 +47,40 @@ def flat(batches):
     ]  # fmt: skip
 
 
-def of_loader(clips, plan, epoch=1, start=0, transform=None, **options):
-    with Loader(clips, plan, LoaderOptions(**options), transform=transform) as loader:
-        return flat(loader.epoch(epoch, start))
+def by_loader(clips, sampler, start=0, transform=None, **options):
+    with Loader(clips, sampler, LoaderOptions(**options), transform=transform) as loader:
+        return contents(loader.epoch(1, start))
 
 
-def of_torch(clips, plan, workers=0, epoch=1, start=0, transform=None, **options):
-    how = {"multiprocessing_context": "fork"} if workers else {}
-    dataset = ClipBatchDataset(clips, plan, LoaderOptions(**options), transform=transform)
-    sampler = StepSampler(plan, epoch, start)
-    return flat(DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers, **how))
+def by_torch(clips, sampler, workers=0, start=0, transform=None, **options):
+    fork = {"multiprocessing_context": "fork"} if workers else {}
+    dataset = ClipBatchDataset(clips, sampler, LoaderOptions(**options), transform=transform)
+    steps = StepSampler(sampler, 1, start)
+    return contents(
+        DataLoader(dataset, batch_size=None, sampler=steps, num_workers=workers, **fork)
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("processor", [None, AUGMENTED])
-def test_batches_are_bit_for_bit_those_of_the_loader(clips, workers, processor):
-    plan = plan_of(clips)
-    how = {"transform": processor, "frames": 2, "temporal_jitter": True}
-    assert of_torch(clips, plan, workers, **how) == of_loader(clips, plan, **how)
+@pytest.mark.parametrize("transform", [None, AUGMENTED, np.negative])
+def test_batches_are_bit_for_bit_those_of_the_loader(clips, workers, transform):
+    sampler = sampler_of(clips)
+    options = {"transform": transform, "frames": 2, "temporal_jitter": True}
+    assert by_torch(clips, sampler, workers, **options) == by_loader(clips, sampler, **options)
 
 
-@pytest.mark.parametrize("start", [1, 2, 3])
-def test_a_resume_and_the_ranks_too(clips, start):
-    for rank in (0, 1):
-        plan = plan_of(clips, rank=rank, world_size=2)
-        assert of_torch(clips, plan, start=start) == of_loader(clips, plan, start=start)
-
-
-def test_views_and_the_end_of_an_evaluation_too(clips):
-    plan = plan_of(clips, shuffle=False, views=2)
-    assert of_torch(clips, plan, frames=2) == of_loader(clips, plan, frames=2)
+@pytest.mark.parametrize(
+    ("sampler_options", "options"),
+    [
+        ({"rank": 0, "world_size": 2}, {"start": 1}),
+        ({"rank": 1, "world_size": 2}, {"start": 2}),
+        ({}, {"start": 3}),
+        ({"shuffle": False, "views": 2}, {"frames": 2}),
+    ],
+)
+def test_so_are_those_of_a_resume_of_ranks_and_of_views(clips, sampler_options, options):
+    sampler = sampler_of(clips, **sampler_options)
+    assert by_torch(clips, sampler, **options) == by_loader(clips, sampler, **options)
 
 
 def test_a_corrupt_clip_is_replaced_as_the_loader_does(tmp_path):
@@ -83,35 +88,36 @@ def test_a_corrupt_clip_is_replaced_as_the_loader_does(tmp_path):
     data = bytearray(clips.shard_path(0).read_bytes())
     data[int(clips.index["offset"][7])] ^= 1
     clips.shard_path(0).write_bytes(data)
-    plan = plan_of(clips, shuffle=False)
+    sampler = sampler_of(clips, shuffle=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CorruptClipWarning)
-        assert of_torch(clips, plan, max_corrupt=1) == of_loader(clips, plan, max_corrupt=1)
+        replaced = by_torch(clips, sampler, max_corrupt=1)
+        assert replaced == by_loader(clips, sampler, max_corrupt=1)
 
 
-def test_the_sampler_counts_the_steps_left(clips):
-    steps = StepSampler(plan_of(clips), 4, 1)
+def test_the_step_sampler_counts_the_steps_left(clips):
+    steps = StepSampler(sampler_of(clips), 4, 1)
     assert len(steps) == 2
     assert list(steps) == [(4, 1), (4, 2)]
 
 
 def test_a_dataset_in_use_can_be_pickled(clips):
-    dataset = ClipBatchDataset(clips, plan_of(clips))
+    dataset = ClipBatchDataset(clips, sampler_of(clips))
     first = dataset[0, 0]
     again = pickle.loads(pickle.dumps(dataset))
-    assert flat([again[0, 0]]) == flat([first])
+    assert contents([again[0, 0]]) == contents([first])
 
 
 def test_more_frames_than_stored_are_refused(clips):
     with pytest.raises(LoaderError, match="9 frames asked for"):
-        ClipBatchDataset(clips, plan_of(clips), LoaderOptions(frames=9))[0, 0]
+        ClipBatchDataset(clips, sampler_of(clips), LoaderOptions(frames=9))[0, 0]
 
 
 def test_worker_processes_read_a_remote_set_through_one_cache(clips, tmp_path, monkeypatch):
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("HAR_CACHE", str(tmp_path / "cache"))
-    plan = plan_of(clips)
+    sampler = sampler_of(clips)
     with serving(clips.root.parent) as server:
-        far = load_manifest(f"{server.url}/set")
-        assert of_torch(far, plan, workers=2) == of_loader(clips, plan)
+        remote = load_manifest(f"{server.url}/set")
+        assert by_torch(remote, sampler, workers=2) == by_loader(clips, sampler)
         assert max(server.asked.values()) == 1
