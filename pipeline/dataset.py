@@ -13,7 +13,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,14 +40,14 @@ class DatasetError(HarError):
 class Video:
     """One file. path: relative to the dataset, with `/`. label: class number. group: "" = none.
 
-    clip: UCF101's cNN, else 0. side: number in `SUBSETS`, 0 = none given. size: bytes.
+    clip: UCF101's cNN, else 0. subset: number in `SUBSETS`, 0 = none given. size: bytes.
     """
 
     path: str
     label: int
     group: str
     clip: int
-    side: int
+    subset: int
     key: str
     size: int
 
@@ -56,19 +56,13 @@ class Video:
 class Dataset:
     """Videos in order of their path. grouping: "ucf101", "regex", "csv" or None.
 
-    url: of the folder where that is no local one, and `root` means nothing.
+    root: the folder, an absolute path or a URL.
     """
 
-    root: Path
+    root: str
     classes: tuple[str, ...]
     grouping: str | None
     videos: tuple[Video, ...]
-    url: str = ""
-
-    @property
-    def location(self) -> str:
-        """The folder as an absolute path or a URL."""
-        return self.url or str(self.root.absolute())
 
 
 def find_videos(
@@ -81,50 +75,60 @@ def find_videos(
     searched in each path; its group named `group`, else its first, is the group. Raises
     DatasetError, and StorageError for a URL that gives nothing.
     """
-    is_url = storage.url_of(source)
-    files = _RemoteFiles(str(source)) if is_url else _LocalFiles(Path(storage.normalize(source)))
+    files = _Files(source)
     entries = _from_csv(files) if files.is_csv else _from_tree(files)
     names = _class_names(files, classes) or sorted({entry.class_name for entry in entries})
     grouping, entries = _add_groups(entries, group_regex)
     videos = _videos(files, entries, names, str(classes or CLASS_LIST), grouping)
-    return Dataset(files.root, tuple(names), grouping, videos, files.url)
+    return Dataset(files.root, tuple(names), grouping, videos)
 
 
-class _LocalFiles:
-    """The files of a local folder, or of the folder that a CSV lies in."""
+class _Files:
+    """The files of a folder, or of the folder that a CSV lies in: a local one, or behind a URL."""
 
-    url = ""
-
-    def __init__(self, source: Path) -> None:
-        if not source.exists():
-            raise DatasetError(f"there are no videos at {source}: {WHERE}.")
-        self.is_csv = source.is_file()
-        if self.is_csv and source.suffix.lower() != ".csv":
-            raise DatasetError(f"{source} is a file: give a folder of class folders, or a .csv.")
-        self.source, self.root = str(source), source.parent if self.is_csv else source
+    def __init__(self, source: Path | str) -> None:
+        self.source = storage.normalize(source)
+        is_url = storage.url_of(source) is not None
+        path = Path(self.source)
+        if not is_url and not path.exists():
+            raise DatasetError(f"there are no videos at {path}: {WHERE}.")
+        self.is_csv = self.source.lower().endswith(".csv") and (is_url or path.is_file())
+        if not is_url and path.is_file() and not self.is_csv:
+            raise DatasetError(f"{path} is a file: give a folder of class folders, or a .csv.")
+        self.root = self.source.rsplit("/", 1)[0] if self.is_csv else self.source
+        self._sizes: dict[str, int] | None = None  # of what is behind a URL, by one listing
+        if is_url:
+            self._sizes = storage.RemoteFolder(self.root).find()
+            if not self._sizes:
+                raise DatasetError(f"there are no videos at {self.source}: {WHERE}.")
 
     def video_names(self) -> list[str]:
         """Paths relative to the root of what has a video's suffix; links are followed.
 
         What is no file (a broken link, a pipe) is named too: it becomes a reject.
         """
-        names = []
-        for folder, subfolders, files in os.walk(self.root, onerror=_raise, followlinks=True):
-            here = Path(folder)
-            subfolders[:] = [name for name in subfolders if not _is_link_to_parent(here / name)]
-            names += [(here / name).relative_to(self.root).as_posix() for name in files]
-        return [name for name in names if _is_video(name)]
+        names = _walk(Path(self.root)) if self._sizes is None else self._sizes
+        return sorted(name for name in names if name.lower().endswith(VIDEO_SUFFIXES))
 
     def size(self, name: str) -> int:
         """Bytes; -1 for what is not there: a CSV may name it, and it becomes a reject."""
+        if self._sizes is not None:
+            return self._sizes.get(name, -1)
         try:
-            return (self.root / name).stat().st_size
+            return Path(self.root, name).stat().st_size
         except OSError:
             return -1
 
-    def read(self, name: str | None = None) -> bytes:
-        """The source itself, or a file in the root."""
-        return (self.root / name if name else Path(self.source)).read_bytes()
+    def read(self, path: str) -> bytes:
+        """path: the source, or one made by `storage.join`."""
+        return Path(path).read_bytes() if self._sizes is None else storage.read_bytes(path)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for folder, subfolders, files in os.walk(root, onerror=_raise, followlinks=True):
+        here = Path(folder)
+        subfolders[:] = [name for name in subfolders if not _is_link_to_parent(here / name)]
+        yield from ((here / name).relative_to(root).as_posix() for name in files)
 
 
 def _raise(error: OSError) -> None:
@@ -139,40 +143,14 @@ def _is_link_to_parent(folder: Path) -> bool:
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
-def _is_video(name: str) -> bool:
-    return name.lower().endswith(VIDEO_SUFFIXES)
-
-
-class _RemoteFiles:
-    """The same behind a URL, by one listing."""
-
-    root = Path()
-
-    def __init__(self, source: str) -> None:
-        self.source = storage.normalize(source)
-        self.is_csv = self.source.lower().endswith(".csv")
-        self.url = self.source.rsplit("/", 1)[0] if self.is_csv else self.source
-        self._sizes = storage.RemoteFolder(self.url).find()
-        if not self._sizes:
-            raise DatasetError(f"there are no videos at {self.source}: {WHERE}.")
-
-    def video_names(self) -> list[str]:
-        return [name for name in self._sizes if _is_video(name)]
-
-    def size(self, name: str) -> int:
-        return self._sizes.get(name, -1)
-
-    def read(self, name: str | None = None) -> bytes:
-        return storage.read_bytes(storage.join(self.url, name) if name else self.source)
-
-
-def _class_names(files: _LocalFiles | _RemoteFiles, classes: Path | None) -> list[str] | None:
+def _class_names(files: _Files, classes: Path | None) -> list[str] | None:
     """Those of the list given, else of the classInd.txt beside the videos, else None."""
     if classes is not None:
         return read_classes(classes)
     if files.size(CLASS_LIST) < 0:
         return None
-    return _parse_classes(files.read(CLASS_LIST), storage.join(files.source, CLASS_LIST))
+    path = storage.join(files.root, CLASS_LIST)
+    return _parse_classes(files.read(path), path)
 
 
 def read_classes(path: Path) -> list[str]:
@@ -201,29 +179,30 @@ class _Entry:
     path: str
     class_name: str
     group: str | None = None
-    side: int = 0
+    subset: int = 0
 
     @property
     def stem(self) -> str:
         return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
-def _from_tree(files: _LocalFiles | _RemoteFiles) -> list[_Entry]:
+def _from_tree(files: _Files) -> list[_Entry]:
     """Videos below the root; a class is a folder, train/, val/ and test/ on top are subsets."""
     entries = []
-    for name in sorted(files.video_names()):
+    for name in files.video_names():
         parts = name.split("/")
         if len(parts) > 1 and not any(part.startswith(".") for part in parts):
-            side = SUBSETS.index(parts[0]) if len(parts) > 2 and parts[0] in SUBSETS else 0
-            entries.append(_Entry(name, parts[-2], side=side))
+            is_subset = len(parts) > 2 and parts[0] in SUBSETS
+            subset = SUBSETS.index(parts[0]) if is_subset else 0
+            entries.append(_Entry(name, parts[-2], subset=subset))
     if not entries:
         raise DatasetError(f"there are no videos in class folders under {files.source}: {WHERE}.")
     return entries
 
 
-def _from_csv(files: _LocalFiles | _RemoteFiles) -> list[_Entry]:
+def _from_csv(files: _Files) -> list[_Entry]:
     path = files.source
-    rows = csv.DictReader(io.StringIO(files.read().decode("utf-8-sig"), newline=""))
+    rows = csv.DictReader(io.StringIO(files.read(path).decode("utf-8-sig"), newline=""))
     columns = set(rows.fieldnames or ())
     if not {"path", "label"} <= columns:
         raise DatasetError(
@@ -281,7 +260,7 @@ def _match_group(regex: str, path: str) -> str:
 
 
 def _videos(
-    files: _LocalFiles | _RemoteFiles,
+    files: _Files,
     entries: list[_Entry],
     class_names: Sequence[str],
     class_list: str,
@@ -301,7 +280,7 @@ def _videos(
         match = _UCF101_NAME.fullmatch(entry.stem)
         clip = int(match["clip"]) if match else 0
         size = files.size(entry.path)
-        videos.append(Video(entry.path, label, group, clip, entry.side, key, size))
+        videos.append(Video(entry.path, label, group, clip, entry.subset, key, size))
     return tuple(videos)
 
 

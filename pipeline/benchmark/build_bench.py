@@ -58,7 +58,7 @@ def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
             **os.environ, **ENVIRONMENT, "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         }  # fmt: skip
         request = {
-            "paths": [str(dataset.root / video.path) for video in dataset.videos],
+            "paths": [str(Path(dataset.root, video.path)) for video in dataset.videos],
             "rounds": rounds, "scratch": scratch, "build_clips": BUILD_CLIPS,
         }  # fmt: skip
         child = subprocess.run(

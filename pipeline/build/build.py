@@ -100,7 +100,7 @@ def _tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
         ShardTask(
             number=number,
             plan=plan.hash,
-            root=plan.dataset.location,
+            root=plan.dataset.root,
             out=out,
             videos=videos,
             first_video=first_video,

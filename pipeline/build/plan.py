@@ -82,7 +82,7 @@ def make_plan(dataset: Dataset, options: BuildOptions) -> BuildPlan:
     videos_per_shard = min(options.shard_bytes // video_bytes, -(-len(videos) // MIN_SHARDS))
     shards = _cut_into_shards(videos, max(1, videos_per_shard))
     facts = _facts(dataset, options)
-    text = json.dumps([facts, [asdict(video) for video in videos]], sort_keys=True)
+    text = json.dumps([facts, [_hashed_fields(video) for video in videos]], sort_keys=True)
     return BuildPlan(
         dataset=dataset,
         options=options,
@@ -130,6 +130,13 @@ def _facts(dataset: Dataset, options: BuildOptions) -> dict[str, Any]:
         "listing": hashlib.sha256(listing.encode()).hexdigest()[:16],
         "versions": package_versions(),
     }
+
+
+def _hashed_fields(video: Video) -> dict[str, Any]:
+    """`side`: so the subset is called in shard sets and in the hashes of their plans."""
+    fields = asdict(video)
+    fields["side"] = fields.pop("subset")
+    return fields
 
 
 def _sort_key(video: Video, grouping: str | None) -> tuple[Any, ...]:

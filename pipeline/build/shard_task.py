@@ -189,7 +189,7 @@ def _write(
         offset, checksum = writer.add(key, pixels, video.label, metadata)
         rows.append(
             [
-                key, offset, video.label, group, task.first_video + number, view, video.side,
+                key, offset, video.label, group, task.first_video + number, view, video.subset,
                 facts["num_decoded"], facts["num_padded"], checksum,
             ]
         )  # fmt: skip

@@ -28,7 +28,7 @@ def test_tree_of_ucf101(tmp_path: Path) -> None:
     assert (punch.path, punch.label, punch.group, punch.clip, punch.key) == (
         "Punch/v_Punch_g11_c03.avi", 0, "Punch/g11", 3, "v_Punch_g11_c03",
     )  # fmt: skip
-    assert (yoyo.label, yoyo.group, yoyo.side) == (1, "YoYo/g02", 0)
+    assert (yoyo.label, yoyo.group, yoyo.subset) == (1, "YoYo/g02", 0)
 
 
 def test_handstand_pushups_is_one_class_however_it_is_written(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_hmdb51_has_no_groups_unless_a_regex_finds_them(tmp_path: Path) -> None:
 def test_kinetics_folders_give_the_split_and_equal_names_get_own_keys(tmp_path: Path) -> None:
     root = _touch(tmp_path, "train/dance/a.b.mp4", "val/dance/a_b.mp4", "val/sing/c.webm")
     data = find_videos(root)
-    assert [video.side for video in data.videos] == [1, 2, 2]
+    assert [video.subset for video in data.videos] == [1, 2, 2]
     keys = [video.key for video in data.videos]
     assert len(set(keys)) == 3
     assert not any("." in key for key in keys)
@@ -92,10 +92,10 @@ def test_csv_with_groups_and_split(tmp_path: Path) -> None:
         "path,label,group,split\r\nb/2.mp4,run,s1,test\r\na/1.mp4,sit,s1,validation\r\n"
     )
     data = find_videos(path)
-    assert (data.classes, data.grouping, data.root) == (("run", "sit"), "csv", tmp_path)
+    assert (data.classes, data.grouping, data.root) == (("run", "sit"), "csv", str(tmp_path))
     first, second = data.videos
-    assert (first.path, first.group, first.side) == ("a/1.mp4", "s1", 2)
-    assert (second.label, second.side) == (0, 3)
+    assert (first.path, first.group, first.subset) == ("a/1.mp4", "s1", 2)
+    assert (second.label, second.subset) == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_the_regex_that_the_documents_give_finds_films_and_youtube_ids(
 ) -> None:  # fmt: skip
     data = find_videos(_touch(tmp_path, *paths), group_regex=regex)
     assert [video.group for video in data.videos] == groups
-    assert [video.side for video in data.videos] == subsets
+    assert [video.subset for video in data.videos] == subsets
     assert (data.classes, data.grouping) == (classes, "regex")
 
 

@@ -128,7 +128,7 @@ def test_a_csv_behind_a_url_names_videos_beside_it(tmp_path: Path) -> None:
     near = dataset.find_videos(tmp_path / "list.csv")
     assert far.videos == near.videos
     assert [video.size for video in far.videos] == [3, -1]
-    assert far.location == "memory://csv"
+    assert far.root == "memory://csv"
 
 
 def test_what_a_url_cannot_do_is_one_sentence(tmp_path: Path) -> None:
