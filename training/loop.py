@@ -101,20 +101,20 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
             batch.data_time, batch.copy_events,
             first=batch.step == first_step, on_device=state.device.type != "cpu",
         )  # fmt: skip
-        now = add_time(state.progress, now)
+        now = state.progress.add_time(now)
         if update:
             state.progress.step = batch.step + 1
             if save_if_due(state, watch, now - last_save, bad_step):
                 last_save = now
     # Reading the sums waits for the device: the epoch's training ends here.
     train_metrics = state.ctx.all_reduce_metrics(state.train_metrics).compute()
-    now = add_time(state.progress, now)
+    now = state.progress.add_time(now)
     state.flush_step_timer()
     train_seconds = state.progress.epoch_seconds
     val_metrics = evaluate(
         state.eval_model, state.val_loader.epoch(), state.device, state.precision, state.ctx
     )
-    add_time(state.progress, now)
+    state.progress.add_time(now)
     line: dict[str, Any] = {
         "epoch": epoch,
         "train_loss": train_metrics["loss"],
@@ -129,8 +129,7 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     }
     if bad_step.item() >= 0:
         line["bad_step"] = int(bad_step.item())
-        indices = loader.loader.sampler.batch(epoch, line["bad_step"]).indices
-        line["bad_keys"] = state.manifest.keys(indices)
+        line["bad_keys"] = loader.keys(epoch, line["bad_step"])
     return line
 
 
@@ -174,13 +173,6 @@ def save_if_due(
     if due > 1:  # a signal's number; 1 (SIGHUP's) is not among those watched
         raise Interrupted(due)
     return True
-
-
-def add_time(run_progress: TrainProgress, since: float) -> float:
-    """Add the time since `since` to the run's and the epoch's; -> now."""
-    now = time.perf_counter()
-    run_progress.add_seconds(now - since)
-    return now
 
 
 def finish_epoch(state: TrainState, line: dict[str, Any]) -> None:

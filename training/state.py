@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,9 +41,12 @@ class TrainProgress:
     data_time: float = 0.0
     transfer_time: float = 0.0
 
-    def add_seconds(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.epoch_seconds += seconds
+    def add_time(self, since: float) -> float:
+        """Add the time since `since` (of `time.perf_counter`) to the seconds; -> now."""
+        now = time.perf_counter()
+        self.seconds += now - since
+        self.epoch_seconds += now - since
+        return now
 
 
 @dataclass

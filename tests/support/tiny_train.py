@@ -21,17 +21,22 @@ OPTIONS = {
 }
 
 
-def har_train(*words: Any) -> Result:
-    return CliRunner().invoke(train_main, [str(word) for word in words])
+def har_train(*options: Any) -> Result:
+    return CliRunner().invoke(train_main, [str(option) for option in options])
 
 
-def train(shards: Path, out: Path, *more: Any, model: str = "resnet3d") -> Result:
-    """Two epochs of three steps; `more` overrides."""
-    return har_train(
+def words(shards: Path, out: Path, *more: Any, model: str = "resnet3d") -> list[str]:
+    """The options of two epochs of three steps; `more` overrides."""
+    given = (
         "--model", model, "--shards", shards, "--out", out, "--frames", 4, "--size", 16,
         "--batch-size", 6, "--epochs", 2, "--device", "cpu", "--precision", "fp32",
         "--model-options", OPTIONS[model], *more,
     )  # fmt: skip
+    return [str(word) for word in given]
+
+
+def train(shards: Path, out: Path, *more: Any, model: str = "resnet3d") -> Result:
+    return har_train(*words(shards, out, *more, model=model))
 
 
 def prepared(shards: Path, **settings: Any) -> TrainState:

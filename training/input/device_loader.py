@@ -102,6 +102,10 @@ class DeviceLoader:
                 batch.copy_events.step_start.record(stream)
             yield batch
 
+    def keys(self, epoch: int, step: int) -> list[str]:
+        """The keys of this rank's part of the batch at (epoch, step)."""
+        return self.loader.manifest.keys(self.loader.sampler.batch(epoch, step).indices)
+
     def close(self) -> None:
         self.loader.close()
 

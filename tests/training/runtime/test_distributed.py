@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_train import metrics_of
+from tiny_train import metrics_of, words
 
 from har.training.config import ConfigError
 from har.training.runtime import checkpoint, distributed
@@ -52,11 +52,7 @@ def command_line(shards, out, *more):
     code = "from har.training.cli.train import train_main; train_main()"
     program = out.parent / "har_train.py"
     program.write_text(code)
-    return [
-        str(program), "--model", "resnet3d", "--model-options", "width=4", "--shards", str(shards),
-        "--out", str(out), "--frames", "4", "--size", "16", "--batch-size", "6", "--epochs", "2",
-        "--device", "cpu", "--precision", "fp32", *more,
-    ]  # fmt: skip
+    return [str(program), *words(shards, out, *more)]
 
 
 def test_har_train_under_torchrun_is_one_run_with_one_writer(shards, tmp_path):
