@@ -114,8 +114,8 @@ def measure_speed(config: Config) -> Speed:
     batch_size = _AUTO_BATCH_SIZE if config.batch_size == AUTO else config.batch_size
     if device.type == "cpu":
         batch_size = min(batch_size, _CPU_BATCH_SIZE)
-    size = config.size or 112
-    clips = random_clips(batch_size, config.frames, (size, size), device)
+    size = (config.size or 112,) * 2
+    clips = random_clips(batch_size, config.frames, size, device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     optimizer = torch.optim.Adam(model.parameters())
 
@@ -134,16 +134,12 @@ def measure_speed(config: Config) -> Speed:
 
 
 def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
-    def synchronize() -> None:
+    for count in (1, _TIMED_STEPS):  # the first is for warm-up
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-
-    step()  # warm-up
-    synchronize()
-    start = time.perf_counter()
-    for _ in range(_TIMED_STEPS):
-        step()
-    synchronize()
     return (time.perf_counter() - start) / _TIMED_STEPS
 
 

@@ -67,18 +67,15 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _run_stages(options: ReproduceOptions, stages: Sequence[Stage]) -> int:
-    code = 0 if options.shards_exist else _build_shards(options)
-    if code:
+    if not options.shards_exist and (code := _build_shards(options)):
         return code
     for number, stage in enumerate(stages, 1):
         print(f"\nstage {number} of {len(stages)}: {stage.name}", flush=True)
         for run in stage.runs:
-            code = _train_and_evaluate(run)
-            if code:
+            if code := _train_and_evaluate(run):
                 print(f"{run.folder} failed: fix it and give the same command.", file=sys.stderr)
                 return code
-        code = _write_report(stage)
-        if code:
+        if code := _write_report(stage):
             return code
     print("\nall done; the reports:", *sorted({str(s.report) for s in stages}), sep="\n  ")
     return 0

@@ -92,17 +92,11 @@ def _plot(
     axes: Axes, run: Curves, quantity: str, subset: str, label: str, *, dashed: bool = False
 ) -> None:
     color, marker = model_style(run.model)
-    axes.plot(
-        run.epochs,
-        run.values(subset, quantity),
-        color=color,
-        linestyle="--" if dashed else "-",
-        alpha=0.65 if dashed else 1.0,
-        marker=marker,
-        markevery=max(1, len(run.epochs) // 15),  # about 15 markers a curve
-        markerfacecolor="white" if dashed else color,
-        label=label,
-    )
+    style: dict[str, Any] = {"marker": marker, "color": color, "label": label}
+    if dashed:
+        style |= {"linestyle": "--", "alpha": 0.65, "markerfacecolor": "white"}
+    step = max(1, len(run.epochs) // 15)  # about 15 markers a curve
+    axes.plot(run.epochs, run.values(subset, quantity), markevery=step, **style)
 
 
 def _mark_best(axes: Axes, run: Curves, quantity: str, label: str) -> None:
@@ -160,7 +154,9 @@ def plot_costs(
         panels = np.ravel(figure.subplots(len(bars), 1))
         for axes, (title, values) in zip(panels, bars.items(), strict=True):
             widths = [value or 0.0 for value in values]
-            axes.barh(range(len(labels)), widths, color=colors, height=0.62)
+            rows = axes.barh(range(len(labels)), widths, color=colors, height=0.62)
+            texts = ["not measured" if value is None else f"{value:,.4g}" for value in values]
+            axes.bar_label(rows, texts, padding=3, color="#333333")
             axes.set_yticks(range(len(labels)), labels)
             axes.set_ylim(len(labels) - 0.4, -0.6)
             axes.set_title(title)
@@ -169,7 +165,4 @@ def plot_costs(
             axes.set_xticks([])
             axes.spines["bottom"].set_visible(False)
             axes.tick_params(axis="y", length=0)
-            for row, value in enumerate(values):
-                text = " not measured" if value is None else f" {value:,.4g}"
-                axes.text(widths[row], row, text, va="center", color="#333333")
     return path

@@ -86,11 +86,8 @@ def first_layer_weights(state_dict: Mapping[str, Any]) -> list[Floats]:
     layers = [v for k, v in state_dict.items() if k.endswith("weight") and v.ndim in (4, 5)]
     rgb = [index for index, weights in enumerate(layers) if weights.shape[1] == 3]
     layers = layers[rgb[0] : rgb[0] + 2] if rgb else []
-    factorized = (
-        len(layers) == 2
-        and layers[0].shape[2] == 1
-        and layers[1].shape[2:] == (layers[1].shape[2], 1, 1)
-    )
+    shapes = [tuple(weights.shape[2:]) for weights in layers]
+    factorized = len(shapes) == 2 and shapes[0][0] == 1 and shapes[1][1:] == (1, 1)
     return [value.detach().cpu().float().numpy() for value in layers[: 2 if factorized else 1]]
 
 
@@ -122,11 +119,8 @@ def _plot_figure16(path: Path, spatial: Floats, temporal: Floats) -> Path:
 
 
 def _plot_rgb(path: Path, model: str, weights: Floats) -> Path:
-    """First-layer filters of a network other than R(2+1)D: [N,3,t,h,w] or [N,3,h,w].
-
-    The scale is the weights' own (their 99.5th percentile), written under the picture: the weights
-    of a 3x7x7 filter are much smaller than those of a 1x7x7 one.
-    """
+    """Filters [N,3,t,h,w] or [N,3,h,w] on a scale of their own, their 99.5th percentile: weights
+    of a 3x7x7 filter are much smaller than those of a 1x7x7 one."""
     weights = weights if weights.ndim == 5 else weights[:, :, None]  # [N,3,t,h,w]
     limit = max(float(np.quantile(np.abs(weights), 0.995)), 1e-8)
     sheet = frames_mosaic(weights, limit=limit)

@@ -89,33 +89,30 @@ def test_model_curves_draw_both_sides_and_ring_the_best_epoch(tmp_path: Path, dr
     assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([4], [run.val_loss[3]])
 
 
-def test_accuracy_axis_is_always_zero_to_one(tmp_path: Path, drawn: list):
-    plot_model_curves(tmp_path / "acc.png", [_curve()], "acc")
-    low, high = drawn[0].axes[0].get_ylim()
-    assert low == 0
-    assert 1 < high < 1.1
-
-
 def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: list):
     plot_model_curves(tmp_path / "a.png", [_curve(epochs=2)], "loss")
     plot_model_curves(tmp_path / "b.png", [_curve(epochs=2, top=5000.0)], "loss")
     line = {"epoch": 1, "train_loss": 9000.0, "val_loss": 2.0, "train_acc": 0.0, "val_acc": 0.0}
     plot_model_curves(tmp_path / "c.png", [Curves.from_metrics("r3d", "R3D", [line], 1)], "loss")
-    assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "linear", "log"]
     # one wild epoch of validation, as batch norm gives it when training begins
     wild = dataclasses.replace(_curve(epochs=3, top=1.0), val_loss=[16.6, 4.8, 0.78])
     plot_model_curves(tmp_path / "d.png", [wild], "loss")
-    assert drawn.pop().axes[0].get_yscale() == "log"
-    (axes,) = drawn[-1].axes
-    ticks = (*axes.get_yticklabels(), *axes.get_yticklabels(minor=True))
-    labels = [label.get_text() for label in ticks]
-    assert any(labels)
-    assert all(re.fullmatch(r"[\d.e+-]*", label) for label in labels)  # numbers, no formulas
+    losses = [18.6, 1.8, 1.7]  # little more than a decade: minor ticks have labels
+    wild = dataclasses.replace(_curve(epochs=3), train_loss=losses, val_loss=losses)
+    plot_model_curves(tmp_path / "e.png", [wild], "loss")
+    scales = [figure.axes[0].get_yscale() for figure in drawn]
+    assert scales == ["linear", "linear", "log", "log", "log"]
+    for figure in drawn[2:]:
+        (axes,) = figure.axes
+        ticks = (*axes.get_yticklabels(), *axes.get_yticklabels(minor=True))
+        labels = [label.get_text() for label in ticks]
+        assert any(labels)
+        assert all(re.fullmatch(r"[\d.e+-]*", label) for label in labels)  # numbers, no formulas
 
 
 @pytest.mark.usefixtures("fine")
 @pytest.mark.parametrize("epochs", [1, 3, 50, 200])
-def test_epoch_ticks_are_whole_numbers_that_do_not_overlap(
+def test_accuracy_goes_from_0_to_1_over_whole_epochs_whose_labels_do_not_overlap(
     tmp_path: Path, drawn: list, epochs: int
 ):
     plot_model_curves(tmp_path / "acc.png", [_curve(epochs=epochs)], "acc")
@@ -125,6 +122,9 @@ def test_epoch_ticks_are_whole_numbers_that_do_not_overlap(
     assert ticks
     assert all(float(tick).is_integer() for tick in ticks)
     assert _no_overlap(axes.get_xticklabels())
+    low, high = axes.get_ylim()
+    assert low == 0
+    assert 1 < high < 1.1
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap_and_is_no_error(tmp_path: Path):
