@@ -68,6 +68,14 @@ class ShardCache:
         """Where the file lies if it is in the cache."""
         return self.folder / f"{file.xxh3}.tar"
 
+    def check_fits(self, file: FileInfo) -> None:
+        """Raises StorageError for a file that the cache can never hold."""
+        if file.bytes > self.max_bytes:
+            raise StorageError(
+                f"the cache of {self.max_bytes:,} bytes cannot hold {file.name} of "
+                f"{file.bytes:,}: set {SIZE_VARIABLE} to more."
+            )
+
     def open(self, file: FileInfo) -> int | None:
         """-> an open descriptor of the whole file, marked as used now; None where it is absent.
 
@@ -94,11 +102,9 @@ class ShardCache:
         One process of the host fetches, the others wait. heartbeat: called now and then; what it
         raises ends this. Raises StorageError.
         """
-        if file.bytes > self.max_bytes:
-            raise StorageError(
-                f"the cache of {self.max_bytes:,} bytes cannot hold {file.name} of "
-                f"{file.bytes:,}: set {SIZE_VARIABLE} to more."
-            )
+        if (descriptor := self.open(file)) is not None:
+            return descriptor
+        self.check_fits(file)
         for is_last_try in (False, True):
             try:
                 while (descriptor := self._fetch(folder, file, heartbeat)) is None:

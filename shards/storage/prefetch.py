@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from .remote_folder import Heartbeat, RemoteFolder
 
 THREADS = 4  # transfers at once: one stream of an object store gives 50-100 MB/s
 _LOOK_AHEAD = 16_384  # clips; more would take longer at each step than it saves
+_REFRESH = 10.0  # seconds after which all shards to come are marked as used again
 
 
 class ShardPrefetcher:
@@ -43,11 +45,14 @@ class ShardPrefetcher:
         self, files: Sequence[FileInfo], folder: RemoteFolder, cache: ShardCache | None = None
     ) -> None:
         self._files, self._folder, self._cache = files, folder, cache or ShardCache()
+        self._cache.check_fits(max(files, key=lambda file: file.bytes))
         self._sizes = np.array([file.bytes for file in files], np.int64)
         self._fits = int(self._sizes.sum()) <= self._cache.max_bytes
         self._order = np.empty(0, np.int64)  # the shard of each clip to come
         self._changed = threading.Condition()
-        self._queue: deque[int] = deque()  # shards to fetch ahead, soonest first
+        self._window: frozenset[int] = frozenset()  # shards to have in the cache now
+        self._queue: deque[int] = deque()  # those of them still to fetch, soonest first
+        self._refreshed = 0.0
         self._waiting: Counter[int] = Counter()  # readers that wait for a shard
         self._arrived: dict[int, int] = {}  # shard that readers wait for -> its descriptor
         self._busy: set[int] = set()
@@ -62,7 +67,7 @@ class ShardPrefetcher:
     def schedule(self, order: np.ndarray) -> None:
         """From now on clips of these shards are read, in this order: int64 [N]."""
         with self._changed:
-            self._order = order
+            self._order, self._window = order, frozenset()
             self._failed.clear()
         self._fill_queue(0)
 
@@ -95,8 +100,13 @@ class ShardPrefetcher:
         shards, first = np.unique(order, return_index=True)
         soonest = shards[np.argsort(first)]
         budget = self._cache.max_bytes if self._fits else self._cache.max_bytes // 2
+        window = soonest[np.cumsum(self._sizes[soonest]) <= budget].tolist()
         with self._changed:
-            self._queue = deque(soonest[np.cumsum(self._sizes[soonest]) <= budget].tolist())
+            if time.monotonic() - self._refreshed > _REFRESH:
+                self._window, self._refreshed = frozenset(), time.monotonic()
+            queued = set(self._queue)
+            self._queue = deque(s for s in window if s in queued or s not in self._window)
+            self._window = frozenset(window)
             self._start_threads()
             self._changed.notify_all()
 
