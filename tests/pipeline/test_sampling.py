@@ -9,32 +9,32 @@ from hypothesis import strategies as st
 from har.pipeline.sampling import RULES, ClipSampler, SamplingError
 
 
-def _numbers(rule: str, n: int, frames: int, **options: int) -> list[tuple[int, ...]]:
-    return [pick.frame_indices for pick in ClipSampler(rule, frames, **options).clip_indices(n)]
+def _frames(rule: str, n: int, frames: int, **options: int) -> list[tuple[int, ...]]:
+    return [clip.frame_indices for clip in ClipSampler(rule, frames, **options).clip_indices(n)]
 
 
 def test_paper_takes_every_step_from_the_first() -> None:
-    assert _numbers("paper", 20, 4) == [(0, 5, 10, 15)]
-    assert _numbers("paper", 23, 4) == [(0, 5, 10, 15)]
+    assert _frames("paper", 20, 4) == [(0, 5, 10, 15)]
+    assert _frames("paper", 23, 4) == [(0, 5, 10, 15)]
 
 
 def test_paper_sees_only_half_of_a_video_of_2t_minus_1_frames_and_uniform_all() -> None:
-    assert _numbers("paper", 15, 8) == [tuple(range(8))]
-    assert _numbers("uniform", 15, 8) == [(0, 2, 4, 6, 8, 10, 12, 14)]
+    assert _frames("paper", 15, 8) == [tuple(range(8))]
+    assert _frames("uniform", 15, 8) == [(0, 2, 4, 6, 8, 10, 12, 14)]
 
 
 def test_short_video_repeats_its_last_frame() -> None:
     for rule in ("paper", "uniform"):
-        (pick,) = ClipSampler(rule, 5).clip_indices(3)
-        assert (pick.frame_indices, pick.num_padded) == ((0, 1, 2, 2, 2), 2)
-    (pick,) = ClipSampler("dense", 4, stride=2).clip_indices(4)
-    assert (pick.frame_indices, pick.num_padded) == ((0, 2, 3, 3), 1)
+        (clip,) = ClipSampler(rule, 5).clip_indices(3)
+        assert (clip.frame_indices, clip.num_padded) == ((0, 1, 2, 2, 2), 2)
+    (clip,) = ClipSampler("dense", 4, stride=2).clip_indices(4)
+    assert (clip.frame_indices, clip.num_padded) == ((0, 2, 3, 3), 1)
 
 
 def test_dense_windows_reach_from_the_first_frame_to_the_last() -> None:
-    views = _numbers("dense", 100, 4, stride=2, clips=3)
+    views = _frames("dense", 100, 4, stride=2, clips=3)
     assert views == [(0, 2, 4, 6), (46, 48, 50, 52), (93, 95, 97, 99)]
-    assert _numbers("dense", 100, 4, stride=2) == [(46, 48, 50, 52)]
+    assert _frames("dense", 100, 4, stride=2) == [(46, 48, 50, 52)]
 
 
 @given(
@@ -48,15 +48,15 @@ def test_any_clip_has_t_rising_frames_of_the_video(
     rule: str, n: int, frames: int, stride: int, clips: int
 ) -> None:
     clips = clips if rule == "dense" else 1
-    picks = ClipSampler(rule, frames, stride, clips).clip_indices(n)
-    assert len(picks) == clips
-    for pick in picks:
-        assert len(pick.frame_indices) == frames
-        assert list(pick.frame_indices) == sorted(pick.frame_indices)
-        assert pick.frame_indices[0] >= 0
-        assert pick.frame_indices[-1] < n
-        assert pick.num_padded == frames - len(set(pick.frame_indices))
-        assert pick.num_padded == 0 or pick.frame_indices[-1] == n - 1
+    clips_of_video = ClipSampler(rule, frames, stride, clips).clip_indices(n)
+    assert len(clips_of_video) == clips
+    for clip in clips_of_video:
+        assert len(clip.frame_indices) == frames
+        assert list(clip.frame_indices) == sorted(clip.frame_indices)
+        assert clip.frame_indices[0] >= 0
+        assert clip.frame_indices[-1] < n
+        assert clip.num_padded == frames - len(set(clip.frame_indices))
+        assert clip.num_padded == 0 or clip.frame_indices[-1] == n - 1
 
 
 def test_options_that_make_no_clip_are_refused() -> None:
