@@ -57,7 +57,7 @@ class Frame:
 
     def rgb(self) -> NDArray[np.uint8]:
         """uint8 [H,W,3], RGB, upright."""
-        pixels = self.av_frame.to_ndarray(format="rgb24")
+        pixels: NDArray[np.uint8] = np.asarray(self.av_frame.to_ndarray(format="rgb24"), np.uint8)
         turns = round((self.av_frame.rotation or 0) / 90)  # both count anticlockwise
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
@@ -184,12 +184,11 @@ def read_frames(path: Path | str) -> Iterator[Frame]:
             fps = float(stream.average_rate or stream.guessed_rate or 25)
             start: float | None = None
             for av_frame in container.decode(stream):
-                time = av_frame.time
-                start = time if start is None else start
-                if time is None or start is None:  # without a time: one step after the one before
+                if av_frame.pts is None:  # without a time: one step after the one before
                     seconds = seconds + 1 / fps if index else 0.0
                 else:
-                    seconds = max(seconds, time - start)
+                    start = av_frame.time if start is None else start
+                    seconds = max(seconds, av_frame.time - start)
                 yield Frame(index, seconds, fps, av_frame)
                 index += 1
     except (av.FFmpegError, OSError, EOFError, UnicodeDecodeError) as error:
