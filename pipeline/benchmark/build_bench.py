@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -155,30 +157,25 @@ def cpu_affinity(cores: list[int]) -> Iterator[None]:
 def _decode_rate(videos: list[Path], num_processes: int) -> float:
     """Of processes that make clips at the same time and do nothing with them."""
     context = multiprocessing.get_context("spawn")
-    start, rates = context.Barrier(num_processes), context.SimpleQueue()
-    processes = [
-        context.Process(target=_decode_all, args=(videos, start, rates))
-        for _ in range(num_processes)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise BenchError("a process that decodes for comparison died.")
-    return sum(rates.get() for _ in processes)
+    barrier = context.Barrier(num_processes)
+    with ProcessPoolExecutor(num_processes, context, _prepare, (barrier, videos)) as pool:
+        return sum(pool.map(_decode_all, [videos] * num_processes))
 
 
-def _decode_all(videos: list[Path], start: Any, rates: Any) -> None:
+def _prepare(barrier: Barrier, videos: list[Path]) -> None:
+    """At the start of a process: load and warm up, then wait for the other ones."""
     torch.set_num_threads(1)
     freeze_imports()
     for path in videos[: decoders.TURN]:
         decoders.har(path)
-    start.wait(timeout=60)
-    begin = time.perf_counter()
+    barrier.wait(timeout=60)
+
+
+def _decode_all(videos: list[Path]) -> float:
+    start = time.perf_counter()
     for path in videos + videos:
         decoders.har(path)
-    rates.put(2 * len(videos) / (time.perf_counter() - begin))
+    return 2 * len(videos) / (time.perf_counter() - start)
 
 
 def _build_rate(source: Path, out: Path, workers: int) -> float:

@@ -30,15 +30,7 @@ from ..inspection import model_summary
 from ..runtime import device as devices
 from . import baseline
 from .data import LoaderStep, noise_transform, write_noise_set
-from .steps import (
-    BASELINE,
-    Step,
-    Workload,
-    make_step,
-    matrix_product,
-    matrix_size,
-    peak_memory,
-)
+from .steps import BASELINE, Step, Workload, make_step, matrix_product, matrix_size, peak_memory
 
 _LOADER = "loader + "  # before a model's name: the same step on the loader's batches
 _MATRIX = "matrix"  # the matrix product
