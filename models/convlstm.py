@@ -1,9 +1,9 @@
 """ConvLSTM (paper S1.3, S2.3, figures 3-5): stacked convolutional LSTM layers over a clip.
 
-What is odd about it:
+Notes:
 - The paper had to cut resolution, frames and layers because the network ran out of memory. Here
-  `memory="lean"` recomputes gates in the backward pass (`har.models.recurrence`), exactly; figures are
-  in docs/benchmarks.md.
+  `recompute=True` computes the gates again in the backward pass (`har.models.recurrence`), exactly;
+  figures, also beside torch.utils.checkpoint, are in docs/benchmarks.md.
 - A strided convolution and a pool, the stem, come first, and each layer but the first reads the
   layer below through a 2x2 pool: the paper does not say how it went from pixels to states. States
   start at a quarter of the image's sides: at half of them, 16 channels wide, gate arithmetic costs
@@ -29,7 +29,6 @@ from ..shards.transforms.clip_transform import ClipTransform
 from .recurrence import Plan, Recurrence
 
 State = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer, each [B,C,H,W]
-_MEMORY = ("lean", "fast")
 _POOLING = ("max", "avg", "none")
 
 
@@ -130,7 +129,8 @@ class ConvLSTM(nn.Module):
     pooling: "max", "avg" or "none", 2x2 after the stem and between layers.
     forget_bias: initial forget-gate bias.
     peephole: gates see the cell. return_sequences: classify the mean of all steps.
-    memory: "lean" recomputes gates in the backward pass, "fast" keeps them.
+    recompute: compute the gates again in the backward pass, or else keep them: less memory or less
+    time.
     chunk: steps at once in the first layer; twice as many in the others, whose maps are smaller.
     dropout: before the classifier.
     """
@@ -149,17 +149,17 @@ class ConvLSTM(nn.Module):
         forget_bias: float = 1.0,
         peephole: bool = False,
         return_sequences: bool = False,
-        memory: str = "lean",
+        recompute: bool = True,
         chunk: int = 2,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         kernels = [kernel] * len(hidden) if isinstance(kernel, int) else list(kernel)
         _check(hidden, kernels, stem_channels, stem_kernel, stem_stride, chunk)
-        _check_choices(pooling, memory, dropout)
+        _check_choices(pooling, recompute, dropout)
         self.transform = ClipTransform()
         self.return_sequences = return_sequences
-        self.memory = memory
+        self.recompute = recompute
         plan = Plan(chunk, True, stem_stride, pooling, stem_pool=pooling if stem_pool else "none")
         self.layers = nn.ModuleList(
             ConvLSTMLayer(
@@ -189,11 +189,13 @@ class ConvLSTM(nn.Module):
         h is [B,C,h,w] of the last step, or [B,C,T,h,w] with `return_sequences`. Reading a video
         in pieces, each with the state of the one before, gives what reading it whole gives.
         """
-        keeps = self._keeps(x)
+        keep_gates = self._layers_that_keep_gates(x)
         x = x.permute(2, 0, 1, 3, 4)  # [T,B,3,H,W]
         states = []
         for n, layer in enumerate(self.layers):
-            x, new = layer(x, None if state is None else state[n], keep=keeps[n])  # [T,B,C,h,w]
+            x, new = layer(
+                x, None if state is None else state[n], keep=keep_gates[n]
+            )  # [T,B,C,h,w]
             states.append(new)
         last = x.permute(1, 2, 0, 3, 4) if self.return_sequences else states[-1][0]
         return last, tuple(states)
@@ -210,27 +212,27 @@ class ConvLSTM(nn.Module):
         pooled = self.norm(features.contiguous()).mean((2, 3, 4))  # [B,C]
         return self.fc(self.dropout(pooled))  # [B,K]
 
-    def _keeps(self, x: Tensor) -> list[bool]:
-        """Which layers keep their gates: fast all; lean the last ones, up to the bytes of x.
+    def _layers_that_keep_gates(self, x: Tensor) -> list[bool]:
+        """Without `recompute` all layers; with it the last ones, up to the bytes of x [B,3,T,H,W].
 
-        Backward starts at the last layer, and its gates are gone when the first layer, whose maps
-        are the largest, needs room. Keeping those saves recomputation; the peak stays the same
-        in float32 and grows by a tenth in bfloat16 (8 clips of 16x112x112).
+        Backward starts at the last layer, whose gates are freed before the first layer, whose maps
+        are the largest, needs its memory. Keeping those saves recomputation; the peak stays the
+        same in float32 and grows by a tenth in bfloat16 (8 clips of 16x112x112).
         """
-        if self.memory == "fast":
+        if not self.recompute:
             return [True] * len(self.layers)
         B, _, T, *sides = x.shape
-        on = x.device.type
-        dtype = torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else x.dtype
-        costs = []
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        gate_bytes = []
         for layer in self.layers:
             assert isinstance(layer, ConvLSTMLayer)
             sides = layer.plan.sides(sides, layer.stem_weight is not None)
-            costs.append(4 * layer.hidden * B * T * sides[0] * sides[1] * dtype.itemsize)
+            gate_bytes.append(4 * layer.hidden * B * T * sides[0] * sides[1] * dtype.itemsize)
             if layer.plan.pool != "none" and min(sides) > 1:
                 sides = [side // 2 for side in sides]
-        room = B * 3 * T * x.shape[3] * x.shape[4] * x.dtype.itemsize
-        return [sum(costs[n:]) <= room for n in range(len(costs))]
+        budget = B * 3 * T * x.shape[3] * x.shape[4] * x.dtype.itemsize
+        return [sum(gate_bytes[n:]) <= budget for n in range(len(gate_bytes))]
 
 
 def _check(
@@ -256,10 +258,10 @@ def _check(
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def _check_choices(pooling: str, memory: str, dropout: float) -> None:
+def _check_choices(pooling: str, recompute: bool, dropout: float) -> None:
     if pooling not in _POOLING:
         raise ValueError(f"pooling must be one of {', '.join(_POOLING)}, got {pooling!r}")
-    if memory not in _MEMORY:
-        raise ValueError(f"memory must be one of {', '.join(_MEMORY)}, got {memory!r}")
+    if not isinstance(recompute, bool):
+        raise ValueError(f"recompute must be true or false, got {recompute!r}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")

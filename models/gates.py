@@ -1,6 +1,6 @@
 """Gate arithmetic of one ConvLSTM step, forward and backward, for `har.models.recurrence`.
 
-What is odd about it:
+Notes:
 - tanh is 2 sigmoid(2x) - 1: torch's float32 tanh takes ten times its sigmoid's time on a CPU (457
   against 47 us for 200,000 values). The candidate's rows of the weights come doubled, so that all
   four gates are one sigmoid over one buffer.

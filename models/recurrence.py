@@ -1,6 +1,6 @@
 """One ConvLSTM layer over all steps of a clip, with a backward pass written by hand.
 
-What is odd about it, and what it buys:
+Notes:
 - The input-to-state convolution runs once for a whole chunk of steps (time folded into the
   batch); only the state-to-state convolution is inside the loop, and not at a zero state.
 - Given all hidden states h, the gates of any step can be had again by convolutions that do *not*

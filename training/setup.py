@@ -127,10 +127,7 @@ def model_options(config: Config) -> dict[str, Any]:
         if config.model != owner:
             text = name if value is True else f"no-{name}" if value is False else f"{name} {value}"
             raise ConfigError(f"--{text}: {config.model} has no such option; use it with {owner}.")
-        if name in known:
-            options[name] = value
-        else:
-            options["memory"] = "lean" if value else "fast"
+        options[name] = value
     if config.dropout:
         options.setdefault("dropout", config.dropout)
     if config.zero_init and "zero_init_residual" in known:

@@ -33,10 +33,10 @@ def gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 VARIANTS = [
-    {"memory": "lean", "chunk": 1},
-    {"memory": "lean", "chunk": 2},
-    {"memory": "lean", "chunk": 99},
-    {"memory": "fast"},
+    {"recompute": True, "chunk": 1},
+    {"recompute": True, "chunk": 2},
+    {"recompute": True, "chunk": 99},
+    {"recompute": False},
     {"pooling": "max"},
     {"pooling": "none", "kernel": 5, "stem_stride": 3, "stem_kernel": 3},
     {"return_sequences": True, "hidden": (4, 5, 6)},
@@ -61,14 +61,14 @@ def test_equals_the_naive_stack(options: dict[str, Any], dtype: torch.dtype, bou
         assert (found[name] - gradient).abs().max() <= bound * (1 + gradient.abs().max()), name
 
 
-def test_lean_and_fast_give_the_same_gradients_with_peepholes() -> None:
+def test_recomputing_and_keeping_give_the_same_gradients_with_peepholes() -> None:
     x = torch.randn(2, 3, 6, 20, 24)
-    lean, fast = (convlstm(peephole=True, memory=m, chunk=3) for m in ("lean", "fast"))
-    for model in (lean, fast):
+    recomputing, keeping = (convlstm(peephole=True, recompute=r, chunk=3) for r in (True, False))
+    for model in (recomputing, keeping):
         for layer in model.layers:
             nn.init.normal_(layer.peep, generator=torch.Generator().manual_seed(5))
-    (one, a), (two, b) = gradients(lean, x), gradients(fast, x)
-    assert (one - two).abs().max() <= 1e-6
+    (logits, a), (kept_logits, b) = gradients(recomputing, x), gradients(keeping, x)
+    assert (logits - kept_logits).abs().max() <= 1e-6
     for name, gradient in a.items():
         assert (gradient - b[name]).abs().max() <= 1e-6 * (1 + gradient.abs().max()), name
 
@@ -152,7 +152,7 @@ def test_forget_gate_starts_open() -> None:
         ({"hidden": ()}, "at least one layer"),
         ({"kernel": 4}, "kernels must be odd"),
         ({"pooling": "sum"}, "pooling must be one of max, avg, none"),
-        ({"memory": "tiny"}, "memory must be one of lean, fast"),
+        ({"recompute": "lean"}, "recompute must be true or false"),
         ({"kernel": (3, 3, 3)}, "kernel must be one number or 2"),
         ({"stem_channels": 0}, "stem_channels must be at least 1, got 0"),
         ({"chunk": 0}, "chunk must be at least 1, got 0"),
@@ -199,10 +199,10 @@ def test_peak_memory_as_trained_is_a_quarter_of_the_naive_stack_from_two_clips_o
     assert lean <= naive / 4, f"{lean / naive:.3f} of the naive stack"
 
 
-def test_lean_keeps_less_than_fast() -> None:
+def test_recomputing_takes_less_memory_than_keeping() -> None:
     x = torch.randn(2, 3, 16, 64, 64)
-    lean, fast = (
-        peak_of_a_training_step(models.build("convlstm", 5, seed=0, memory=memory), x)
-        for memory in ("lean", "fast")
+    recomputing, keeping = (
+        peak_of_a_training_step(models.build("convlstm", 5, seed=0, recompute=recompute), x)
+        for recompute in (True, False)
     )
-    assert lean < 0.7 * fast, f"{lean / fast:.3f} of fast"
+    assert recomputing < 0.7 * keeping, f"{recomputing / keeping:.3f}"

@@ -64,7 +64,7 @@ def test_a_run_can_shuffle_in_blocks_and_keep_the_convlstms_gates(shards, tmp_pa
     assert result.exit_code == 0, result.output
     assert re.search(r"shuffle blocks of 4 clips: quality \d\.\d\d of 1", result.output)
     options = checkpoint.load(tmp_path / "run" / "last.pt")["model_options"]
-    assert options.get("recompute", options.get("memory")) in (False, "fast")
+    assert options["recompute"] is False
 
 
 def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_on(shards, tmp_path):

@@ -148,8 +148,6 @@ def _rename(values: dict[str, Any], **names: str) -> None:
 
 def _upgrade_model_options(state: dict[str, Any]) -> None:
     """convlstm's `memory`, lean or fast, became `recompute`."""
-    if "recompute" not in models.options_of("convlstm"):
-        return
     options = state["model_options"]
     if "memory" in options:
         options["recompute"] = options.pop("memory") == "lean"

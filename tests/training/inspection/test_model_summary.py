@@ -110,9 +110,11 @@ def test_convlstm_has_a_row_for_each_convolution() -> None:
     assert rows["layers.1.state"].parameters == 48 * 12 * 9 + 3 * 12
 
 
-def test_lean_is_foretold_to_take_less_than_fast() -> None:
-    lean, fast = (sheet("convlstm", memory=memory).memory.total for memory in ("lean", "fast"))
-    assert lean < fast
+def test_recomputing_is_estimated_to_take_less_than_keeping() -> None:
+    recomputing, keeping = (
+        sheet("convlstm", recompute=recompute).memory.total for recompute in (True, False)
+    )
+    assert recomputing < keeping
 
 
 @pytest.mark.parametrize("name", models.NAMES)
