@@ -78,8 +78,10 @@ class ShardWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._file.close()  # a full disk is said here once more
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
