@@ -26,7 +26,7 @@ class Batch:
     """One batch; its buffer belongs to the loader again after `release`.
 
     pixels: torch uint8 [b,T,H,W,C]; of a loader with a `ClipProcessor`, float32 [b,C,T,h,w] in
-    channels_last_3d, ready for the model; of one with another transform, what that returns, stacked.
+    channels_last_3d, ready for the model; of one with another transform, its results, stacked.
     labels: int64 [b]. keys: of the clips. indices, valid, num_valid, views: see `BatchIndices`;
     rows that are not valid are padding and must not count.
     """

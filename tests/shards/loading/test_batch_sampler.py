@@ -1,4 +1,4 @@
-"""The sampler is a pure function: same batches for any world_size, each clip once, any step at once."""
+"""The sampler is a pure function: same batches for any ranks, each clip once, any step at once."""
 
 import numpy as np
 import pytest
@@ -81,9 +81,8 @@ def test_a_blockwise_epoch_has_each_clip_once_too(n, block_size, epoch):
 
 def test_a_block_keeps_few_runs_open_and_quality_says_what_it_costs():
     indices = np.arange(8000)
-    true, blockwise, stored = (
-        BatchSampler(indices, 8, shuffle=True), BatchSampler(indices, 8, shuffle=True, block_size=800), BatchSampler(indices, 8)
-    )  # fmt: skip
+    true, stored = BatchSampler(indices, 8, shuffle=True), BatchSampler(indices, 8)
+    blockwise = BatchSampler(indices, 8, shuffle=True, block_size=800)
     assert true.shuffle_quality() == pytest.approx(1, abs=0.05)
     assert 0.05 < blockwise.shuffle_quality() < 0.3
     assert stored.shuffle_quality() < 0.001
