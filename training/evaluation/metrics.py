@@ -38,18 +38,18 @@ def per_class(matrix: NDArray[np.int64]) -> dict[str, NDArray]:
     convention of scikit-learn's zero_division=0.
     """
     hits = np.diagonal(matrix).astype(np.float64)
-    support, chosen = matrix.sum(axis=1), matrix.sum(axis=0)
+    support, num_predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     return {
-        "precision": _divide(hits, chosen),
+        "precision": _divide(hits, num_predicted),
         "recall": _divide(hits, support),
-        "f1": _divide(2 * hits, support + chosen),
+        "f1": _divide(2 * hits, support + num_predicted),
         "support": support,
     }
 
 
-def _divide(above: NDArray, below: NDArray) -> NDArray[np.float64]:
-    result = np.zeros(len(above), np.float64)
-    np.divide(above, below, out=result, where=below > 0)
+def _divide(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
+    result = np.zeros(len(numerator), np.float64)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result
 
 
@@ -67,26 +67,26 @@ def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> fl
     if len(labels) == 0:
         return float("nan")
     confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
+    is_right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)[1:-1]
-    which = np.digitize(confidence, edges, right=True)  # [N], bins are (low, high]
-    gap = np.bincount(which, right - confidence, minlength=bins)
+    bin_of_row = np.digitize(confidence, edges, right=True)  # [N], bins are (low, high]
+    gap = np.bincount(bin_of_row, is_right - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
 
 
 def bootstrap_interval(
-    right: NDArray[np.bool_], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    is_right: NDArray[np.bool_], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `right` (bool [N]); (nan, nan) for N=0.
+    """Percentile bootstrap interval of the mean of `is_right` (bool [N]); (nan, nan) for N=0.
 
     Drawing N rows with replacement from zeros and ones and counting the ones *is* a binomial draw,
     so the resamples are drawn as such: the same law, no [resamples, N] index array. Videos count
     as independent here; clips of one group are not quite, so the interval is a little narrow.
     """
-    if len(right) == 0:
+    if len(is_right) == 0:
         return float("nan"), float("nan")
-    random = np.random.default_rng(seed)
-    means = random.binomial(len(right), right.mean(), size=resamples) / len(right)
+    rng = np.random.default_rng(seed)
+    means = rng.binomial(len(is_right), is_right.mean(), size=resamples) / len(is_right)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -99,9 +99,9 @@ def average_views(
     probabilities [N,K], labels [N], videos [N] (any video numbers) -> probabilities float64 [V,K],
     labels [V], videos [V] in rising order. Raises ValueError when one video has two labels.
     """
-    unique, first, which = np.unique(videos, return_index=True, return_inverse=True)
-    if (labels[first][which] != labels).any():
+    unique, first, video_of_row = np.unique(videos, return_index=True, return_inverse=True)
+    if (labels[first][video_of_row] != labels).any():
         raise ValueError("the views of one video carry different labels: the index is damaged.")
     sums = np.zeros((len(unique), probabilities.shape[1]))
-    np.add.at(sums, which, probabilities)
-    return sums / np.bincount(which)[:, None], labels[first], unique
+    np.add.at(sums, video_of_row, probabilities)
+    return sums / np.bincount(video_of_row)[:, None], labels[first], unique
