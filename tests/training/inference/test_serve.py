@@ -288,13 +288,14 @@ def test_a_browser_without_a_network_sends_a_clip_and_a_recording(
         assert browser.ask("document.documentElement.scrollWidth") == width
         browser.ask("document.querySelector('figure').remove()")
         browser.ask("[...document.querySelectorAll('[role=tab]')].at(-1).click()")
-        for name in ("Click to Access Webcam", "Record", "Stop"):
+        for name, seconds in (("Click to Access Webcam", 1), ("Record", 1), ("Stop", 6)):
             browser.wait(_IS_THERE % name)
-            time.sleep(1)
+            time.sleep(seconds)  # on a busy machine one second of recording can be empty
             browser.ask(_CLICK % name)
         browser.wait(_ANSWERED, 120)
-        # Gradio's own stream says this at its end
-        assert [line for line in browser.console if "Method not implemented" not in line] == []
+        # said by Gradio's stream at its end, and by its player of a recording that is answered
+        known = ("Method not implemented", "gradio_api/file=")
+        assert [line for line in browser.console if not any(k in line for k in known)] == []
         own = (f"http://127.0.0.1:{server.port}/", "data:", f"blob:http://127.0.0.1:{server.port}/")
         assert [url for url in browser.requests if not url.startswith(own)] == []
     except AssertionError:
