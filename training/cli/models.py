@@ -82,7 +82,7 @@ def doctor_main(device: str, folder: Path) -> None:
     from ..inspection import doctor
 
     counts = {doctor.OK: 0, doctor.WARNING: 0, doctor.FAIL: 0}
-    for line in doctor.run(device, folder):
+    for line in doctor.run_checks(device, folder):
         counts[line.status] += 1
         click.echo(str(line))
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()))

@@ -1,23 +1,25 @@
 """The drawing of `har-models show --plot`: a network as in the paper's figure 1 or figures 3 and 4.
 
-Residual networks: two blocks to a group, the skip of every block an arc over it, with a box where
-the skip has a convolution (the first block of groups 2-4). ConvLSTM: a row a layer, a column a
-step, time to the right.
+Residual networks: two blocks to a group, the shortcut of every block an arc over it, with a box
+where the shortcut has a convolution (the first block of layers 2-4). ConvLSTM: a row a layer, a
+column a step, time to the right.
 
-Odd: matplotlib's objects only, never pyplot, which keeps figures alive and asks for a screen. A
+Notes: matplotlib's objects only, never pyplot, which keeps figures alive and asks for a screen. A
 unit of the drawing is an inch, so that text keeps its size whatever the network.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 from ..config import ConfigError
 from .model_summary import Row, Sheet
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 FORMATS = (".png", ".svg", ".pdf")
 INK, ARROW = "#222222", "#555555"
@@ -34,9 +36,6 @@ GROUPS = ("#f6f9fc", "#eef4fa")
 
 def save(sheet: Sheet, path: Path) -> None:
     """Draw the network of a sheet into a .png, .svg or .pdf file. ConfigError for other names."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot {path}: the name must end in {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
@@ -89,8 +88,6 @@ def _group(
     axes: Axes, start: float, y: float, number: int, group: Any, name: str, rows: dict[str, Row]
 ) -> float:
     """One residual group on its background; -> where its last block ends."""
-    from matplotlib.patches import FancyBboxPatch
-
     x = start + 0.45
     left = x
     for index, block in enumerate(group):
@@ -243,8 +240,6 @@ def _box(
     height: float = 1.1,
 ) -> float:
     """A box around the line at y, with the shape that leaves it below; -> its right edge."""
-    from matplotlib.patches import FancyBboxPatch
-
     patch = FancyBboxPatch(
         (x, y - height / 2),
         width,

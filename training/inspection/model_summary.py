@@ -1,6 +1,6 @@
 """har-models: a network layer by layer, and the memory a training step of it takes.
 
-Odd: the network runs on fake tensors (shapes, no data), so that the table of 32 clips of R(2+1)D
+Notes: the network runs on fake tensors (shapes, no data), so that the table of 32 clips of R(2+1)D
 takes seconds and no memory. A ConvLSTM layer is one module with up to three convolutions in it, so
 it has a row for each; what it recomputes in the backward pass is in the memory, not in the table.
 """
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ... import models
 from ..config import ConfigError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from .memory_estimate import Memory
+from ..runtime import device
+from .memory_estimate import Memory, estimate_memory
 
 CLASSES = 101
 
@@ -76,13 +77,6 @@ def examine(
 
     options: of the model. Raises ConfigError for a name or an option that is not there.
     """
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    from ... import models
-    from ..runtime import device
-    from . import memory_estimate as memory
-
     if "weights" in models.options_of(name):
         options = {"weights": "none", **options}
     shape = (batch, 3, frames, *size)
@@ -96,16 +90,14 @@ def examine(
         _empty(network)
         hooks = list(_watch(network, rows))
         clips = torch.empty(shape).contiguous(memory_format=torch.channels_last_3d)
-        needs = memory.foretell(network, clips, precision)
+        memory = estimate_memory(network, clips, precision)
         for hook in hooks:
             hook.remove()
-    return Sheet(name, shape, str(precision).removeprefix("torch."), rows, needs, network)
+    return Sheet(name, shape, str(precision).removeprefix("torch."), rows, memory, network)
 
 
 def _empty(network: nn.Module) -> None:
     """Put tensors without data in the place of all parameters and buffers; under a fake mode."""
-    import torch
-    from torch import nn
 
     def like(value: Tensor) -> Tensor:
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
@@ -121,10 +113,8 @@ def _empty(network: nn.Module) -> None:
 
 def _watch(network: nn.Module, rows: list[Row]) -> Iterator[Any]:
     """Hooks on every layer that add a row when it has run; yields the hooks."""
-    from ...models.convlstm import ConvLSTMLayer
-
     for name, module in network.named_modules():
-        if isinstance(module, ConvLSTMLayer):
+        if isinstance(module, models.ConvLSTMLayer):
             write: Callable[..., list[Row]] = _write_convlstm
         elif _is_pool(module) or (not list(module.children()) and list(module.parameters())):
             write = _write_plain
@@ -186,8 +176,6 @@ def _convolution(
 
 def _with(row: Row, parameter: Tensor | None) -> Row:
     """The row with the parameters of a bias or a peephole added."""
-    from dataclasses import replace
-
     extra = 0 if parameter is None else parameter.numel()
     return replace(row, parameters=row.parameters + extra)
 
@@ -253,10 +241,6 @@ def _memory(sheet: Sheet) -> str:
 
 def overview() -> str:
     """`har-models list`: the four networks, their papers' sections and sizes at 101 classes."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    from ... import models
-
     lines = [f"{'model':10s}{'parameters':>12s}  what it is"]
     for name, what in WHAT.items():
         options: dict[str, Any] = (
@@ -272,7 +256,7 @@ def overview() -> str:
 WHAT = {
     "resnet3d": "ResNet3D-18 from scratch (paper S1.1, figure 1)",
     "r2plus1d": "R(2+1)D-18 from scratch, each 3-D convolution cut in two (S1.2, figure 2)",
-    "convlstm": "stacked ConvLSTM from scratch, memory-lean (S1.3, figures 3-5)",
+    "convlstm": "stacked ConvLSTM from scratch, gates recomputed to save memory (S1.3, figures 3-5)",
     "r3d": "torchvision's R3D-18, pretrained on Kinetics-400, fine-tuned (S1.4)",
 }
 

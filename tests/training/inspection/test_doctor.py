@@ -19,7 +19,11 @@ from har.training.runtime import device
 CPU = torch.device("cpu")
 
 
-def test_a_sound_machine_passes_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bf16_speedup", [1.6, 0.02])  # with and without bf16 units
+def test_a_sound_machine_passes_and_says_so(
+    bf16_speedup: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "probe_bf16", lambda workaround=True: (0.004, bf16_speedup))
     done = CliRunner().invoke(doctor_main, ["--device", "cpu", "--folder", str(tmp_path)])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
@@ -31,7 +35,7 @@ def test_a_sound_machine_passes_and_says_so(tmp_path: Path) -> None:
 
 def test_a_failing_check_gives_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = doctor.Line("torch", doctor.FAIL, "2.9.1", "pip install 'torch>=2.10'")
-    monkeypatch.setattr(doctor, "run", lambda device, folder: iter([broken]))
+    monkeypatch.setattr(doctor, "run_checks", lambda device, folder: iter([broken]))
     done = CliRunner().invoke(doctor_main, [])
     assert done.exit_code == 1
     assert "-> pip install 'torch>=2.10'" in done.output
@@ -51,7 +55,7 @@ def test_a_check_that_breaks_is_a_line_and_the_others_go_on(
 
     monkeypatch.setattr(doctor, "check_torch", broken)
     monkeypatch.setattr(doctor, "check_decoding", lambda: doctor.Line("decoding", doctor.OK, ""))
-    lines = list(doctor.run("cpu", tmp_path))
+    lines = list(doctor.run_checks("cpu", tmp_path))
     assert lines[0].status == doctor.FAIL
     assert "RuntimeError: no such thing" in lines[0].text
     assert len(lines) == 11
@@ -61,7 +65,7 @@ def test_old_torch_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
     line = doctor.check_torch()
     assert line.status == doctor.FAIL
-    assert "torch>=2.10" in line.way_out
+    assert "torch>=2.10" in line.remedy
 
 
 def test_a_missing_library_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,28 +76,34 @@ def test_a_missing_library_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mended", "status", "words"),
+    ("probe", "status", "words"),
     [
         ((0.004, 1.6), doctor.OK, "--precision auto takes bf16"),
         ((0.004, 0.8), doctor.OK, "--precision auto takes fp32"),
         ((float("inf"), 1.6), doctor.FAIL, "inf"),
-        ((0.004, 0.1), doctor.FAIL, "0.1x"),
+        ((0.004, 0.1), doctor.OK, "--precision auto takes fp32"),
     ],
 )
 def test_bf16_is_judged_by_error_and_speed(
-    mended: tuple[float, float], status: str, words: str, monkeypatch: pytest.MonkeyPatch
+    probe: tuple[float, float], status: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "probe_bf16", lambda workaround=True: mended)
+    monkeypatch.setattr(device, "probe_bf16", lambda workaround=True: probe)
     line = doctor.check_bf16(CPU)
     assert line.status == status
     assert words in line.text
+
+
+def test_slow_bf16_on_a_gpu_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_probe_cuda", lambda device: (0.004, 0.1))
+    line = doctor.check_bf16(torch.device("cuda"))
+    assert (line.status, "0.1x" in line.text) == (doctor.FAIL, True)
 
 
 def test_more_threads_than_cores_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
     line = doctor.check_device(CPU)
     assert line.status == doctor.WARNING
-    assert "OMP_NUM_THREADS=" in line.way_out
+    assert "OMP_NUM_THREADS=" in line.remedy
 
 
 @pytest.mark.parametrize(
@@ -112,7 +122,7 @@ def test_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     line = doctor.check_shared_memory()
     assert line.status == doctor.WARNING
-    assert "--shm-size" in line.way_out
+    assert "--shm-size" in line.remedy
 
 
 @pytest.mark.parametrize(
