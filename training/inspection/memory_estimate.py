@@ -1,9 +1,9 @@
 """Memory of a training step, tensor by tensor: measured while it runs, or estimated without.
 
 `LiveBytes` counts what operators allocate for as long as it lives. `estimate_memory` runs a step
-under it on tensors that have shapes and no data (torch's fake tensors), so that a batch that would need a
-machine's whole memory is worked out in a second on any machine. What is not a tensor (the work
-space of a convolution library, an allocator's rounding) is in neither.
+under it on tensors that have shapes and no data (torch's fake tensors), so that a batch that would
+need a machine's whole memory takes a second on any machine. What is not a tensor (the work space of
+a convolution library, an allocator's rounding) is in neither.
 """
 
 from __future__ import annotations
