@@ -144,6 +144,7 @@ def random_arguments(draw: random.Random) -> tuple[str, list[str]]:
         suffix = draw.choice(["mp4", "mkv", "ts", "flv", "mov", "avi"])
         return suffix, ["-c:v", "libx264", *preset, "-x264-params", common + more]
     if codec == "hevc":
+        common += ":rc-lookahead=10"  # x265 wants it above the B-pictures
         radl = draw.choice([0, 0, 1, 2])
         more = f":radl={radl}" if radl and bframes > radl and group > 8 else ""
         more += draw.choice(["", "", "", ":temporal-layers=2" if bframes > 1 else ""])
