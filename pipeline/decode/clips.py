@@ -1,10 +1,9 @@
 """A video -> clips, uint8 [T,H,W,3], exactly the frames that a plain decode from the start gives.
 
-`decode_clips` scans the packets (`avi` for a plain AVI, else libavformat) and then goes one of two
-ways:
-- Only the pictures that the chosen frames need are decoded (`mpeg4` for MPEG-4 part 2, `packets`
-  for all other codecs). Where one of them is damaged, or a frame does not come out, the second way
-  is taken; damage in a picture that nothing needs is not seen.
+`decode_clips` reads the packets and then goes one of two ways:
+- Only the pictures that the chosen frames need are decoded (`packets`). Where one of them is
+  damaged, or a frame does not come out, the second way is taken; damage in a picture that nothing
+  needs is not seen.
 - Every frame is decoded, and only the chosen ones are converted: streams that cannot be trusted in
   part, files too large to hold. The number of packets is taken for the number of frames; where the
   decode gives another number, the frames are chosen again, and a second decode fetches those that
@@ -28,8 +27,9 @@ from av.video.stream import VideoStream
 
 from ...errors import HarError
 from ..sampling import ClipSampler
-from . import avi, mpeg4
+from . import avi
 from .frames import FrameResizer
+from .mpeg4 import make_packet
 from .packets import PacketIndex, decode_positions, index_packets
 
 _MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
@@ -120,15 +120,15 @@ def decode_clips(
 def decode_only(path: Path, sampler: ClipSampler) -> int:
     """Decode what `decode_clips` would and convert nothing: the ceiling of a benchmark.
 
-    -> how many chosen frames came out. Raises VideoDecodeError for what is not MPEG-4 part 2.
+    -> how many chosen frames came out. Raises VideoDecodeError for what is decoded whole.
     """
     with contextlib.ExitStack() as stack:
         scan, decoder = _scan(path, stack)
-        if scan.pictures is None:
+        if scan.index is None:
             raise VideoDecodeError(f"{path} has no pictures that could be left out.")
-        indices = _frame_indices(sampler, len(scan.pictures))
-        packets = _needed_packets(scan.pictures, indices)
-        return sum(frame.pts in indices for packet in packets for frame in decoder.decode(packet))
+        indices = _frame_indices(sampler, scan.index.num_frames)
+        frames = _needed_frames(scan.index, decoder, indices)
+        return sum(index in indices for index, _ in frames)
 
 
 def reason(error: BaseException) -> str:
@@ -138,21 +138,12 @@ def reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the packets tell. pictures: of MPEG-4 part 2, index: of other codecs; both None where
-    the stream is to be decoded whole."""
+    """What the packets tell. index: None where the stream is to be decoded whole."""
 
     num_packets: int
     num_declared: int
     fps: float
-    pictures: mpeg4.Pictures | None = None
-    index: PacketIndex | None = None
-
-    @property
-    def num_frames(self) -> int:
-        """Frames of the video; 0 where only a decode can tell."""
-        if self.pictures is not None:
-            return len(self.pictures)
-        return self.index.num_frames if self.index is not None else 0
+    index: PacketIndex | None
 
 
 @dataclass(frozen=True)
@@ -195,77 +186,66 @@ def _scan(
 
     A RIFF file that ends early is a fault: libavformat would take the part for the whole.
     """
-    data = _read_riff(path)
-    layout = avi.parse_layout(data) if data else None
-    if layout is not None:
-        pictures = mpeg4.parse_pictures(data, layout.spans)
-        scan = _Scan(len(layout.spans), layout.num_frames, layout.fps, pictures)
-        return scan, _avi_decoder(layout)
-    if data and not keep_partial and avi.declared_size(data) > len(data):
-        raise VideoDecodeError(
-            f"{path} is cut off: {len(data):,} of {avi.declared_size(data):,} bytes."
-        )
-    container = stack.enter_context(_open(path))
-    stream = _video_stream(container, path)
-    return _scan_stream(container, stream, path.stat().st_size), stream.codec_context
-
-
-def _read_riff(path: Path) -> bytes:
-    """The bytes of a RIFF file that fits in memory; b"" for any other file."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait for ever
         raise VideoDecodeError(f"{path} is not a regular file.")
+    header, data = _read_riff(path, status.st_size)
+    video = avi.read_avi(data) if data else None
+    if video is not None:
+        decoder = _avi_decoder(video)
+        packets = [make_packet(packet) for packet in video.packets]
+        index = index_packets(packets, decoder, "avi")
+        return _Scan(len(packets), video.num_frames, video.fps, index), decoder
+    declared = avi.riff_size(header)
+    if declared > status.st_size and not keep_partial:
+        raise VideoDecodeError(f"{path} is cut off: {status.st_size:,} of {declared:,} bytes.")
+    container = stack.enter_context(_open(path))
+    stream = _video_stream(container, path)
+    return _scan_stream(container, stream, status.st_size), stream.codec_context
+
+
+def _read_riff(path: Path, num_bytes: int) -> tuple[bytes, bytes]:
+    """The first 8 bytes; and all of them, where it is a RIFF file that fits in memory."""
     with path.open("rb", buffering=0) as file:
-        if file.read(4) != b"RIFF" or status.st_size > _MAX_BYTES_IN_MEMORY:
-            return b""
-        file.seek(0)
-        return file.readall()
+        header = file.read(8)
+        if not avi.riff_size(header) or num_bytes > _MAX_BYTES_IN_MEMORY:
+            return header, b""
+        return header, header + file.readall()
 
 
-def _avi_decoder(layout: avi.Layout) -> VideoCodecContext:
+def _avi_decoder(video: avi.Avi) -> VideoCodecContext:
     """As libavformat sets it up: FFmpeg takes the encoder's inverse transform from the fourcc."""
     decoder: VideoCodecContext = av.CodecContext.create("mpeg4", "r")
-    decoder.codec_tag = layout.fourcc.decode("ascii")
-    decoder.width, decoder.height = layout.width, layout.height
+    decoder.codec_tag = video.fourcc.decode("ascii")
+    decoder.width, decoder.height = video.width, video.height
     decoder.thread_count = 1
     return decoder
 
 
 def _scan_stream(container: InputContainer, stream: VideoStream, num_bytes: int) -> _Scan:
     """Read the packets of the stream, and find out whether it can be decoded in part."""
-    context = stream.codec_context
     packets = [packet for packet in container.demux(stream) if packet.size]
-    pictures = index = None
-    if packets and num_bytes <= _MAX_BYTES_IN_MEMORY:
-        if context.name == "mpeg4" and not any(packet.is_discard for packet in packets):
-            pictures = _mpeg4_pictures(packets, bytes(context.extradata or b""))
-        if pictures is None:
-            index = index_packets(packets, context, container.format.name)
+    index = None
+    if num_bytes <= _MAX_BYTES_IN_MEMORY:
+        index = index_packets(packets, stream.codec_context, container.format.name)
     return _Scan(
         num_packets=len(packets),
         num_declared=int(stream.frames),
         fps=float(stream.average_rate or stream.guessed_rate or 0),
-        pictures=pictures,
         index=index,
     )
-
-
-def _mpeg4_pictures(packets: list[av.Packet], extradata: bytes) -> mpeg4.Pictures | None:
-    ends = np.cumsum([packet.size for packet in packets])
-    spans = np.stack([ends - [packet.size for packet in packets], ends], 1)  # [n,2]
-    return mpeg4.parse_pictures(b"".join(map(bytes, packets)), spans, extradata)
 
 
 def _decode_needed(
     scan: _Scan, decoder: VideoCodecContext, sampler: ClipSampler, out: np.ndarray
 ) -> _DecodedFrames | None:
     """Decode only what the chosen frames need; None where that is not possible or goes wrong."""
-    if not scan.num_frames:
+    if scan.index is None:
         return None
-    indices = _frame_indices(sampler, scan.num_frames)
+    indices = _frame_indices(sampler, scan.index.num_frames)
     resizer = FrameResizer(out)
     try:
-        for index, frame in _needed_frames(scan, decoder, indices):
+        for index, frame in _needed_frames(scan.index, decoder, indices):
             if frame.is_corrupt:  # what FFmpeg conceals it with depends on the frames before
                 return None
             if index in indices:
@@ -274,37 +254,16 @@ def _decode_needed(
         return None  # a plain decode says what is wrong
     if sorted(resizer.indices) != sorted(indices):
         return None
-    return _DecodedFrames(resizer.finish(), resizer.indices, scan.num_frames)
+    return _DecodedFrames(resizer.finish(), resizer.indices, scan.index.num_frames)
 
 
 def _needed_frames(
-    scan: _Scan, decoder: VideoCodecContext, indices: set[int]
+    index: PacketIndex, decoder: VideoCodecContext, indices: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """(frame index, frame) of all that has to be decoded for those frames; -1: it is not chosen."""
-    if scan.pictures is not None:
-        for packet in _needed_packets(scan.pictures, indices):
-            for frame in decoder.decode(packet):
-                yield -1 if frame.pts is None else frame.pts, frame
-    elif scan.index is not None:
-        by_position = {scan.index.presentation[index]: index for index in indices}
-        for position, frame in decode_positions(scan.index, decoder, set(by_position)):
-            yield by_position.get(position, -1), frame
-
-
-def _needed_packets(pictures: mpeg4.Pictures, indices: set[int]) -> Iterator[av.Packet | None]:
-    """The packets that those frames need, and a None that makes the decoder give out its last.
-
-    A packet is made by size and then filled: `Packet(bytes)` has no padding behind it, the decoder
-    reads a little past the end, and frames came out wrong now and then.
-    """
-    needed = mpeg4.needed_pictures(pictures, indices)
-    spans, frame_indices = pictures.spans[needed].tolist(), pictures.frame_indices[needed].tolist()
-    for (start, end), index in zip(spans, frame_indices, strict=True):
-        packet = av.Packet(end - start)
-        packet.update(pictures.data[start:end])
-        packet.pts = index  # comes back with the frame
-        yield packet
-    yield None
+    by_position = {index.presentation[number]: number for number in indices}
+    for position, frame in decode_positions(index, decoder, set(by_position)):
+        yield by_position.get(position, -1), frame
 
 
 def _decode_all(

@@ -1,91 +1,119 @@
-"""MPEG-4 part 2 without decoding: which pictures a stream holds and which of them a frame needs.
+"""MPEG-4 part 2: the pictures of a stream and their order, from 2 bits of each header.
 
-UCF101 is XviD/DivX in AVI, and a clip needs few of its pictures. What a picture (VOP) refers to is
-fixed by its type: I nothing, P (and S) the picture of type I, P or S before it, B the two before
-it. So what a set of frames needs is known from 2 bits of each header, and leaving out the rest is
-exact.
+UCF101 and HMDB51 are XviD/DivX in AVI, a container without presentation time stamps. What a picture
+(VOP) refers to is fixed by its type: I nothing, P (and S) the picture of type I, P or S before it,
+B the two before it; so the order of presentation is known too.
 
 "Packed" streams (about 3,000 files of UCF101) put a P and the B behind it into one packet and a
 stub, a picture that is "not coded", into a later one; such packets are split here. FFmpeg decodes
-one picture a packet, so the B in the very last packet is lost, and is no frame here either. A
-stream that is not plainly of this form gives None and is decoded as a whole.
+one picture a packet, so the B in the very last packet is lost, and is no frame here either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import numpy as np
+import av
 
-from . import packet_kernel
-
-_VOP = b"\x00\x00\x01\xb6"
+_VOP = b"\0\0\1\xb6"
 _DIVX = b"DivX"  # without it in its user data, FFmpeg takes one picture a packet, as is done here
+_FILLER = 8  # bytes; HMDB51 files hold packets of one byte without a picture
+_STUB = 24  # bytes; a picture that is not coded is a header alone
 I_VOP, P_VOP, B_VOP, S_VOP = range(4)
 
 
-class Pictures(NamedTuple):
-    """The coded pictures of a stream, in decoding order.
+def split_pictures(
+    packets: Sequence[av.Packet], extradata: bytes
+) -> list[tuple[av.Packet, int]] | None:
+    """(packet, type) of each coded picture, in decode order; None where the stream is not plain.
 
-    data: the bytes they lie in. spans: int64 [n,2], start and end there. pict_types: int64 [n], one
-    of I_VOP to S_VOP. frame_indices: int64 [n], which frame each is, in presentation order.
+    Pictures are those that a plain decode from the first packet gives out as frames. None: no
+    sequence header, a packet without a picture or with more than two, two packed pairs without a
+    stub between.
     """
+    pictures: list[tuple[av.Packet, int]] = []
+    may_pack, time_bits = _DIVX in extradata, _time_bits(extradata)
+    num_waiting = 0  # pictures of a packed pair that are not decoded yet: one a packet is
+    for packet in packets:
+        data = bytes(packet)
+        first = data.find(_VOP)
+        if first > 0:
+            may_pack = may_pack or _DIVX in data[:first]
+            time_bits = time_bits or _time_bits(data[:first])
+        if first < 0 and len(data) <= _FILLER and num_waiting == 0:
+            continue
+        if first < 0 or not time_bits:
+            return None
+        second = data.find(_VOP, first + 4) if may_pack else -1
+        parts = [(packet, first, len(data))]
+        if second >= 0:
+            if data.find(_VOP, second + 4) >= 0:
+                return None
+            parts = [
+                (make_packet(data[:second]), first, second),
+                (make_packet(data[second:]), second, len(data)),
+            ]
+        for part, start, end in parts:
+            is_coded = end - start > _STUB or _is_coded(data[start + 4 : end], time_bits)
+            if is_coded is None or (not is_coded and second >= 0):
+                return None
+            if is_coded:
+                pictures.append((part, data[start + 4] >> 6))
+                num_waiting += 1
+        num_waiting = max(0, num_waiting - 1)
+        if num_waiting > 1:
+            return None
+    return pictures[: len(pictures) - num_waiting]
 
-    data: bytes
-    spans: np.ndarray
-    pict_types: np.ndarray
-    frame_indices: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.pict_types)
+def frame_indices(types: Sequence[int]) -> list[int] | None:
+    """Types of pictures in decode order -> the index of each in presentation order.
 
-
-def parse_pictures(data: bytes, packets: np.ndarray, extradata: bytes = b"") -> Pictures | None:
-    """The coded pictures in `packets` (int64 [n,2], start and end in `data`), or None where the
-    stream is not plainly MPEG-4.
-
-    Frames are counted as a plain decode from the first packet gives them out: a picture that is not
-    coded gives no frame. None: no sequence header, a packet without a picture or with more than
-    two, two packed pairs without a stub between, a first picture that is not I, a B without the two
-    pictures it refers to.
+    A B comes out at once, the others when the next of them comes. None where a picture lacks one
+    that it refers to.
     """
-    time_bits = _stream_time_bits(data, packets, extradata)
-    if time_bits is None:
+    indices, next_index, num_references, waiting = [0] * len(types), 0, 0, -1
+    for position, kind in enumerate(types):
+        if kind == B_VOP:
+            if num_references < 2:
+                return None
+            indices[position] = next_index
+            next_index += 1
+            continue
+        if num_references == 0 and kind != I_VOP:
+            return None
+        if waiting >= 0:
+            indices[waiting] = next_index
+            next_index += 1
+        waiting, num_references = position, num_references + 1
+    if waiting < 0:
         return None
-    spans = np.empty((2 * len(packets), 2), np.int64)
-    pict_types = np.empty(2 * len(packets), np.int64)
-    count = packet_kernel.find_pictures(
-        np.frombuffer(data, np.uint8), packets, time_bits, _DIVX in extradata, spans, pict_types
-    )
-    if count < 1:
+    indices[waiting] = next_index
+    return indices
+
+
+def make_packet(data: bytes) -> av.Packet:
+    """Bytes -> packet, made by size and then filled: `Packet(bytes)` has no padding behind it, the
+    decoder reads a little past the end, and frames came out wrong now and then."""
+    packet = av.Packet(len(data))
+    packet.update(data)
+    return packet
+
+
+def _is_coded(body: bytes, time_bits: int) -> bool | None:
+    """vop_coded of the picture header `body` (ISO 14496-2, 6.2.5); None where it is cut off.
+
+    Type (2 bits), seconds in unary (ones, then a zero), marker, time_bits of time, marker, the bit.
+    """
+    bits = _BitReader(body)
+    try:
+        bits.read(2)
+        while bits.read(1):
+            pass
+        bits.read(time_bits + 2)
+        return bool(bits.read(1))
+    except IndexError:
         return None
-    spans, pict_types = spans[:count], pict_types[:count]
-    frame_indices = np.empty(count, np.int64)
-    if not packet_kernel.number_frames(pict_types, frame_indices):
-        return None
-    return Pictures(data, spans, pict_types, frame_indices)
-
-
-def needed_pictures(pictures: Pictures, frame_indices: Iterable[int]) -> np.ndarray:
-    """The pictures that those frames need: int64, positions in decoding order."""
-    is_chosen = np.zeros(len(pictures), np.bool_)
-    is_chosen[list(frame_indices)] = True
-    needed = packet_kernel.mark_needed(pictures.pict_types, pictures.frame_indices, is_chosen)
-    return np.flatnonzero(needed)
-
-
-def _stream_time_bits(data: bytes, packets: np.ndarray, extradata: bytes) -> int | None:
-    """From the stream's header: in the extradata, or in the first packet that is not a filler."""
-    time_bits = _time_bits(extradata)
-    for start, end in packets:
-        if time_bits is not None:
-            break
-        packet = data[start:end]
-        time_bits = _time_bits(packet)
-        if len(packet) > packet_kernel.FILLER or _VOP in packet:
-            break
-    return time_bits
 
 
 class _BitReader:
@@ -101,15 +129,15 @@ class _BitReader:
         return (self._value >> self._num_left) & ((1 << count) - 1)
 
 
-def _time_bits(data: bytes) -> int | None:
-    """Width of vop_time_increment, from the VOL header (ISO 14496-2, 6.2.3); None without one, and
-    for shapes that are not rectangular."""
+def _time_bits(data: bytes) -> int:
+    """Width of vop_time_increment, from the VOL header (ISO 14496-2, 6.2.3); 0 without one, and for
+    shapes that are not rectangular."""
     for code in range(0x20, 0x30):
         start = data.find(bytes((0, 0, 1, code)))
         if start >= 0:
             break
     else:
-        return None
+        return 0
     bits = _BitReader(data[start + 4 : start + 64])
     try:
         bits.read(9)
@@ -122,7 +150,7 @@ def _time_bits(data: bytes) -> int | None:
                 bits.read(79)
         shape = bits.read(2)
         if shape != 0 or verid > 5 or not bits.read(1):
-            return None
+            return 0
         return max(1, (bits.read(16) - 1).bit_length())
     except IndexError:
-        return None
+        return 0

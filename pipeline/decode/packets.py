@@ -20,19 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import av
 from av.video.codeccontext import VideoCodecContext
 
+from . import mpeg4
+
 _INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "huffyuv", "rawvideo", "dvvideo", "png"}
 _KEY_STARTS = {  # a packet marked as key is a start, and one packet is one frame
-    "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "wmv1", "wmv2",
+    "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "h263", "flv1", "wmv1", "wmv2",
     "msmpeg4v2", "msmpeg4v3", "theora", "ffv1",
 }  # fmt: skip
 _NAL_CODECS = {"h264", "hevc"}
-_SKIPS_NONREF = {"h264", "hevc", "vp8"}
 _H264_IDR, _H264_SLICES = 5, (1, 5)
 _HEVC_IRAP, _HEVC_SLICES = range(16, 22), range(32)
+_HEVC_LAST_NONREF = 14  # of the types below, the even ones are not referred to in their layer
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,14 @@ class PacketIndex:
     """The packets of a stream in decode order, and what is known of them.
 
     presentation: positions of the packets that show a frame, in presentation order; its length is
-    the number of frames. starts: for each packet, whether a decoder may start at it. can_skip:
-    whether pictures that nothing refers to can be left out.
+    the number of frames. starts: for each packet, whether a decoder may start at it.
+    is_reference: whether other pictures may refer to its picture; if not, it can be left out.
     """
 
     packets: Sequence[av.Packet]
     presentation: Sequence[int]
     starts: Sequence[bool]
-    can_skip: bool
+    is_reference: Sequence[bool]
 
     @property
     def num_frames(self) -> int:
@@ -64,36 +68,57 @@ def index_packets(
     so only streams without B-pictures are in order there.
     """
     codec = _codec_name(context)
+    if any(packet.is_discard or packet.is_corrupt for packet in packets):
+        return None
+    if codec == "mpeg4":
+        return _index_mpeg4(packets, bytes(context.extradata or b""))
     if codec not in _INTRA_ONLY | _KEY_STARTS | _NAL_CODECS or not packets:
         return None
     if "avi" in format_name and codec not in _INTRA_ONLY and context.has_b_frames:
         return None
-    if any(packet.pts is None or packet.is_discard or packet.is_corrupt for packet in packets):
+    if any(packet.pts is None for packet in packets):
         return None
     shown = [at for at, packet in enumerate(packets) if codec != "vp8" or _shows_vp8(packet)]
     presentation = sorted(shown, key=lambda at: packets[at].pts or 0)
     times = {packets[at].pts for at in shown}
     if len(times) < len(shown) or not presentation or presentation[0] != shown[0]:
         return None  # two frames at one time, or leading pictures of a part that is not there
-    can_skip = codec in _SKIPS_NONREF
     if codec in _NAL_CODECS:
-        units = [list(_slice_types(packet, context, codec)) for packet in packets]
-        if not all(units):
+        units = [_first_slice(packet, context, codec) for packet in packets]
+        if None in units:
             return None
-        starts = [_is_start(types, codec) for types in units]
-        can_skip = can_skip and all(layer == 0 for types in units for _, layer in types)
+        slices = [unit for unit in units if unit is not None]
+        starts = [unit.is_start for unit in slices]
+        has_layers = any(unit.layer for unit in slices)
+        is_reference = [unit.is_reference or has_layers for unit in slices]
     else:
         starts = [codec in _INTRA_ONLY or packet.is_keyframe for packet in packets]
-    return PacketIndex(packets, presentation, starts, can_skip) if starts[0] else None
+        is_reference = [True] * len(packets)
+    return PacketIndex(packets, presentation, starts, is_reference) if starts[0] else None
 
 
-def needed_runs(index: PacketIndex, positions: set[int]) -> list[tuple[int, int]]:
-    """Runs (first, last) of packets to decode for those at `positions`, each from a start."""
+def _index_mpeg4(packets: Sequence[av.Packet], extradata: bytes) -> PacketIndex | None:
+    """By the types of the pictures: AVI knows no times, and a packet may hold two pictures."""
+    pictures = mpeg4.split_pictures(packets, extradata)
+    indices = mpeg4.frame_indices([kind for _, kind in pictures or ()])
+    if not pictures or indices is None:
+        return None
+    for (packet, _), index in zip(pictures, indices, strict=True):
+        packet.pts = index  # comes back with the frame
+    presentation = sorted(range(len(indices)), key=indices.__getitem__)
+    starts = [kind == mpeg4.I_VOP for _, kind in pictures]
+    is_reference = [kind != mpeg4.B_VOP for _, kind in pictures]
+    return PacketIndex([packet for packet, _ in pictures], presentation, starts, is_reference)
+
+
+def needed_positions(index: PacketIndex, positions: set[int]) -> list[list[int]]:
+    """Runs of packets to decode for those at `positions`; a decoder may start at each run's first.
+
+    Pictures that nothing refers to are left out unless they are chosen.
+    """
     starts = [at for at, is_start in enumerate(index.starts) if is_start]
-    runs: list[tuple[int, int]] = []
-    for number, (start, end) in enumerate(
-        zip(starts, [*starts[1:], len(index.packets)], strict=True)
-    ):
+    runs: list[list[int]] = []
+    for number, (start, end) in enumerate(pairwise([*starts, len(index.packets)])):
         chosen = [at for at in range(start, end) if at in positions]
         if not chosen:
             continue
@@ -101,8 +126,11 @@ def needed_runs(index: PacketIndex, positions: set[int]) -> list[tuple[int, int]
         first = starts[max(0, number - 1)] if has_leading else start
         if runs and first <= runs[-1][1] + 1:
             first = runs.pop()[0]
-        runs.append((first, chosen[-1]))
-    return runs
+        runs.append([first, chosen[-1]])
+    return [
+        [at for at in range(first, last + 1) if index.is_reference[at] or at in positions]
+        for first, last in runs
+    ]
 
 
 def decode_positions(
@@ -112,12 +140,10 @@ def decode_positions(
 
     Raises av.FFmpegError for a packet that does not decode.
     """
-    by_time = {_time(index, at): at for at in positions}
-    for first, last in needed_runs(index, positions):
+    by_time: dict[int | None, int] = {index.packets[at].pts: at for at in positions}
+    for run in needed_positions(index, positions):
         context.flush_buffers()
-        for at in [*range(first, last + 1), None]:  # None: the decoder gives out its last frames
-            if index.can_skip and at is not None:
-                context.skip_frame = "DEFAULT" if at in positions else "NONREF"
+        for at in [*run, None]:  # None: the decoder gives out its last frames
             for frame in context.decode(None if at is None else index.packets[at]):
                 yield by_time.get(frame.pts, -1), frame
 
@@ -137,20 +163,26 @@ def _shows_vp8(packet: av.Packet) -> bool:
     return bool(bytes(packet)[0] >> 4 & 1)
 
 
-def _is_start(types: list[tuple[int, int]], codec: str) -> bool:
-    first = types[0][0]
-    return first == _H264_IDR if codec == "h264" else first in _HEVC_IRAP
+class _Slice(NamedTuple):
+    is_start: bool
+    is_reference: bool
+    layer: int
 
 
-def _slice_types(
-    packet: av.Packet, context: VideoCodecContext, codec: str
-) -> Iterator[tuple[int, int]]:
-    """(type, temporal layer) of each slice in a packet; H.264's layer is 0."""
+def _first_slice(packet: av.Packet, context: VideoCodecContext, codec: str) -> _Slice | None:
+    """What the header of a packet's first slice says; None for a packet without one."""
     data = bytes(packet)
     for start in _unit_starts(data, bytes(context.extradata or b""), codec):
-        kind = data[start] & 31 if codec == "h264" else data[start] >> 1 & 63
-        if kind in (_H264_SLICES if codec == "h264" else _HEVC_SLICES):
-            yield kind, 0 if codec == "h264" else (data[start + 1] & 7) - 1
+        if codec == "h264":
+            kind = data[start] & 31
+            if kind in _H264_SLICES:
+                return _Slice(kind == _H264_IDR, bool(data[start] & 0x60), 0)
+            continue
+        kind = data[start] >> 1 & 63
+        if kind in _HEVC_SLICES:
+            is_reference = kind > _HEVC_LAST_NONREF or bool(kind & 1)
+            return _Slice(kind in _HEVC_IRAP, is_reference, (data[start + 1] & 7) - 1)
+    return None
 
 
 def _unit_starts(data: bytes, extradata: bytes, codec: str) -> Iterator[int]:

@@ -15,15 +15,15 @@ from har.pipeline.sampling import ClipSampler
 
 def _assert_as_libavformat(path: Path) -> None:
     data = path.read_bytes()
-    layout = avi.parse_layout(data)
-    assert layout is not None
+    video = avi.read_avi(data)
+    assert video is not None
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         packets = [bytes(packet) for packet in container.demux(stream) if packet.size]
         context, rate = stream.codec_context, stream.average_rate
-        assert [data[start:end] for start, end in layout.spans] == packets
-        assert (layout.fps, layout.num_frames) == (float(rate or 0), stream.frames)
-        assert (layout.width, layout.height) == (context.width, context.height)
+        assert video.packets == packets
+        assert (video.fps, video.num_frames) == (float(rate or 0), stream.frames)
+        assert (video.width, video.height) == (context.width, context.height)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_real_files_read_the_same_or_are_left_to_libavformat(real_clips: Path) -
     for path in sorted((real_clips / "ucf101").rglob("*.avi")):
         _assert_as_libavformat(path)
     for path in sorted((real_clips / "odd").iterdir()):
-        if avi.parse_layout(path.read_bytes()) is not None:
+        if avi.read_avi(path.read_bytes()) is not None:
             _assert_as_libavformat(path)
 
 
@@ -62,9 +62,9 @@ def test_anything_but_the_plain_form_is_left_to_libavformat(tmp_path: Path) -> N
         damaged[f"header cut at {length}"] = (
             data[:4] + (length - 8).to_bytes(4, "little") + data[8:length]
         )
-    assert avi.parse_layout(data) is not None
+    assert avi.read_avi(data) is not None
     for name, content in damaged.items():
-        assert avi.parse_layout(content) is None, name
+        assert avi.read_avi(content) is None, name
 
 
 def _decode(path: Path, *, decode_all: bool) -> tuple[object, ...]:
@@ -94,7 +94,7 @@ def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
     first = data.index(b"00dc", data.index(b"movi"))
     data[first + 200 : first + 260] = bytes(60)  # in the first picture
     path.write_bytes(data)
-    assert avi.parse_layout(bytes(data)) is not None
+    assert avi.read_avi(bytes(data)) is not None
     assert _decode(path, decode_all=False) == _decode(path, decode_all=True)
 
 

@@ -11,7 +11,8 @@ import made_videos
 import numpy as np
 import pytest
 
-from har.pipeline.decode import VideoDecodeError, clips, decode_clip, decode_clips, mpeg4
+from har.pipeline.decode import VideoDecodeError, clips, decode_clip, decode_clips
+from har.pipeline.decode.packets import PacketIndex, needed_positions
 from har.pipeline.sampling import ClipSampler
 
 SAMPLERS = [
@@ -36,11 +37,17 @@ def _assert_exact(path: Path, samplers: list[ClipSampler], size: tuple[int, int]
             np.testing.assert_array_equal(clip.pixels, pixels)
 
 
-def _pictures(path: Path) -> mpeg4.Pictures:
+def _index(path: Path) -> PacketIndex:
     with contextlib.ExitStack() as stack:
-        pictures = clips._scan(path, stack)[0].pictures
-    assert pictures is not None
-    return pictures
+        index = clips._scan(path, stack)[0].index
+    assert index is not None
+    return index
+
+
+def _num_needed(index: PacketIndex, frames: set[int]) -> int:
+    """How many packets are decoded for those frames."""
+    positions = {index.presentation[frame] for frame in frames}
+    return sum(map(len, needed_positions(index, positions)))
 
 
 @pytest.mark.parametrize("kind", made_videos.KINDS)
@@ -95,9 +102,9 @@ def test_rotated_video_comes_out_upright(real_clips: Path) -> None:
 @pytest.mark.real
 def test_pictures_left_out_of_ucf101_change_no_pixel(real_clips: Path) -> None:
     for path in sorted((real_clips / "ucf101").rglob("*.avi"))[::13]:
-        pictures, sampler = _pictures(path), ClipSampler()
-        indices = clips._frame_indices(sampler, len(pictures))
-        assert len(mpeg4.needed_pictures(pictures, indices)) < len(pictures)
+        index, sampler = _index(path), ClipSampler()
+        frames = clips._frame_indices(sampler, index.num_frames)
+        assert _num_needed(index, frames) < index.num_frames
         part, whole = (
             decode_clips(path, sampler, SIZE, decode_all=decode_all)[0]
             for decode_all in (False, True)
@@ -106,10 +113,10 @@ def test_pictures_left_out_of_ucf101_change_no_pixel(real_clips: Path) -> None:
 
 
 def test_b_frames_that_no_clip_needs_are_not_decoded(tmp_path: Path) -> None:
-    pictures = _pictures(made_videos.write(tmp_path / "v.avi", "mpeg4_b.avi", gop=12))
-    assert sorted(pictures.frame_indices) == list(range(40))
-    assert len(mpeg4.needed_pictures(pictures, {0, 12})) < 10
-    assert pictures.pict_types[mpeg4.needed_pictures(pictures, {0})].tolist() == [mpeg4.I_VOP]
+    index = _index(made_videos.write(tmp_path / "v.avi", "mpeg4_b.avi", gop=12))
+    assert index.num_frames == 40
+    assert _num_needed(index, {0, 12}) < 10
+    assert _num_needed(index, {0}) == 1
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, ClipSampler("uniform", 60)])

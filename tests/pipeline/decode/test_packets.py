@@ -75,7 +75,7 @@ def encode(path: Path, arguments: list[str], frames: int = 70) -> Path:
 
 def is_in_part(path: Path) -> bool:
     with contextlib.ExitStack() as stack:
-        return decode._scan(path, stack)[0].num_frames > 0
+        return decode._scan(path, stack)[0].index is not None
 
 
 def assert_exact(path: Path, rules: list[ClipSampler]) -> None:
