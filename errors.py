@@ -31,7 +31,7 @@ class UserError(click.ClickException):
 
 
 def one_sentence(command: Command) -> Command:
-    """Decorate a click command: a `HarError` becomes its sentence on standard error, exit code 2."""
+    """Decorate a click command: a `HarError` becomes a sentence on standard error, exit code 2."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
