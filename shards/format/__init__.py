@@ -15,30 +15,13 @@ from .schema import (
     index_dtype,
     make_index,
     valid_key,
-)
+)  # fmt: skip
 from .verify import Fault, verify_full, verify_quick
 from .writer import ShardWriter, sample_bytes, write_shard
 
 __all__ = [
-    "INDEX",
-    "MANIFEST",
-    "NO_GROUP",
-    "REJECTS",
-    "SCHEMA",
-    "SUBSETS",
-    "ClipReader",
-    "Fault",
-    "Manifest",
-    "ShardInfo",
-    "ShardSetError",
-    "ShardWriter",
-    "index_dtype",
-    "load_manifest",
-    "make_index",
-    "sample_bytes",
-    "save_manifest",
-    "valid_key",
-    "verify_full",
-    "verify_quick",
+    "INDEX", "MANIFEST", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS", "ClipReader", "Fault",
+    "Manifest", "ShardInfo", "ShardSetError", "ShardWriter", "index_dtype", "load_manifest",
+    "make_index", "sample_bytes", "save_manifest", "valid_key", "verify_full", "verify_quick",
     "write_shard",
-]
+]  # fmt: skip

@@ -12,17 +12,7 @@ from .options import CACHES, LoaderError, LoaderOptions
 from .torch_dataset import ClipBatchDataset, StepSampler
 
 __all__ = [
-    "CACHES",
-    "Batch",
-    "BatchIndices",
-    "BatchSampler",
-    "BatchSamplerError",
-    "ClipBatchDataset",
-    "CorruptClipWarning",
-    "Loader",
-    "LoaderError",
-    "LoaderOptions",
-    "StepSampler",
-    "check_resume",
+    "CACHES", "Batch", "BatchIndices", "BatchSampler", "BatchSamplerError", "ClipBatchDataset",
+    "CorruptClipWarning", "Loader", "LoaderError", "LoaderOptions", "StepSampler", "check_resume",
     "max_views",
-]
+]  # fmt: skip

@@ -1,18 +1,80 @@
-"""Folders at paths and URLs, behind one interface: `LocalFolder` and `RemoteFolder`.
-
-`file://` URLs are local folders; fsspec is imported for remote ones only.
-"""
+"""Folders at paths and URLs, behind one interface: `LocalFolder` and `RemoteFolder`."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from .local_folder import LocalFolder
-from .place import join, local_path, url_of
+from ...atomic import replacing
+from .place import join, local_path, try_lock, url_of, writer_id
 from .remote_folder import RemoteFolder, file_system
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine, or one that it mounts."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def make(self) -> None:
+        """Make it and its parents."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Whether this process alone has the folder; the lock ends with the process."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            yield try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def names(self) -> list[str]:
+        """Sorted names of what lies directly in it; [] where there is no folder."""
+        return sorted(os.listdir(self.path)) if self.path.is_dir() else []
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where there is none."""
+        try:
+            return (self.path / name).stat().st_size
+        except OSError:
+            return None
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Two processes may write the same file at once: the last one's is there, whole."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, writer_id()) as temporary:
+            temporary.write_bytes(data)
+
+    def remove(self, name: str) -> None:
+        """A file or a folder with all it holds; nothing happens where there is none."""
+        path = self.path / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        """Where to write a large file; one that is there at the end of the block is kept."""
+        yield self.path / name
+
+    def free_bytes(self) -> int | None:
+        """Bytes that still fit, None where that is unknown."""
+        return shutil.disk_usage(self.path).free
 
 
 def open_folder(place: Path | str) -> LocalFolder | RemoteFolder:
@@ -37,8 +99,7 @@ class FileFetcher:
     """
 
     def __init__(self, root: str) -> None:
-        self._root = root
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._root, self._scratch = root, tempfile.TemporaryDirectory(prefix="har-")
 
     def path(self, name: str) -> Path:
         """A local file with the content of `name`; of a missing one, a path that does not exist.
@@ -48,8 +109,6 @@ class FileFetcher:
         place = join(self._root, name)
         if url_of(place) is None or (url_of(self._root) is None and "://" not in name):
             return Path(place)
-        if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="har-")
         digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
         path = Path(self._scratch.name) / (digest + Path(name).suffix)
         if not path.exists():
@@ -59,12 +118,11 @@ class FileFetcher:
 
     def done(self, path: Path) -> None:
         """The file at `path` is no longer needed: a copy is removed now."""
-        if self._scratch is not None and path.parent == Path(self._scratch.name):
+        if path.parent == Path(self._scratch.name):
             path.unlink(missing_ok=True)
 
     def __enter__(self) -> FileFetcher:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        self._scratch.cleanup()

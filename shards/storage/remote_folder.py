@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import xxhash
 
@@ -26,7 +26,6 @@ TRIES = 5
 PAUSE = 0.5  # seconds before the second try, doubled before each further one: 7.5 s in all
 SILENCE = 30.0  # seconds without a byte that end a try
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_Result = TypeVar("_Result")
 Heartbeat = Callable[[], None]
 
 
@@ -52,64 +51,53 @@ class RemoteFolder:
         yield True
 
     def names(self) -> list[str]:
-        files, root = file_system(self.url)
         try:
-            paths = self._try("", "listed", lambda: files.ls(root, detail=False))
+            paths = self._try("", "listed", lambda files, root: files.ls(root, detail=False))
         except FileNotFoundError:
             return []
         return sorted({path.rstrip("/").rsplit("/", 1)[-1] for path in paths} - {""})
 
     def find(self) -> dict[str, int]:
         """Every file below the folder: relative path -> bytes."""
-        files, root = file_system(self.url)
-        found = self._try("", "listed", lambda: files.find(root, detail=True))
+        root = file_system(self.url)[1]
+        entries = self._try("", "listed", lambda files, root: files.find(root, detail=True))
         return {
             path.removeprefix(f"{root}/"): int(entry.get("size") or 0)
-            for path, entry in found.items()
+            for path, entry in entries.items()
             if path.startswith(f"{root}/")
         }
 
     def size(self, name: str) -> int | None:
-        files, root = file_system(self.url)
         try:
-            return self._try(
-                name, "fetched", lambda: int(files.info(f"{root}/{name}")["size"] or 0)
+            return int(
+                self._try(name, "fetched", lambda files, path: files.info(path))["size"] or 0
             )
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes:
-        files, root = file_system(self.url)
-        return self._try(name, "fetched", lambda: bytes(files.cat_file(f"{root}/{name}")))
+        return bytes(self._try(name, "fetched", lambda files, path: files.cat_file(path)))
 
     def write(self, name: str, data: bytes) -> None:
-        files, root = file_system(self.url)
-        self._put(name, lambda: files.pipe_file(f"{root}/{name}", data))
+        self._put(name, lambda files, path: files.pipe_file(path, data))
 
     def remove(self, name: str) -> None:
-        files, root = file_system(self.url)
         with contextlib.suppress(FileNotFoundError):
-            self._try(name, "removed", lambda: files.rm(f"{root}/{name}", recursive=True))
+            self._try(name, "removed", lambda files, path: files.rm(path, recursive=True))
 
     @contextlib.contextmanager
     def staged(self, name: str) -> Iterator[Path]:
-        files, root = file_system(self.url)
         with tempfile.TemporaryDirectory(prefix="har-") as scratch:
-            path = Path(scratch) / name
-            yield path
-            if path.exists():
-                self._put(name, lambda: files.put_file(str(path), f"{root}/{name}"))
+            local = Path(scratch) / name
+            yield local
+            if local.exists():
+                self._put(name, lambda files, path: files.put_file(str(local), path))
 
     def free_bytes(self) -> int | None:
         return None
 
     def fetch(
-        self,
-        file: FileInfo,
-        path: Path,
-        *,
-        heartbeat: Heartbeat = lambda: None,
-        verify: bool = True,
+        self, file: FileInfo, path: Path, heartbeat: Heartbeat = lambda: None, verify: bool = True
     ) -> None:
         """Write `file` to `path`, whole and right, or raise.
 
@@ -117,11 +105,12 @@ class RemoteFolder:
         compare size and checksum; wrong bytes are fetched once more. Raises StorageError,
         MissingFileError, and OSError where the local disk refuses (DISK_ERRORS).
         """
-        files, root = file_system(self.url)
 
-        def transfer() -> bool:
-            callback = _callback(heartbeat)
-            files.get_file(f"{root}/{file.name}", str(path), callback=callback)
+        def transfer(files: Any, source: str) -> bool:
+            from fsspec.callbacks import Callback
+
+            callback = Callback(hooks={"heartbeat": lambda size, value: heartbeat()})
+            files.get_file(source, str(path), callback=callback)
             size = path.stat().st_size
             if verify and size < file.bytes:  # cut off by a server without Content-Length
                 raise ConnectionError(f"{size:,} of {file.bytes:,} bytes arrived")
@@ -141,24 +130,27 @@ class RemoteFolder:
             "upload that shard again."
         )
 
-    def _put(self, name: str, operation: Callable[[], Any]) -> None:
-        files, root = file_system(self.url)
-
-        def put() -> None:
+    def _put(self, name: str, operation: Callable[[Any, str], Any]) -> None:
+        def put(files: Any, path: str) -> None:
             if "s3" not in files.protocol:  # a bucket is not made here: its name may be a typo
-                files.makedirs(f"{root}/{name}".rsplit("/", 1)[0], exist_ok=True)
-            operation()
+                files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            operation(files, path)
 
         try:
             self._try(name, "written", put)
         except FileNotFoundError as error:
             raise self._error(name, "written", error, 1) from error
 
-    def _try(self, name: str, verb: str, operation: Callable[[], _Result]) -> _Result:
-        """The result of `operation`, repeated with growing pauses where that may help."""
+    def _try(self, name: str, verb: str, operation: Callable[[Any, str], Any]) -> Any:
+        """operation(file system, path of `name`), repeated with growing pauses where that may help.
+
+        verb: what `operation` does, for the error.
+        """
+        files, root = file_system(self.url)
+        path = f"{root}/{name}" if name else root
         for attempt in range(1, TRIES + 1):
             try:
-                return operation()
+                return operation(files, path)
             except (FileNotFoundError, TransferStopped):
                 raise
             except Exception as error:  # each store raises its own
@@ -222,13 +214,3 @@ def _fsspec_options(url: str) -> dict[str, Any]:
         timeouts = {"connect_timeout": SILENCE, "read_timeout": SILENCE}
         return {"config_kwargs": {**timeouts, "retries": {"max_attempts": 1}}}  # we try again
     return {}
-
-
-def _callback(heartbeat: Heartbeat) -> Any:
-    from fsspec.callbacks import Callback
-
-    class HeartbeatCallback(Callback):
-        def relative_update(self, inc: int = 1) -> None:
-            heartbeat()
-
-    return HeartbeatCallback()
