@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,9 @@ from .format import NO_GROUP, SUBSETS, Manifest
 
 SPLIT_SCHEMES = ("grouped", "official-1", "official-2", "official-3", "paper", "csv")
 _TRAIN, _VAL, _TEST = 1, 2, 3  # as in SUBSETS
-_OFFICIAL_TEST = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}
+_OFFICIAL_TEST = {
+    "official-1": range(1, 8), "official-2": range(8, 15), "official-3": range(15, 22)
+}  # fmt: skip
 _OFFICIAL_VAL = range(22, 26)
 
 
@@ -38,8 +39,7 @@ class Split:
     """Sample indices (int64, in key order) of the three subsets.
 
     name: the scheme. digest: of scheme and keys, the same wherever the same videos are split alike.
-    leak: share of
-    test clips that have a group mate in train; None where the set has no groups.
+    leak: share of test clips that have a group mate in train; None where the set has no groups.
     """
 
     name: str
@@ -54,7 +54,8 @@ class Split:
         """Sample indices of "train", "val" or "test"."""
         if name not in SUBSETS[1:]:
             raise SplitError(f"unknown subset {name!r}: choose one of {', '.join(SUBSETS[1:])}.")
-        return {"train": self.train, "val": self.val, "test": self.test}[name]
+        indices: np.ndarray = getattr(self, name)
+        return indices
 
     def describe(self) -> dict[str, object]:
         """What a checkpoint or report keeps of a split."""
@@ -76,9 +77,12 @@ def make_split(manifest: Manifest, name: str, seed: int = 0) -> Split:
             f"split {name!r} leaves no train clip of the {len(order)} in {manifest.root}: "
             f"choose another of {', '.join(SPLIT_SCHEMES)} or build a larger set."
         )
-    digest = _digest(manifest, name, (train, val, test))
+    digest = hashlib.sha256(name.encode())
+    for indices in (train, val, test):
+        digest.update(b"\n\n" + b"\n".join(manifest.index["key"][indices].tolist()))
+    leak = compute_leak(manifest, train, test)
     seed = seed if name == "paper" else 0
-    return Split(name, seed, digest, train, val, test, compute_leak(manifest, train, test))
+    return Split(name, seed, digest.hexdigest()[:16], train, val, test, leak)
 
 
 def compute_leak(manifest: Manifest, train: np.ndarray, test: np.ndarray) -> float | None:
@@ -92,30 +96,23 @@ def compute_leak(manifest: Manifest, train: np.ndarray, test: np.ndarray) -> flo
 
 def _subsets(manifest: Manifest, name: str, seed: int) -> np.ndarray:
     """-> uint8 [N], the subset of every sample, 0 = in none."""
-    if name == "csv":
-        return _csv_subsets(manifest)
     if name == "paper":
         return _paper_subsets(manifest, seed)
+    if name == "csv":
+        if not manifest.index["side"].any():
+            raise SplitError(
+                f"split 'csv' needs a split column and {manifest.root} was built without one: use "
+                f"'--split grouped', or build from a CSV with a column split ({SUBSETS[1:]})."
+            )
+        return manifest.index["side"]
     if manifest.grouping is None:
         raise SplitError(
             f"split {name!r} needs groups and {manifest.root} has none: use '--split paper', or "
             "build with '--group-regex' or a CSV with a group column."
         )
-    if name == "grouped":
-        subsets = _grouped_subsets(manifest)
-    else:
-        subsets = _official_subsets(manifest, int(name[-1]))
+    is_grouped = name == "grouped"
+    subsets = _grouped_subsets(manifest) if is_grouped else _official_subsets(manifest, name)
     return np.append(subsets, np.uint8(_TRAIN))[manifest.index["group"]]  # group -1 trains
-
-
-def _csv_subsets(manifest: Manifest) -> np.ndarray:
-    subsets = manifest.index["side"]
-    if not subsets.any():
-        raise SplitError(
-            f"split 'csv' needs a split column and {manifest.root} was built without one: "
-            f"use '--split grouped', or build from a CSV with a column split ({SUBSETS[1:]})."
-        )
-    return subsets
 
 
 def _paper_subsets(manifest: Manifest, seed: int) -> np.ndarray:
@@ -140,13 +137,13 @@ def _grouped_subsets(manifest: Manifest) -> np.ndarray:
     for label in range(len(manifest.classes)):
         in_class = [g for g in np.unique(groups[labels == label]).tolist() if g != NO_GROUP]
         in_class.sort(key=lambda group: _natural(manifest.groups[group]))
-        quota = _quota(len(in_class))
-        for subset in quota:
-            quota[subset] -= sum(1 for group in in_class if subsets[group] == subset)
+        left = _quota(len(in_class))
+        for subset in left:
+            left[subset] -= int((subsets[in_class] == subset).sum())
         for group in in_class:
             if subsets[group] == 0:
-                subsets[group] = next((s for s in quota if quota[s] > 0), _TRAIN)
-                quota[subsets[group]] -= 1
+                subsets[group] = next((s for s in left if left[s] > 0), _TRAIN)
+                left[subsets[group]] -= 1
     return subsets
 
 
@@ -158,24 +155,18 @@ def _quota(num_groups: int) -> dict[int, int]:
     return {_TRAIN: num_groups - test - val, _VAL: val, _TEST: test}
 
 
-def _official_subsets(manifest: Manifest, which: int) -> np.ndarray:
+def _official_subsets(manifest: Manifest, name: str) -> np.ndarray:
+    """-> the subset of every group; `name` is official-1, -2 or -3."""
     if manifest.grouping != "ucf101":
         raise SplitError(
-            f"split 'official-{which}' is UCF101's and the groups of {manifest.root} are not "
+            f"split {name!r} is UCF101's and the groups of {manifest.root} are not "
             "UCF101's (v_Class_g01_c01): use '--split grouped'."
         )
-    numbers = [int(name.rsplit("/g", 1)[1]) for name in manifest.groups]
-    subset_of = dict.fromkeys(_OFFICIAL_TEST[which], _TEST) | dict.fromkeys(_OFFICIAL_VAL, _VAL)
+    numbers = [int(group.rsplit("/g", 1)[1]) for group in manifest.groups]
+    subset_of = dict.fromkeys(_OFFICIAL_VAL, _VAL) | dict.fromkeys(_OFFICIAL_TEST[name], _TEST)
     return np.array([subset_of.get(number, _TRAIN) for number in numbers], np.uint8)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key in which g9 comes before g10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _digest(manifest: Manifest, name: str, subsets: Iterable[np.ndarray]) -> str:
-    state = hashlib.sha256(name.encode())
-    for indices in subsets:
-        state.update(b"\n\n" + b"\n".join(manifest.index["key"][indices].tolist()))
-    return state.hexdigest()[:16]

@@ -22,7 +22,7 @@ import numpy as np
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from .format import Manifest, ShardSetError, load_manifest
+from .format import Manifest, ShardSetError, load_manifest, open_shard
 from .splits import make_split
 from .storage import RemoteFolder, ShardCache, open_folder
 
@@ -58,27 +58,20 @@ def wds_pipeline(
         partial(_open_shards, manifest),
         tar_file_expander,
         group_by_keys,
-        partial(_select, keys),
+        webdataset.select(partial(_is_selected, keys)),
         webdataset.map(_decode),
     )
 
 
 def _open_shards(manifest: Manifest, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
     folder = open_folder(manifest.root)
-    cache = ShardCache() if isinstance(folder, RemoteFolder) else None
     for number in numbers:
         shard = manifest.shards[number]
         url = f"{manifest.root}/{shard.name}"
-        try:
-            if cache is not None and isinstance(folder, RemoteFolder):
-                descriptor = cache.fetch(folder, shard.file)
-            else:
-                descriptor = os.open(url, os.O_RDONLY)
-        except OSError as error:
-            raise ShardSetError(
-                f"shard {url} cannot be opened ({error.strerror}): run 'har-shards verify "
-                f"{manifest.root}' to see what else is missing."
-            ) from error
+        if isinstance(folder, RemoteFolder):
+            descriptor = ShardCache().fetch(folder, shard.file)
+        else:
+            descriptor = open_shard(manifest, number)
         with open(descriptor, "rb") as stream:
             size = os.fstat(descriptor).st_size
             if size != shard.bytes:
@@ -89,10 +82,8 @@ def _open_shards(manifest: Manifest, numbers: Iterable[int]) -> Iterator[dict[st
             yield {"url": url, "stream": stream}
 
 
-def _select(
-    keys: frozenset[str] | None, samples: Iterable[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    return (sample for sample in samples if keys is None or sample["__key__"] in keys)
+def _is_selected(keys: frozenset[str] | None, sample: dict[str, Any]) -> bool:
+    return keys is None or sample["__key__"] in keys
 
 
 def _decode(sample: dict[str, Any]) -> dict[str, Any]:

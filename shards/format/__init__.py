@@ -1,7 +1,7 @@
 """The format of a shard set (docs/format.md): schema, manifest, writing, reading, verification."""
 
 from .manifest_io import load_manifest, save_manifest
-from .reader import ClipReader
+from .reader import ClipReader, open_shard
 from .schema import (
     INDEX,
     MANIFEST,
@@ -22,6 +22,6 @@ from .writer import ShardWriter, sample_bytes, write_shard
 __all__ = [
     "INDEX", "MANIFEST", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS", "ClipReader", "Fault",
     "Manifest", "ShardInfo", "ShardSetError", "ShardWriter", "index_dtype", "load_manifest",
-    "make_index", "sample_bytes", "save_manifest", "valid_key", "verify_full", "verify_quick",
-    "write_shard",
+    "make_index", "open_shard", "sample_bytes", "save_manifest", "valid_key", "verify_full",
+    "verify_quick", "write_shard",
 ]  # fmt: skip

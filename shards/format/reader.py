@@ -73,15 +73,6 @@ class ClipReader:
             self._clips[sample] = clip
         np.copyto(out, clip)
 
-    def read_frames_into(self, sample: int, frames: np.ndarray, out: np.ndarray) -> None:
-        """Fill `out` (uint8 [t,H,W,C]) with the given stored frames of the clip, in that order.
-
-        The whole clip is read into scratch first, because the checksum covers the whole clip.
-        """
-        clip = self.scratch()
-        self.read_into(sample, clip)
-        np.take(clip, frames, axis=0, out=out)
-
     def scratch(self) -> np.ndarray:
         """A clip's worth of memory of the calling thread: uint8 [T,H,W,C], reused."""
         memory = getattr(self._scratch, "clip", None)
@@ -127,14 +118,7 @@ class ClipReader:
             return descriptor
         with self._lock:
             if shard not in self._descriptors:
-                path = self.manifest.shard_path(shard)
-                try:
-                    self._descriptors[shard] = os.open(path, os.O_RDONLY)
-                except OSError as error:
-                    raise ShardSetError(
-                        f"shard {path} cannot be opened ({error.strerror}): run 'har-shards verify "
-                        f"{self.manifest.root}' to see what else is missing."
-                    ) from error
+                self._descriptors[shard] = open_shard(self.manifest, shard)
             return self._descriptors[shard]
 
     def _error(self, sample: int, fault: str) -> ShardSetError:
@@ -147,3 +131,15 @@ class ClipReader:
             f"{self.manifest.shards[shard].name} at byte {int(row['offset']):,} {fault}: "
             f"run 'har-shards verify {self.manifest.root}' and {remedy}."
         )
+
+
+def open_shard(manifest: Manifest, number: int) -> int:
+    """-> a descriptor of a shard of a local set. Raises ShardSetError."""
+    path = manifest.shard_path(number)
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise ShardSetError(
+            f"shard {path} cannot be opened ({error.strerror}): run 'har-shards verify "
+            f"{manifest.root}' to see what else is missing."
+        ) from error

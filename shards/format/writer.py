@@ -54,8 +54,8 @@ class ShardWriter:
         start = self._offset + BLOCK + len(npy)
         size = len(npy) + len(data)
         rest = padding(size)
-        for suffix, body in (("cls", str(label).encode()), ("json", encode_metadata(metadata))):
-            rest += tar_header(f"{key}.{suffix}", len(body)) + body + padding(len(body))
+        rest += tar_member(f"{key}.cls", str(label).encode())
+        rest += tar_member(f"{key}.json", encode_metadata(metadata))
         self._write(tar_header(f"{key}.npy", size) + npy, data, rest)
         self._num_samples += 1
         return start, xxhash.xxh3_64_intdigest(data)
@@ -116,6 +116,11 @@ def encode_metadata(metadata: dict[str, Any]) -> bytes:
 def padding(size: int) -> bytes:
     """Up to the next whole block."""
     return bytes(-size % BLOCK)
+
+
+def tar_member(name: str, body: bytes) -> bytes:
+    """Header, body and padding of one file of a tar."""
+    return tar_header(name, len(body)) + body + padding(len(body))
 
 
 def tar_header(name: str, size: int) -> bytes:

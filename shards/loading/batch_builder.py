@@ -130,13 +130,13 @@ class BatchBuilder:
         if self.transform is None and all_frames:
             self.reader.read_into(index, out)
             return
-        if self.transform is None:
-            self.reader.read_frames_into(index, self.frame_indices(epoch, index, view), out)
-            return
         clip = self.reader.scratch()
         self.reader.read_into(index, clip)
         if not all_frames:
-            clip = clip[self.frame_indices(epoch, index, view)]
+            frames = self.frame_indices(epoch, index, view)
+            clip = np.take(clip, frames, axis=0, out=out if self.transform is None else None)
+        if self.transform is None:
+            return
         key = self._key(index)
         if isinstance(self.transform, ClipProcessor):
             self.transform.process_clip(clip, out, key=key, seed=self.sampler.seed, epoch=epoch)
