@@ -120,7 +120,7 @@ class VideoResNet(nn.Module):
         if zero_init_residual:
             for module in self.modules():
                 if isinstance(module, BasicBlock):
-                    nn.init.zeros_(module.conv2[1].weight)
+                    nn.init.zeros_(module.conv2.get_parameter("1.weight"))
 
     def load_weights(
         self, weights: str | Path | None, builder: str, model_name: str = "", hint: str = ""
