@@ -10,8 +10,9 @@ unit of the drawing is an inch, so that text keeps its size whatever the network
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,7 +32,7 @@ FILL = {
     "state": "#d9ead3",
     "head": "#e4dcf1",
 }
-GROUPS = ("#f6f9fc", "#eef4fa")
+GROUPS = ("#eef4fa", "#f6f9fc")
 
 
 def save(sheet: Sheet, path: Path) -> None:
@@ -54,224 +55,164 @@ def save(sheet: Sheet, path: Path) -> None:
 
 def _residual(axes: Axes, sheet: Sheet) -> tuple[float, float]:
     """Groups in two lines (1 and 2 above, 3 and 4 below) -> width and height in inches."""
-    rows = {row.name: row for row in sheet.rows}
-    names = _group_names(sheet.network)
     top, low, left = 5.35, 2.05, 0.35
     _title(axes, sheet, left, 7.45)
-    x = _box(axes, left, top, 1.0, f"clip\n{_shape(sheet.input)}", "input")
     stem = [row for row in sheet.rows if row.name.startswith("stem") and row.kernel]
-    text = "\n".join(f"{_kernel(row)}, {row.shape[1]}" for row in stem)
-    end = _box(axes, x + 0.4, top, 1.3, f"stem\n{text}\nnorm, ReLU", "stem", stem[-1].shape)
-    _arrow(axes, x, x + 0.4, top)
-    width = 0.0
-    for n, name in enumerate(names):
-        y = top if n < 2 else low
-        if n == 2:  # on to the second line
-            turn = end + 0.3
-            axes.plot([end, turn, turn, left, left], [top, top, 3.9, 3.9, low], color=ARROW, lw=1.2)
-            end = left
-        end = _group(axes, end, y, n, sheet.network.get_submodule(name), name, rows)
-        width = max(width, end + 0.6)
-    head = rows["fc"]
-    last = _box(axes, end + 0.4, low, 1.1, "mean over\ntime, space", "head")
-    _arrow(axes, end, end + 0.4, low)
-    _arrow(axes, last, last + 0.3, low)
-    done = _box(axes, last + 0.3, low, 0.9, f"FC\n{head.shape[1]} classes", "head")
-    return max(width, done + 0.35), 7.8
+    x = _box(axes, left, top, 1.0, f"clip\n{_shape(sheet.input)}", "input")
+    x = _next_box(axes, x, top, 0.4, 1.3, f"stem\n{_kernels(stem)}\nnorm, ReLU", "stem")
+    _text(axes, x - 0.65, top - 0.71, _shape(stem[-1].shape), ha="center")
+    x = top_end = _group(axes, _group(axes, x, top, 1, sheet), top, 2, sheet)
+    turn = x + 0.3  # on to the second line
+    axes.plot([x, turn, turn, left, left], [top, top, 3.9, 3.9, low], color=ARROW, lw=1.2)
+    x = _group(axes, _group(axes, left, low, 3, sheet), low, 4, sheet)
+    x = _next_box(axes, x, low, 0.4, 1.1, "mean over\ntime, space", "head")
+    x = _next_box(axes, x, low, 0.3, 0.9, f"FC\n{sheet.rows[-1].shape[1]} classes", "head")
+    return max(top_end + 0.6, x + 0.35), 7.8
 
 
-def _group_names(network: Any) -> list[str]:
-    return [f"layer{n}" for n in range(1, 5)]
-
-
-def _group(
-    axes: Axes, start: float, y: float, number: int, group: Any, name: str, rows: dict[str, Row]
-) -> float:
+def _group(axes: Axes, start: float, y: float, number: int, sheet: Sheet) -> float:
     """One residual group on its background; -> where its last block ends."""
-    x = start + 0.45
-    left = x
-    for index, block in enumerate(group):
-        _arrow(axes, x - 0.45, x, y)
-        x = _block(axes, x, y, f"{name}.{index}", block, rows)
-        x += 0.45
-    end = x - 0.45
-    back = FancyBboxPatch(
-        (left - 0.3, y - 1.3),
-        end - left + 0.44,
-        3.0,
-        boxstyle="round,pad=0,rounding_size=0.12",
-        facecolor=GROUPS[number % 2],
-        edgecolor="#b8c7d6",
-        zorder=0,
-    )
-    axes.add_patch(back)
-    shape = next(row for key, row in reversed(rows.items()) if key.startswith(name)).shape
-    axes.text(left - 0.2, y - 1.2, f"group {number + 1}", fontsize=10, weight="bold", color=INK)
-    axes.text(end + 0.05, y - 1.2, f"out {_shape(shape)}", fontsize=8, ha="right", color=INK)
+    name, end = f"layer{number}", start
+    for index, _ in enumerate(sheet.network.get_submodule(name).children()):
+        end = _block(axes, end, y, f"{name}.{index}", sheet)
+    _rectangle(
+        axes, start + 0.15, y - 1.3, end - start - 0.01, 3.0, rounding=0.12,
+        facecolor=GROUPS[number % 2], edgecolor="#b8c7d6", zorder=0,
+    )  # fmt: skip
+    shape = [row for row in sheet.rows if row.name.startswith(name)][-1].shape
+    _text(axes, start + 0.25, y - 1.15, f"group {number}", fontsize=10, weight="bold")
+    _text(axes, end + 0.05, y - 1.15, f"out {_shape(shape)}", ha="right")
     return end
 
 
-def _block(axes: Axes, x: float, y: float, name: str, block: Any, rows: dict[str, Row]) -> float:
-    """Two convolutions, the sum, and the skip over them; -> where the sum's circle ends."""
-    start = x - 0.2
-    for part in ("conv1", "conv2"):
-        inside = [row for key, row in rows.items() if key.startswith(f"{name}.{part}") and row.macs]
-        text = "\n".join(f"{_kernel(row)}, {row.shape[1]}" for row in inside)
-        tail = "norm, ReLU" if part == "conv1" else "norm"
-        x = _box(axes, x, y, 1.2, f"{text}\n{tail}", "conv")
-        _arrow(axes, x, x + 0.25, y)
-        x += 0.25
-    centre = x + 0.13
-    axes.text(
-        centre,
-        y,
-        "+",
-        ha="center",
-        va="center",
-        fontsize=11,
-        color=INK,
-        bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": INK},
+def _block(axes: Axes, start: float, y: float, name: str, sheet: Sheet) -> float:
+    """Two convolutions, their sum with the shortcut; -> where the sum's circle ends."""
+    conv1, conv2, downsample = (
+        [row for row in sheet.rows if row.macs and row.name.startswith(f"{name}.{part}")]
+        for part in ("conv1", "conv2", "downsample")
     )
-    axes.text(centre, y - 0.32, "ReLU", ha="center", fontsize=7, color=INK)
-    _skip(axes, start, centre, y, _projection(name, rows))
-    return centre + 0.17
-
-
-def _skip(axes: Axes, start: float, end: float, y: float, projection: Row | None) -> None:
-    """The line over a block, and the box of its convolution, if it has one."""
-    above = y + 1.25
-    axes.plot([start, start, end], [y, above, above], color=ARROW, lw=1.2, zorder=1)
-    axes.annotate(
-        "",
-        (end, y + 0.17),
-        (end, above + 0.006),
-        arrowprops={"arrowstyle": "-|>", "color": ARROW, "shrinkA": 0, "shrinkB": 0},
-    )
-    if projection is not None:
-        text = f"{_kernel(projection)}, {projection.shape[1]}; norm"
-        middle = (start + end) / 2
-        _box(axes, middle - 0.95, above, 1.9, text, "skip", height=0.3)
-
-
-def _projection(name: str, rows: dict[str, Row]) -> Row | None:
-    found = [
-        row for key, row in rows.items() if row.macs and (key.startswith(f"{name}.downsample"))
-    ]
-    return found[0] if found else None
+    x = _next_box(axes, start, y, 0.45, 1.2, f"{_kernels(conv1)}\nnorm, ReLU", "conv")
+    x = _next_box(axes, x, y, 0.25, 1.2, f"{_kernels(conv2)}\nnorm", "conv")
+    _arrow(axes, (x, y), (x + 0.25, y))
+    fork, center, above = start + 0.25, x + 0.38, y + 1.25
+    circle = {"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": INK}
+    _text(axes, center, y, "+", ha="center", fontsize=11, bbox=circle)
+    _text(axes, center, y - 0.29, "ReLU", ha="center", fontsize=7)
+    axes.plot([fork, fork, center], [y, above, above], color=ARROW, lw=1.2, zorder=1)
+    _arrow(axes, (center, above + 0.006), (center, y + 0.17))
+    if downsample:
+        text = f"{_kernels(downsample)}; norm"
+        _box(axes, (fork + center) / 2 - 0.95, above, 1.9, text, "skip", height=0.3)
+    return center + 0.17
 
 
 def _recurrent(axes: Axes, sheet: Sheet) -> tuple[float, float]:
     """A row a layer, the last on top, a column a step; -> width and height in inches."""
-    network: Any = sheet.network
     steps = sheet.input[2]
     columns = [1, 2, 3, steps] if steps > 4 else list(range(1, steps + 1))
-    place = [2.6 + 1.75 * n + (0.75 if steps > 4 and n == 3 else 0) for n in range(len(columns))]
-    depth, stem = len(network.layers), 1.95
-    heights = [stem + 1.25 + 1.25 * n for n in range(depth)]
-    rows = {row.name: row for row in sheet.rows}
-    for x, step in zip(place, columns, strict=True):
-        _column(axes, x, step, heights, stem, rows)
-    for n, y in enumerate(heights):
-        row = rows[f"layers.{n}.state"]
-        hidden = row.shape[1] // 4
-        text = f"ConvLSTM {n + 1}\n{hidden} channels, {_kernel(row)}\n{row.shape[3]}x{row.shape[4]}"
-        axes.text(0.3, y, text, va="center", fontsize=9, color=INK)
-        for k in range(len(place) - 1):
-            gap = place[k + 1] - place[k] > 2
-            _arrow(axes, place[k] + 1.15, place[k + 1], y, dotted=gap)
-            middle = (place[k] + 1.15 + place[k + 1]) / 2
-            axes.text(middle, y + 0.08, "h, c", ha="center", fontsize=7)
-    row = rows["layers.0.stem"]
-    pooled = "\n2x2 pool" if network.layers[0].plan.stem_pool != "none" else ""
-    text = f"stem\n{_kernel(row)}, {row.shape[1]}\nReLU{pooled}"
-    axes.text(0.3, stem, text, va="center", fontsize=9, color=INK)
-    axes.text(0.3, 0.85, f"frames\n{sheet.input[3]}x{sheet.input[4]}", va="center", fontsize=9)
-    high = _heads(axes, network, place, heights[-1], rows["fc"])
-    _title(axes, sheet, 0.3, high + 0.55)
-    return max(place[-1] + 1.6, 9.2), high + 0.95
+    xs = [2.6 + 1.75 * n + (0.75 if steps > 4 and n == 3 else 0) for n in range(len(columns))]
+    levels = _levels(sheet)
+    for n, (kind, y, name, caption, pool) in enumerate(levels):
+        _text(axes, 0.3, y, caption, fontsize=9)
+        for x, step in zip(xs, columns, strict=True):
+            _box(axes, x, y, 1.15, name.format(step=step), kind, height=0.5)
+            if n > 0:
+                below = levels[n - 1][1]
+                _arrow(axes, (x + 0.575, below + 0.25), (x + 0.575, y - 0.25))
+                _text(axes, x + 0.64, (below + y) / 2, pool, fontsize=7)
+        for x, after in pairwise(xs if kind == "state" else ()):
+            _arrow(axes, (x + 1.15, y), (after, y), linestyle=":" if after - x > 2 else "-")
+            _text(axes, (x + 1.15 + after) / 2, y + 0.13, "h, c", ha="center", fontsize=7)
+    top = levels[-1][1]
+    _head(axes, sheet, xs, top)
+    _title(axes, sheet, 0.3, top + 2.0)
+    return max(xs[-1] + 1.6, 9.2), top + 2.4
 
 
-def _column(
-    axes: Axes, x: float, step: int, heights: list[float], stem: float, rows: dict[str, Row]
-) -> None:
-    """One step: its frame, the stem and all layers, with arrows up."""
-    _box(axes, x, 0.85, 1.15, f"frame {step}", "input", height=0.5)
-    _up(axes, x + 0.575, 1.1, stem - 0.25)
-    _box(axes, x, stem, 1.15, "stem", "stem", height=0.5)
-    below = stem
-    for n, y in enumerate(heights):
-        _up(axes, x + 0.575, below + 0.25, y - 0.25)
-        sides = rows[f"layers.{n}.state"].shape[3:]
-        if n > 0 and sides != rows[f"layers.{n - 1}.state"].shape[3:]:
-            axes.text(x + 0.64, (below + y) / 2, "2x2 pool", fontsize=7, va="center", color=INK)
-        _box(axes, x, y, 1.15, f"cell {n + 1}", "state", height=0.5)
-        below = y
+def _levels(sheet: Sheet) -> list[tuple[str, float, str, str, str]]:
+    """(kind, height, text of its boxes, caption, pooling below it) of frames, stem and layers."""
+    rows, layers = {row.name: row for row in sheet.rows}, cast(Any, sheet.network).layers
+    has_pool = layers[0].plan.stem_pool != "none"
+    stem = f"stem\n{_kernels([rows['layers.0.stem']])}\nReLU" + ("\n2x2 pool" if has_pool else "")
+    H, W = sheet.input[3:]
+    levels = [("input", 0.85, "frame {step}", f"frames\n{H}x{W}", "")]
+    levels.append(("stem", 1.95, "stem", stem, ""))
+    states = [rows[f"layers.{n}.state"] for n in range(len(layers))]
+    for n, row in enumerate(states):
+        H, W = row.shape[3:]
+        is_pooled = n > 0 and states[n - 1].shape[3:] != (H, W)
+        text = f"ConvLSTM {n + 1}\n{row.shape[1] // 4} channels, {_kernel(row)}\n{H}x{W}"
+        pool = "2x2 pool" if is_pooled else ""
+        levels.append(("state", 3.2 + 1.25 * n, f"cell {n + 1}", text, pool))
+    return levels
 
 
-def _heads(axes: Axes, network: Any, place: list[float], top: float, row: Row) -> float:
-    """What the head reads: the last step (figure 4) or all steps (figure 3); -> its height."""
-    y = top + 1.15
-    if network.return_sequences:
-        for x in place:
-            _up(axes, x + 0.575, top + 0.25, y - 0.3)
-        start, text = place[0], f"norm, mean over time and space, FC, {row.shape[1]} classes"
+def _head(axes: Axes, sheet: Sheet, xs: list[float], top: float) -> None:
+    """What the head reads: the last step (figure 4) or all steps (figure 3)."""
+    start, end, num_classes = xs[-1] - 1.6, xs[-1] + 1.15, sheet.rows[-1].shape[1]
+    text = f"norm, mean over space, FC,\n{num_classes} classes"
+    if cast(Any, sheet.network).return_sequences:
+        start, text = xs[0], f"norm, mean over time and space, FC, {num_classes} classes"
     else:
-        _up(axes, place[-1] + 0.575, top + 0.25, y - 0.3)
-        start, text = place[-1] - 1.6, f"norm, mean over space, FC,\n{row.shape[1]} classes"
-    _box(axes, start, y, place[-1] + 1.15 - start, text, "head", height=0.6)
-    return y + 0.3
+        xs = xs[-1:]
+    for x in xs:
+        _arrow(axes, (x + 0.575, top + 0.25), (x + 0.575, top + 0.85))
+    _box(axes, start, top + 1.15, end - start, text, "head", height=0.6)
 
 
 def _title(axes: Axes, sheet: Sheet, x: float, y: float) -> None:
-    count = sum(row.parameters for row in sheet.rows)
-    macs = sum(row.macs for row in sheet.rows) / sheet.input[0]
-    text = f"{sheet.model}: {count / 1e6:.2f} M parameters, {macs / 1e9:.2f} G multiply-adds a clip"
-    axes.text(x, y, text, fontsize=12, weight="bold", color=INK, va="center")
+    count, macs = sheet.parameters / 1e6, sheet.macs / sheet.input[0] / 1e9
+    text = f"{sheet.model}: {count:.2f} M parameters, {macs:.2f} G multiply-adds a clip"
+    _text(axes, x, y, text, fontsize=12, weight="bold")
+
+
+def _next_box(
+    axes: Axes, x: float, y: float, gap: float, width: float, text: str, kind: str
+) -> float:
+    """An arrow of length `gap` and a box behind it; -> its right edge."""
+    _arrow(axes, (x, y), (x + gap, y))
+    return _box(axes, x + gap, y, width, text, kind)
 
 
 def _box(
+    axes: Axes, x: float, y: float, width: float, text: str, kind: str, height: float = 1.1
+) -> float:
+    """A box around the line at y; -> its right edge."""
+    bottom = y - height / 2
+    _rectangle(
+        axes, x, bottom, width, height, facecolor=FILL[kind], edgecolor=INK, linewidth=0.9, zorder=2
+    )
+    _text(axes, x + width / 2, y, text, ha="center", zorder=3)
+    return x + width
+
+
+def _rectangle(
     axes: Axes,
     x: float,
     y: float,
     width: float,
-    text: str,
-    kind: str,
-    shape: tuple[int, ...] | None = None,
-    height: float = 1.1,
-) -> float:
-    """A box around the line at y, with the shape that leaves it below; -> its right edge."""
-    patch = FancyBboxPatch(
-        (x, y - height / 2),
-        width,
-        height,
-        boxstyle="round,pad=0,rounding_size=0.06",
-        facecolor=FILL[kind],
-        edgecolor=INK,
-        linewidth=0.9,
-        zorder=2,
-    )
-    axes.add_patch(patch)
-    axes.text(x + width / 2, y, text, ha="center", va="center", fontsize=8, color=INK, zorder=3)
-    if shape is not None:
-        under = y - height / 2 - 0.16
-        axes.text(x + width / 2, under, _shape(shape), ha="center", va="center", fontsize=8)
-    return x + width
+    height: float,
+    rounding: float = 0.06,
+    **style: Any,
+) -> None:
+    shape = f"round,pad=0,rounding_size={rounding}"
+    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, **style))
 
 
-def _arrow(axes: Axes, start: float, end: float, y: float, dotted: bool = False) -> None:
-    style = {
-        "arrowstyle": "-|>",
-        "color": ARROW,
-        "shrinkA": 0,
-        "shrinkB": 0,
-        "linestyle": ":" if dotted else "-",
-    }
-    axes.annotate("", (end, y), (start, y), arrowprops=style, zorder=1)
+def _text(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    axes.text(x, y, text, **{"color": INK, "fontsize": 8, "va": "center", **style})
 
 
-def _up(axes: Axes, x: float, start: float, end: float) -> None:
+def _arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], linestyle: str = "-"
+) -> None:
     style = {"arrowstyle": "-|>", "color": ARROW, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", (x, end), (x, start), arrowprops=style, zorder=1)
+    axes.annotate("", end, start, arrowprops={**style, "linestyle": linestyle}, zorder=1)
+
+
+def _kernels(rows: list[Row]) -> str:
+    """A line for each convolution: its kernel and its channels."""
+    return "\n".join(f"{_kernel(row)}, {row.shape[1]}" for row in rows)
 
 
 def _kernel(row: Row) -> str:

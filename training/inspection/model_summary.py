@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,6 +22,12 @@ from ..runtime import device
 from .memory_estimate import Memory, estimate_memory
 
 CLASSES = 101
+DESCRIPTIONS = {
+    "resnet3d": "ResNet3D-18 from scratch (paper S1.1, figure 1)",
+    "r2plus1d": "R(2+1)D-18 from scratch, each 3-D convolution cut in two (S1.2, figure 2)",
+    "convlstm": "stacked ConvLSTM from scratch, recomputes its gates (S1.3, figures 3-5)",
+    "r3d": "torchvision's R3D-18, pretrained on Kinetics-400, fine-tuned (S1.4)",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,14 @@ class Sheet:
     memory: Memory
     network: nn.Module
 
+    @property
+    def parameters(self) -> int:
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `memory.total` in bytes."""
         return {
@@ -59,8 +73,8 @@ class Sheet:
             "input": list(self.input),
             "precision": self.precision,
             "layers": [asdict(row) for row in self.rows],
-            "parameters": sum(row.parameters for row in self.rows),
-            "macs": sum(row.macs for row in self.rows),
+            "parameters": self.parameters,
+            "macs": self.macs,
             "memory": {**asdict(self.memory), "total": self.memory.total},
         }
 
@@ -77,17 +91,14 @@ def examine(
 
     options: of the model. Raises ConfigError for a name or an option that is not there.
     """
-    if "weights" in models.options_of(name):
-        options = {"weights": "none", **options}
     shape = (batch, 3, frames, *size)
     rows: list[Row] = []
-    try:
-        network = models.build(name, CLASSES, **options)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
-    network = device.place_model(network, torch.device("cpu"), precision)
     with FakeTensorMode():
-        _empty(network)
+        try:
+            network = _build(name, **options)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(str(error)) from error
+        network = device.place_model(network, torch.device("cpu"), precision)
         hooks = list(_watch(network, rows))
         clips = torch.empty(shape).contiguous(memory_format=torch.channels_last_3d)
         memory = estimate_memory(network, clips, precision)
@@ -96,88 +107,74 @@ def examine(
     return Sheet(name, shape, str(precision).removeprefix("torch."), rows, memory, network)
 
 
-def _empty(network: nn.Module) -> None:
-    """Put tensors without data in the place of all parameters and buffers; under a fake mode."""
-
-    def like(value: Tensor) -> Tensor:
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
-
-    for module in network.modules():
-        for key, value in module._parameters.items():
-            if value is not None:
-                module._parameters[key] = nn.Parameter(like(value), value.requires_grad)
-        for key, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[key] = like(buffer)
+def _build(name: str, **options: Any) -> nn.Module:
+    """A network without pretrained weights; under a fake mode."""
+    if "weights" in models.options_of(name):
+        options = {"weights": "none", **options}
+    return models.build(name, CLASSES, **options)
 
 
 def _watch(network: nn.Module, rows: list[Row]) -> Iterator[Any]:
-    """Hooks on every layer that add a row when it has run; yields the hooks."""
+    """Hooks on every layer that add its rows when it has run; yields the hooks."""
     for name, module in network.named_modules():
+        is_leaf = not list(module.children()) and list(module.parameters())
         if isinstance(module, models.ConvLSTMLayer):
-            write: Callable[..., list[Row]] = _write_convlstm
-        elif _is_pool(module) or (not list(module.children()) and list(module.parameters())):
-            write = _write_plain
+            make_rows: Callable[..., list[Row]] = _convlstm_rows
+        elif is_leaf or "Pool" in type(module).__name__:
+            make_rows = _layer_rows
         else:
             continue
 
-        def hook(module: Any, args: Any, out: Any, *, name: str = name, write: Any = write) -> None:
-            rows.extend(write(name, module, args[0], out))
+        def hook(module: Any, args: Any, out: Any, name: str = name, make: Any = make_rows) -> None:
+            rows.extend(make(name, module, args[0], out))
 
         yield module.register_forward_hook(hook)
 
 
-def _is_pool(module: nn.Module) -> bool:
-    return "Pool" in type(module).__name__
-
-
-def _write_plain(name: str, module: Any, x: Tensor, out: Tensor) -> list[Row]:
-    own = sum(p.numel() for p in module.parameters())
-    kernel = _triple(getattr(module, "kernel_size", ()))
+def _layer_rows(name: str, module: Any, _: Tensor, out: Tensor) -> list[Row]:
     macs = 0
     if hasattr(module, "weight") and module.weight.dim() > 1:  # convolution or linear, not norm
         macs = math.prod(module.weight.shape[1:]) * out.numel()
-    stride = _triple(getattr(module, "stride", ()))
-    kind = type(module).__name__
-    return [Row(name, kind, tuple(out.shape), kernel, stride, own, macs, out.nbytes)]
+    row = Row(
+        name=name,
+        kind=type(module).__name__,
+        shape=tuple(out.shape),
+        kernel=_triple(getattr(module, "kernel_size", ())),
+        stride=_triple(getattr(module, "stride", ())),
+        parameters=sum(p.numel() for p in module.parameters()),
+        macs=macs,
+        activation=out.nbytes,
+    )
+    return [row]
 
 
-def _write_convlstm(name: str, layer: Any, x: Tensor, out: Any) -> list[Row]:
+def _convlstm_rows(name: str, layer: Any, x: Tensor, out: Any) -> list[Row]:
     """Rows of a ConvLSTM layer: stem, input to gates, state to gates."""
-    T, B = x.shape[:2]
-    sides = layer.plan.sides(x.shape[-2:], layer.stem_weight is not None)
-    size = out[0].element_size()
-    convolutions = [("input", layer.input_weight), ("state", layer.state_weight)]
+    step, stem, sides = layer.plan.stride, layer.stem_weight, list(x.shape[-2:])
+    inner_sides = layer.plan.sides(x.shape[-2:], stem is not None)
+    convolutions = [
+        ("input", layer.input_weight, layer.bias, inner_sides, 1),
+        ("state", layer.state_weight, layer.peep, inner_sides, 1),
+    ]
+    if stem is not None:
+        sides = [(side - 1) // step + 1 for side in sides]
+        convolutions.insert(0, ("stem", stem, layer.stem_bias, sides, step))
     rows = []
-    if layer.stem_weight is not None:
-        full = [(side - 1) // layer.plan.stride + 1 for side in x.shape[-2:]]
-        stride = (1, layer.plan.stride, layer.plan.stride)
-        rows.append(_convolution(f"{name}.stem", layer.stem_weight, (B, T, full), stride, size))
-        rows[0] = _with(rows[0], layer.stem_bias)
-    for what, weight in convolutions:
-        row = _convolution(f"{name}.{what}", weight, (B, T, sides), (1, 1, 1), size)
-        rows.append(_with(row, layer.bias) if what == "input" else _with(row, layer.peep))
+    for part, weight, more, sides, stride in convolutions:
+        shape = (x.shape[1], weight.shape[0], x.shape[0], *sides)
+        rows.append(
+            Row(
+                name=f"{name}.{part}",
+                kind="Conv2d",
+                shape=shape,
+                kernel=tuple(weight.shape[2:]),
+                stride=(1, stride, stride),
+                parameters=weight.numel() + (0 if more is None else more.numel()),
+                macs=math.prod(shape) * math.prod(weight.shape[1:]),
+                activation=math.prod(shape) * out[0].element_size(),
+            )
+        )
     return rows
-
-
-def _convolution(
-    name: str,
-    weight: Tensor,
-    where: tuple[int, int, list[int]],
-    stride: tuple[int, ...],
-    size: int,
-) -> Row:
-    B, T, sides = where
-    shape = (B, weight.shape[0], T, *sides)
-    macs = math.prod(shape) * math.prod(weight.shape[1:])
-    kernel = tuple(weight.shape[2:])
-    return Row(name, "Conv2d", shape, kernel, stride, weight.numel(), macs, math.prod(shape) * size)
-
-
-def _with(row: Row, parameter: Tensor | None) -> Row:
-    """The row with the parameters of a bias or a peephole added."""
-    extra = 0 if parameter is None else parameter.numel()
-    return replace(row, parameters=row.parameters + extra)
 
 
 def _triple(value: Any) -> tuple[int, ...]:
@@ -186,79 +183,52 @@ def _triple(value: Any) -> tuple[int, ...]:
 
 def table(sheet: Sheet) -> str:
     """The sheet as text: a line a layer, totals, and the memory of a training step."""
-    heads = ("layer", "kind", "output", "kernel", "stride", "parameters", "MMAC", "activation")
     lines = [
+        ("layer", "kind", "output", "kernel", "stride", "parameters", "MMAC", "activation"),
+        *(
+            (
+                *(row.name, row.kind, _times(row.shape), _times(row.kernel), _times(row.stride)),
+                f"{row.parameters:,}",
+                f"{row.macs / 1e6:,.1f}" if row.macs else "",
+                _mib(row.activation),
+            )
+            for row in sheet.rows
+        ),
         (
-            row.name,
-            row.kind,
-            _times(row.shape),
-            _times(row.kernel),
-            _times(row.stride),
-            f"{row.parameters:,}",
-            f"{row.macs / 1e6:,.1f}" if row.macs else "",
-            _mib(row.activation),
-        )
-        for row in sheet.rows
+            *("total", "", "", "", "", f"{sheet.parameters:,}", f"{sheet.macs / 1e6:,.1f}"),
+            _mib(sum(row.activation for row in sheet.rows)),
+        ),
     ]
-    totals = (
-        f"{sum(row.parameters for row in sheet.rows):,}",
-        f"{sum(row.macs for row in sheet.rows) / 1e6:,.1f}",
-        _mib(sum(row.activation for row in sheet.rows)),
-    )
-    lines.append(("total", "", "", "", "", *totals))
-    widths = [max(len(line[n]) for line in (heads, *lines)) for n in range(len(heads))]
-    shown = [
-        "  ".join(
-            text.ljust(width) if n < 5 else text.rjust(width)
-            for n, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (heads, *lines)
-    ]
-    rule = "-" * max(map(len, shown))
-    body = [shown[0], rule, *shown[1:-1], rule, shown[-1]]
-    return "\n".join([f"{sheet.model}, clips of {_times(sheet.input)}", *body, "", _memory(sheet)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    pattern = "  ".join(f"{{:{'<' if n < 5 else '>'}{width}}}" for n, width in enumerate(widths))
+    head, *body, totals = (pattern.format(*line).rstrip() for line in lines)
+    rule = "-" * max(map(len, (head, *body, totals)))
+    title = f"{sheet.model}, clips of {_times(sheet.input)}"
+    return "\n".join([title, head, rule, *body, rule, totals, "", _memory(sheet)])
 
 
 def _memory(sheet: Sheet) -> str:
-    needs, batch = sheet.memory, sheet.input[0]
-    parts = (
-        ("weights", needs.weights),
-        ("gradients", needs.gradients),
-        ("optimizer (Adam)", needs.optimizer),
-        ("activations", needs.activations),
-        ("total", needs.total),
-    )
-    lines = [f"  {what:18s}{_mib(size):>14s}" for what, size in parts]
-    each = _mib(needs.activations // batch)
-    return "\n".join(
-        [
-            f"a training step, batch {batch}, {sheet.precision}, at its worst moment:",
-            *lines,
-            f"  {'activations a clip':18s}{each:>14s}",
-        ]
-    )
+    memory, batch = sheet.memory, sheet.input[0]
+    sizes = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer (Adam)": memory.optimizer,
+        "activations": memory.activations,
+        "total": memory.total,
+        "activations a clip": memory.activations // batch,
+    }
+    title = f"a training step, batch {batch}, {sheet.precision}, at its worst moment:"
+    return "\n".join([title, *(f"  {name:18s}{_mib(size):>14s}" for name, size in sizes.items())])
 
 
 def overview() -> str:
     """`har-models list`: the four networks, their papers' sections and sizes at 101 classes."""
     lines = [f"{'model':10s}{'parameters':>12s}  what it is"]
-    for name, what in WHAT.items():
-        options: dict[str, Any] = (
-            {"weights": "none"} if "weights" in models.options_of(name) else {}
-        )
+    for name, description in DESCRIPTIONS.items():
         with FakeTensorMode():
-            network = models.build(name, CLASSES, **options)
-        count = sum(p.numel() for p in network.parameters())
-        lines.append(f"{name:10s}{count:12,}  {what}")
+            count = sum(p.numel() for p in _build(name).parameters())
+        lines.append(f"{name:10s}{count:12,}  {description}")
     return "\n".join([*lines, "", "next: har-models show convlstm --plot convlstm.png"])
-
-
-WHAT = {
-    "resnet3d": "ResNet3D-18 from scratch (paper S1.1, figure 1)",
-    "r2plus1d": "R(2+1)D-18 from scratch, each 3-D convolution cut in two (S1.2, figure 2)",
-    "convlstm": "stacked ConvLSTM from scratch, recomputes its gates (S1.3, figures 3-5)",
-    "r3d": "torchvision's R3D-18, pretrained on Kinetics-400, fine-tuned (S1.4)",
-}
 
 
 def _times(numbers: tuple[int, ...]) -> str:

@@ -46,7 +46,8 @@ def place_model(model: nn.Module, device: torch.device, precision: torch.dtype) 
     `conv_at_depth_3` at depth 2.
     """
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    model = model.to(device)
+    if device.type != "cpu":  # models are built there
+        model = model.to(device)
     for weight in model.parameters():
         if weight.dim() in formats:
             weight.data = weight.data.contiguous(memory_format=formats[weight.dim()])

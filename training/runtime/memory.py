@@ -27,7 +27,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    limits = [size for size in (_available_bytes(), _cgroup_free_bytes()) if size is not None]
+    limits = [size for size in (available_bytes(), _cgroup_free_bytes()) if size is not None]
     return min(limits, default=None)
 
 
@@ -47,7 +47,8 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _available_bytes() -> int | None:
+def available_bytes() -> int | None:
+    """Free memory of this machine, where it has a /proc."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return None

@@ -6,7 +6,6 @@ import resource
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -14,9 +13,12 @@ from click.testing import CliRunner
 
 from har.training.cli.models import doctor_main
 from har.training.inspection import doctor
+from har.training.inspection.doctor import FAIL, OK, WARNING
 from har.training.runtime import device
 
-CPU = torch.device("cpu")
+
+def check(name: str, target: str = "cpu") -> doctor.Line:
+    return doctor.run_check(name, torch.device(target), Path("data/not/there/yet"))
 
 
 @pytest.mark.parametrize("bf16_speedup", [1.6, 0.02])  # with and without bf16 units
@@ -34,7 +36,7 @@ def test_a_sound_machine_passes_and_says_so(
 
 
 def test_a_failing_check_gives_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = doctor.Line("torch", doctor.FAIL, "2.9.1", "pip install 'torch>=2.10'")
+    broken = doctor.Line("torch", FAIL, "2.9.1", "pip install 'torch>=2.10'")
     monkeypatch.setattr(doctor, "run_checks", lambda device, folder: iter([broken]))
     done = CliRunner().invoke(doctor_main, [])
     assert done.exit_code == 1
@@ -50,94 +52,90 @@ def test_an_unknown_device_is_one_sentence() -> None:
 def test_a_check_that_breaks_is_a_line_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def broken() -> doctor.Line:
+    def broken(*_: object) -> doctor.Result:
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr(doctor, "check_torch", broken)
-    monkeypatch.setattr(doctor, "check_decoding", lambda: doctor.Line("decoding", doctor.OK, ""))
+    monkeypatch.setitem(doctor.CHECKS, "torch", broken)
+    monkeypatch.setitem(doctor.CHECKS, "decoding", lambda *_: ("", []))
     lines = list(doctor.run_checks("cpu", tmp_path))
-    assert lines[0].status == doctor.FAIL
+    assert lines[0].status == FAIL
     assert "RuntimeError: no such thing" in lines[0].text
     assert len(lines) == 11
 
 
-def test_old_torch_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
-    line = doctor.check_torch()
-    assert line.status == doctor.FAIL
-    assert "torch>=2.10" in line.remedy
-
-
-def test_a_missing_library_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "not-a-library-of-ours"))
-    line = doctor.check_libraries()
-    assert line.status == doctor.FAIL
-    assert "not-a-library-of-ours" in line.text
-
-
 @pytest.mark.parametrize(
-    ("probe", "status", "words"),
+    ("probe", "target", "status", "text"),
     [
-        ((0.004, 1.6), doctor.OK, "--precision auto takes bf16"),
-        ((0.004, 0.8), doctor.OK, "--precision auto takes fp32"),
-        ((float("inf"), 1.6), doctor.FAIL, "inf"),
-        ((0.004, 0.1), doctor.OK, "--precision auto takes fp32"),
+        ((0.004, 1.6), "cpu", OK, "--precision auto takes bf16"),
+        ((0.004, 0.8), "cpu", OK, "--precision auto takes fp32"),
+        ((0.004, 0.1), "cpu", OK, "--precision auto takes fp32"),
+        ((float("inf"), 1.6), "cpu", FAIL, "inf"),
+        ((0.004, 0.1), "cuda", FAIL, "0.1x"),
     ],
 )
 def test_bf16_is_judged_by_error_and_speed(
-    probe: tuple[float, float], status: str, words: str, monkeypatch: pytest.MonkeyPatch
+    probe: tuple[float, float],
+    target: str,
+    status: str,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(device, "probe_bf16", lambda workaround=True: probe)
-    line = doctor.check_bf16(CPU)
+    monkeypatch.setattr(doctor, "_probe_cuda", lambda device: probe)
+    line = check("bf16", target)
     assert line.status == status
-    assert words in line.text
+    assert text in line.text
 
 
-def test_slow_bf16_on_a_gpu_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_probe_cuda", lambda device: (0.004, 0.1))
-    line = doctor.check_bf16(torch.device("cuda"))
-    assert (line.status, "0.1x" in line.text) == (doctor.FAIL, True)
+def decoder_failure(*_: object, **__: object) -> SimpleNamespace:
+    return SimpleNamespace(returncode=1, stderr="Error: no codec\n")
 
 
-def test_more_threads_than_cores_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
-    line = doctor.check_device(CPU)
-    assert line.status == doctor.WARNING
-    assert "OMP_NUM_THREADS=" in line.remedy
+def disk_usage(free: float) -> object:
+    return lambda path: SimpleNamespace(free=free, total=1e12, used=0)
+
+
+def limit(files: int) -> object:
+    return lambda what: (files, 8192)
 
 
 @pytest.mark.parametrize(
-    ("free", "status"), [(1e8, doctor.FAIL), (5e9, doctor.WARNING), (1e11, doctor.OK)]
+    ("name", "owner", "attribute", "value", "status", "text"),
+    [
+        ("torch", torch, "__version__", "2.9.1+cu128", FAIL, "torch>=2.10"),
+        ("libraries", doctor, "LIBRARIES", ("numpy", "none-of-ours"), FAIL, "none-of-ours"),
+        ("device", torch, "get_num_threads", lambda: 4096, WARNING, "OMP_NUM_THREADS="),
+        ("disk", shutil, "disk_usage", disk_usage(1e8), FAIL, "--folder"),
+        ("disk", shutil, "disk_usage", disk_usage(5e9), WARNING, "14 GB"),
+        ("disk", shutil, "disk_usage", disk_usage(1e11), OK, "100.0 GB"),
+        ("open files", resource, "getrlimit", limit(64), FAIL, "ulimit -n 4096"),
+        ("open files", resource, "getrlimit", limit(256), WARNING, "ulimit -n 4096"),
+        ("open files", resource, "getrlimit", limit(4096), OK, "at most 4096"),
+        (
+            *("decoding", doctor.subprocess, "run", decoder_failure),
+            *(FAIL, "har-shards synthetic: Error: no codec"),
+        ),
+    ],
 )
-def test_disk_space(free: float, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = SimpleNamespace(free=free, total=1e12, used=0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert doctor.check_disk(Path("data/not/there/yet")).status == status
+def test_each_check_tells_good_from_bad(
+    name: str,
+    owner: object,
+    attribute: str,
+    value: object,
+    status: str,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(owner, attribute, value)
+    line = check(name)
+    assert line.status == status
+    assert text in str(line)
 
 
 def test_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/shm").is_dir():
         pytest.skip("no /dev/shm on this system")
-    usage = SimpleNamespace(free=64e6, total=64e6, used=0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    line = doctor.check_shared_memory()
-    assert line.status == doctor.WARNING
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage(64e6))
+    line = check("shared memory")
+    assert line.status == WARNING
     assert "--shm-size" in line.remedy
-
-
-@pytest.mark.parametrize(
-    ("limit", "status"), [(64, doctor.FAIL), (256, doctor.WARNING), (4096, doctor.OK)]
-)
-def test_open_file_limits(limit: int, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (limit, 8192))
-    assert doctor.check_open_files().status == status
-
-
-def test_a_decoder_that_does_not_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*words: Any, **options: Any) -> Any:
-        return SimpleNamespace(returncode=1, stderr="Error: no codec\n")
-
-    monkeypatch.setattr(doctor.subprocess, "run", run)
-    line = doctor.check_decoding()
-    assert line.status == doctor.FAIL
-    assert "har-shards synthetic: Error: no codec" in line.text
