@@ -128,8 +128,8 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
 
     Example: har-shards verify data/shards
     """
+    from ..progress import ProgressBar
     from ..shards.format import load_manifest, verify_full, verify_quick
-    from .progress import ProgressBar
 
     manifest = load_manifest(shard_set)
     if quick:
@@ -205,7 +205,7 @@ def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
 
     Example: har-shards synthetic data/demo/videos
     """
-    from .progress import ProgressBar
+    from ..progress import ProgressBar
     from .synthetic import CLASSES, write_videos
 
     with ProgressBar(len(CLASSES) * groups * clips, "synthetic") as bar:

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..progress import track
 from .config import Config, ConfigError
 from .input import DeviceBatch
 from .optim import MetricSums
 from .plots import Curves, plot_model_curves
-from .runtime import checkpoint, memory, progress, run_dir
+from .runtime import checkpoint, memory, run_dir
 from .runtime.distributed import DistributedContext, init_distributed
 from .runtime.signals import Interrupted, SignalWatch, watch_signals
 from .runtime.step_timer import bottleneck, time_shares
@@ -87,10 +88,10 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     state.optimizer.zero_grad(set_to_none=True)
     now = last_save = time.perf_counter()
     bad_step = torch.full((), -1, device=state.device)  # the first whose loss is not finite
-    batches = progress.track(
+    batches = track(
         loader.epoch(epoch, first_step),
-        total=loader.num_batches - first_step,
-        description=f"epoch {epoch}",
+        loader.num_batches - first_step,
+        f"epoch {epoch}",
         postfix=lambda: f"{state.data_wait():.1%} waiting for data",
     )
     for batch in batches:

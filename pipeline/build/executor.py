@@ -16,8 +16,8 @@ from itertools import islice
 from typing import Any
 
 from ...errors import HarError
+from ...progress import ProgressBar
 from ...shards.storage import LocalFolder, RemoteFolder
-from ..progress import ProgressBar
 from . import shard_task
 from .shard_task import DECODERS, Report, ShardTask
 

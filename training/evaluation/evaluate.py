@@ -26,13 +26,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...atomic import write_atomically
 from ...errors import HarError
+from ...progress import track
 from ...shards import splits
 from ...shards.format import ClipReader, Manifest, load_manifest
 from ...shards.loading import BatchSampler, max_views
 from ...shards.transforms.clip_transform import ClipTransform
 from ..input import DeviceBatch, DeviceLoader
 from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_examples
-from ..runtime import checkpoint, progress
+from ..runtime import checkpoint
 from ..runtime.device import select_device
 from ..step import forward
 from .summary import Predictions, summarize
@@ -77,7 +78,7 @@ def evaluate_run(
     loader = DeviceLoader(manifest, sampler, transform, select_device(device or "auto"))
     model = checkpoint.restore_model(state).to(loader.device)
     try:
-        batches = progress.track(loader.epoch(), total=loader.num_batches, description="evaluate")
+        batches = track(loader.epoch(), loader.num_batches, "evaluate")
         predictions = predict_batches(model, batches, views=views_per_clip)
     finally:
         loader.close()

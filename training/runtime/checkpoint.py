@@ -46,27 +46,20 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 def save_last(state: dict[str, Any], folder: Path) -> None:
     """Write `last.pt`; the one before stays as `previous.pt`, should `last.pt` be damaged later."""
-    last = folder / "last.pt"
+    last, previous, link = (folder / name for name in ("last.pt", "previous.pt", ".previous.tmp"))
     if last.exists():
         try:
-            _link(last, folder / "previous.pt")
+            link.unlink(missing_ok=True)
+            try:
+                os.link(last, link)  # not a rename: there is a last.pt at every moment
+            except OSError:  # the disk knows no hard links
+                shutil.copyfile(last, link)
+            os.replace(link, previous)
         except OSError as error:
             raise CheckpointError(
-                f"{folder / 'previous.pt'} could not be written ({error}): free some space; "
-                "last.pt is untouched."
+                f"{previous} could not be written ({error}): free some space; last.pt is untouched."
             ) from error
     save(state, last)
-
-
-def _link(path: Path, name: Path) -> None:
-    """Give the file `path` the second name `name`; a copy where the disk knows no hard links."""
-    link = name.with_name(f".{name.name}.tmp")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(path, link)  # not a rename: there is a last.pt at every moment
-    except OSError:
-        shutil.copyfile(path, link)
-    os.replace(link, name)
 
 
 def load_last(path: Path) -> dict[str, Any]:
@@ -151,10 +144,9 @@ def _upgrade_model_options(state: dict[str, Any]) -> None:
     options = state["model_options"]
     if "memory" in options:
         options["recompute"] = options.pop("memory") == "lean"
-    for memory, recompute in (("lean", "true"), ("fast", "false")):
-        state["config"]["model_options"] = state["config"]["model_options"].replace(
-            f"memory={memory}", f"recompute={recompute}"
-        )
+    text = state["config"]["model_options"]
+    text = text.replace("memory=lean", "recompute=true").replace("memory=fast", "recompute=false")
+    state["config"]["model_options"] = text
 
 
 def restore_model(state: dict[str, Any]) -> nn.Module:

@@ -4,6 +4,7 @@ memory is full.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 from collections.abc import Callable
@@ -39,22 +40,22 @@ def peak_bytes(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = _proc_bytes("/proc/self/status", "VmHWM")
+    return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def available_bytes() -> int | None:
     """Free memory of this machine, where it has a /proc."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
+    return _proc_bytes("/proc/meminfo", "MemAvailable")
+
+
+def _proc_bytes(path: str, name: str) -> int | None:
+    """The value of a line like "VmHWM: 123 kB"; None where there is no /proc."""
+    if not Path(path).exists():
         return None
-    lines = meminfo.read_text().splitlines()
-    available = next(line for line in lines if line.startswith("MemAvailable"))
-    return int(available.split()[1]) * 1024
+    line = next(line for line in Path(path).read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def _cgroup_free_bytes() -> int | None:
@@ -119,18 +120,15 @@ class BatchTrial:
 
     def _runs(self, clips: int) -> bool:
         """Whether a real step fits, with the memory of optimizer and loader taken (CUDA)."""
-        fits = True
-        try:
-            self._step_beside(self.state_bytes + clips * self.clip_bytes, clips)
-        except torch.OutOfMemoryError:
-            fits = False
+        reserved, fits = None, False
+        num_bytes = self.state_bytes + clips * self.clip_bytes
+        with contextlib.suppress(torch.OutOfMemoryError):
+            reserved = torch.empty(num_bytes, dtype=torch.uint8, device=self.device)
+            self.step(clips)
+            fits = True
+        del reserved  # before the cache is emptied
         torch.cuda.empty_cache()
         return fits
-
-    def _step_beside(self, num_bytes: int, clips: int) -> None:
-        reserved = torch.empty(num_bytes, dtype=torch.uint8, device=self.device)
-        self.step(clips)
-        del reserved
 
 
 def find_batch_size(fits: Callable[[int], bool], limit: int, start: int = 8) -> int:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,12 @@ def start(
 
     Raises RunError where the folder takes no more.
     """
+    versions = dict.fromkeys(PACKAGES, "not installed")
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     environment = {
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions,
         "python": platform.python_version(),
         "device": _device_name(device),
         "precision": str(precision).removeprefix("torch."),
@@ -138,13 +142,6 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _device_name(device: torch.device) -> str:

@@ -40,12 +40,10 @@ class CopyEvents:
         """Whether all of them have happened; does not wait."""
         return self.step_start.query() and self.ready.query()
 
-    def synchronize(self) -> None:
+    def gap(self) -> tuple[float, float]:
+        """-> seconds of the gap before the step: (waiting for data, host to device). Waits."""
         self.step_start.synchronize()
         self.ready.synchronize()
-
-    def gap(self) -> tuple[float, float]:
-        """-> seconds of the gap before the step: (waiting for data, host to device)."""
         events = (self.copy_start, self.copy_end, self.ready, self.step_start)
         return split_gap(*(self.step_end.elapsed_time(event) / 1000 for event in events))
 
@@ -58,13 +56,11 @@ def split_gap(
     The gap lasts from 0 to `step_start`. Of it, the copy's part is transfer, the augmentation's is
     compute and in neither number, and all the rest is waiting for data.
     """
-    copy = _overlap(copy_start, copy_end, step_start)
-    augmentation = _overlap(copy_end, ready, step_start)
+    copy, augmentation = (
+        max(0.0, min(end, step_start) - max(start, 0.0))
+        for start, end in ((copy_start, copy_end), (copy_end, ready))
+    )
     return max(0.0, step_start - copy - augmentation), copy
-
-
-def _overlap(start: float, end: float, gap_end: float) -> float:
-    return max(0.0, min(end, gap_end) - max(start, 0.0))
 
 
 def is_timed(step: int, num_steps: int) -> bool:
@@ -83,8 +79,7 @@ class StepTimer:
 
     def __init__(self) -> None:
         self._pending: deque[tuple[bool, CopyEvents]] = deque()
-        self._first = [0.0, 0.0]
-        self._others = [0.0, 0.0]
+        self._first = self._others = (0.0, 0.0)
         self._num_timed = self._num_steps = 0
 
     def add(
@@ -93,39 +88,36 @@ class StepTimer:
         """One step. data_time: by the host's clock, which counts only where not `on_device`."""
         self._num_steps += not first
         if not on_device:
-            self._count(first, (data_time, 0.0))
+            self._count(first, data_time, 0.0)
         elif copy_events is not None:
             self._pending.append((first, copy_events))
-            while self._pending and self._pending[0][1].query():
-                self._read_one()
+            self._read(wait=False)
 
     def flush(self) -> tuple[float, float]:
         """-> seconds (waiting for data, host to device) of all steps added.
 
         Reads the events that are left, so it belongs where the device is waited for anyway.
         """
-        while self._pending:
-            self._pending[0][1].synchronize()
-            self._read_one()
+        self._read(wait=True)
         return self.totals()
 
     def totals(self) -> tuple[float, float]:
         """The same of the events that have been read, without waiting."""
         scale = self._num_steps / self._num_timed if self._num_timed else 0.0
-        data, copy = (
-            first + others * scale for first, others in zip(self._first, self._others, strict=True)
-        )
-        return data, copy
+        (first_data, first_copy), (data, copy) = self._first, self._others
+        return first_data + data * scale, first_copy + copy * scale
 
-    def _read_one(self) -> None:
-        first, copy_events = self._pending.popleft()
-        self._count(first, copy_events.gap())
+    def _read(self, wait: bool) -> None:
+        while self._pending and (wait or self._pending[0][1].query()):
+            first, copy_events = self._pending.popleft()
+            self._count(first, *copy_events.gap())
 
-    def _count(self, first: bool, gap: tuple[float, float]) -> None:
-        sums = self._first if first else self._others
-        self._num_timed += not first
-        sums[0] += gap[0]
-        sums[1] += gap[1]
+    def _count(self, first: bool, data: float, copy: float) -> None:
+        if first:
+            self._first = (data, copy)
+        else:
+            self._others = (self._others[0] + data, self._others[1] + copy)
+            self._num_timed += 1
 
 
 def time_shares(data_time: float, transfer_time: float, seconds: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Progress without a terminal: plain lines, seldom; counts from any thread."""
+"""Progress without a terminal: plain lines, seldom; counts from any thread, every item once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from har.pipeline import progress
-from har.pipeline.progress import ProgressBar
+from har import progress
+from har.progress import ProgressBar
 
 
 def test_log_files_get_a_plain_line_at_times(
@@ -25,6 +25,19 @@ def test_log_files_get_a_plain_line_at_times(
     assert line.startswith("verify: 2/3, ")
     assert " shards/s, " in line
     assert line.endswith(" left")
+
+
+def test_a_tracked_loop_gives_every_item_and_lines_only_when_it_is_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(progress.track(range(3), 3, "epoch 1")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    assert list(progress.track(range(3), 3, "epoch 1", lambda: "1% waiting")) == [0, 1, 2]
+    text = capsys.readouterr().err
+    assert "epoch 1: 2/3, " in text
+    assert " left, 1% waiting" in text
+    assert "\r" not in text
 
 
 def test_threads_lose_no_count() -> None:

@@ -1,15 +1,17 @@
-"""Progress of a command: tqdm on a terminal, a plain line every 30 s elsewhere (log files)."""
+"""Progress of a long task: tqdm on a terminal, a plain line every 30 s elsewhere (log files)."""
 
 from __future__ import annotations
 
 import io
 import sys
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 30.0
-_LINE = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left"
+_LINE = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class ProgressBar(tqdm):
@@ -36,3 +38,14 @@ class ProgressBar(tqdm):
         if self.n and msg is None:
             print(str(self), file=sys.stderr, flush=True)
         return True
+
+
+def track(
+    items: Iterable[T], total: int, what: str, postfix: Callable[[], str] = lambda: ""
+) -> Iterator[T]:
+    """Yield the steps of a loop and show how far it is. postfix: gives more text."""
+    with ProgressBar(total, what, "step") as bar:
+        for item in items:
+            yield item
+            bar.set_postfix_str(postfix(), refresh=False)
+            bar.advance()
