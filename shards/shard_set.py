@@ -12,15 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from .format import Manifest, load_manifest
-from .loading import Batch, BatchSampler, Loader, LoaderOptions
+from .loading import Batch, BatchSampler, Loader, LoaderOptions, Transform
 from .splits import Split, make_split
-from .transforms.clip_processor import ClipProcessor
-
-Transform = Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
 
 
 def open_shard_set(root: Path | str) -> ShardSet:
@@ -75,18 +69,15 @@ class ShardSet:
         block_size: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        transform: ClipProcessor | Transform | None = None,
+        transform: Transform | None = None,
         batch_transform: Callable[[Batch], Any] | None = None,
         **options: Any,
     ) -> SubsetLoader:
         """Batches of "train", "val" or "test"; each `for` over the loader is one epoch.
 
         shuffle: None for train only; the order depends on `seed` and the epoch. batch_size: of all
-        ranks together. block_size: shuffle in blocks of so many clips, for sets larger than memory
-        or cache. transform: called on each clip, uint8 [T,H,W,C], in the loader's threads; returns
-        an array or CPU tensor of the same shape and dtype for every clip. batch_transform: called
-        on each batch; what it returns is what the loop gets. options: the fields of
-        `LoaderOptions` (frames, temporal_jitter, workers, max_corrupt, ...).
+        ranks together. block_size: see `BatchSampler`. transform, batch_transform: see `Loader`.
+        options: the fields of `LoaderOptions` (frames, temporal_jitter, workers, ...).
 
         Without a transform `batch.pixels` is a uint8 tensor [B,T,H,W,C]. A batch is valid until the
         next one is asked for (`batch.detach()` keeps its pixels); one that a loop is left with by
@@ -96,24 +87,18 @@ class ShardSet:
         Raises SplitError, BatchSamplerError, LoaderError; while iterating ShardSetError for a
         corrupt clip, StorageError for a store that does not answer.
         """
-        is_train = subset == "train"
-        sampler = BatchSampler(
-            self.split(split, split_seed).subset(subset),
-            batch_size,
-            seed,
-            shuffle=is_train if shuffle is None else shuffle,
-            rank=rank,
-            world_size=world_size,
-            block_size=block_size,
+        indices = self.split(split, split_seed).subset(subset)
+        shuffle = subset == "train" if shuffle is None else shuffle
+        sampler = BatchSampler(indices, batch_size, seed, shuffle, rank, world_size, block_size)
+        return SubsetLoader(
+            Loader(
+                self.manifest,
+                sampler,
+                LoaderOptions(**options),
+                transform=transform,
+                batch_transform=batch_transform,
+            )
         )
-        loader = Loader(
-            self.manifest,
-            sampler,
-            LoaderOptions(**options),
-            transform=transform,
-            batch_transform=batch_transform,
-        )
-        return SubsetLoader(loader)
 
 
 class SubsetLoader:

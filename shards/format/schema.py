@@ -1,6 +1,4 @@
-"""The schema of a shard set: what is in it, and the only thing a reader trusts.
-
-A shard set is a folder:
+"""The schema of a shard set, which is a folder:
 
     manifest.json     written last; without it there is no set
     index.npy         one fixed-size row a sample (numpy structured array, no pickle)
@@ -8,9 +6,6 @@ A shard set is a folder:
     rejects.jsonl     the videos that are not in the set, each with its reason
 
 docs/format.md describes every field and byte. No input or output here: see `manifest_io`.
-
-Notes: `offset` in the index is that of the first pixel, behind the tar and npy headers, so that a
-reader copies `clip_bytes` bytes straight into a batch and parses nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +28,10 @@ INDEX = "index.npy"
 REJECTS = "rejects.jsonl"
 SUBSETS = ("", "train", "val", "test")  # of the index column `side`: a CSV's split, 0 = none
 NO_GROUP = -1
+_COLUMNS = [  # behind the key
+    ("shard", "<u4"), ("offset", "<u8"), ("label", "<u4"), ("group", "<i4"), ("video", "<u4"),
+    ("view", "<u2"), ("side", "u1"), ("decoded", "<u4"), ("padded", "<u2"), ("xxh3", "<u8"),
+]  # fmt: skip
 _KEY = re.compile(r"[A-Za-z0-9_\-+@=]{1,90}")
 
 
@@ -82,11 +81,6 @@ class Manifest:
     index: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
     @property
-    def is_remote(self) -> bool:
-        """Whether the shards lie behind a URL."""
-        return isinstance(self.root, str)
-
-    @property
     def clip_bytes(self) -> int:
         """Bytes of one clip's pixels: T*H*W*C."""
         return math.prod(self.clip_shape)
@@ -94,10 +88,6 @@ class Manifest:
     def keys(self, indices: np.ndarray | slice = slice(None)) -> list[str]:
         """The keys of these samples."""
         return [key.decode() for key in self.index["key"][indices].tolist()]
-
-    def shard_name(self, number: int) -> str:
-        """Path or URL of a shard, for messages."""
-        return f"{self.root}/{self.shards[number].name}"
 
     def shard_path(self, number: int) -> Path:
         """The file of a shard of a local set."""
@@ -112,26 +102,13 @@ def valid_key(key: str) -> bool:
 def index_dtype(key_width: int) -> np.dtype:
     """The row of the index.
 
-    key: ASCII. shard: number of the tar. offset: first pixel byte in it. label: class number.
+    key: ASCII. shard: number of the tar. offset: first pixel byte in it, behind the headers: a
+    reader copies `clip_bytes` from there and parses nothing. label: class number.
     group: number in `Manifest.groups`, -1 without. video: number of the video the clip is of;
     view: which of that video's clips. side: number in `SUBSETS`. decoded: frames that decode in the
     video. padded: how many frames of the clip repeat the last one. xxh3: xxh3_64 of the pixels.
     """
-    return np.dtype(
-        [
-            ("key", f"S{key_width}"),
-            ("shard", "<u4"),
-            ("offset", "<u8"),
-            ("label", "<u4"),
-            ("group", "<i4"),
-            ("video", "<u4"),
-            ("view", "<u2"),
-            ("side", "u1"),
-            ("decoded", "<u4"),
-            ("padded", "<u2"),
-            ("xxh3", "<u8"),
-        ]
-    )
+    return np.dtype([("key", f"S{key_width}"), *_COLUMNS])
 
 
 def make_index(rows: Sequence[tuple[Any, ...]]) -> np.ndarray:

@@ -17,15 +17,14 @@ import numpy as np
 import torch
 
 from ..format import ClipReader, Manifest, ShardSetError
-from ..storage import StorageError
 from ..transforms.affine import generator
 from ..transforms.clip_processor import ClipProcessor
 from .batch_sampler import BatchIndices, BatchSampler
 from .buffers import Batch, BufferPool
 from .options import LoaderError, LoaderOptions
 
-# uint8 [T,H,W,C] -> array or CPU tensor, of one shape and dtype for all clips
-Transform = Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
+# or a function: uint8 [T,H,W,C] -> array or CPU tensor, of one shape and dtype for all clips
+Transform = ClipProcessor | Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
 
 
 class CorruptClipWarning(UserWarning):
@@ -35,8 +34,9 @@ class CorruptClipWarning(UserWarning):
 class BatchBuilder:
     """Fills rows of the batches of `sampler`, from any number of threads.
 
-    transform: see `Loader`. shape, dtype: of a row. frames: T. corrupt: clips that were replaced,
-    index -> what is wrong. heartbeat: called while a shard of a remote set is waited for.
+    transform: see `Loader`. shape, dtype: of a row. frames: T. channels_first: whether a batch
+    shows its [b,T,h,w,C] as [b,C,T,h,w]. corrupt: clips that were replaced, index -> what is wrong.
+    heartbeat: called while a shard of a remote set is waited for.
     Raises LoaderError for frames or views that the stored clips do not have.
     """
 
@@ -45,12 +45,12 @@ class BatchBuilder:
         manifest: Manifest,
         sampler: BatchSampler,
         options: LoaderOptions,
-        transform: ClipProcessor | Transform | None = None,
+        transform: Transform | None = None,
         heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self.manifest, self.sampler, self.options = manifest, sampler, options
         self.frames = _check_frames(manifest, sampler, options)
-        self.transform = transform
+        self.transform, self.channels_first = transform, isinstance(transform, ClipProcessor)
         self.shape, self.dtype = self._row_format()
         self.corrupt: dict[int, str] = {}
         self._corrupt_lock = threading.Lock()
@@ -61,20 +61,13 @@ class BatchBuilder:
             heartbeat=heartbeat,
         )
 
-    @property
-    def channels_first(self) -> bool:
-        """Whether a batch shows its [b,T,h,w,C] as [b,C,T,h,w]."""
-        return isinstance(self.transform, ClipProcessor)
-
     def fill_row(self, epoch: int, batch: BatchIndices, row: int, out: np.ndarray) -> None:
         """One clip into `out`; a corrupt one is replaced, and `batch` changed, or it raises."""
         index = int(batch.indices[row])
         while True:
-            try:
+            try:  # a StorageError passes: the clip is not corrupt, the others are out of reach too
                 self._write(epoch, index, int(batch.views[row]), out)
                 break
-            except StorageError:  # the clip is not corrupt, and the others are out of reach as well
-                raise
             except ShardSetError as error:
                 self._count_corrupt(index, error)
                 index = self._next_intact(index)
@@ -98,11 +91,11 @@ class BatchBuilder:
         if self.corrupt and not self.sampler.shuffle:
             lost = self.sampler.batch(epoch, step).valid & ~batch.valid & (batch.views == 0)
             num_valid -= int(lost.sum())
-        labels = self.manifest.index["label"][batch.indices].astype(np.int64)
-        keys = self.manifest.keys(batch.indices)
+        indices = batch.indices
+        labels = self.manifest.index["label"][indices].astype(np.int64)
         return Batch(
-            step, pixels, labels, batch.indices, batch.valid, num_valid, keys, batch.views, slot,
-            pool,
+            step, pixels, labels, indices, batch.valid, num_valid, self.manifest.keys(indices),
+            batch.views, slot, pool,
         )  # fmt: skip
 
     def frame_indices(self, epoch: int, index: int, view: int = 0) -> np.ndarray:
@@ -187,15 +180,15 @@ def _check_frames(manifest: Manifest, sampler: BatchSampler, options: LoaderOpti
     """-> the frames of a clip. Raises LoaderError."""
     stored = manifest.clip_shape[0]
     frames = stored if options.frames is None else options.frames
+    clips = f"the clips in {manifest.root} hold {stored}"
     if not 1 <= frames <= stored:
         raise LoaderError(
-            f"{frames} frames asked for and the clips in {manifest.root} hold {stored}: "
-            f"use --frames {stored} or fewer, or build shards with more frames."
+            f"{frames} frames asked for and {clips}: use --frames {stored} or fewer, or build "
+            "shards with more frames."
         )
     if sampler.views > max_views(stored, frames):
         raise LoaderError(
-            f"{sampler.views} views of {frames} frames asked for and the clips in {manifest.root} "
-            f"hold {stored} frames: use at most {max_views(stored, frames)}, or build shards with "
-            "more frames."
+            f"{sampler.views} views of {frames} frames asked for and {clips} frames: use at most "
+            f"{max_views(stored, frames)}, or build shards with more frames."
         )
     return frames

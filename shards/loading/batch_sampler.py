@@ -126,9 +126,8 @@ class BatchSampler:
         total = len(self.indices)
         if not self.shuffle:
             return np.arange(total)
-        return _permutation(
-            total, self.seed, epoch, self.block_size if self.block_size < total else 0
-        )
+        block_size = self.block_size if self.block_size < total else 0
+        return _permutation(total, self.seed, epoch, block_size)
 
 
 def check_resume(digest: str, manifest: Manifest) -> None:

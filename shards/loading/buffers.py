@@ -9,16 +9,10 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-
-
-class Event(Protocol):
-    """What `Batch.release` waits for: a CUDA event, or anything with `synchronize`."""
-
-    def synchronize(self) -> None: ...
 
 
 @dataclass
@@ -42,7 +36,7 @@ class Batch:
     _slot: int = field(repr=False, default=-1)
     _pool: BufferPool | None = field(repr=False, default=None)
 
-    def release(self, event: Event | None = None) -> None:
+    def release(self, event: torch.cuda.Event | None = None) -> None:
         """Give the buffer back; with `event`, it is filled again only after the event."""
         if self._pool is not None:
             self._pool.release(self._slot, event)
@@ -75,7 +69,9 @@ class BufferPool:
         buffers = [torch.from_numpy(np.empty(shape, dtype)).zero_() for _ in range(num_slots)]
         self._buffers = [b.pin_memory() for b in buffers] if pin_memory else buffers
         self.arrays = [buffer.numpy() for buffer in self._buffers]
-        self._free: deque[tuple[int, Event | None]] = deque((s, None) for s in range(num_slots))
+        self._free: deque[tuple[int, torch.cuda.Event | None]] = deque(
+            (s, None) for s in range(num_slots)
+        )
 
     def acquire(self) -> int | None:
         """-> a slot that nobody reads any more, or None when all are in use."""
@@ -86,18 +82,18 @@ class BufferPool:
             event.synchronize()
         return slot
 
-    def release(self, slot: int, event: Event | None = None) -> None:
+    def release(self, slot: int, event: torch.cuda.Event | None = None) -> None:
         self._free.append((slot, event))
 
     def pixels(self, slot: int) -> torch.Tensor:
         """The buffer as a batch shows it."""
-        return self._shown(self._buffers[slot])
+        return self._as_shown(self._buffers[slot])
 
     def detach(self, slot: int) -> torch.Tensor:
         """The same, in a tensor that releases the slot when it dies."""
         view = self.arrays[slot].view()
         weakref.finalize(view, self.release, slot).atexit = False
-        return self._shown(torch.from_numpy(view))
+        return self._as_shown(torch.from_numpy(view))
 
-    def _shown(self, buffer: torch.Tensor) -> torch.Tensor:
+    def _as_shown(self, buffer: torch.Tensor) -> torch.Tensor:
         return buffer.permute(0, 4, 1, 2, 3) if self._channels_first else buffer

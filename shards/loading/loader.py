@@ -3,10 +3,9 @@
 Notes:
 - No allocation per batch. A fresh 33 MB buffer a batch costs more in page faults than the copy
   itself, so buffers are made once (pinned once, when the batches go to CUDA) and reused.
-- Threads, not processes: reading, checksum and sampling all run outside the GIL; two threads gave
-  10,997 clips/s of 1.05 MB in a calm minute, and 6 to 14 times what torch's worker processes give
-  with whole batches, in one run each (docs/benchmarks.md, "Loader"). There is nothing to pickle, no
-  shared memory to leak, nothing left behind by a killed run.
+- Threads, not processes: reading, checksum and sampling all run outside the GIL; two threads give
+  6 to 14 times what torch's worker processes give with whole batches (docs/benchmarks.md,
+  "Loader"). There is nothing to pickle, and a killed run leaves no shared memory behind.
 - A batch's buffer is filled again after `batch.release()`, after `batch.release(event)` and that
   CUDA event (the copy to the device), or, after `batch.detach()`, when the tensor and all its views
   are gone.
@@ -21,27 +20,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..format import Manifest
-from ..transforms.clip_processor import ClipProcessor
 from .batch_builder import BatchBuilder, Transform
 from .batch_sampler import BatchIndices, BatchSampler
 from .buffers import Batch, BufferPool
 from .options import LoaderError, LoaderOptions
-from .workers import BatchJob, StuckWorkerError, WorkerPool, heartbeat
+from .workers import BatchJob, WorkerPool, heartbeat
 
-
-@dataclass
-class _Pending:
-    """A batch under way: its job, its rows, its buffer."""
-
-    job: BatchJob
-    indices: BatchIndices
-    slot: int
+# a batch under way: its job, its rows, its buffer
+_Pending = tuple[BatchJob, BatchIndices, int]
 
 
 class Loader:
@@ -61,7 +52,7 @@ class Loader:
         sampler: BatchSampler,
         options: LoaderOptions | None = None,
         *,
-        transform: ClipProcessor | Transform | None = None,
+        transform: Transform | None = None,
         batch_transform: Callable[[Batch], Any] | None = None,
     ) -> None:
         self.manifest, self.sampler, self.options = manifest, sampler, options or LoaderOptions()
@@ -90,32 +81,37 @@ class Loader:
         """
         pending: deque[_Pending] = deque()
         step, batch = start, None
-        self._announce_order(epoch, start)
+        self._schedule(epoch, start)
         try:
             while True:
                 if batch is not None:
                     batch.release()
-                self._announce_position(pending[0].job.step if pending else step, start)
+                if self._prefetcher is not None:
+                    num_read = (pending[0][0].step if pending else step) - start
+                    self._prefetcher.advance(num_read * self.sampler.rank_batch_size)
                 while step < self.num_batches and len(pending) < self.options.prefetch_batches:
                     slot = self._buffers.acquire()
                     if slot is None:
                         break
                     pending.append(self._submit(epoch, step, slot))
                     step += 1
+                if not pending and step < self.num_batches:
+                    raise LoaderError(
+                        "every buffer of the loader is in use: release batches after use."
+                    )
                 if not pending:
-                    self._check_finished(step)
                     return
-                self._wait(pending[0].job)
-                ready = pending.popleft()
-                batch = self._builder.finish(
-                    epoch, ready.job.step, ready.indices, self._buffers.pixels(ready.slot),
-                    ready.slot, self._buffers,
-                )  # fmt: skip
+                self._workers.wait(pending[0][0], self.options.timeout)
+                job, indices, slot = pending.popleft()
+                pixels = self._buffers.pixels(slot)
+                batch = self._builder.finish(epoch, job.step, indices, pixels, slot, self._buffers)
                 yield batch if self._batch_transform is None else self._batch_transform(batch)
         finally:
             if batch is not None:
                 batch.release()
-            self._cancel(pending)
+            for job, _, slot in pending:  # a buffer that a stuck worker writes to is never reused
+                if self._workers.cancel(job, self.options.timeout):
+                    self._buffers.release(slot)
 
     def frame_indices(self, epoch: int, index: int) -> np.ndarray:
         """Which stored frames of a clip a batch of `epoch` has (view 0): int64 [frames]."""
@@ -141,26 +137,9 @@ class Loader:
             lambda row: f"sample {self.manifest.keys(indices.indices[row : row + 1])[0]}",
         )
         self._workers.submit(job)
-        return _Pending(job, indices, slot)
+        return job, indices, slot
 
-    def _wait(self, job: BatchJob) -> None:
-        try:
-            self._workers.wait(job, self.options.timeout)
-        except StuckWorkerError as error:
-            job.error = error
-            raise LoaderError(str(error)) from error
-
-    def _cancel(self, pending: deque[_Pending]) -> None:
-        for batch in pending:  # a buffer that a stuck worker writes to is never reused
-            stuck = isinstance(batch.job.error, StuckWorkerError)
-            if self._workers.cancel(batch.job, 0 if stuck else self.options.timeout):
-                self._buffers.release(batch.slot)
-
-    def _check_finished(self, step: int) -> None:
-        if step < self.num_batches:
-            raise LoaderError("every buffer of the loader is in use: release batches after use.")
-
-    def _announce_order(self, epoch: int, start: int) -> None:
+    def _schedule(self, epoch: int, start: int) -> None:
         """Tell the prefetcher of a remote set what comes: this epoch, then the next of training."""
         if self._prefetcher is None:
             return
@@ -168,8 +147,3 @@ class Loader:
         if self.sampler.shuffle:
             indices = np.concatenate([indices, self.sampler.epoch_indices(epoch + 1)])
         self._prefetcher.schedule(self.manifest.index["shard"][indices].astype(np.int64))
-
-    def _announce_position(self, step: int, start: int) -> None:
-        """Tell it that all before `step` is read."""
-        if self._prefetcher is not None:
-            self._prefetcher.advance((step - start) * self.sampler.rank_batch_size)

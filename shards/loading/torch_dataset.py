@@ -4,11 +4,8 @@
     batches = DataLoader(dataset, batch_size=None, sampler=StepSampler(sampler), num_workers=4)
 
 The same batches, bit for bit, as `Loader` gives. An item of the dataset is a whole batch, made by
-one worker process in fresh memory and sent through shared memory; the plain way of one clip an item
-copies each clip once more (docs/benchmarks.md, "Loader").
-
-Each process opens the shards for itself at its first batch, so the dataset may be pickled and
-forked. Workers share nothing: each counts corrupt clips (`max_corrupt`) for itself.
+one worker process. Each process opens the shards for itself at its first batch, so the dataset may
+be pickled and forked, and counts corrupt clips (`max_corrupt`) for itself.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..format import Manifest
-from ..transforms.clip_processor import ClipProcessor
 from .batch_builder import BatchBuilder, Transform
 from .batch_sampler import BatchSampler
 from .buffers import Batch
@@ -57,7 +53,7 @@ class ClipBatchDataset(Dataset[Batch]):
         sampler: BatchSampler,
         options: LoaderOptions | None = None,
         *,
-        transform: ClipProcessor | Transform | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.manifest, self.sampler, self.options = manifest, sampler, options or LoaderOptions()
         self.transform = transform

@@ -18,11 +18,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...errors import HarError
-
-
-class StuckWorkerError(HarError):
-    """A worker that hangs or died; the text says which, where, and shows its stack."""
+from .options import LoaderError
 
 
 @dataclass
@@ -37,11 +33,9 @@ class BatchJob:
     done: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
     cancelled: bool = False
-    _num_left: int = field(init=False)
+    is_stuck: bool = False  # a worker hangs in it: it is not waited for again
+    _num_filled: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self._num_left = self.num_rows
 
     def fill_rows(self, start: int, stop: int, worker: _Worker | None = None) -> None:
         """Fill rows start..stop-1; none when another row failed or the job was cancelled."""
@@ -56,8 +50,8 @@ class BatchJob:
             self.error = self.error or error
         finally:
             with self._lock:
-                self._num_left -= stop - start
-                if self._num_left == 0:
+                self._num_filled += stop - start
+                if self._num_filled == self.num_rows:
                     self.done.set()
 
 
@@ -115,18 +109,19 @@ class WorkerPool:
             self._tasks.put((job, start, min(start + chunk, job.num_rows)))
 
     def wait(self, job: BatchJob, timeout: float) -> None:
-        """Until the job is done. Raises what its worker raised, or StuckWorkerError when a worker
-        has been at one clip for `timeout` seconds, or is dead."""
+        """Until the job is done. Raises what its worker raised, or LoaderError when a worker has
+        been at one clip for `timeout` seconds, or is dead; the text shows its stack."""
         while not job.done.wait(min(1.0, timeout)):
-            for worker in self._workers:
-                _check_alive(worker, timeout)
+            if text := next(filter(None, (_fault(w, timeout) for w in self._workers)), None):
+                job.is_stuck = True
+                raise LoaderError(text)
         if job.error is not None:
             raise job.error
 
     def cancel(self, job: BatchJob, timeout: float) -> bool:
         """Stop working on the job; -> whether all workers have left it within `timeout` seconds."""
         job.cancelled = True
-        return job.done.wait(timeout)
+        return job.done.wait(0 if job.is_stuck else timeout)
 
     def close(self) -> None:
         """End the threads, waiting while they finish their clip (a stuck one: 2 s).
@@ -137,15 +132,16 @@ class WorkerPool:
         self._stop()
 
 
-def _check_alive(worker: _Worker, timeout: float) -> None:
+def _fault(worker: _Worker, timeout: float) -> str | None:
+    """What is wrong with a worker; None where nothing is."""
     if not worker.is_alive():
-        raise StuckWorkerError(f"the loader's thread {worker.name} is dead: start the run again.")
+        return f"the loader's thread {worker.name} is dead: start the run again."
     if worker.current is None or time.monotonic() - worker.current[2] < timeout:
-        return
+        return None
     job, row, since = worker.current
     frame = sys._current_frames().get(worker.ident or -1)
     stack = "".join(traceback.format_stack(frame)) if frame else "  (no stack)\n"
-    raise StuckWorkerError(
+    return (
         f"the loader's thread {worker.name} has been at {job.name_row(row)} (step {job.step}) for "
         f"{time.monotonic() - since:.1f} s, the limit is {timeout:g} s: the disk or network "
         f"share under it hangs. Its stack:\n{stack}"

@@ -33,11 +33,6 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _POLL = 0.05  # seconds between two looks at what another process fetches
 
 
-def default_folder() -> Path:
-    """HAR_CACHE or ~/.cache/har."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "har")
-
-
 def default_max_bytes() -> int:
     """HAR_CACHE_SIZE in bytes. Raises StorageError."""
     text = os.environ.get(SIZE_VARIABLE) or "100GB"
@@ -53,7 +48,8 @@ class ShardCache:
     """The cache folder, made where it does not exist. Raises StorageError."""
 
     def __init__(self, folder: Path | None = None, max_bytes: int | None = None) -> None:
-        self.folder, self.max_bytes = folder or default_folder(), max_bytes or default_max_bytes()
+        default = os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "har"
+        self.folder, self.max_bytes = Path(folder or default), max_bytes or default_max_bytes()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
@@ -102,8 +98,6 @@ class ShardCache:
         One process of the host fetches, the others wait. heartbeat: called now and then; what it
         raises ends this. Raises StorageError.
         """
-        if (descriptor := self.open(file)) is not None:
-            return descriptor
         self.check_fits(file)
         for is_last_try in (False, True):
             try:
@@ -128,9 +122,14 @@ class ShardCache:
         with self._locked():
             if (descriptor := self.open(file)) is not None:
                 return descriptor
-            reserved = self._reserve(part, file.bytes)
-        if reserved is None:
-            return None
+            reserved = os.open(part, os.O_CREAT | os.O_RDWR, 0o666)
+            if not try_lock(reserved):  # another process fetches it
+                os.close(reserved)
+                return None
+            if not self._make_room(file.bytes, part):
+                part.unlink()
+                os.close(reserved)
+                return None
         try:
             folder.fetch(file, part, heartbeat=heartbeat)
             os.fsync(reserved)
@@ -143,16 +142,6 @@ class ShardCache:
             raise
         finally:
             os.close(reserved)
-
-    def _reserve(self, part: Path, size: int) -> int | None:
-        """Make room and create `part` -> its locked descriptor; None where it has to wait."""
-        descriptor = os.open(part, os.O_CREAT | os.O_RDWR, 0o666)
-        if try_lock(descriptor):
-            if self._make_room(size, part):
-                return descriptor
-            part.unlink()
-        os.close(descriptor)
-        return None
 
     def _make_room(self, size: int, own: Path | None = None) -> bool:
         """Whether `size` more bytes fit, after evicting what is needed for that."""

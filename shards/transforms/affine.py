@@ -5,11 +5,9 @@ where it is (torch: CPU or CUDA), `affine_cpu` one clip in a loader's worker.
 
 Notes:
 - A map is a pure function of (seed, epoch, key): nothing depends on batch, worker or rank.
-- Where a rotated crop reaches over the edge of the frame it repeats the edge. Rotating a crop that
-  is already cut (as the paper's torchvision chain does) fills its corners with black; here they
-  show what is really there.
-- Training at a size well below the stored one would alias with plain bilinear sampling; whole pixel
-  blocks are averaged first where the clip's map shrinks by 2 or more.
+- Where a rotated crop reaches over the edge of the frame it repeats the edge; elsewhere its corners
+  show what is there, not the black that rotating a crop (the paper's torchvision chain) gives.
+- Against aliasing, whole pixel blocks are averaged first where a clip's map shrinks by 2 or more.
 
 Source: paper, sections 3.1 and 3.2 (random resized crop, rotation in +-15 degrees, center crop,
 normalize; resize and center crop for evaluation).
@@ -28,6 +26,8 @@ import torch.nn.functional as F
 
 from .color import apply_colors
 
+Size = tuple[int, int]  # height, width
+Crop = tuple[float, float, float, float]  # top, left, height, width in pixels
 _CROP_TRIES = 10  # for a crop that fits, as torchvision's RandomResizedCrop
 
 
@@ -53,12 +53,12 @@ def random_maps(
     epoch: int,
     keys: Sequence[str],
     frames: int,
-    source: tuple[int, int],
-    size: tuple[int, int],
+    source: Size,
+    size: Size,
 ) -> np.ndarray:
     """Draw the maps of a batch: float32 [B,F,2,3], F = 1, or `frames` with `per_frame`.
 
-    source, size: (H, W) of the stored frame and of the output. A map takes the output's
+    source, size: of the stored frame and of the output. A map takes the output's
     normalized coordinates to the source's, as `torch.nn.functional.affine_grid` wants them.
     """
     count = frames if augmentation.per_frame else 1
@@ -70,9 +70,7 @@ def random_maps(
     return maps
 
 
-def center_crop_maps(
-    batch: int, *, source: tuple[int, int], resize: tuple[int, int], size: tuple[int, int]
-) -> np.ndarray:
+def center_crop_maps(batch: int, *, source: Size, resize: Size, size: Size) -> np.ndarray:
     """Resize to `resize`, then the center crop of `size`: float32 [B,1,2,3], alike for all."""
     height, width = source[0] * size[0] / resize[0], source[1] * size[1] / resize[1]
     # torchvision's CenterCrop rounds the corner to a pixel of the resized frame; so do we
@@ -86,7 +84,7 @@ def sample_batch(
     pixels: torch.Tensor,
     maps: np.ndarray,
     *,
-    size: tuple[int, int],
+    size: Size,
     mean: Sequence[float],
     std: Sequence[float],
     colors: np.ndarray | None = None,
@@ -114,9 +112,7 @@ def sample_batch(
     return x.to(torch.float32, memory_format=torch.channels_last_3d)
 
 
-def _sample(
-    pixels: torch.Tensor, maps: torch.Tensor, size: tuple[int, int], factor: int
-) -> torch.Tensor:
+def _sample(pixels: torch.Tensor, maps: torch.Tensor, size: Size, factor: int) -> torch.Tensor:
     """uint8 [B,T,H,W,C] -> float32 [B,T,C,h,w], values 0..255."""
     B, T, H, W, C = pixels.shape
     per_clip = maps.shape[1] == 1
@@ -130,12 +126,9 @@ def _sample(
     return x.view(B, T, C, *size)
 
 
-def pool_factors(maps: np.ndarray, source: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def pool_factors(maps: np.ndarray, source: Size, size: Size) -> np.ndarray:
     """Maps [B,F,2,3] -> int [B]: blocks of f x f pixels are averaged first, where all maps of the
-    clip shrink by f or more.
-
-    Normalized coordinates do not change under it as long as f divides the frame.
-    """
+    clip shrink by f or more. f divides the frame, so that normalized coordinates stay the same."""
     H, W = source
     shrink = min(H / size[0], W / size[1])
     if shrink < 2:  # no map can shrink more than the whole frame does
@@ -156,9 +149,9 @@ def generator(seed: int, epoch: int, key: str) -> np.random.Generator:
 
 
 def _draw(
-    augmentation: Augmentation, random: np.random.Generator, source: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], float, bool]:
-    """-> crop (top, left, height, width) in pixels, angle in radians, flip."""
+    augmentation: Augmentation, random: np.random.Generator, source: Size
+) -> tuple[Crop, float, bool]:
+    """-> crop, angle in radians, flip."""
     height, width = source
     low, high = math.log(augmentation.ratio[0]), math.log(augmentation.ratio[1])
     # torchvision's fallback: the largest central crop whose ratio is in range
@@ -175,13 +168,7 @@ def _draw(
     return crop, angle, bool(random.random() < augmentation.hflip)
 
 
-def _map(
-    crop: tuple[float, float, float, float],
-    angle: float,
-    flip: bool,
-    source: tuple[int, int],
-    size: tuple[int, int],
-) -> np.ndarray:
+def _map(crop: Crop, angle: float, flip: bool, source: Size, size: Size) -> np.ndarray:
     """-> the affine map [2,3] from normalized output to normalized source coordinates.
 
     The output is rotated by `angle` in its own pixels (so that circles stay circles), then
