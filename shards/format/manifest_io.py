@@ -12,15 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..storage import LocalFolder, RemoteFolder, open_folder
-from .schema import (
-    INDEX,
-    MANIFEST,
-    SCHEMA,
-    Manifest,
-    ShardInfo,
-    ShardSetError,
-    index_dtype,
-)
+from .schema import INDEX, MANIFEST, SCHEMA, Manifest, ShardInfo, ShardSetError, index_dtype
 from .validate import check_index, check_manifest
 
 _NOT_SAVED = ("root", "digest", "index")
@@ -86,15 +78,14 @@ def _parse(body: dict[str, Any], folder: LocalFolder | RemoteFolder, digest: str
 
 
 def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
+    missing = f"there is no shard set at {folder}"
     if isinstance(folder, RemoteFolder):
         return (
-            f"there is no shard set at {folder} (no {MANIFEST}): give the URL of the folder that "
-            "'har-shards build --out' wrote or that was uploaded from there."
+            f"{missing} (no {MANIFEST}): give the URL of the folder that 'har-shards build --out' "
+            "wrote or that was uploaded from there."
         )
     if not folder.path.exists():
-        return (
-            f"there is no shard set at {folder}: make one with 'make shards' or 'har-shards build'."
-        )
+        return f"{missing}: make one with 'make shards' or 'har-shards build'."
     if any(folder.path.glob("*.tar")) or any(folder.path.glob(".*.tmp")):
         return (
             f"the shard set at {folder} is half built (no {MANIFEST}): "

@@ -1,7 +1,4 @@
-"""Brings the shards of a remote set into the cache before the loader asks for them.
-
-A few threads fetch shards in the order in which the batch sampler needs them. The first batch waits
-for its own shards only.
+"""Threads that bring the shards of a remote set into the cache in the sampler's order, ahead of it.
 
 Notes:
 - Readers never fetch. A reader that lacks a shard puts it at the head of the queue and waits; its
@@ -133,12 +130,12 @@ class ShardPrefetcher:
 
     def _start_threads(self) -> None:
         if not self._threads and not self._is_closed:
-            self._threads = [
-                threading.Thread(target=self._work, name=f"har-fetch-{number}", daemon=True)
-                for number in range(THREADS)
-            ]
-            for thread in self._threads:
+            for number in range(THREADS):
+                thread = threading.Thread(
+                    target=self._work, name=f"har-fetch-{number}", daemon=True
+                )
                 thread.start()
+                self._threads.append(thread)
 
     def _work(self) -> None:
         while (shard := self._next()) is not None:

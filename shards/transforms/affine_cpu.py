@@ -1,13 +1,8 @@
 """Sampling of one clip by its affine map on the CPU, in a loader's worker (numba, without the GIL).
 
-Bilinear sampling, normalization and layout in one loop: the four taps of an output pixel and their
-integer weights are computed once and used for all frames of the clip.
-
-Notes:
-- Weights have 10 bits each way, so a pixel is off by at most 255/1024 of a level beside float
-  weights, on noise as well; on photographs by 0.02.
-- The machine code is kept in `__pycache__` or numba's own folder; only the very first call on a
-  machine waits 2 s for the compiler.
+The four taps of an output pixel and their integer weights are computed once and used for all frames
+of the clip. Weights have 10 bits each way: a pixel is off by at most 255/1024 of a level beside
+float weights. Only the very first call on a machine waits 2 s for numba's compiler.
 """
 
 from __future__ import annotations
@@ -81,7 +76,6 @@ def _sample(
     h, w = out.shape[1], out.shape[2]
     source, target = clip.reshape(T * H * W * 3), out.reshape(T * h * w * 3)
     right, down = np.uint64(3 if W > 1 else 0), np.uint64(W * 3 if H > 1 else 0)
-    one, two = np.uint64(1), np.uint64(2)
     for y in range(h):
         for x in range(w):
             fx = min(max(m[0, 1] * y + (m[0, 0] * x + m[0, 2]), 0.0), W - 1.0)
@@ -92,17 +86,12 @@ def _sample(
             wc, wd = np.int32((_ONE - ax) * ay), np.int32(ax * ay)
             a, o = np.uint64((top * W + left) * 3), np.uint64((y * w + x) * 3)
             for _ in range(T):
-                b, c = a + right, a + down
-                d = c + right
-                value = source[a] * wa + source[b] * wb + source[c] * wc + source[d] * wd
-                target[o] = np.float32(value) * scale[0] - shift[0]
-                a, b, c, d = a + one, b + one, c + one, d + one
-                value = source[a] * wa + source[b] * wb + source[c] * wc + source[d] * wd
-                target[o + one] = np.float32(value) * scale[1] - shift[1]
-                a, b, c, d = a + one, b + one, c + one, d + one
-                value = source[a] * wa + source[b] * wb + source[c] * wc + source[d] * wd
-                target[o + two] = np.float32(value) * scale[2] - shift[2]
-                a += np.uint64(H * W * 3) - two
+                for c in range(3):
+                    i = a + np.uint64(c)
+                    top_row = source[i] * wa + source[i + right] * wb
+                    value = top_row + source[i + down] * wc + source[i + down + right] * wd
+                    target[o + np.uint64(c)] = np.float32(value) * scale[c] - shift[c]
+                a += np.uint64(H * W * 3)
                 o += np.uint64(h * w * 3)
 
 

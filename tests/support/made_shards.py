@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from made_tars import make_manifest
 
 from har import models
 from har.shards import splits
-from har.shards.format import Manifest, ShardInfo, make_index, save_manifest
+from har.shards.format import Manifest, ShardInfo, save_manifest
 from har.training.config import Config
 from har.training.runtime import checkpoint
 
@@ -53,20 +54,11 @@ def make_shards(
                     data += pixels
                 video += 1
     (root / "shard-000000.tar").write_bytes(data)
-    made = Manifest(
-        clip_shape=shape,
-        sampling={"rule": rule},
-        resize={},
-        classes=classes,
-        groups=tuple(names),
-        grouping="ucf101",
-        shards=(ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 32),),
-        plan="",
-        versions={},
-        rejects=0,
-        index_sha256="",
-        index=make_index(rows),
-    )
+    shards = (ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 32),)
+    made = make_manifest(
+        rows, clip_shape=shape, sampling={"rule": rule}, classes=classes, groups=tuple(names),
+        grouping="ucf101", shards=shards,
+    )  # fmt: skip
     return save_manifest(made, root)
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from har.shards.format import Manifest, ShardWriter, make_index, save_manifest
 
 SHAPE = (4, 12, 14, 3)
+
+
+def make_manifest(rows: list[tuple[Any, ...]], **fields: Any) -> Manifest:
+    """A manifest in memory with an index of `rows` (see `index_dtype`)."""
+    defaults = {
+        "clip_shape": SHAPE, "sampling": {}, "resize": {}, "classes": ("A", "B"), "groups": (),
+        "grouping": None, "shards": (), "plan": "", "versions": {}, "rejects": 0,
+        "index_sha256": "",
+    }  # fmt: skip
+    return Manifest(**{**defaults, **fields}, index=make_index(rows))
 
 
 def make_tars(
@@ -27,18 +38,9 @@ def make_tars(
                 group = names.index(groups[n])
                 rows.append((key, number, offset, n // 4, group, n, 0, 0, 16, 0, digest))
             written.append(shard.close())
-    made = Manifest(
-        clip_shape=shape,
-        sampling={"rule": "paper"},
-        resize={},
-        classes=tuple(f"c{n:03d}" for n in range(-(-clips // 4))),
-        groups=tuple(names),
-        grouping="regex",
-        shards=tuple(written),
-        plan="",
-        versions={},
-        rejects=0,
-        index_sha256="",
-        index=make_index(rows),
-    )
+    classes = tuple(f"c{n:03d}" for n in range(-(-clips // 4)))
+    made = make_manifest(
+        rows, clip_shape=shape, sampling={"rule": "paper"}, classes=classes, groups=tuple(names),
+        grouping="regex", shards=tuple(written),
+    )  # fmt: skip
     return save_manifest(made, root)

@@ -66,9 +66,8 @@ def test_every_field_is_named_with_its_type(root):
     assert list(page["index.npy"]) == list(index.dtype.names)
     for name, (_, offset) in list(index.dtype.fields.items())[1:]:
         where = f"n+{offset - width}" if offset > width else "n"
-        assert re.search(rf"\| `{name}` \| `[^`]+` \| {re.escape(where)} \|", PAGE.read_text()), (
-            name
-        )
+        row = rf"\| `{name}` \| `[^`]+` \| {re.escape(where)} \|"
+        assert re.search(row, PAGE.read_text()), name
     assert f"A row takes n+{index.dtype.itemsize - width} bytes" in PAGE.read_text()
     metadata = json.loads(members(root)[2][2])
     assert set(page["KEY.json"]) == set(metadata)

@@ -1,5 +1,7 @@
 """The manifest is what a reader trusts: missing, foreign, damaged and hostile ones are refused."""
 
+import hashlib
+import io
 import json
 
 import numpy as np
@@ -79,17 +81,14 @@ def test_hostile_manifests_are_refused(root, changes, text):
         load_manifest(root)
 
 
-@pytest.mark.parametrize("name", ["../shard-000000.tar", "/etc/passwd", "shard-0.tar", "", 5])
-def test_a_shard_name_that_climbs_out_is_refused(root, name):
-    shards = json.loads((root / "manifest.json").read_text())["shards"]
-    rewrite(root, shards=[shards[0] | {"name": name}])
-    with pytest.raises(ShardSetError, match="shard names must be"):
-        load_manifest(root)
-
-
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        ({"name": "../shard-000000.tar"}, "shard names must be"),
+        ({"name": "/etc/passwd"}, "shard names must be"),
+        ({"name": "shard-0.tar"}, "shard names must be"),
+        ({"name": ""}, "shard names must be"),
+        ({"name": 5}, "shard names must be"),
         ({"bytes": 2**70}, "absurd size"),
         ({"bytes": -1}, "absurd size"),
         ({"bytes": 1e9}, "absurd size"),
@@ -99,7 +98,7 @@ def test_a_shard_name_that_climbs_out_is_refused(root, name):
         ({"xxh3": None}, "not 32 hex digits"),
     ],
 )
-def test_sizes_and_checksums_that_are_none_are_refused(root, change, text):
+def test_hostile_names_sizes_and_checksums_are_refused(root, change, text):
     shards = json.loads((root / "manifest.json").read_text())["shards"]
     rewrite(root, shards=[shards[0] | change])
     with pytest.raises(ShardSetError, match=text):
@@ -140,9 +139,6 @@ def test_a_damaged_index_is_refused(root):
 
 
 def test_an_index_that_would_unpickle_is_refused(root):
-    import hashlib
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"code": 1}], dtype=object), allow_pickle=True)
     (root / "index.npy").write_bytes(buffer.getvalue())
@@ -151,11 +147,6 @@ def test_an_index_that_would_unpickle_is_refused(root):
         load_manifest(root)
 
 
-@pytest.mark.parametrize("key", ["", "a.b", "a/b", "a b", "é", "x" * 91])
-def test_bad_keys(key):
-    assert not valid_key(key)
-
-
-@pytest.mark.parametrize("key", ["v_YoYo_g01_c01", "a@1", "A-b+c=d"])
-def test_good_keys(key):
-    assert valid_key(key)
+def test_keys():
+    assert all(map(valid_key, ["v_YoYo_g01_c01", "a@1", "A-b+c=d"]))
+    assert not any(map(valid_key, ["", "a.b", "a/b", "a b", "é", "x" * 91]))

@@ -8,18 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_tars import make_manifest
 
-from har.shards.format import (
-    Fault,
-    Manifest,
-    ShardWriter,
-    make_index,
-    sample_bytes,
-    save_manifest,
-    verify_full,
-    verify_quick,
-)
-from har.shards.format.writer import tar_header
+from har.shards.format import Manifest, ShardWriter, save_manifest, verify_full, verify_quick
+from har.shards.format.writer import sample_bytes, tar_header
 
 SHAPE = (2, 9, 11, 3)
 
@@ -36,16 +28,7 @@ def clips(tmp_path: Path) -> Manifest:
                 offset, check = shard.add(key, pixels, at % 2, {"class": "AB"[at % 2], "fps": 25.0})
                 rows.append((key, number, offset, at % 2, -1, number * 4 + at, 0, 0, 2, 0, check))
             shards.append(shard.close())
-    made = Manifest(
-        clip_shape=SHAPE, sampling={}, resize={}, classes=("A", "B"), groups=(), grouping=None,
-        shards=tuple(shards), plan="", versions={}, rejects=0, index_sha256="",
-        index=make_index(rows),
-    )  # fmt: skip
-    return save_manifest(made, root)
-
-
-def _texts(faults: list[Fault]) -> list[str]:
-    return [str(fault) for fault in faults]
+    return save_manifest(make_manifest(rows, clip_shape=SHAPE, shards=tuple(shards)), root)
 
 
 def test_whole_set_has_no_fault(clips: Manifest) -> None:
@@ -73,8 +56,11 @@ def test_truncation_is_found_without_reading(clips: Manifest, cut: int) -> None:
     size = path.stat().st_size
     with open(path, "r+b") as file:
         file.truncate(size - cut)
-    (text,) = _texts(verify_quick(clips))
-    assert text == f"shard-000002.tar, byte {size - cut:,}: has {size - cut:,} bytes, not {size:,}"
+    (fault,) = verify_quick(clips)
+    assert (
+        str(fault)
+        == f"shard-000002.tar, byte {size - cut:,}: has {size - cut:,} bytes, not {size:,}"
+    )
 
 
 def test_cut_at_a_member_border_names_the_first_lost_sample(clips: Manifest) -> None:
@@ -91,7 +77,7 @@ def test_missing_and_foreign_shards(clips: Manifest) -> None:
     clips.shard_path(0).unlink()
     shutil.copy(clips.shard_path(1), clips.root / "shard-000007.tar")
     shutil.copy(clips.shard_path(1), clips.shard_path(2))
-    missing, foreign = _texts(verify_quick(clips))
+    missing, foreign = map(str, verify_quick(clips))
     assert missing == "shard-000000.tar: is missing"
     assert foreign.startswith("shard-000007.tar: is not of this set")
     swapped = verify_full(clips)[2]  # shard 1 under the name of shard 2: its first key is wrong

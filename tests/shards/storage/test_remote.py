@@ -27,15 +27,9 @@ from made_tars import make_tars
 from har.pipeline.cli import shards_main
 from har.shards.format import ClipReader, ShardSetError, load_manifest
 from har.shards.loading import BatchSampler, Loader, LoaderOptions
-from har.shards.storage import (
-    RemoteFolder,
-    ShardCache,
-    StorageError,
-    open_folder,
-    remote_folder,
-    url_of,
-)
+from har.shards.storage import RemoteFolder, ShardCache, StorageError, open_folder, remote_folder
 from har.shards.storage.cache import default_max_bytes
+from har.shards.storage.place import url_of
 
 pytest.importorskip("aiohttp")
 CLIPS, SHARDS = 68, 17
@@ -61,13 +55,14 @@ def far(server):
 
 
 def batches(clips, *, epochs=2, workers=2, block_size=0, batch=8, **options):
-    plan = BatchSampler(
-        np.arange(len(clips.index)), batch, seed=1, shuffle=True, block_size=block_size
-    )
+    indices = np.arange(len(clips.index))
+    plan = BatchSampler(indices, batch, seed=1, shuffle=True, block_size=block_size)
     with Loader(clips, plan, LoaderOptions(workers=workers, **options)) as loader:
-        return [
-            (b.keys, b.pixels.numpy().tobytes()) for e in range(epochs) for b in loader.epoch(e)
-        ]
+        return [contents(batch) for epoch in range(epochs) for batch in loader.epoch(epoch)]
+
+
+def contents(batch):
+    return batch.keys, batch.pixels.numpy().tobytes()
 
 
 def sizes(cache):
@@ -94,17 +89,14 @@ def test_batches_are_those_of_the_folder_for_any_cache_that_holds_a_shard(
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        assert batches(far, workers=workers, epochs=1, batch=16) == batches(
-            made, epochs=1, batch=16
-        )
+        fetched = batches(far, workers=workers, epochs=1, batch=16)
+        assert fetched == batches(made, epochs=1, batch=16)
     finally:
         done.set()
         thread.join()
     assert 0 < most[0] <= room
     if held == SHARDS:
-        assert {n: c for n, c in server.asked.items() if n.endswith("tar")} == {
-            shard.name: 1 for shard in made.shards
-        }
+        assert {server.asked[shard.name] for shard in made.shards} == {1}
 
 
 def test_a_window_fetches_each_shard_about_once_where_a_permutation_fetches_many_times(
@@ -115,9 +107,8 @@ def test_a_window_fetches_each_shard_about_once_where_a_permutation_fetches_many
     for block_size in (32, 0):
         server.asked.clear()
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-        assert batches(far, epochs=1, block_size=block_size) == batches(
-            made, epochs=1, block_size=block_size
-        )
+        options = {"epochs": 1, "block_size": block_size}
+        assert batches(far, **options) == batches(made, **options)
         fetched.append(sum(n for name, n in server.asked.items() if name.endswith(".tar")))
     assert fetched[0] <= 2 * SHARDS + 9  # 9: the next epoch's first ones
     assert fetched[1] > max(2 * SHARDS, 1.5 * fetched[0])  # 43 to 48 were seen
@@ -173,20 +164,9 @@ def test_a_slow_server_is_not_a_stuck_worker(made, far, server):
 def test_a_server_that_falls_silent_is_asked_again(made, server, monkeypatch):
     monkeypatch.setattr(remote_folder, "SILENCE", 0.3)
     server.faults = {"shard-000000.tar": ["stall", ""]}
-    with ClipReaderOf(f"{server.url}/set") as reader:
+    with contextlib.closing(ClipReader(load_manifest(f"{server.url}/set"))) as reader:
         assert np.array_equal(reader.read(0), ClipReader(made).read(0))
     assert server.asked["shard-000000.tar"] == 2
-
-
-class ClipReaderOf(ClipReader):
-    def __init__(self, url):
-        super().__init__(load_manifest(url))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def fetched(cache, far, number):
@@ -235,17 +215,14 @@ def test_a_cache_that_cannot_hold_a_shard_is_refused(far, monkeypatch):
         batches(far)
 
 
-@pytest.mark.parametrize(("text", "size"), [("7", 7), ("1.5 kb", 1500), ("2TB", 2 * 10**12)])
-def test_sizes_of_the_cache(monkeypatch, text, size):
-    monkeypatch.setenv("HAR_CACHE_SIZE", text)
-    assert default_max_bytes() == size
-
-
-@pytest.mark.parametrize("text", ["0", "much", "-1", "3 GiB", "nan"])
-def test_a_size_that_is_none_is_refused(monkeypatch, text):
-    monkeypatch.setenv("HAR_CACHE_SIZE", text)
-    with pytest.raises(StorageError, match=r"HAR_CACHE_SIZE=.* is no size"):
-        default_max_bytes()
+def test_sizes_of_the_cache(monkeypatch):
+    for text, size in (("7", 7), ("1.5 kb", 1500), ("2TB", 2 * 10**12)):
+        monkeypatch.setenv("HAR_CACHE_SIZE", text)
+        assert default_max_bytes() == size
+    for text in ("0", "much", "-1", "3 GiB", "nan"):
+        monkeypatch.setenv("HAR_CACHE_SIZE", text)
+        with pytest.raises(StorageError, match=r"HAR_CACHE_SIZE=.* is no size"):
+            default_max_bytes()
 
 
 def test_a_cache_folder_that_cannot_be_made_is_one_sentence(far, tmp_path, monkeypatch):
@@ -436,9 +413,7 @@ def test_a_set_in_s3_gives_the_batches_of_the_folder_and_its_faults_are_one_sent
     data = bytearray(files.cat_file("remote/set/shard-000003.tar"))
     data[700] ^= 1
     files.pipe_file("remote/set/shard-000003.tar", bytes(data))
-    with pytest.raises(
-        StorageError, match=r"s3://remote/set/shard-000003\.tar does not have the ch"
-    ):
+    with pytest.raises(StorageError, match=r"s3://remote/set/shard-0+3\.tar does not have the ch"):
         batches(far)
     files.rm("remote/set/shard-000003.tar")
     with pytest.raises(StorageError, match=r"s3://remote/set/shard-000003\.tar is not there"):
