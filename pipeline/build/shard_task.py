@@ -186,6 +186,8 @@ def _write(
             "frame_numbers": facts["frame_indices"],
             "padded": facts["num_padded"],
         }
+        if facts["stream"] is not None:  # the file has several
+            metadata["stream"] = facts["stream"]
         offset, checksum = writer.add(key, pixels, video.label, metadata)
         rows.append(
             [

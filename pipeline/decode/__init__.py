@@ -1,8 +1,15 @@
 """A video file -> clips, uint8 [T,H,W,3]: every codec of FFmpeg, exactly the frames asked for."""
 
-from .clips import Clip, VideoDecodeError, decode_clip, decode_clips, decode_only
+from .clips import (
+    Clip,
+    VideoDecodeError,
+    decode_clip,
+    decode_clips,
+    decode_only,
+    open_video,
+)
 from .decoder_process import DecoderError, DecoderProcess, freeze_imports
-from .frames import RESIZE
+from .frames import RESIZE, upright
 
 # File names that are taken for videos, wherever videos are looked for.
 VIDEO_SUFFIXES = (
@@ -20,4 +27,6 @@ __all__ = [
     "decode_clips",
     "decode_only",
     "freeze_imports",
+    "open_video",
+    "upright",
 ]

@@ -22,6 +22,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -47,7 +48,8 @@ class Clip:
 
     pixels: uint8 [T,H,W,3], RGB, upright. frame_indices: the T frames, counted in presentation
     order; the last `num_padded` of them repeat the last frame. num_decoded: frames that decode;
-    num_declared: that the header claims (0 = it says nothing). fps: 0.0 where unknown.
+    num_declared: that the header claims (0 = it says nothing). fps: 0.0 where unknown. stream: the
+    index of the video stream, where the file has several.
     """
 
     pixels: np.ndarray
@@ -56,6 +58,7 @@ class Clip:
     num_decoded: int
     num_declared: int
     fps: float
+    stream: int | None = None
 
 
 def decode_clip(
@@ -112,6 +115,7 @@ def decode_clips(
             num_decoded=decoded.num_decoded,
             num_declared=scan.num_declared,
             fps=scan.fps,
+            stream=scan.stream,
         )
         for clip in sampler.clip_indices(decoded.num_decoded)
     ]
@@ -138,12 +142,14 @@ def reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the packets tell. index: None where the stream is to be decoded whole."""
+    """What the packets tell. index: None where the stream is to be decoded whole. stream: see
+    `Clip`."""
 
     num_packets: int
     num_declared: int
     fps: float
     index: PacketIndex | None
+    stream: int | None = None
 
 
 @dataclass(frozen=True)
@@ -166,17 +172,32 @@ def _frame_indices(sampler: ClipSampler, n: int) -> set[int]:
     return {index for clip in sampler.clip_indices(n) for index in clip.frame_indices}
 
 
-def _open(path: Path) -> InputContainer:
-    # HMDB51's titles are not UTF-8: without `replace` they alone make the file unreadable
-    return av.open(str(path), metadata_errors="replace")
+@contextlib.contextmanager
+def open_video(
+    path: Path | str, options: dict[str, str] | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and the stream that a player shows: FFmpeg's best one, never a cover picture.
+
+    options: of libavformat. Raises VideoDecodeError, and what `av.open` raises.
+    """
+    # Absolute, for FFmpeg takes what stands before a colon for a protocol. HMDB51's titles are not
+    # UTF-8: without `replace` they alone make the file unreadable.
+    file = str(Path(path).absolute())
+    with av.open(file, options=options, metadata_errors="replace") as container:
+        videos = _video_streams(container)
+        if not videos:
+            has_cover = " but a cover picture" * bool(container.streams.video)
+            raise VideoDecodeError(f"{path} has no video stream{has_cover}.")
+        best = container.streams.best("video")
+        stream = best if best in videos else videos[0]
+        stream.codec_context.thread_count = 1  # the build runs one process a core
+        yield container, stream
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    if not container.streams.video:
-        raise VideoDecodeError(f"{path} has no video stream.")
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1  # the build runs one process a core
-    return stream
+def _video_streams(container: InputContainer) -> list[VideoStream]:
+    """Its streams of moving pictures."""
+    is_cover = Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & is_cover]
 
 
 def _scan(
@@ -199,8 +220,7 @@ def _scan(
     declared = avi.riff_size(header)
     if declared > status.st_size and not keep_partial:
         raise VideoDecodeError(f"{path} is cut off: {status.st_size:,} of {declared:,} bytes.")
-    container = stack.enter_context(_open(path))
-    stream = _video_stream(container, path)
+    container, stream = stack.enter_context(open_video(path))
     return _scan_stream(container, stream, status.st_size), stream.codec_context
 
 
@@ -233,6 +253,7 @@ def _scan_stream(container: InputContainer, stream: VideoStream, num_bytes: int)
         num_declared=int(stream.frames),
         fps=float(stream.average_rate or stream.guessed_rate or 0),
         index=index,
+        stream=stream.index if len(_video_streams(container)) > 1 else None,
     )
 
 
@@ -284,9 +305,9 @@ def _decode_once(
 ) -> _DecodedFrames:
     """One decode from the first frame to the last."""
     resizer, num_decoded = FrameResizer(out), 0
-    with _open(path) as container:
+    with open_video(path) as (container, stream):
         try:
-            for frame in container.decode(_video_stream(container, path)):
+            for frame in container.decode(stream):
                 if num_decoded in indices:
                     resizer.add(num_decoded, frame)
                 num_decoded += 1

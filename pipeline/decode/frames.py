@@ -9,6 +9,7 @@ Frames are converted to RGB at full size and then resized by torch, bilinear wit
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import av
 import numpy as np
@@ -73,10 +74,21 @@ def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
     rgb = _BUFFERS.reformatter.reformat(frame, format="rgb24", threads=1)
     plane = rgb.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)  # [H,bytes]
-    pixels = rows[: rgb.height, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
-    if frame.rotation:
-        pixels = np.rot90(pixels, round(frame.rotation / 90))  # both count anticlockwise
-    return pixels
+    return upright(rows[: rgb.height, : rgb.width * 3].reshape(rgb.height, rgb.width, 3), frame)
+
+
+def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """[H,W,3] of a frame as a player shows it, turned and mirrored: a view.
+
+    The display matrix sends (x, y) to (a*x + c*y, b*x + d*y); x grows to the right, y downwards.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def resize(frames: np.ndarray, out: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -76,13 +77,27 @@ def tree(root: Path, groups: int = 4, clips: int = 2, **changes: object) -> Path
     return root
 
 
+def ffmpeg(*arguments: str | Path) -> None:
+    """Run the program, which decodes and encodes independently of PyAV."""
+    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+def encode(path: Path, arguments: list[str], frames: int = 70) -> Path:
+    """A moving test picture of `frames` frames of 96x80."""
+    source = ["-f", "lavfi", "-i", "testsrc2=size=96x80:rate=25", "-pix_fmt", "yuv420p"]
+    ffmpeg(*source, "-frames:v", str(frames), *arguments, path)
+    return path
+
+
 def by_hand(path: Path) -> list[np.ndarray]:
     """Every frame of a plain decode from the first one, uint8 RGB, upright."""
     with av.open(str(path), metadata_errors="replace") as container:
-        container.streams.video[0].thread_count = 1
+        stream = container.streams.best("video")
+        stream.thread_count = 1
         return [
             np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-            for frame in container.decode(video=0)
+            for frame in container.decode(stream)
         ]
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from ...errors import HarError
-from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips
+from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips, open_video, upright
 from ...pipeline.sampling import ClipSampler
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
@@ -58,8 +58,7 @@ class Frame:
     def rgb(self) -> NDArray[np.uint8]:
         """uint8 [H,W,3], RGB, upright."""
         pixels: NDArray[np.uint8] = np.asarray(self.av_frame.to_ndarray(format="rgb24"), np.uint8)
-        turns = round((self.av_frame.rotation or 0) / 90)  # both count anticlockwise
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+        return np.ascontiguousarray(upright(pixels, self.av_frame))
 
 
 class Predictor:
@@ -177,10 +176,7 @@ def read_frames(path: Path | str) -> Iterator[Frame]:
     """Every frame of a video file, in order. Raises VideoDecodeError."""
     index, seconds = 0, 0.0
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise VideoDecodeError(f"{path} has no video stream.")
-            stream = container.streams.video[0]
+        with open_video(path) as (container, stream):
             fps = float(stream.average_rate or stream.guessed_rate or 25)
             start: float | None = None
             for av_frame in container.decode(stream):

@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from ...errors import HarError
+from ...pipeline.decode import open_video
 from ...pipeline.decode.decoder_process import decode_into
 
 # FFmpeg's demuxers for VIDEO_SUFFIXES; none of them refers to other files
@@ -57,10 +58,7 @@ def check_video(path: Path, max_seconds: int) -> None:
     """Raise UploadError for anything but a video of an allowed format, length and frame size."""
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
-        with av.open(str(path), options=options, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise UploadError("it has no video stream.")
-            stream = container.streams.video[0]
+        with open_video(path, options) as (container, stream):
             if stream.width * stream.height > _MAX_PIXELS:
                 raise UploadError(
                     f"its frames are {stream.width}x{stream.height}: 4096x2304 is the most."

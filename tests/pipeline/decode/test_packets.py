@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_videos import by_hand, resized
+from made_videos import by_hand, encode, ffmpeg, resized
 
 from har.pipeline.decode import clips as decode
 from har.pipeline.sampling import ClipSampler
@@ -59,18 +59,6 @@ WHOLE = {
     "h264 with B-pictures in avi": ("a.avi", [*X264, "keyint=20:bframes=3"]),
     "gif": ("a.gif", ["-r", "10"]),
 }
-
-
-def ffmpeg(*arguments: str | Path) -> None:
-    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-
-
-def encode(path: Path, arguments: list[str], frames: int = 70) -> Path:
-    """A moving test picture of `frames` frames of 96x80."""
-    source = ["-f", "lavfi", "-i", "testsrc2=size=96x80:rate=25", "-pix_fmt", "yuv420p"]
-    ffmpeg(*source, "-frames:v", str(frames), *arguments, path)
-    return path
 
 
 def is_in_part(path: Path) -> bool:

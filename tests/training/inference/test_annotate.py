@@ -64,15 +64,8 @@ def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: P
 
 
 def test_odd_sizes_lose_one_row_and_column(tmp_path: Path):
-    rgb = np.zeros((51, 67, 3), np.uint8)
-
-    class Picture:
-        rotation = 0
-
-        def to_ndarray(self, format: str) -> np.ndarray:
-            return rgb
-
-    frames = [predictor.Frame(n, n / 25, 25.0, Picture()) for n in range(3)]
+    picture = av.VideoFrame.from_ndarray(np.zeros((51, 67, 3), np.uint8))
+    frames = [predictor.Frame(n, n / 25, 25.0, picture) for n in range(3)]
     out = annotate.write_annotated(tmp_path / "b.mp4", frames, [_segment(0, 9, 0)], CLASSES)
     assert _read(out)[1][0].shape == (50, 66, 3)
 

@@ -1,0 +1,73 @@
+"""What a player shows is decoded: turned and mirrored, the best stream, whole files; by ffmpeg."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_videos import encode, ffmpeg
+
+from har.pipeline.decode import VideoDecodeError, decode_clip
+from har.training.inference.predictor import read_frames
+
+pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+
+
+def shown(path: Path, size: tuple[int, int], *stream: str) -> np.ndarray:
+    """uint8 [N,H,W,3]: all frames as the program ffmpeg gives them out."""
+    output = ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command = ["ffmpeg", "-nostdin", "-v", "quiet", "-i", str(path), *stream, *output]
+    pixels = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+    return np.frombuffer(pixels, np.uint8).reshape(-1, *size, 3)
+
+
+def assert_alike(pixels: np.ndarray, expected: np.ndarray) -> None:
+    """Two versions of swscale differ by a little; another picture differs by far more."""
+    assert np.abs(pixels.astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_turned_and_mirrored_video_comes_out_upright(
+    tmp_path: Path, codec: str, transposed: bool, signs: tuple[int, int]
+) -> None:
+    path = encode(tmp_path / "a.mp4", ["-c:v", codec], frames=3)  # 96x80
+    data, (x, y) = bytearray(path.read_bytes()), (sign << 16 for sign in signs)
+    at = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2: 3x3, 16.16 and 2.30 bits
+    data[at : at + 20] = struct.pack(">5i", *((0, x, 0, y, 0) if transposed else (x, 0, 0, 0, y)))
+    path.write_bytes(data)
+    size = (96, 80) if transposed else (80, 96)
+    expected = shown(path, size)
+    assert_alike(decode_clip(path, frames=3, size=size).pixels, expected)
+    assert_alike(np.stack([frame.rgb() for frame in read_frames(path)]), expected)
+
+
+@pytest.mark.real
+def test_the_best_of_several_streams_is_taken(real_clips: Path) -> None:
+    path = real_clips / "codecs" / "nasa_13013.mp4"
+    clip = decode_clip(path, frames=390, size=(270, 480))
+    expected = shown(path, (270, 480), "-map", "0:3")
+    assert (clip.num_decoded, clip.stream, len(expected)) == (390, 3, 390)
+    assert_alike(clip.pixels[::30], expected[::30])
+    assert sum(1 for _ in read_frames(path)) == 390
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    video = encode(tmp_path / "a.mp4", ["-c:v", "libx264"], frames=10)
+    song, cover = tmp_path / "song.m4a", tmp_path / "cover.png"
+    ffmpeg("-f", "lavfi", "-i", "sine=d=1", song)
+    ffmpeg("-f", "lavfi", "-i", "color=red:size=640x480", "-frames:v", "1", cover)
+    cover_first, cover_last = tmp_path / "cover.mp4", tmp_path / "cover.m4a"
+    mapped = ["-map", "0", "-map", "1", "-c", "copy", "-disposition:v:0", "attached_pic"]
+    ffmpeg("-i", cover, "-i", video, *mapped, cover_first)
+    ffmpeg("-i", song, "-i", cover, *mapped, cover_last)
+    clip = decode_clip(cover_first, frames=10, size=(80, 96))
+    assert (clip.num_decoded, clip.stream) == (10, None)
+    assert_alike(clip.pixels, shown(video, (80, 96)))
+    with pytest.raises(VideoDecodeError, match=r"cover\.m4a has no video stream but a cover"):
+        decode_clip(cover_last)
