@@ -8,6 +8,7 @@ movie one behind the other, each with the name and size that the index says.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -43,6 +44,17 @@ def riff_size(header: bytes) -> int:
     """Bytes that the first 8 of a RIFF file say it has; 0 for any other file."""
     is_riff = header[:4] == b"RIFF" and len(header) >= 8
     return 8 + int.from_bytes(header[4:8], "little") if is_riff else 0
+
+
+def movie_end(header: bytes) -> int:
+    """Where the first list of pictures ends, by the start of an AVI; 0 where that does not say.
+
+    The size of the whole file may be wrong though no picture is missing.
+    """
+    match = re.search(rb"LIST(.{4})movi", header, re.DOTALL) if riff_size(header) else None
+    size = int.from_bytes(match[1], "little") if match else 0
+    is_known = match is not None and size not in (0, 0xFFFFFFFF)  # those are written to a pipe
+    return match.start() + 8 + size if match and is_known else 0
 
 
 def _read_avi(data: bytes) -> Avi | None:

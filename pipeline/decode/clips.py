@@ -34,6 +34,7 @@ from .mpeg4 import make_packet
 from .packets import PacketIndex, decode_positions, index_packets
 
 _MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
+_HEADER_BYTES = 64 << 10  # read of each file, to learn how long it must be
 _FILE_FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # a fault is raised, and said once
 
@@ -205,32 +206,46 @@ def _scan(
 ) -> tuple[_Scan, VideoCodecContext]:
     """What the packets tell, and a decoder that has seen none of them yet.
 
-    A RIFF file that ends early is a fault: libavformat would take the part for the whole.
+    A file that ends early is a fault: libavformat would take the part for the whole.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait for ever
         raise VideoDecodeError(f"{path} is not a regular file.")
-    header, data = _read_riff(path, status.st_size)
+    header, data = _read_start(path, status.st_size)
     video = avi.read_avi(data) if data else None
     if video is not None:
         decoder = _avi_decoder(video)
         packets = [make_packet(packet) for packet in video.packets]
         index = index_packets(packets, decoder, "avi")
         return _Scan(len(packets), video.num_frames, video.fps, index), decoder
-    declared = avi.riff_size(header)
-    if declared > status.st_size and not keep_partial:
-        raise VideoDecodeError(f"{path} is cut off: {status.st_size:,} of {declared:,} bytes.")
     container, stream = stack.enter_context(open_video(path))
-    return _scan_stream(container, stream, status.st_size), stream.codec_context
+    scan = _scan_stream(container, stream, status.st_size)
+    ends = (entry.pos + entry.size for entry in stream.index_entries)
+    declared = max(avi.movie_end(header), _segment_end(header), *ends, 0)
+    if declared > status.st_size and not keep_partial:
+        raise VideoDecodeError(
+            f"{path} is cut off: {status.st_size:,} bytes of at least {declared:,}."
+        )
+    return scan, stream.codec_context
 
 
-def _read_riff(path: Path, num_bytes: int) -> tuple[bytes, bytes]:
-    """The first 8 bytes; and all of them, where it is a RIFF file that fits in memory."""
+def _read_start(path: Path, num_bytes: int) -> tuple[bytes, bytes]:
+    """The first bytes; and all of them, where it is a RIFF file that fits in memory."""
     with path.open("rb", buffering=0) as file:
-        header = file.read(8)
+        header = file.read(_HEADER_BYTES)
         if not avi.riff_size(header) or num_bytes > _MAX_BYTES_IN_MEMORY:
             return header, b""
         return header, header + file.readall()
+
+
+def _segment_end(header: bytes) -> int:
+    """Where the one segment of a Matroska file ends; 0 for other files and those made to a pipe."""
+    start = header.find(b"\x18\x53\x80\x67", 4) + 4  # RFC 8794: its name, then its size
+    if header[:4] != b"\x1a\x45\xdf\xa3" or start < 8 or start + 8 > len(header):
+        return 0
+    length = 9 - header[start].bit_length()
+    size = int.from_bytes(header[start : start + length], "big") & ((1 << 7 * length) - 1)
+    return 0 if size == (1 << 7 * length) - 1 else start + length + size
 
 
 def _avi_decoder(video: avi.Avi) -> VideoCodecContext:
@@ -303,15 +318,14 @@ def _decode_all(
 def _decode_once(
     path: Path, indices: set[int], out: np.ndarray, keep_partial: bool
 ) -> _DecodedFrames:
-    """One decode from the first frame to the last."""
+    """One decode from the first frame to the last; keep_partial: past what does not decode."""
     resizer, num_decoded = FrameResizer(out), 0
-    with open_video(path) as (container, stream):
-        try:
-            for frame in container.decode(stream):
-                if num_decoded in indices:
-                    resizer.add(num_decoded, frame)
-                num_decoded += 1
-        except _FILE_FAULTS:
-            if not (keep_partial and num_decoded):
-                raise
+    faults = contextlib.suppress(*_FILE_FAULTS if keep_partial else ())
+    with open_video(path) as (container, stream), faults:
+        for packet in container.demux(stream):  # the last one is empty: it gets what is held back
+            with faults:
+                for frame in packet.decode():
+                    if num_decoded in indices:
+                        resizer.add(num_decoded, frame)
+                    num_decoded += 1
     return _DecodedFrames(resizer.finish(), resizer.indices, num_decoded)

@@ -71,3 +71,67 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     assert_alike(clip.pixels, shown(video, (80, 96)))
     with pytest.raises(VideoDecodeError, match=r"cover\.m4a has no video stream but a cover"):
         decode_clip(cover_last)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, -20, 3, 40])
+def test_an_avi_with_a_wrong_size_is_taken_whole(tmp_path: Path, size: int) -> None:
+    path = encode(tmp_path / "a.avi", ["-c:v", "mpeg4"], frames=20)
+    data = bytearray(path.read_bytes())
+    wrong = size if size in (0, 0xFFFFFFFF) else len(data) - 8 + size
+    data[4:8] = wrong.to_bytes(4, "little")
+    path.write_bytes(data)
+    clip = decode_clip(path, frames=20, size=(80, 96))
+    assert clip.num_decoded == 20
+    assert_alike(clip.pixels, shown(path, (80, 96)))
+
+
+def _piped(path: Path, name: str) -> Path:
+    """The video again, written by ffmpeg to a pipe: without sizes, index and duration."""
+    command = ["ffmpeg", "-v", "quiet", "-i", str(path), "-c", "copy", "-f", name, "pipe:1"]
+    piped = path.with_name(f"piped{path.suffix}")
+    piped.write_bytes(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    return piped
+
+
+@pytest.mark.parametrize(("suffix", "name"), [("avi", "avi"), ("mkv", "matroska")])
+def test_a_file_written_to_a_pipe_is_taken_whole(tmp_path: Path, suffix: str, name: str) -> None:
+    path = _piped(encode(tmp_path / f"a.{suffix}", ["-c:v", "mpeg4"], frames=20), name)
+    clip = decode_clip(path, frames=20, size=(80, 96))
+    assert clip.num_decoded == 20
+    assert_alike(clip.pixels, shown(path, (80, 96)))
+
+
+CUT = {
+    "index first": ("a.mp4", ["-c:v", "libx264", "-movflags", "+faststart"]),
+    "fragments": ("a.mp4", ["-c:v", "mpeg4", "-movflags", "frag_keyframe+empty_moov"]),
+    "mkv": ("a.mkv", ["-c:v", "libx264"]),
+    "webm": ("a.webm", ["-c:v", "libvpx"]),
+    "avi": ("a.avi", ["-c:v", "mpeg4"]),
+    "avi, H.264": ("a.avi", ["-c:v", "libx264", "-bf", "0"]),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_that_breaks_off_is_a_reject_unless_parts_are_asked_for(
+    tmp_path: Path, name: str
+) -> None:
+    file, arguments = CUT[name]
+    path = encode(tmp_path / file, arguments, frames=40)
+    assert decode_clip(path, frames=4, size=(24, 32)).num_decoded == 40
+    data = path.read_bytes()
+    for share in (0.5, 0.8):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(VideoDecodeError, match=r"a\.\w+ is cut off: [\d,]+ bytes of at least"):
+            decode_clip(path, frames=4, size=(24, 32))
+        num_shown = len(shown(path, (80, 96)))
+        partial = decode_clip(path, frames=4, size=(24, 32), keep_partial=True)
+        assert 0 < partial.num_decoded < 40
+        assert partial.num_decoded - num_shown in (0, 1)  # the frame that is not all there
+
+
+def test_an_avi_cut_between_two_frames_is_a_reject(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.avi", ["-c:v", "mpeg4"], frames=20)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"00dc", 0, data.index(b"idx1"))])
+    with pytest.raises(VideoDecodeError, match=r"a\.avi is cut off"):
+        decode_clip(path)
