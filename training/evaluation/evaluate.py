@@ -9,8 +9,6 @@ Notes:
   evenly spaced phases, if it holds more frames than the model takes.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -37,8 +35,6 @@ from ..runtime import checkpoint
 from ..runtime.device import select_device
 from ..step import forward
 from .summary import Predictions, summarize
-
-SUBSETS = ("test", "val", "train")
 
 
 class EvaluationError(HarError):
@@ -128,15 +124,15 @@ def predict_batches(
 
 def _average_views_of_clips(predictions: Predictions, views: int) -> Predictions:
     """Rows that are views of one clip, one after the other -> one row a clip."""
-    num_rows, num_clips = len(predictions.indices), len(np.unique(predictions.indices))
-    if num_rows % views or num_clips * views != num_rows:
-        raise EvaluationError("a clip was evaluated twice: the order of the loader is wrong.")
-    indices = predictions.indices.reshape(-1, views)
-    if (indices != indices[:, :1]).any():
-        raise EvaluationError("the views of a clip came apart: the order of the loader is wrong.")
-    probabilities = predictions.probabilities.reshape(num_clips, views, -1).mean(1)  # [N,K]
-    losses = predictions.losses.reshape(num_clips, views).mean(1)
-    return Predictions(indices[:, 0], probabilities, predictions.labels[::views], losses)
+    indices = predictions.indices[::views]  # [N]
+    in_order = np.array_equal(indices.repeat(views), predictions.indices)
+    if not in_order or len(np.unique(indices)) < len(indices):
+        raise EvaluationError(
+            "a clip was evaluated twice, or its views came apart: the order of the loader is wrong."
+        )
+    probabilities = predictions.probabilities.reshape(len(indices), views, -1).mean(1)  # [N,K]
+    losses = predictions.losses.reshape(len(indices), views).mean(1)
+    return Predictions(indices, probabilities, predictions.labels[::views], losses)
 
 
 def count_multiply_adds(model: nn.Module, transform: ClipTransform, device: torch.device) -> int:
@@ -149,32 +145,23 @@ def count_multiply_adds(model: nn.Module, transform: ClipTransform, device: torc
 
 def _check_shards_fit(state: dict[str, Any], manifest: Manifest) -> None:
     """Refuse shards whose clips are not what the checkpoint was trained on."""
-    trained, root = state["preprocessing"], manifest.root
-    size, trained_size = manifest.clip_shape[1:3], trained["clip_shape"][1:3]
+    trained = state["preprocessing"]
+    (num_frames, *size), trained_size = manifest.clip_shape[:3], trained["clip_shape"][1:3]
     rule, trained_rule = (_describe_rule(s) for s in (manifest.sampling, trained["sampling"]))
     if list(state["classes"]) != list(manifest.classes):
-        mismatch = (
-            f"{root} has {_describe_classes(manifest.classes)} and the run was trained on "
-            f"{_describe_classes(state['classes'])}"
-        )
-    elif manifest.clip_shape[0] < trained["frames"]:
-        mismatch = (
-            f"the clips in {root} hold {manifest.clip_shape[0]} frames and the run needs "
-            f"{trained['frames']}"
-        )
-    elif list(size) != list(trained_size):
-        mismatch = (
-            f"the frames in {root} are {size[0]}x{size[1]} and the run was trained on "
-            f"{trained_size[0]}x{trained_size[1]}"
-        )
+        found, needed = _describe_classes(manifest.classes), _describe_classes(state["classes"])
+    elif num_frames < trained["frames"]:
+        found, needed = f"clips of {num_frames} frames", str(trained["frames"])
+    elif size != list(trained_size):
+        found, needed = ("frames of {}x{}".format(*s) for s in (size, trained_size))
     elif rule != trained_rule:
-        mismatch = (
-            f"the frames in {root} were chosen by the rule {rule} and the run was trained on "
-            f"{trained_rule}"
-        )
+        found, needed = f"frames chosen by the rule {rule}", trained_rule
     else:
         return
-    raise EvaluationError(f"{mismatch}: give the shards of the run with --shards.")
+    raise EvaluationError(
+        f"{manifest.root} has {found} and the run was trained on {needed}: give the shards of the "
+        "run with --shards."
+    )
 
 
 def _describe_rule(sampling: dict[str, Any]) -> str:
@@ -226,10 +213,6 @@ def _choose_clips(
     The first `views` clips of each video; all of them, each several times, where more are asked for
     than are stored.
     """
-    if subset not in SUBSETS:
-        raise EvaluationError(
-            f"--subset {subset!r} is unknown: choose one of {', '.join(SUBSETS)}."
-        )
     indices = split.subset(subset)
     if len(indices) == 0:
         raise EvaluationError(

@@ -4,8 +4,6 @@ Plain numpy over whole arrays, so that it can be checked against any other tool.
 divided once, never means of means. Letters: N rows (clips or videos), K classes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,20 +35,13 @@ def per_class(matrix: NDArray[np.int64]) -> dict[str, NDArray]:
     A quotient with an empty denominator (class never predicted, never present) is 0, the
     convention of scikit-learn's zero_division=0.
     """
-    hits = np.diagonal(matrix).astype(np.float64)
-    support, num_predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    hits, support, num_predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     return {
-        "precision": _divide(hits, num_predicted),
-        "recall": _divide(hits, support),
-        "f1": _divide(2 * hits, support + num_predicted),
+        "precision": hits / np.maximum(num_predicted, 1),
+        "recall": hits / np.maximum(support, 1),
+        "f1": 2 * hits / np.maximum(support + num_predicted, 1),
         "support": support,
     }
-
-
-def _divide(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
-    result = np.zeros(len(numerator), np.float64)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
 
 
 def mean_class_accuracy(matrix: NDArray[np.int64]) -> float:
@@ -79,9 +70,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of `is_right` (bool [N]); (nan, nan) for N=0.
 
-    Drawing N rows with replacement from zeros and ones and counting the ones *is* a binomial draw,
-    so the resamples are drawn as such: the same law, no [resamples, N] index array. Videos count
-    as independent here; clips of one group are not quite, so the interval is a little narrow.
+    To draw N zeros and ones with replacement and count the ones is a binomial draw. Videos count as
+    independent; clips of one group are not quite, so the interval is a little narrow.
     """
     if len(is_right) == 0:
         return float("nan"), float("nan")

@@ -5,8 +5,6 @@ loss is about videos. The leak (share of these clips with a clip of the same gro
 train subset) stands beside every accuracy that is printed: without it none can be judged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,11 +45,10 @@ def summarize(
     predicted = probabilities.argmax(axis=1)
     matrix = metrics.confusion(labels, predicted, len(classes))
     is_right = predicted == labels
-    first_keys: dict[int, str] = {}
-    for video, key in zip(videos.tolist(), keys, strict=True):
-        first_keys[video] = min(key, first_keys.get(video, key))
+    # the last of equal ones stays in a dict
+    key_of_video = dict(sorted(zip(videos.tolist(), keys, strict=True), reverse=True))
     rows = zip(
-        [first_keys[video] for video in video_numbers.tolist()],
+        [key_of_video[video] for video in video_numbers.tolist()],
         labels.tolist(),
         predicted.tolist(),
         probabilities.max(axis=1).tolist(),
@@ -121,8 +118,8 @@ def describe_evaluation(result: dict[str, Any]) -> str:
     if result["confused"]:
         pairs = [f"{c['true']} as {c['predicted']} ({c['count']})" for c in result["confused"][:3]]
         lines.append("  most confused        " + ", ".join(pairs))
-    lines.append(
-        "leak: share of these clips with a clip of the same group in the run's train subset"
-    )
-    lines.append(f"next: har-report {result['run']}")
+    lines += [
+        "leak: share of these clips with a clip of the same group in the run's train subset",
+        f"next: har-report {result['run']}",
+    ]
     return "\n".join(lines)

@@ -2,11 +2,10 @@
 
 from .export import describe_export, export_run, read_contract
 from .predict_command import predict_videos
-from .predictor import Prediction, Predictor
+from .predictor import Predictor
 from .serve import serve_run
 
 __all__ = [
-    "Prediction",
     "Predictor",
     "describe_export",
     "export_run",

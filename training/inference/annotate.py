@@ -4,8 +4,6 @@ Notes: frames keep their own times, so a video of variable frame rate stays in s
 out. Sizes are rounded down to even numbers, which yuv420p needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +11,6 @@ from typing import Any
 
 import av
 import matplotlib
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...atomic import replacing
@@ -28,12 +24,7 @@ _TEXT_COLOR, _BAR_COLOR, _BACKGROUND = (255, 255, 255, 255), (90, 170, 255, 255)
 
 
 class AnnotateError(HarError):
-    """A video that cannot be written as asked; one sentence."""
-
-
-def check_video_path(path: Path) -> None:
-    if path.suffix.lower() not in CONTAINER_FORMATS:
-        raise AnnotateError(f"--annotate {path} is not the name of a video: end it in .mp4.")
+    """A video that cannot be written; one sentence."""
 
 
 def write_annotated(
@@ -41,10 +32,9 @@ def write_annotated(
 ) -> Path:
     """Write `frames` with the label of `segments` at their time; -> path, whole or not at all.
 
-    Raises AnnotateError for another suffix or a failed write; errors of `frames` pass through.
+    path: its suffix is one of CONTAINER_FORMATS. Raises AnnotateError for a failed write; errors of
+    `frames` pass through.
     """
-    check_video_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     container_format = CONTAINER_FORMATS[path.suffix.lower()]
     try:
         with (
@@ -62,24 +52,26 @@ def _encode(
     container: Any, frames: Iterable[Frame], segments: Sequence[Segment], classes: Sequence[str]
 ) -> None:
     stream: Any = None
-    strips: dict[int, NDArray[np.uint8]] = {}  # by segment: text is drawn once, not every frame
+    strips: dict[int, Image.Image] = {}  # by segment: text is drawn once, not every frame
     last_pts = -1
     for frame in frames:
-        rgb = frame.rgb()
-        rgb = rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2]
+        image = Image.fromarray(frame.rgb())
         if stream is None:
-            stream = _add_stream(container, frame.fps, rgb.shape)
+            stream = _add_stream(container, frame.fps, image.width // 2 * 2, image.height // 2 * 2)
+        size = (stream.width, stream.height)
+        if (image.width // 2 * 2, image.height // 2 * 2) != size:
+            image = image.resize(size)  # some videos change their size midway
+        image = image.crop((0, 0, *size))
         segment = segment_at(segments, frame.seconds)
         if id(segment) not in strips:
             probability = float(segment.probabilities[segment.label])
-            label = (classes[segment.label], probability)
-            strips[id(segment)] = np.asarray(
-                draw_label(*label, stream.width, max(18, stream.height // 8))
+            height = max(18, stream.height // 8)
+            strips[id(segment)] = draw_label(
+                classes[segment.label], probability, stream.width, height
             )
-        if rgb.shape[:2] != (stream.height, stream.width):  # some videos change their size midway
-            rgb = np.asarray(Image.fromarray(rgb).resize((stream.width, stream.height)))
-        blended = _blend_strip(rgb, strips[id(segment)])
-        av_frame = av.VideoFrame.from_ndarray(blended, format="rgb24")
+        strip = strips[id(segment)]
+        image.paste(strip, (0, stream.height - strip.height), strip)
+        av_frame = av.VideoFrame.from_image(image)
         last_pts = max(last_pts + 1, round(frame.seconds / _TIME_BASE))
         av_frame.pts, av_frame.time_base = last_pts, _TIME_BASE
         container.mux(stream.encode(av_frame))
@@ -87,26 +79,17 @@ def _encode(
         container.mux(stream.encode())
 
 
-def _add_stream(container: Any, fps: float, shape: Sequence[int]) -> Any:
+def _add_stream(container: Any, fps: float, width: int, height: int) -> Any:
     """An H.264 stream, or MPEG-4 part 2 where this FFmpeg has no libx264."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
-    stream.height, stream.width, stream.pix_fmt = shape[0], shape[1], "yuv420p"
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     if codec == "libx264":
         stream.options = {"crf": "20", "preset": "fast"}
         stream.codec_context.time_base = _TIME_BASE  # MPEG-4 part 2 allows at most 1/65,535 s
     else:
         stream.bit_rate = 4_000_000
     return stream
-
-
-def _blend_strip(rgb: NDArray[np.uint8], strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blend an RGBA strip [h,W,4] over the lower edge of a frame [H,W,3]; -> a new frame."""
-    out = rgb.copy()
-    below = out[len(out) - len(strip) :]
-    alpha = strip[..., 3:].astype(np.float32) / 255
-    below[:] = (below * (1 - alpha) + strip[..., :3] * alpha).round().astype(np.uint8)
-    return out
 
 
 def draw_label(name: str, probability: float, width: int, height: int) -> Image.Image:

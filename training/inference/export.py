@@ -10,13 +10,10 @@ Notes:
 - The number of frames is fixed: ConvLSTM is a loop over them, unrolled in the file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,7 @@ from ...errors import HarError
 from .export_wrapper import ExportWrapper
 from .predictor import Predictor
 
-RunClips = Callable[[torch.Tensor], NDArray[np.float32]]  # clips -> probabilities [B,K]
+Answers = list[NDArray[np.float32]]  # probabilities [B,K] of each batch
 TOLERANCE = 1e-4  # of a probability
 OUTPUTS = ("logits", "probabilities")
 INPUT = "clips"
@@ -67,7 +64,8 @@ def export_run(run_dir: Path, out: Path, *, preprocessing: bool = True) -> Expor
     file_format = _file_format(out)
     predictor = Predictor(run_dir, "cpu")
     network = ExportWrapper(predictor, preprocessing).eval()
-    contract = build_contract(predictor, preprocessing, _sha256(Path(run_dir) / "best.pt"))
+    digest = hashlib.sha256((Path(run_dir) / "best.pt").read_bytes()).hexdigest()
+    contract = build_contract(predictor, preprocessing, digest)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         program = _trace(network)
@@ -159,10 +157,9 @@ def _file_format(path: Path) -> str:
 
 
 def _trace(network: ExportWrapper) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
-    clips = network.example_clips(2)
+    shapes = {INPUT: {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
-        return torch.export.export(network, (clips,), dynamic_shapes={INPUT: {0: batch}})
+        return torch.export.export(network, (network.example_clips(2),), dynamic_shapes=shapes)
 
 
 def _save_pt2(program: torch.export.ExportedProgram, path: Path, contract: dict[str, Any]) -> None:
@@ -189,14 +186,12 @@ def _save_onnx(program: torch.export.ExportedProgram, path: Path, contract: dict
 
 def _compare(path: Path, network: ExportWrapper, file_format: str) -> tuple[float | None, str]:
     """Run the finished file; -> the largest difference of a probability, and what ran it."""
-    run_clips, runtime = (_load_onnx if file_format == "onnx" else _load_pt2)(path)
-    if run_clips is None:
+    batches = [network.example_clips(num_clips) for num_clips in _CHECKED_BATCHES]
+    answers, runtime = (_run_onnx if file_format == "onnx" else _run_pt2)(path, batches)
+    if answers is None:
         return None, runtime
-    max_difference = 0.0
-    for num_clips in _CHECKED_BATCHES:
-        clips = network.example_clips(num_clips)
-        difference = np.abs(run_clips(clips) - network.reference(clips)).max()
-        max_difference = max(max_difference, float(difference))
+    expected = [network.reference(clips) for clips in batches]
+    max_difference = float(np.abs(np.concatenate(answers) - np.concatenate(expected)).max())
     if not max_difference <= TOLERANCE:
         raise ExportError(
             f"the exported file does not say what the checkpoint says (probabilities differ by "
@@ -205,19 +200,15 @@ def _compare(path: Path, network: ExportWrapper, file_format: str) -> tuple[floa
     return max_difference, runtime
 
 
-def _load_pt2(path: Path) -> tuple[RunClips, str]:
+def _run_pt2(path: Path, batches: list[torch.Tensor]) -> tuple[Answers, str]:
     with open(path, "rb") as file:
         network = torch.export.load(file).module()
-
-    def run_clips(clips: torch.Tensor) -> NDArray[np.float32]:
-        with torch.no_grad():
-            probabilities: NDArray[np.float32] = network(clips)[1].numpy()
-        return probabilities
-
-    return run_clips, f"torch {torch.__version__.split('+')[0]}"
+    with torch.no_grad():
+        answers = [network(clips)[1].numpy() for clips in batches]
+    return answers, f"torch {torch.__version__.split('+')[0]}"
 
 
-def _load_onnx(path: Path) -> tuple[RunClips | None, str]:
+def _run_onnx(path: Path, batches: list[torch.Tensor]) -> tuple[Answers | None, str]:
     import onnx
 
     onnx.checker.check_model(str(path), full_check=True)
@@ -231,15 +222,5 @@ def _load_onnx(path: Path) -> tuple[RunClips | None, str]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors; it warns of each cast that it cannot fold
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def run_clips(clips: torch.Tensor) -> NDArray[np.float32]:
-        feed = {INPUT: clips.numpy()}
-        probabilities: NDArray[np.float32] = session.run(["probabilities"], feed)[0]
-        return probabilities
-
-    return run_clips, f"ONNX Runtime {onnxruntime.__version__}"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    answers = [session.run(["probabilities"], {INPUT: clips.numpy()})[0] for clips in batches]
+    return answers, f"ONNX Runtime {onnxruntime.__version__}"

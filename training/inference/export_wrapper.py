@@ -5,8 +5,6 @@ clips and is known beforehand, so it is a constant. The parity check of `har-exp
 that both give the same pixels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -9,12 +9,9 @@ Notes: a map is scaled to [0, 1] over the whole clip, not frame by frame, so tha
 attention stays dark. The least value of the state is subtracted first; it is never 0.
 """
 
-from __future__ import annotations
-
 import copy
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from ...atomic import write_atomically
 from ...errors import HarError
 from ...shards.transforms.clip_transform import ClipTransform
 from .annotate import draw_label
@@ -37,7 +33,7 @@ _MIN_SIDE = 224  # pixels of a panel's shorter side
 
 
 class GradCamError(HarError):
-    """A network without an attention map, or a file name that is not a GIF's; one sentence."""
+    """A network without an attention map; one sentence."""
 
 
 def animate_clip(predictor: Predictor, pixels: NDArray[np.uint8]) -> list[Image.Image]:
@@ -135,19 +131,6 @@ def draw_panels(
         panel.paste(caption, (0, height))
         panels.append(panel)
     return panels
-
-
-def check_gif_path(path: Path) -> None:
-    if path.suffix.lower() != ".gif":
-        raise GradCamError(f"--cam {path} is not the name of a GIF: end it in .gif.")
-
-
-def write_gif(path: Path, panels: Sequence[Image.Image]) -> Path:
-    """Write an endless animation, whole or not at all; -> path."""
-    check_gif_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, encode_gif(panels))
-    return path
 
 
 def encode_gif(panels: Sequence[Image.Image], milliseconds: int = 160) -> bytes:

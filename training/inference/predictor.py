@@ -8,11 +8,9 @@ Notes:
 - A video that cannot be read is reported, and the others go on.
 """
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from ...pipeline.sampling import ClipSampler
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
 from ..runtime import checkpoint, device
-from .windows import Window, sliding_windows
+from .windows import Segment, sliding_windows
 
 
 class PredictionError(HarError):
@@ -36,21 +34,9 @@ class PredictionError(HarError):
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The answer to one video. top: (class, probability), the most probable first; empty where
-    `error` says in one sentence why there is no answer. windows: in order of time, if asked for."""
-
-    video: str
-    top: list[tuple[str, float]]
-    error: str | None = None
-    windows: list[Window] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Frame:
     """One decoded frame. seconds: since the first; fps: of the stream."""
 
-    index: int
     seconds: float
     fps: float
     av_frame: av.VideoFrame
@@ -113,7 +99,7 @@ class Predictor:
 
     def predict_windows(
         self, frames: Iterable[Frame], window: float, hop: float
-    ) -> Iterator[Window]:
+    ) -> Iterator[Segment]:
         """Windows of `window` seconds, one every `hop` seconds, over a stream of frames.
 
         In a window the frames are chosen by the rule of the shards, as if the window were the whole
@@ -128,7 +114,7 @@ class Predictor:
         for held in sliding_windows(resized, length, step):
             clip = np.stack([held[index][1] for index in self.frame_indices(len(held))])
             end = held[-1][0].seconds + 1 / first.fps
-            yield Window(held[0][0].seconds, end, len(held), self.predict_clips(clip[None])[0])
+            yield Segment(held[0][0].seconds, end, self.predict_clips(clip[None])[0])
 
     def resize_frame(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A frame [H,W,3] -> [h,w,3] as the shards store it: bilinear with antialias, uint8."""
@@ -174,21 +160,20 @@ def find_videos(names: Sequence[str | Path]) -> list[Path]:
 
 def read_frames(path: Path | str) -> Iterator[Frame]:
     """Every frame of a video file, in order. Raises VideoDecodeError."""
-    index, seconds = 0, 0.0
+    seconds, start, any_frame = 0.0, None, False
     try:
         with open_video(path) as (container, stream):
             fps = float(stream.average_rate or stream.guessed_rate or 25)
-            start: float | None = None
             for av_frame in container.decode(stream):
-                if av_frame.pts is None:  # without a time: one step after the one before
-                    seconds = seconds + 1 / fps if index else 0.0
-                else:
+                if av_frame.pts is not None:
                     start = av_frame.time if start is None else start
                     seconds = max(seconds, av_frame.time - start)
-                yield Frame(index, seconds, fps, av_frame)
-                index += 1
+                elif any_frame:  # without a time: one step after the one before
+                    seconds += 1 / fps
+                any_frame = True
+                yield Frame(seconds, fps, av_frame)
     except (av.FFmpegError, OSError, EOFError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoDecodeError(f"{path} cannot be decoded ({reason}).") from error
-    if index == 0:
+    if not any_frame:
         raise VideoDecodeError(f"{path} has no frame that decodes.")

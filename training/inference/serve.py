@@ -4,39 +4,24 @@ The page, the upload, the browser's camera and the queue (one video at a time, f
 Gradio's. It is for one person at this machine, and still trusts nobody.
 
 Notes:
-- `RequestGuard` does what Gradio does not. Gradio's size limit is for each file of a request, after
-  a part of it is on the disk; it answers requests of other sites' pages; and its page may ask other
-  hosts for scripts and fonts.
-- An answer goes to the page as text and data: URLs, so that no file of it lies in Gradio's cache.
-  The uploaded file is removed with its answer, and the cache folder, our own, at the end.
+- `guard_requests` does what Gradio does not. Gradio's size limit is for each file of a request,
+  after a part of it is on the disk; it answers requests of other sites' pages; and its page may ask
+  other hosts for scripts and fonts.
 - The app is mounted, not launched: `launch` looks for newer versions and can open a public link.
 """
 
-from __future__ import annotations
-
-import base64
-import contextlib
-import io
 import os
-import shutil
 import socket
-import tempfile
-import time
-from dataclasses import asdict
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from ...errors import HarError
-from ...pipeline.decode import VIDEO_SUFFIXES, DecoderError, DecoderProcess
+from ...pipeline.decode import VIDEO_SUFFIXES
 from ..plots import DISPLAY_NAMES
-from . import grad_cam
 from .predictor import Predictor
-from .uploaded_video import UploadError, UploadLimits, decode_upload
+from .uploaded_video import UploadLimits
+from .video_service import VideoService
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ENVIRONMENT = {
@@ -45,9 +30,6 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 _MAX_QUEUED = 4
-_MAX_IDLE_SECONDS = 600  # an uploaded file that nobody asks about is removed after these
-_NUM_STRIP_FRAMES = 8
-_MEMORY_LIMIT = 8 << 30  # bytes of the decoder's address space
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' "
     "'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -62,159 +44,52 @@ class ServeError(HarError):
     """A server that cannot start; one sentence."""
 
 
-class VideoService:
-    """What stands behind the page: predictor, decoder process and the folder of uploads."""
-
-    def __init__(self, predictor: Predictor, limits: UploadLimits | None = None) -> None:
-        self.predictor, self.limits = predictor, limits or UploadLimits()
-        self._folder = tempfile.TemporaryDirectory(prefix="har-serve-")
-        self.upload_dir = Path(self._folder.name).resolve()
-        sampler = predictor.sampler
-        self._clip_shape = (sampler.frames, *predictor.frame_size, 3)
-        self._decoder = DecoderProcess(
-            decode_upload,
-            num_bytes=sampler.clips * int(np.prod(self._clip_shape)),
-            timeout=self.limits.decode_seconds,
-            memory_limit=_MEMORY_LIMIT,
-        )
-
-    def answer(self, upload: dict[str, Any] | None) -> tuple[None, dict[str, float] | None, str]:
-        """Gradio's record of an uploaded file -> (an empty input, the label's values, HTML).
-
-        The file is removed, whether it is a video or not.
-        """
-        self._remove_idle_uploads()
-        if not upload:
-            return None, None, _alert("There was no file: choose a video first.")
-        path = Path(str(upload.get("path"))).resolve()
-        name = str(upload.get("orig_name") or path.name).replace("\\", "/").rsplit("/", 1)[-1]
-        if path.parent.parent != self.upload_dir or not path.is_file():  # Gradio's DIR/HASH/NAME
-            return None, None, _alert("This file is not here: send it again.")
-        try:
-            return None, *self._predict(path, name[:120])
-        except (UploadError, DecoderError) as error:
-            return None, None, _alert(f"{name[:120]} was not predicted: {error}")
-        finally:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds the same file under another name
-                path.parent.rmdir()
-
-    def close(self) -> None:
-        """End the decoder and remove every uploaded file."""
-        self._decoder.kill()
-        self._folder.cleanup()
-
-    def _predict(self, path: Path, name: str) -> tuple[dict[str, float], str]:
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise UploadError(f"send one of {', '.join(VIDEO_SUFFIXES)}.")
-        predictor = self.predictor
-        num_clips, pixels = self._decoder.call(
-            path, self.limits.max_seconds, asdict(predictor.sampler), predictor.frame_size
-        )
-        shape = (num_clips, *self._clip_shape)
-        clips = pixels[: np.prod(shape)].reshape(shape)[:, predictor.frame_subset]  # a copy
-        top = predictor.top_classes(predictor.predict_clips(clips).mean(0), 5)
-        gif = grad_cam.encode_gif(grad_cam.animate_clip(predictor, clips[0]))
-        map_name = grad_cam.MAP_NAMES[predictor.model_name]
-        html = (
-            f"<p>{escape(name)}</p>"
-            + _figure("png", frame_strip(clips[0]), "Frames of the clip, in order.")
-            + _figure("gif", gif, f"The clip, and beside it the clip with its {map_name}.")
-        )
-        return dict(top), html
-
-    def _remove_idle_uploads(self) -> None:
-        for path in self.upload_dir.iterdir():
-            if time.time() - path.stat().st_mtime > _MAX_IDLE_SECONDS:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:  # the part of an upload that was broken off
-                    path.unlink(missing_ok=True)
-
-
-def frame_strip(clip: NDArray[np.uint8]) -> bytes:
-    """Up to 8 frames of a clip uint8 [T,H,W,3], evenly, four a row, as the bytes of a PNG."""
-    indices = np.linspace(0, len(clip) - 1, min(_NUM_STRIP_FRAMES, len(clip))).round().astype(int)
-    height, width = clip.shape[1:3]
-    columns = min(4, len(indices))
-    rows = -(-len(indices) // columns)
-    sheet = Image.new("RGB", (columns * (width + 4) - 4, rows * (height + 4) - 4), "white")
-    for cell, index in enumerate(indices):
-        corner = ((cell % columns) * (width + 4), (cell // columns) * (height + 4))
-        sheet.paste(Image.fromarray(clip[index]), corner)
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
-
-
-def _figure(image_format: str, data: bytes, caption: str) -> str:
-    url = f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
-    return (
-        f'<figure style="margin:0 0 16px"><img src="{url}" alt="{escape(caption)}" '
-        'style="width:100%;border-radius:6px">'
-        f'<figcaption style="opacity:.75">{escape(caption)}</figcaption></figure>'
-    )
-
-
-def _alert(sentence: str) -> str:
-    return f'<p role="alert">{escape(sentence)}</p>'
-
-
-class RequestGuard:
+def guard_requests(app: Any, hosts: tuple[str, ...] | None, max_bytes: int) -> Any:
     """ASGI middleware: requests of this page only, with a body that is not too large.
 
     hosts: what a Host header may say, without the port; None for anything. A Host of another name
     that leads here (DNS rebinding) and a form of another site are refused. A body must declare its
     length (the server cuts it there), at most `max_bytes`.
     """
+    from starlette.datastructures import Headers, MutableHeaders
+    from starlette.responses import PlainTextResponse
 
-    def __init__(self, app: Any, hosts: tuple[str, ...] | None, max_bytes: int) -> None:
-        self._app, self._hosts, self._max_bytes = app, hosts, max_bytes
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                headers = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+                MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        if refusal is None:
-            await self._app(scope, receive, send_with_headers)
-            return
-        status, text = refusal
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-        await send_with_headers(
-            {"type": "http.response.start", "status": status, "headers": headers}
-        )
-        await send({"type": "http.response.body", "body": text.encode()})
+        refusal = _refuse(scope["method"], Headers(scope=scope), hosts, max_bytes)
+        respond = PlainTextResponse(*refusal, {"Connection": "close"}) if refusal else app
+        await respond(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Any) -> tuple[int, str] | None:
-        """-> status and sentence of a request that is not passed on."""
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        host = headers.get("host", "")
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if self._hosts is not None and name.strip("[]") not in self._hosts:
-            return 400, "This server has another name."
-        if scope["method"] in ("GET", "HEAD"):
-            return None
-        if headers.get("origin", f"http://{host}") != f"http://{host}":
-            return 403, "This came from the page of another site: open this page itself."
-        length = headers.get("content-length", "")
-        if not length.isdigit():
-            return 411, "The length of what is sent must be declared."
-        if int(length) > self._max_bytes:
-            return 413, "The file is too large."
+    return guarded
+
+
+def _refuse(
+    method: str, headers: Mapping[str, str], hosts: tuple[str, ...] | None, max_bytes: int
+) -> tuple[str, int] | None:
+    """-> sentence and status of a request that is not passed on."""
+    host = headers.get("host", "")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if hosts is not None and name.strip("[]") not in hosts:
+        return "This server has another name.", 400
+    if method in ("GET", "HEAD"):
         return None
+    if headers.get("origin", f"http://{host}") != f"http://{host}":
+        return "This came from the page of another site: open this page itself.", 403
+    length = headers.get("content-length", "")
+    if not length.isdigit():
+        return "The length of what is sent must be declared.", 411
+    return ("The file is too large.", 413) if int(length) > max_bytes else None
 
 
 def build_app(service: VideoService, hosts: tuple[str, ...] | None) -> Any:
-    """The ASGI application: Gradio's page behind a `RequestGuard`."""
+    """The ASGI application: Gradio's page behind `guard_requests`."""
     os.environ.update(_ENVIRONMENT)
     os.environ["GRADIO_TEMP_DIR"] = str(service.upload_dir)
     import fastapi
@@ -232,7 +107,9 @@ def build_app(service: VideoService, hosts: tuple[str, ...] | None) -> Any:
         show_error=True,
         app_kwargs={"openapi_url": None},
     )
-    return RequestGuard(app, hosts, max_bytes + 10_000)  # a form's own lines are some hundred bytes
+    return guard_requests(
+        app, hosts, max_bytes + 10_000
+    )  # a form's own lines are some hundred bytes
 
 
 def _build_page(service: VideoService) -> Any:

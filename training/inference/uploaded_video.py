@@ -5,8 +5,6 @@ formats and protocols that it may use are therefore named before it opens the fi
 runs in a child process with limits (`har.pipeline.decode.DecoderProcess`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

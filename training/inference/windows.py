@@ -4,8 +4,6 @@ A moment is covered by several windows. The timeline is the mean of the windows 
 does not change between two window borders, so it is kept as segments.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,18 +24,8 @@ class WindowError(HarError):
 
 
 @dataclass(frozen=True)
-class Window:
-    """The answer to one window. start, end: seconds. probabilities: [K]."""
-
-    start: float
-    end: float
-    num_frames: int
-    probabilities: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Segment:
-    """A stretch of the timeline, in seconds, with one mean answer [K]."""
+    """A window, or a stretch of the timeline: start and end in seconds, its probabilities [K]."""
 
     start: float
     end: float
@@ -79,7 +67,7 @@ def sliding_windows(items: Iterable[T], length: int, hop: int) -> Iterator[list[
         yield list(window)
 
 
-def mean_segments(windows: Sequence[Window]) -> Iterator[Segment]:
+def mean_segments(windows: Sequence[Segment]) -> Iterator[Segment]:
     """Windows in order of time -> the stretches between their borders, each with the mean answer of
     the windows that cover it; a stretch that none covers is left out."""
     borders = sorted({w.start for w in windows} | {w.end for w in windows})
@@ -94,7 +82,7 @@ def mean_segments(windows: Sequence[Window]) -> Iterator[Segment]:
             yield Segment(start, end, mean)
 
 
-def timeline(windows: Sequence[Window]) -> list[Segment]:
+def timeline(windows: Sequence[Segment]) -> list[Segment]:
     """Windows in order -> segments without overlap; neighbours differ in their label (segments of
     one label are merged, their mean weighted by length)."""
     segments: list[Segment] = []

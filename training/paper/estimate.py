@@ -5,8 +5,6 @@ upper bound: every run is taken to last all its epochs, although patience often 
 Reading shards runs beside the compute and is left out.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ from ...shards.format import load_manifest
 from ..config import AUTO, Config
 from ..report import format_duration
 from ..runtime import device as devices
+from ..runtime.run_dir import device_name
 from ..step import forward, random_clips
 from .plan import ReproduceOptions, RunPlan, Stage
 
@@ -66,8 +65,9 @@ def describe_costs(options: ReproduceOptions, stages: Sequence[Stage]) -> str:
         total += seconds
         cost = format_duration(seconds) if runs else "done"
         lines.append(f"  {stage.name:32s}{cost:>10s}  then {format_duration(total)} in all")
+    name = device_name(devices.select_device("auto"))
     lines.append(
-        f"At most {format_duration(total)} on {device_name()}; patience often ends a run sooner. "
+        f"At most {format_duration(total)} on {name}; patience often ends a run sooner. "
         "Stop with Ctrl-C at any time, best after a stage, when its report is whole: "
         "the same command goes on."
     )
@@ -158,11 +158,3 @@ def measure_decoding(videos: Sequence[Path]) -> float:
         seconds.append(time.perf_counter() - start)
     timed = seconds[1:] or seconds
     return sum(timed) / max(1, len(timed)) * len(videos) / (os.cpu_count() or 1)
-
-
-def device_name() -> str:
-    device = devices.select_device("auto")
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"this CPU ({threads} thread{'' if threads == 1 else 's'})"

@@ -5,8 +5,6 @@ its eval.json is. A stage is all four models with one preset, split and seed, an
 report, so the first stage already gives Table 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product

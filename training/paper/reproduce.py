@@ -5,8 +5,6 @@ skipped, and a run that was stopped continues from its last checkpoint, so the s
 stopped and given again at any time. What it costs is printed first (`estimate`).
 """
 
-from __future__ import annotations
-
 import fcntl
 import subprocess
 import sys

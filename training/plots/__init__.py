@@ -7,13 +7,11 @@ from .classes import choose_examples, plot_class_accuracy, plot_confusion, plot_
 from .curves import Curves, plot_all_curves, plot_costs, plot_model_curves
 from .filters import plot_filters
 from .style import DISPLAY_NAMES, new_figure, svg_copies
-from .timeline import TimelineError, check_timeline_path, plot_timeline
+from .timeline import plot_timeline
 
 __all__ = [
     "DISPLAY_NAMES",
     "Curves",
-    "TimelineError",
-    "check_timeline_path",
     "choose_examples",
     "new_figure",
     "plot_all_curves",

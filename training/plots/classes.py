@@ -4,8 +4,6 @@ The first two grow with the number of classes instead of shrinking their text, s
 are as readable as 3; a page that shows them lets the large ones scroll.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Training is dashed and light, validation solid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,31 +20,20 @@ _SUBSETS = {"train": "Training", "val": "Validation"}
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of one run, one value an epoch. best_epoch: of the best checkpoint."""
+    """The curves of one run. metrics: the lines of metrics.jsonl, parsed, one an epoch."""
 
     model: str
     label: str
-    epochs: Sequence[int]
-    train_loss: Sequence[float]
-    val_loss: Sequence[float]
-    train_acc: Sequence[float]
-    val_acc: Sequence[float]
-    best_epoch: int | None = None
+    metrics: Sequence[Mapping[str, Any]]
+    best_epoch: int | None  # of the best checkpoint
 
-    @classmethod
-    def from_metrics(
-        cls, model: str, label: str, lines: Sequence[Mapping[str, Any]], best_epoch: int | None
-    ) -> Curves:
-        """lines: metrics.jsonl of a run, parsed."""
-        names = ("train_loss", "val_loss", "train_acc", "val_acc")
-        columns = {name: [float(line[name]) for line in lines] for name in names}
-        epochs = [int(line["epoch"]) for line in lines]
-        return cls(model, label, epochs, best_epoch=best_epoch, **columns)
+    @property
+    def epochs(self) -> list[int]:
+        return [line["epoch"] for line in self.metrics]
 
-    def values(self, subset: str, quantity: str) -> Sequence[float]:
+    def values(self, subset: str, quantity: str) -> list[float]:
         """subset "train" or "val", quantity "loss" or "acc" -> one value an epoch."""
-        values: Sequence[float] = getattr(self, f"{subset}_{quantity}")
-        return values
+        return [float(line[f"{subset}_{quantity}"]) for line in self.metrics]
 
 
 def plot_model_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path:

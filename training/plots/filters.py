@@ -6,8 +6,6 @@ nothing smoothed between them. As in the paper, weights in [-limit, limit] are s
 (limit 0.3); what lies outside is clipped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,14 +47,6 @@ def tile(cells: Floats, columns: int, *, blank: float = 1.0) -> NDArray[np.float
     return sheet
 
 
-def spatial_mosaic(weights: Floats) -> NDArray[np.float64]:
-    """Figure 16(a). [45,3,1,7,7] -> RGB sheet in [0,1], nine filters a row.
-
-    The three input channels are the colors; weight 0 is middle gray.
-    """
-    return tile((scale_weights(weights[:, :, 0]).transpose(0, 2, 3, 1) + 1) / 2, columns=9)
-
-
 def temporal_mosaic(weights: Floats) -> NDArray[np.float64]:
     """Figure 16(b). [64,45,3,1,1] -> sheet in [-1,1], one 45x3 matrix a filter, left to right.
 
@@ -67,12 +57,15 @@ def temporal_mosaic(weights: Floats) -> NDArray[np.float64]:
     return tile(matrices, columns=len(matrices), blank=np.nan)
 
 
-def frames_mosaic(weights: Floats, *, limit: float) -> NDArray[np.float64]:
-    """Filters over color and time [N,3,t,h,w] -> RGB sheet in [0,1]; a filter's t frames abut."""
+def rgb_mosaic(weights: Floats, columns: int, limit: float = LIMIT) -> NDArray[np.float64]:
+    """Filters over color and time [N,3,t,h,w] -> RGB sheet in [0,1]; a filter's t frames abut.
+
+    The three input channels are the colors; weight 0 is middle gray.
+    """
     colors = (scale_weights(weights, limit).transpose(0, 3, 2, 4, 1) + 1) / 2  # [N,h,t,w,3]
     count, height, frames, width, channels = colors.shape
     strips = colors.reshape(count, height, frames * width, channels)
-    return tile(strips, columns=8 if frames > 1 else 16)
+    return tile(strips, columns)
 
 
 def first_layer_weights(state_dict: Mapping[str, Any]) -> list[Floats]:
@@ -104,7 +97,7 @@ def _plot_figure16(path: Path, spatial: Floats, temporal: Floats) -> Path:
     filters, channels, frames = temporal.shape[:3]
     with new_figure(path, 7.6, 7.2) as figure:
         top, bottom = figure.subplots(2, 1, height_ratios=[2.55, 1])
-        _show(top, spatial_mosaic(spatial))
+        _show(top, rgb_mosaic(spatial, columns=9))
         top.set_title(f"(a) {len(spatial)} spatial filters, 7×7, enlarged 4×, in colour")
         # white is weight 0 here, so the gaps between the matrices are gray
         cmap = colormaps["RdBu_r"].with_extremes(bad="#9a9a9a")
@@ -123,8 +116,8 @@ def _plot_rgb(path: Path, model: str, weights: Floats) -> Path:
     of a 3x7x7 filter are much smaller than those of a 1x7x7 one."""
     weights = weights if weights.ndim == 5 else weights[:, :, None]  # [N,3,t,h,w]
     limit = max(float(np.quantile(np.abs(weights), 0.995)), 1e-8)
-    sheet = frames_mosaic(weights, limit=limit)
     count, _, frames, height, width = weights.shape
+    sheet = rgb_mosaic(weights, 8 if frames > 1 else 16, limit)
     size = f"{frames}×{height}×{width}" if frames > 1 else f"{height}×{width}"
     with new_figure(path, 6.4, 0.75 + 6.4 * sheet.shape[0] / sheet.shape[1]) as figure:
         axes = figure.subplots()

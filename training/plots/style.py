@@ -5,8 +5,6 @@ Widths are chosen for a phone: text stays readable at 360 pixels. Only matplotli
 Agg canvas are used, never pyplot, so no window opens whatever MPLBACKEND says.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager

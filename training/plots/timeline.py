@@ -1,25 +1,13 @@
 """The timeline of a long video as a picture: one row a class, its height the probability there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...errors import HarError
 from .style import new_figure
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00")
-
-
-class TimelineError(HarError):
-    """A file name that is no picture's; one sentence."""
-
-
-def check_timeline_path(path: Path) -> None:
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise TimelineError(f"--timeline {path} is no picture's name: end it in .png or .svg.")
 
 
 def leading_classes(
@@ -40,11 +28,7 @@ def leading_classes(
 def plot_timeline(
     path: Path, borders: ArrayLike, probabilities: ArrayLike, classes: list[str], title: str
 ) -> Path:
-    """Draw probabilities [P,K] over the stretches between `borders` [P+1], in seconds.
-
-    path: a .png or .svg, else TimelineError.
-    """
-    check_timeline_path(path)
+    """Draw probabilities [P,K] over the stretches between `borders` [P+1], in seconds."""
     borders, probabilities = np.asarray(borders), np.asarray(probabilities)
     rows = leading_classes(borders, probabilities)
     with new_figure(path, 7.2, 1.3 + 0.42 * len(rows)) as figure:

@@ -5,8 +5,6 @@ in cost only where both were measured alike (same device, batch size, frames and
 the verdict is "inconclusive" or "not tested", which is the honest answer of a small data set.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

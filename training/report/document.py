@@ -4,12 +4,10 @@ report.md and report.html are made from the same blocks, so that they cannot dis
 plain, except that `code` stands in backticks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     @classmethod
-    def from_dicts(cls, caption: str, rows: Sequence[dict[str, str]]) -> Table:
+    def from_dicts(cls, caption: str, rows: Sequence[dict[str, str]]) -> Self:
         """One or more rows, each column -> cell, all of the same columns."""
         return cls(caption, list(rows[0]), [list(row.values()) for row in rows])
 

@@ -1,7 +1,5 @@
 """`MODEL_CARD.md` of a run: what it is, how it was trained, how well it does, where it fails."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

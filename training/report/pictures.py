@@ -5,8 +5,6 @@ confusion, examples) show the run with the best validation accuracy, never the b
 File names carry the paper's figure numbers.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path

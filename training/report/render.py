@@ -7,8 +7,6 @@ so no figure is hidden. Pictures too wide for a phone scroll in a box of their o
 does.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from pathlib import Path

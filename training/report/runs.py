@@ -4,8 +4,6 @@ What may not be compared silently is refused here, before anything is drawn: run
 another split or another number of views, and an eval.json that is not of the run's best checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import tomllib
@@ -66,8 +64,7 @@ class Run:
 
     @property
     def curves(self) -> Curves:
-        best_epoch = self.summary["best_epoch"]
-        return Curves.from_metrics(self.model, self.display_name, self.metrics, best_epoch)
+        return Curves(self.model, self.display_name, self.metrics, self.summary["best_epoch"])
 
     @property
     def peak_gib(self) -> float:

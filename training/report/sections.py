@@ -6,8 +6,6 @@ stand with every table of accuracies, and the paper's own figures never without 
 they are of UCF101.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

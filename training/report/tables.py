@@ -6,8 +6,6 @@ The paper's Table 1 can be read in two ways. Section 9 says "best saved models",
 checkpoint's in both.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import statistics

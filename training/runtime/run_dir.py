@@ -106,7 +106,7 @@ def start(
     environment = {
         "versions": versions,
         "python": platform.python_version(),
-        "device": _device_name(device),
+        "device": device_name(device),
         "precision": str(precision).removeprefix("torch."),
         "commit": _commit(),
         "command": sys.argv,
@@ -144,7 +144,7 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

@@ -1,7 +1,5 @@
 """har-eval on tiny hand-made shard sets and checkpoints; its numbers recomputed the slow way."""
 
-from __future__ import annotations
-
 import csv
 import json
 from dataclasses import replace
@@ -81,10 +79,11 @@ def test_padding_rows_are_left_out_and_gives_softmax_and_unweighted_loss():
     assert found.losses == pytest.approx(np.array(expected), abs=1e-6)
 
 
-def test_a_clip_that_comes_twice_is_an_error_not_a_better_mean():
-    batches = _batches([[0, 1], [1, 2]], [[True, True], [True, True]])
-    with pytest.raises(evaluate.EvaluationError, match="twice"):
-        evaluate.predict_batches(_Table(torch.zeros(6, 3)), batches)
+@pytest.mark.parametrize(("ids", "views"), [([[0, 1], [1, 2]], 1), ([[0, 1], [0, 1]], 2)])
+def test_clips_that_come_twice_or_apart_are_an_error_not_a_mean(ids: list, views: int):
+    batches = _batches(ids, [[True, True], [True, True]])
+    with pytest.raises(evaluate.EvaluationError, match="twice, or its views came apart"):
+        evaluate.predict_batches(_Table(torch.zeros(6, 3)), batches, views=views)
 
 
 def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(run: Path, clips: Manifest):
@@ -218,12 +217,6 @@ def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
         evaluate_run(run, views=3)
 
 
-def test_views_that_come_apart_are_an_error_not_a_mean_of_other_clips():
-    batches = _batches([[0, 1], [0, 1]], [[True, True], [True, True]])
-    with pytest.raises(evaluate.EvaluationError, match="came apart"):
-        evaluate.predict_batches(_Table(torch.zeros(6, 3)), batches, views=2)
-
-
 def test_more_views_than_stored_is_an_error(run: Path):
     with pytest.raises(evaluate.EvaluationError, match=r"--views 2 .* holds up to 1 clips"):
         evaluate_run(run, views=2)
@@ -250,8 +243,8 @@ def test_leak_of_the_train_side_is_one(run: Path):
     [
         ({"classes": ("A", "B")}, "has 2 classes .* trained on 3"),
         ({"classes": ("Punch", "Wave", "Zoo")}, "trained on 3"),
-        ({"shape": (2, 20, 24, 3)}, "hold 2 frames and the run needs 4"),
-        ({"shape": (4, 24, 24, 3)}, "are 24x24 and the run was trained on 20x24"),
+        ({"shape": (2, 20, 24, 3)}, "clips of 2 frames and the run was trained on 4"),
+        ({"shape": (4, 24, 24, 3)}, "of 24x24 and the run was trained on frames of 20x24"),
         ({"rule": "uniform"}, "rule 'uniform' and the run was trained on 'paper'"),
     ],
 )

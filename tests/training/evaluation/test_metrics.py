@@ -1,12 +1,10 @@
 """Metrics against slow, obvious code (loops and fractions) and against scikit-learn."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 
-from har.training.evaluation import metrics
+from har.training.evaluation import Predictions, metrics, summarize
 from har.training.optim.metric_sums import MetricSums
 
 
@@ -64,42 +62,12 @@ def test_confusion_rows_are_true_classes_and_columns_predictions():
     assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
 
 
-def test_per_class_figures_equal_counting_by_hand():
-    probabilities, labels = _random()
-    predicted = probabilities.argmax(axis=1)
-    figures = metrics.per_class(metrics.confusion(labels, predicted, 7))
-    for c in range(7):
-        true = [int(x) for x in labels == c]
-        said = [int(x) for x in predicted == c]
-        hits = sum(t * s for t, s in zip(true, said, strict=True))
-        precision, recall = hits / sum(said), hits / sum(true)
-        assert figures["precision"][c] == pytest.approx(precision)
-        assert figures["recall"][c] == pytest.approx(recall)
-        assert figures["f1"][c] == pytest.approx(2 * precision * recall / (precision + recall))
-        assert figures["support"][c] == sum(true)
-
-
 def test_a_class_that_never_occurs_is_zero_and_not_in_the_class_mean():
     matrix = metrics.confusion(np.array([0, 0, 1]), np.array([0, 0, 0]), 4)
     figures = metrics.per_class(matrix)
     assert figures["precision"].tolist() == [2 / 3, 0, 0, 0]
     assert figures["f1"].tolist() == [0.8, 0, 0, 0]
     assert metrics.mean_class_accuracy(matrix) == 0.5
-
-
-def test_calibration_error_equals_the_definition_bin_by_bin():
-    probabilities, labels = _random(500)
-    expected = 0.0
-    for b in range(15):
-        rows = [
-            (row.max(), float(row.argmax() == label))
-            for row, label in zip(probabilities, labels, strict=True)
-            if b / 15 < row.max() <= (b + 1) / 15
-        ]
-        if rows:
-            confidence, right = np.mean(rows, axis=0)
-            expected += len(rows) / len(labels) * abs(right - confidence)
-    assert metrics.calibration_error(probabilities, labels) == pytest.approx(expected)
 
 
 def test_certain_and_right_is_perfectly_calibrated_and_certain_and_wrong_is_not():
@@ -139,35 +107,54 @@ def test_two_labels_on_one_video_are_refused():
         metrics.average_views(np.eye(2), np.array([0, 1]), np.array([5, 5]))
 
 
+def _calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The definition, bin by bin."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    error = 0.0
+    for b in range(15):
+        rows = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if rows.any():
+            error += rows.mean() * abs(right[rows].mean() - confidence[rows].mean())
+    return error
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_every_figure_equals_scikit_learns_on_random_data(seed):
-    """Random answers over classes of which one never occurs and one is never said."""
+def test_every_number_of_eval_json_equals_scikit_learns_on_random_data(seed):
+    """Two clips a video; classes of which one never occurs and one is never said."""
     sklearn = pytest.importorskip("sklearn.metrics")
     random = np.random.default_rng(seed)
     N, K = int(random.integers(20, 400)), int(random.integers(6, 30))
-    P = random.dirichlet(np.ones(K) * 0.3, size=N)
-    P[:, 1] = 0  # never said
-    P /= P.sum(axis=1, keepdims=True)
-    labels = random.integers(1, K, N)  # 0 never occurs
-    predicted, every = P.argmax(axis=1), np.arange(K)
-    matrix = metrics.confusion(labels, predicted, K)
-    assert np.array_equal(matrix, sklearn.confusion_matrix(labels, predicted, labels=every))
-    assert metrics.topk_accuracy(P, labels) == pytest.approx(
-        sklearn.accuracy_score(labels, predicted)
+    P = random.dirichlet(np.ones(K) * 0.3, size=(N, 2))  # [N,views,K]
+    P[..., 1] = 0  # never said
+    P /= P.sum(axis=-1, keepdims=True)
+    labels, losses = random.integers(1, K, N), random.random(2 * N)  # 0 never occurs
+    clip_labels, clips = labels.repeat(2), P.reshape(-1, K)
+    found = summarize(
+        Predictions(np.arange(2 * N), clips, clip_labels, losses),
+        videos=np.arange(N).repeat(2),
+        keys=[f"{n:04d}" for n in range(2 * N)],
+        classes=[str(c) for c in range(K)],
     )
-    for k in (2, 5):
-        assert metrics.topk_accuracy(P, labels, k) == pytest.approx(
-            sklearn.top_k_accuracy_score(labels, P, k=k, labels=every)
-        )
-    figures = metrics.per_class(matrix)
-    expected = sklearn.precision_recall_fscore_support(
-        labels, predicted, labels=every, zero_division=0
-    )
-    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        np.testing.assert_allclose(figures[name], values, rtol=0, atol=1e-12)
-    present = np.unique(labels)
-    recalls = sklearn.recall_score(labels, predicted, labels=present, average="macro")
-    assert metrics.mean_class_accuracy(matrix) == pytest.approx(recalls)
+    P, every = P.mean(axis=1), np.arange(K)
+    said = P.argmax(axis=1)
+    expected = {
+        "clips": 2 * N,
+        "videos": N,
+        "loss": losses.mean(),
+        "clip@1": sklearn.accuracy_score(clip_labels, clips.argmax(1)),
+        "video@1": sklearn.accuracy_score(labels, said),
+        "video@5": sklearn.top_k_accuracy_score(labels, P, k=5, labels=every),
+        "mean_class_acc": sklearn.recall_score(
+            labels, said, labels=np.unique(labels), average="macro"
+        ),
+        "ece": _calibration_error(P, labels),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert found["confusion"] == sklearn.confusion_matrix(labels, said, labels=every).tolist()
+    columns = sklearn.precision_recall_fscore_support(labels, said, labels=every, zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "support"), columns, strict=True):
+        assert [row[name] for row in found["per_class"]] == pytest.approx(values.tolist())
+    assert [row["key"] for row in found["predictions"]] == [f"{2 * n:04d}" for n in range(N)]
 
 
 def test_the_running_loss_and_accuracy_equal_scikit_learns():

@@ -1,7 +1,5 @@
 """har-export: the file says what the checkpoint says, and tells how it wants to be fed."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

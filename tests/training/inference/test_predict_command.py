@@ -1,7 +1,5 @@
 """har-predict as a command: its forms of output, its files, and what it refuses."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

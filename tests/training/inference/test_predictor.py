@@ -5,8 +5,6 @@ shards give the same answer.
 file that holds the number of a clip in the shards.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

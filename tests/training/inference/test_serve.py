@@ -1,7 +1,5 @@
 """har-serve: a clip over real HTTP, and in a browser without a network; uploads that mean harm."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

@@ -1,7 +1,5 @@
 """har-reproduce: the plan, what is skipped or resumed, what it costs; once with real commands."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal
@@ -151,7 +149,7 @@ def test_two_at_once_are_refused(options: ReproduceOptions, commands: list):
 def test_the_cost_is_epochs_times_clips_over_speed(options: ReproduceOptions, monkeypatch):
     monkeypatch.setattr(estimate, "measure_speed", lambda config: estimate.Speed(10.0, 40.0))
     monkeypatch.setattr(estimate, "measure_decoding", lambda videos: 1800.0)
-    monkeypatch.setattr(estimate, "device_name", lambda: "a test")
+    monkeypatch.setattr(estimate, "device_name", lambda device: "a test")
     lines = estimate.describe_costs(options, plan_stages(options)).splitlines()
     # 50 epochs of 6.4 clips at 10/s and 1.6 at 40/s, then 2 test clips at 40/s; four models
     run = 50 * (6.4 / 10 + 1.6 / 40) + 2 / 40

@@ -1,8 +1,5 @@
 """Pictures: what is drawn is read back from the figure, layout and geometry are measured."""
 
-from __future__ import annotations
-
-import dataclasses
 import itertools
 import os
 import re
@@ -67,7 +64,15 @@ def _curve(model: str = "convlstm", epochs: int = 4, top: float = 3.0) -> Curves
         }
         for e in range(1, epochs + 1)
     ]
-    return Curves.from_metrics(model, DISPLAY_NAMES[model], lines, best_epoch=epochs)
+    return Curves(model, DISPLAY_NAMES[model], lines, best_epoch=epochs)
+
+
+def _with_losses(train: list[float], val: list[float]) -> Curves:
+    lines = [
+        {"epoch": n, "train_loss": t, "val_loss": v, "train_acc": 0.0, "val_acc": 0.0}
+        for n, (t, v) in enumerate(zip(train, val, strict=True), 1)
+    ]
+    return Curves("r3d", "R3D", lines, best_epoch=1)
 
 
 def _lines(axes: Any) -> dict[str, Any]:
@@ -83,23 +88,26 @@ def test_model_curves_draw_both_sides_and_ring_the_best_epoch(tmp_path: Path, dr
     run = _curve()
     plot_model_curves(tmp_path / "loss.png", [run], "loss")
     lines = _lines(drawn[0].axes[0])
-    assert lines["Training"].get_ydata().tolist() == run.train_loss
-    assert lines["Validation"].get_ydata().tolist() == run.val_loss
+    assert lines["Training"].get_ydata().tolist() == run.values("train", "loss")
+    assert lines["Validation"].get_ydata().tolist() == run.values("val", "loss")
     ring = lines["Best checkpoint (epoch 4)"]
-    assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([4], [run.val_loss[3]])
+    assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == (
+        [4],
+        run.values("val", "loss")[3:],
+    )
 
 
 def test_an_exploding_first_loss_switches_to_a_log_axis(tmp_path: Path, drawn: list):
     plot_model_curves(tmp_path / "a.png", [_curve(epochs=2)], "loss")
     plot_model_curves(tmp_path / "b.png", [_curve(epochs=2, top=5000.0)], "loss")
-    line = {"epoch": 1, "train_loss": 9000.0, "val_loss": 2.0, "train_acc": 0.0, "val_acc": 0.0}
-    plot_model_curves(tmp_path / "c.png", [Curves.from_metrics("r3d", "R3D", [line], 1)], "loss")
-    # one wild epoch of validation, as batch norm gives it when training begins
-    wild = dataclasses.replace(_curve(epochs=3, top=1.0), val_loss=[16.6, 4.8, 0.78])
-    plot_model_curves(tmp_path / "d.png", [wild], "loss")
     losses = [18.6, 1.8, 1.7]  # little more than a decade: minor ticks have labels
-    wild = dataclasses.replace(_curve(epochs=3), train_loss=losses, val_loss=losses)
-    plot_model_curves(tmp_path / "e.png", [wild], "loss")
+    for curves in (
+        _with_losses([9000.0], [2.0]),
+        # one wild epoch of validation, as batch norm gives it when training begins
+        _with_losses([1.0, 0.5, 0.33], [16.6, 4.8, 0.78]),
+        _with_losses(losses, losses),
+    ):
+        plot_model_curves(tmp_path / "c.png", [curves], "loss")
     scales = [figure.axes[0].get_yscale() for figure in drawn]
     assert scales == ["linear", "linear", "log", "log", "log"]
     for figure in drawn[2:]:
@@ -128,8 +136,7 @@ def test_accuracy_goes_from_0_to_1_over_whole_epochs_whose_labels_do_not_overlap
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap_and_is_no_error(tmp_path: Path):
-    line = {"epoch": 1, "train_loss": float("nan"), "val_loss": 1.0, "train_acc": 0, "val_acc": 0}
-    plot_all_curves(tmp_path / "x.png", [Curves.from_metrics("r3d", "R3D", [line], None)], "loss")
+    plot_all_curves(tmp_path / "x.png", [_with_losses([float("nan")], [1.0])], "loss")
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
@@ -218,7 +225,7 @@ def test_weights_are_scaled_from_the_papers_range_to_one_and_clipped():
 
 def test_figure_16a_is_five_rows_of_nine_filters_enlarged_four_times_in_colour():
     weights = np.random.default_rng(0).uniform(-0.3, 0.3, (45, 3, 1, 7, 7))
-    sheet = filters.spatial_mosaic(weights)
+    sheet = filters.rgb_mosaic(weights, columns=9)
     assert sheet.shape == (5 * (7 * 4 + 4) + 4, 9 * (7 * 4 + 4) + 4, 3)
     for number in (0, 8, 9, 44):
         y, x = (number // 9) * 32 + 4, (number % 9) * 32 + 4
@@ -247,7 +254,7 @@ def test_figure_16b_is_one_row_of_64_matrices_of_45_channels_by_3_frames():
 def test_frames_of_a_filter_lie_side_by_side():
     weights = np.zeros((64, 3, 3, 7, 7))
     weights[0, :, 2] = 0.1  # the last frame of the first filter is white
-    sheet = filters.frames_mosaic(weights, limit=0.1)
+    sheet = filters.rgb_mosaic(weights, 8, limit=0.1)
     assert sheet.shape == (8 * 32 + 4, 8 * (3 * 28 + 4) + 4, 3)
     assert (sheet[4:32, 4 : 4 + 56] == 0.5).all()
     assert (sheet[4:32, 4 + 56 : 4 + 84] == 1).all()

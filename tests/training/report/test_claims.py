@@ -1,7 +1,5 @@
 """Which verdicts follow from which figures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from made_runs import SPEEDS, make

@@ -1,7 +1,5 @@
 """MODEL_CARD.md: every figure is the run's, and the limits follow from the figures."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report in a real browser: no console error, all pictures loaded, links lead somewhere."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from pathlib import Path

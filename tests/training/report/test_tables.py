@@ -4,8 +4,6 @@ scikit-learn (extra `dev`) counts again from the predictions; the paper's own ta
 `fixtures/paper_table1.txt`, the passage as it stands in the paper's text.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import statistics
