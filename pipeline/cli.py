@@ -63,32 +63,24 @@ def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
 
     Example: har-shards build data/UCF-101 --out data/shards
     """
-    from .build import (
-        BuildOptions,
-        RunOptions,
-        build_shard_set,
-        dask_executor,
-        parse_bytes,
-        parse_size,
-    )
+    from . import build as builds
     from .decode import freeze_imports
     from .inspect import describe_build
     from .sampling import ClipSampler
 
-    build_options = BuildOptions(
-        sampling=ClipSampler(
-            *(options[name] for name in ("sampling", "frames", "stride", "clips"))
-        ),
-        size=parse_size(options["size"]),
-        shard_bytes=parse_bytes(options["shard_size"]),
+    sampling = (options[name] for name in ("sampling", "frames", "stride", "clips"))
+    build_options = builds.BuildOptions(
+        sampling=ClipSampler(*sampling),
+        size=builds.parse_size(options["size"]),
+        shard_bytes=builds.parse_bytes(options["shard_size"]),
         keep_partial=options["keep_partial"],
     )
-    run_options = RunOptions(options["workers"], options["timeout"], options["max_rejects"])
+    run_options = builds.RunOptions(options["workers"], options["timeout"], options["max_rejects"])
     freeze_imports()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
     try:
-        with dask_executor(scheduler) as executor:
-            manifest = build_shard_set(
+        with builds.dask_executor(scheduler) as executor:
+            manifest = builds.build_shard_set(
                 videos, out, options=build_options, run_options=run_options,
                 classes=options["classes"], group_regex=options["group_regex"], executor=executor,
             )  # fmt: skip

@@ -77,7 +77,7 @@ def find_videos(
     """
     files = _Files(source)
     entries = _from_csv(files) if files.is_csv else _from_tree(files)
-    names = _class_names(files, classes) or sorted({entry.class_name for entry in entries})
+    names = _read_class_names(files, classes) or sorted({entry.class_name for entry in entries})
     grouping, entries = _add_groups(entries, group_regex)
     videos = _videos(files, entries, names, str(classes or CLASS_LIST), grouping)
     return Dataset(files.root, tuple(names), grouping, videos)
@@ -143,28 +143,18 @@ def _is_link_to_parent(folder: Path) -> bool:
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
-def _class_names(files: _Files, classes: Path | None) -> list[str] | None:
-    """Those of the list given, else of the classInd.txt beside the videos, else None."""
-    if classes is not None:
-        return read_classes(classes)
-    if files.size(CLASS_LIST) < 0:
+def _read_class_names(files: _Files, classes: Path | None) -> list[str] | None:
+    """Those of the list given, else of the classInd.txt beside the videos, else None.
+
+    A line is a number and a name (`1 ApplyEyeMakeup`, CRLF or not) or a name alone.
+    """
+    if classes is None and files.size(CLASS_LIST) < 0:
         return None
-    path = storage.join(files.root, CLASS_LIST)
-    return _parse_classes(files.read(path), path)
-
-
-def read_classes(path: Path) -> list[str]:
-    """classInd.txt (`1 ApplyEyeMakeup`, CRLF or not) or plain names, one a line, in their order."""
+    path = storage.join(files.root, CLASS_LIST) if classes is None else str(classes)
     try:
-        return _parse_classes(Path(path).read_bytes(), str(path))
-    except OSError as error:
-        raise DatasetError(f"the class list {path} cannot be read ({error}).") from error
-
-
-def _parse_classes(raw: bytes, path: str) -> list[str]:
-    try:
+        raw = files.read(path) if classes is None else Path(path).read_bytes()
         lines = raw.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"the class list {path} cannot be read ({error}).") from error
     names = [re.sub(r"^\d+\s+", "", line.strip()) for line in lines if line.strip()]
     if not names or len(set(names)) != len(names):
@@ -236,14 +226,11 @@ def _add_groups(entries: list[_Entry], regex: str | None) -> tuple[str | None, l
         return "regex", [replace(entry, group=_match_group(regex, entry.path)) for entry in entries]
     if entries[0].group is not None:
         return "csv", entries
-    names = [_UCF101_NAME.fullmatch(entry.stem) for entry in entries]
-    if not all(names):
+    numbers = [int(name["group"]) for e in entries if (name := _UCF101_NAME.fullmatch(e.stem))]
+    if len(numbers) < len(entries):
         return None, entries
-    return "ucf101", [
-        replace(entry, group=f"g{int(name['group']):02d}")
-        for entry, name in zip(entries, names, strict=True)
-        if name
-    ]
+    groups = (f"g{number:02d}" for number in numbers)
+    return "ucf101", [replace(entry, group=next(groups)) for entry in entries]
 
 
 def _match_group(regex: str, path: str) -> str:
@@ -288,13 +275,10 @@ def _keys(entries: list[_Entry]) -> list[str]:
     """The file's name as key; where two files would share one, each gets a hash of its path."""
     stems = [re.sub(r"[^A-Za-z0-9_\-+=]", "_", entry.stem)[:_MAX_KEY] or "_" for entry in entries]
     counts = Counter(stem.casefold() for stem in stems)  # tars are unpacked on any file system
-    return [
-        stem
-        if counts[stem.casefold()] == 1 and not stem.startswith("_")
-        else f"{stem[: _MAX_KEY - 9]}-{_short_hash(entry.path)}"
-        for stem, entry in zip(stems, entries, strict=True)
-    ]
-
-
-def _short_hash(path: str) -> str:
-    return hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:8]
+    keys = []
+    for stem, entry in zip(stems, entries, strict=True):
+        if counts[stem.casefold()] > 1 or stem.startswith("_"):
+            digest = hashlib.sha256(entry.path.encode(errors="surrogateescape")).hexdigest()
+            stem = f"{stem[: _MAX_KEY - 9]}-{digest[:8]}"
+        keys.append(stem)
+    return keys

@@ -60,7 +60,7 @@ def write_videos(
     seed: int = 0,
     classes: Sequence[str] = CLASSES,
     frames: tuple[int, int] = (40, 56),
-    on_video: Callable[[], None] | None = None,
+    on_video: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write `len(classes) * groups * clips` videos under `folder`; -> their paths, sorted.
 
@@ -84,8 +84,7 @@ def write_videos(
                 path = Path(folder) / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi"
                 _write_video(path, scene, name, _rng(seed, group, clip, name), frames)
                 paths.append(path)
-                if on_video:
-                    on_video()
+                on_video()
     return sorted(paths)
 
 

@@ -183,7 +183,7 @@ def finish_epoch(state: TrainState, line: dict[str, Any]) -> None:
     state.early_stopping.update(line[state.config.monitor])
     improved = state.best.update(line["epoch"], line["val_acc"], line["val_loss"])
     state.progress = TrainProgress(epoch=line["epoch"] + 1, seconds=state.progress.seconds)
-    state.train_metrics.reset()
+    state.train_metrics.sums.zero_()
     checkpoint_state = state.state_dict()
     if state.ctx.is_main_process:
         if improved:

@@ -57,6 +57,9 @@ def prepare(
     optimizer = make_optimizer(config, model)
     train_loader, val_loader = make_loaders(config, manifest, split, transform, device, ctx)
     steps_per_epoch = -(-train_loader.num_batches // config.grad_accum_steps)
+    ddp_model = ctx.wrap_model(model, device)
+    if config.compile:  # with the random numbers of eager mode, so that dropout draws the same
+        ddp_model = cast(nn.Module, torch.compile(ddp_model, options={"fallback_random": True}))
     state = TrainState(
         config=config,
         folder=folder,
@@ -64,7 +67,7 @@ def prepare(
         split=split,
         model=model,
         model_options={**known_options(config), **options},
-        ddp_model=compile_model(ctx.wrap_model(model, device), config),
+        ddp_model=ddp_model,
         ctx=ctx,
         transform=transform,
         optimizer=optimizer,
@@ -231,18 +234,6 @@ def make_loaders(
         manifest, val_sampler, transform, device, val_options, gpu_cache=on_gpu
     )
     return train_loader, val_loader
-
-
-def compile_model(model: nn.Module, config: Config) -> nn.Module:
-    """With --compile, `model` (or DDP's wrapper of it) compiled; it has the same weights.
-
-    Only the training step uses it: evaluation, checkpoints and EMA use the model itself.
-    """
-    if not config.compile:
-        return model
-    # Random numbers as without it, so that dropout draws the same.
-    compiled: Any = torch.compile(model, options={"fallback_random": True})
-    return compiled
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

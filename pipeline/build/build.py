@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 from ...shards import storage
 from ...shards.format import (
@@ -122,21 +123,19 @@ def _load_finished(plan: BuildPlan, out: Folder) -> Manifest | None:
         return None
     manifest = load_manifest(str(out))
     if manifest.plan != plan.hash:
-        there = {
-            "sampling": manifest.sampling,
-            "resize": manifest.resize,
-            "classes": list(manifest.classes),
-            "grouping": manifest.grouping,
-            "versions": manifest.versions,
-        }
-        now = {name: plan.facts[name] for name in there}
-        raise _other_plan(out, describe_differences(there, now))
+        names = ("sampling", "resize", "grouping", "versions")
+        there = {name: getattr(manifest, name) for name in names}
+        there["classes"] = list(manifest.classes)
+        raise _other_plan(out, there, {name: plan.facts[name] for name in there})
     _remove_build_files(out)
     return manifest
 
 
-def _other_plan(out: Folder, differences: list[str]) -> BuildError:
-    text = "; ".join(differences) or "the list of videos or the shard size differs"
+def _other_plan(out: Folder, there: dict[str, Any], now: dict[str, Any]) -> BuildError:
+    text = (
+        "; ".join(describe_differences(there, now))
+        or "the list of videos or the shard size differs"
+    )
     return BuildError(
         f"{out} holds a shard set of another plan ({text}): give another --out, or remove it first."
     )
@@ -148,7 +147,7 @@ def _prepare(plan: BuildPlan, out: Folder) -> None:
     if BUILD in names and out.size(_PLAN) is not None:
         there = json.loads(out.read(_PLAN))
         if there["hash"] != plan.hash:
-            raise _other_plan(out, describe_differences(there["facts"], plan.facts))
+            raise _other_plan(out, there["facts"], plan.facts)
         _remove_temporary_files(out)
         return
     foreign = [name for name in names if name != BUILD]

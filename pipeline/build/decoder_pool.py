@@ -31,12 +31,10 @@ class DecoderPool:
             self._changed.wait_for(self._is_free)
             if self._is_stopped:
                 raise DecoderStoppedError("the build was stopped.")
-            idle = self._idle[key]
-            decoder = (
-                idle.pop()
-                if idle
-                else DecoderProcess(decode_into, num_bytes=num_bytes, timeout=timeout)
-            )
+            if not self._idle[key]:
+                new = DecoderProcess(decode_into, num_bytes=num_bytes, timeout=timeout)
+                self._idle[key].append(new)
+            decoder = self._idle[key].pop()
             self._in_use.append(decoder)
         try:
             yield decoder
@@ -66,6 +64,5 @@ class DecoderPool:
             self._is_stopped, self.max_decoders = False, None
 
     def _is_free(self) -> bool:
-        return (
-            self._is_stopped or self.max_decoders is None or len(self._in_use) < self.max_decoders
-        )
+        most = self.max_decoders
+        return self._is_stopped or most is None or len(self._in_use) < most

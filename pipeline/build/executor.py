@@ -42,7 +42,7 @@ class RunOptions:
     timeout: float = TIMEOUT
     max_rejects: int | None = None
     quiet: bool = False
-    on_video: Callable[[], None] | None = None
+    on_video: Callable[[], None] = lambda: None
 
 
 def run_tasks(
@@ -72,8 +72,7 @@ def _run_in_threads(
 
     def on_video() -> None:
         progress.advance()
-        if run_options.on_video:
-            run_options.on_video()
+        run_options.on_video()
 
     workers = max(1, run_options.workers or os.cpu_count() or 1)
     DECODERS.max_decoders = workers

@@ -84,7 +84,7 @@ def load_report(task: ShardTask, out: storage.LocalFolder | storage.RemoteFolder
     return report if is_valid else None
 
 
-def build_shard(task: ShardTask, on_video: Callable[[], None] | None = None) -> Report:
+def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) -> Report:
     """Make the shard; -> its report. `on_video` is called after each video.
 
     Raises OSError (disk full, say), StorageError, TaskError and DecoderStoppedError; then nothing
@@ -106,9 +106,10 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] | None = None) -> 
                     clips = _decode(decoder, videos, task, number)
                     rows += _write(writer, task, number, clips)
                 except DecoderError as error:
-                    rejects.append(_reject(task, video, error))
-                if on_video:
-                    on_video()
+                    reject = {"path": video.path, "class": task.classes[video.label]}
+                    reason = str(error).removesuffix(".")
+                    rejects.append({**reject, "key": video.key, "reason": reason})
+                on_video()
         shard = asdict(writer.close()) if rows else None
     if shard is None:
         out.remove(task.shard_name)
@@ -156,15 +157,6 @@ def _decode(
             ) from error
     videos.done(path)
     return list(zip(out.reshape(-1, *options.clip_shape), facts, strict=False))
-
-
-def _reject(task: ShardTask, video: Video, error: DecoderError) -> dict[str, str]:
-    return {
-        "path": video.path,
-        "class": task.classes[video.label],
-        "key": video.key,
-        "reason": str(error).removesuffix("."),
-    }
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -109,9 +110,6 @@ def _describe_rejects(out: Path | str) -> list[str]:
 def _possible_splits(manifest: Manifest) -> list[str]:
     possible = []
     for name in splits.SPLIT_SCHEMES:
-        try:
-            splits.make_split(manifest, name)
-        except splits.SplitError:
-            continue
-        possible.append(name)
+        with contextlib.suppress(splits.SplitError):
+            possible.append(splits.make_split(manifest, name).name)
     return possible

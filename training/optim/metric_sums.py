@@ -19,10 +19,6 @@ class MetricSums:
         """Add one batch: three scalars (any dtype, on the device), each a sum over its clips."""
         self.sums += torch.stack([loss_sum.detach().double(), correct.double(), count.double()])
 
-    def reset(self) -> None:
-        """Start a new epoch."""
-        self.sums.zero_()
-
     def compute(self) -> dict[str, float]:
         """{"loss", "acc", "count"}; this is the only place that waits for the device.
 

@@ -53,8 +53,10 @@ def place_model(model: nn.Module, device: torch.device, precision: torch.dtype) 
             weight.data = weight.data.contiguous(memory_format=formats[weight.dim()])
     if device.type == "cpu" and precision == torch.bfloat16:
         for module in model.modules():
-            if isinstance(module, nn.Conv3d) and _is_depth_3_tap(module):
-                forward = functools.partial(_forward_at_depth_3, module, module.forward)
+            if not isinstance(module, nn.Conv3d):
+                continue
+            if (module.kernel_size[0], module.stride[0], module.padding[0]) == (3, 1, 1):
+                forward = functools.partial(_forward_at_depth_3, module.forward)
                 module.forward = forward  # type: ignore[method-assign]
     return model
 
@@ -73,13 +75,9 @@ def conv_at_depth_3(
 
 
 def _forward_at_depth_3(
-    module: nn.Conv3d, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> torch.Tensor:
     return conv_at_depth_3(forward, x) if x.shape[2] == 2 else forward(x)
-
-
-def _is_depth_3_tap(module: nn.Conv3d) -> bool:
-    return module.kernel_size[0] == 3 and module.stride[0] == 1 and module.padding[0] == 1
 
 
 def select_precision(name: str, device: torch.device) -> torch.dtype:

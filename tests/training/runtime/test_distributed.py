@@ -18,11 +18,14 @@ SUPPORT = Path(__file__).resolve().parents[2] / "support"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+
+
 def start(command):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=environment, cwd=SUPPORT
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=SUPPORT)
 
 
 def outcome(shards, out, ranks, *model):
@@ -82,13 +85,9 @@ train_main()
 """
     Path(command[0]).write_text(slow)
     pids = out.parent / "pid"
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
-        "HAR_TEST_PIDS": str(pids),
-    }  # fmt: skip
     process = subprocess.Popen(
         [*TORCHRUN, "2", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment, cwd=SUPPORT,
+        env={**os.environ, "HAR_TEST_PIDS": str(pids)}, cwd=SUPPORT,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
