@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ..runtime import device as devices
 from ..runtime import memory
@@ -158,7 +157,7 @@ def _check_layout(device: torch.device, _: Path) -> Result:
     """A training step of a 3-D convolution, channels_last_3d against contiguous."""
     dtype = devices.select_precision("auto", device)
     formats = (torch.contiguous_format, torch.channels_last_3d)
-    plain, last = (min(_convolve(device, dtype, form)[1] for _ in range(3)) for form in formats)
+    plain, last = (_time_convolution(device, dtype, form)[1] for form in formats)
     name = str(dtype).removeprefix("torch.")
     text = f"channels_last_3d {plain / last:.2f}x the speed of contiguous ({name}); it is used"
     return text, [(last > 1.2 * plain, WARNING, "training works but is slower here; report it")]
@@ -230,17 +229,14 @@ CHECKS: dict[str, Callable[[torch.device, Path], Result]] = {
 
 def _probe_cuda(device: torch.device) -> tuple[float, float]:
     """-> (relative error of a bfloat16 convolution's weight gradient, speed over float32)."""
-    gradients, seconds = [], []
-    for dtype in (torch.float32, torch.bfloat16):
-        runs = [_convolve(device, dtype, torch.channels_last_3d) for _ in range(3)]
-        gradients.append(runs[-1][0])
-        seconds.append(min(elapsed for _, elapsed in runs))
-    exact, rough = gradients
-    error = ((rough - exact).abs().max() / exact.abs().max()).item()
-    return (error if error == error else float("inf")), seconds[0] / seconds[1]
+    (exact, slow), (rough, fast) = (
+        _time_convolution(device, dtype, torch.channels_last_3d)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    return devices.relative_error(rough, exact), slow / fast
 
 
-def _convolve(
+def _time_convolution(
     device: torch.device, dtype: torch.dtype, form: torch.memory_format
 ) -> tuple[torch.Tensor, float]:
     """-> float32 weight gradient of a convolution as in group 1, and the seconds of a step."""
@@ -248,19 +244,5 @@ def _convolve(
     batch, side = (8, 56) if device.type == "cuda" else (1, 28)
     x = torch.randn(batch, 64, 8, side, side, generator=random)
     weight = torch.randn(64, 64, 3, 3, 3, generator=random) * 0.05
-    x, weight = (
-        tensor.to(device, dtype).contiguous(memory_format=form).requires_grad_()
-        for tensor in (x, weight)
-    )
-    _synchronize(device)
-    start = time.perf_counter()
-    y = F.conv3d(x, weight, padding=1)
-    y.backward(torch.ones_like(y))
-    _synchronize(device)
-    assert weight.grad is not None
-    return weight.grad.float(), time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    x, weight = (t.to(device, dtype).contiguous(memory_format=form) for t in (x, weight))
+    return devices.time_weight_gradient(x.requires_grad_(), weight, torch.ones_like(x))

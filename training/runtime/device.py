@@ -115,31 +115,42 @@ def probe_bf16(workaround: bool = True) -> tuple[float, float]:
     for depth in (1, 2, 3, 4):
         random = torch.Generator().manual_seed(depth)
         x = torch.randn(4, 64, depth, 7, 7, generator=random)
+        x = x.contiguous(memory_format=torch.channels_last_3d)
         weight = torch.randn(64, 64, 3, 3, 3, generator=random) * 0.05
         output_gradient = torch.randn(4, 64, depth, 7, 7, generator=random)
         gradients = {}
         for dtype in seconds:
             tensors = (x.to(dtype), weight.to(dtype), output_gradient.to(dtype))
-            gradients[dtype], elapsed = _weight_gradient(*tensors, workaround and depth == 2)
+            gradients[dtype], elapsed = time_weight_gradient(*tensors, workaround and depth == 2)
             seconds[dtype] += elapsed
-        exact = gradients[torch.float32]
-        error = ((gradients[torch.bfloat16] - exact).abs().max() / exact.abs().max()).item()
-        worst = max(worst, error if error == error else float("inf"))  # nan is as wrong as inf
+        worst = max(worst, relative_error(gradients[torch.bfloat16], gradients[torch.float32]))
     return worst, seconds[torch.float32] / seconds[torch.bfloat16]
 
 
-def _weight_gradient(
-    x: torch.Tensor, weight: torch.Tensor, output_gradient: torch.Tensor, workaround: bool
+def relative_error(value: torch.Tensor, exact: torch.Tensor) -> float:
+    """Largest difference over the largest value; nan is as wrong as infinity."""
+    error = ((value - exact).abs().max() / exact.abs().max()).item()
+    return error if error == error else float("inf")
+
+
+def time_weight_gradient(
+    x: torch.Tensor, weight: torch.Tensor, output_gradient: torch.Tensor, workaround: bool = False
 ) -> tuple[torch.Tensor, float]:
-    """-> float32 gradient of the weight for that gradient of the output, and the seconds."""
-    x = x.contiguous(memory_format=torch.channels_last_3d)
+    """-> float32 gradient of a 3x3x3 convolution's weight, and the seconds of both passes."""
     elapsed = float("inf")
     for _ in range(3):  # the best of three: a busy machine must not decide the precision
         leaf = weight.clone().requires_grad_()
         convolve = functools.partial(F.conv3d, weight=leaf, padding=1)
+        _synchronize(x.device)
         start = time.perf_counter()
         y = conv_at_depth_3(convolve, x) if workaround else convolve(x)
         y.backward(output_gradient)
+        _synchronize(x.device)
         elapsed = min(elapsed, time.perf_counter() - start)
     assert leaf.grad is not None
     return leaf.grad.float(), elapsed
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
