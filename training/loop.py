@@ -208,7 +208,7 @@ def start_folder(state: TrainState, *, resumed: bool) -> None:
 def write_history(state: TrainState) -> None:
     """metrics.jsonl and the curves, from the run's history."""
     name = state.config.model
-    curves = Curves.from_metrics(name, name, state.history, state.best.epoch)
+    curves = Curves(name, name, state.history, state.best.epoch)
     with run_dir.writing(state.folder):
         run_dir.write_metrics(state.folder, state.history)
         for quantity in ("loss", "acc"):
