@@ -1,9 +1,4 @@
-"""A shard set as one object: what it holds, its splits, and loaders to iterate over.
-
-shard_set = open_shard_set("data/shards")
-for batch in shard_set.loader("train", batch_size=16):
-    print(batch.pixels.shape, batch.labels)
-"""
+"""A shard set as one object: what it holds, its splits, and loaders to iterate over."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@
     loader = webdataset.WebLoader(pipeline, batch_size=16, num_workers=2)
 
 The stages are webdataset's own but for opening and decoding: shards come from the manifest (a
-folder, or a URL through the cache of this host) and a short one is an error, where a stock pipeline
-reads a tar that was cut between two members to its end in silence; nothing is unpickled.
+folder, or a URL through the cache of this host), a short one is an error, nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def _open_shards(manifest: Manifest, numbers: Iterable[int]) -> Iterator[dict[st
         shard = manifest.shards[number]
         url = f"{manifest.root}/{shard.name}"
         if isinstance(folder, RemoteFolder):
-            descriptor = ShardCache().fetch(folder, shard.file)
+            descriptor = ShardCache().fetch(folder, shard)
         else:
             descriptor = open_shard(manifest, number)
         with open(descriptor, "rb") as stream:

@@ -1,10 +1,8 @@
 """Reads clips out of a shard set: straight from the tar, at a known offset, into a given buffer.
 
-Notes: `os.preadv` copies from the page cache into the caller's memory without a Python object for
-the pixels and without the GIL, so threads read at memory speed; each read is checked against the
-sample's xxh3 while it is still in the CPU's cache. Two threads, clips of 1.05 MB: copying in memory
-13,970 clips/s, preadv 14,540, preadv and xxh3 12,900. Mapped files are no faster (14,720), and a
-file cut short under a mapping kills the process.
+Notes: `os.preadv` copies from the page cache into the caller's memory without the GIL, so threads
+read at memory speed; each read is checked against the sample's xxh3 while it is in the CPU's cache.
+Mapped files are no faster, and a file cut short under a mapping kills the process.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ class ClipReader:
         folder = open_folder(manifest.root)
         self.prefetcher: ShardPrefetcher | None = None  # of a remote set
         if isinstance(folder, RemoteFolder):
-            self.prefetcher = ShardPrefetcher([shard.file for shard in manifest.shards], folder)
+            self.prefetcher = ShardPrefetcher(manifest.shards, folder)
         self._heartbeat = heartbeat
         self._clips: dict[int, np.ndarray] | None = {} if keep else None
         index = manifest.index  # columns of their own: a row of the index takes 1 us to look at

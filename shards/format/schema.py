@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import HarError
-from ..storage import FileInfo
+from ..storage import ShardInfo
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
@@ -37,21 +37,6 @@ _KEY = re.compile(r"[A-Za-z0-9_\-+@=]{1,90}")
 
 class ShardSetError(HarError):
     """A shard set that is missing, half built, foreign or damaged; the text is one sentence."""
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One tar of the set. `bytes` is the file's size, `xxh3` its xxh3_128 in 32 hex digits."""
-
-    name: str
-    samples: int
-    bytes: int
-    xxh3: str
-
-    @property
-    def file(self) -> FileInfo:
-        """What `har.shards.storage` needs to know of it."""
-        return FileInfo(self.name, self.bytes, self.xxh3)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """What manifest and index must be before anybody uses a number of theirs.
 
-A manifest comes from wherever the set does. Offsets outside the shards, sizes that overflow, names
-that climb out of the folder or the cache: each is refused with one sentence when the set is opened,
-and no reader checks again.
+Offsets outside the shards, sizes that overflow, names that climb out of the folder or the cache are
+refused when the set is opened, and no reader checks again.
 """
 
 from __future__ import annotations

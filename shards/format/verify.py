@@ -5,9 +5,8 @@ pixels compared with their xxh3 in the index, KEY.json with its own, so that a s
 named with shard, key and offset. The shard's own checksum comes last: it says whether manifest and
 index belong to these bytes.
 
-Notes: of a set behind a URL, `verify_quick` asks the store for sizes (a server need not tell what
-else lies there), and `verify_full` fetches each shard into scratch space, past the cache: what is
-checked is what the store has now.
+Of a set behind a URL, `verify_quick` asks the store for sizes, and `verify_full` fetches each shard
+into scratch space, past the cache: what is checked is what the store has now.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def _verify_shard(manifest: Manifest, number: int) -> list[Fault]:
         try:
             path = Path(str(folder if isinstance(folder, LocalFolder) else scratch)) / shard.name
             if isinstance(folder, RemoteFolder):
-                folder.fetch(shard.file, path, verify=False)
+                folder.fetch(shard, path, verify=False)
             with open(path, "rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:

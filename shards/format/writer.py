@@ -3,9 +3,8 @@
 The bytes are a function of the samples alone: times, owners and modes are fixed, JSON keys are
 sorted. The tar goes under a temporary name; `close` syncs and renames it.
 
-Notes: `KEY.json` carries a checksum of itself (`xxh3`), so that `verify` can name the sample with a
-wrong bit, whichever member it is in. Tar headers are made by hand of the few fields that matter;
-`verify` builds them again and compares.
+`KEY.json` carries a checksum of itself (`xxh3`), so that `verify` can name the sample with a wrong
+bit, whichever member it is in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One clip into its row of a batch: which frames, which transform, and what if it is corrupt.
-
-What a batch holds is decided here, whoever makes it: the loader's threads (`Loader`) or torch's
-worker processes (`ClipBatchDataset`).
+"""One clip into its row of a batch, for `Loader` and `ClipBatchDataset` alike.
 
 Which frames of a clip are read depends on an offset in 0..1: 0, random for the key and epoch
 (`LoaderOptions.temporal_jitter`), or k/K for view k of K (`BatchSampler.views`).
@@ -85,8 +82,7 @@ class BatchBuilder:
         slot: int = -1,
         pool: BufferPool | None = None,
     ) -> Batch:
-        """The `Batch` of rows that are filled. Clips that this rank had to leave out of an
-        evaluation are not in its `num_valid`."""
+        """-> the batch; clips that this rank left out of an evaluation are not in `num_valid`."""
         num_valid = batch.num_valid
         if self.corrupt and not self.sampler.shuffle:
             lost = self.sampler.batch(epoch, step).valid & ~batch.valid & (batch.views == 0)

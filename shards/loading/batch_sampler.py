@@ -1,11 +1,9 @@
 """Which clips make the batch at (seed, epoch, step): a pure function, no state.
 
-A train epoch is one permutation of the subset (for sets larger than memory a blockwise one, see
-`BatchSampler`); an evaluation goes through the subset in order. The last batch is padded with clips
-from the start of the same order, marked as not `valid`: shapes never change (no recompilation, no
-small batch for batch norm), every rank gets the same number of batches, and each clip counts once.
-
-Workers and shards do not enter, and a rank takes its rows of the global batch.
+A train epoch is one permutation of the subset; an evaluation goes through it in order. The last
+batch is padded with clips from the start of the same order, marked as not `valid`: shapes never
+change, every rank gets the same number of batches, and each clip counts once. Workers and shards do
+not enter, and a rank takes its rows of the global batch.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ from ..format import Manifest
 
 
 class BatchSamplerError(HarError):
-    """A batch size that does not fit the ranks, a step outside the epoch, another shard set than
-    before; one sentence."""
+    """An option that does not fit, a step outside the epoch, another shard set than before."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +128,7 @@ class BatchSampler:
 
 
 def check_resume(digest: str, manifest: Manifest) -> None:
-    """Refuse to go on with a run on a shard set that is not the one it began with.
-
-    digest: the manifest's digest as the run's checkpoint has it. Raises BatchSamplerError.
-    """
+    """Raise BatchSamplerError if a checkpoint's manifest `digest` is not that of this set."""
     if digest != manifest.digest:
         raise BatchSamplerError(
             f"the shard set at {manifest.root} has changed since the run began (manifest "

@@ -1,8 +1,4 @@
-"""The fixed pool of batch buffers that the loader fills again and again, and the batch on one.
-
-`Batch.detach` ties a buffer to the life of a tensor (a finalizer on the numpy array under it): who
-keeps that tensor keeps its pixels, and no batch changes while somebody holds it.
-"""
+"""The fixed pool of batch buffers that the loader fills again and again, and the batch on one."""
 
 from __future__ import annotations
 
@@ -90,7 +86,7 @@ class BufferPool:
         return self._as_shown(self._buffers[slot])
 
     def detach(self, slot: int) -> torch.Tensor:
-        """The same, in a tensor that releases the slot when it dies."""
+        """The same, in a tensor that releases the slot when it and all its views are gone."""
         view = self.arrays[slot].view()
         weakref.finalize(view, self.release, slot).atexit = False
         return self._as_shown(torch.from_numpy(view))

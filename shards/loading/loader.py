@@ -6,14 +6,10 @@ Notes:
 - Threads, not processes: reading, checksum and sampling all run outside the GIL; two threads give
   6 to 14 times what torch's worker processes give with whole batches (docs/benchmarks.md,
   "Loader"). There is nothing to pickle, and a killed run leaves no shared memory behind.
-- A batch's buffer is filled again after `batch.release()`, after `batch.release(event)` and that
-  CUDA event (the copy to the device), or, after `batch.detach()`, when the tensor and all its views
-  are gone.
 - A corrupt clip stops the run. With `max_corrupt` the next clip of the subset that reads well takes
   its place; it is kept in `Loader.corrupt` and warned about, and in an evaluation not counted (by
   its own rank: the others do not know of it).
-- Of a remote set the first batch waits for its own shards; the others come in the background, in
-  the sampler's order (`har.shards.storage.prefetch`).
+- Of a remote set the first batch waits for its own shards; the others come in the background.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The loader's threads: they fill a batch a few clips at a time, and each can be asked where it is.
+"""The loader's threads: they fill a batch a few clips at a time; one that hangs is named.
 
 Notes:
-- A batch is cut into chunks of a few clips, so that all workers fill the batch that is needed next;
-  one batch a worker would leave the caller waiting while two batches are half done each.
+- A batch is cut into chunks of a few clips, so that all workers fill the batch that is needed next.
 - A worker that hangs in a read cannot be ended. The error names its clip and shows its stack, the
   thread is a daemon, and its batch is never handed out.
 """
@@ -23,8 +22,7 @@ from .options import LoaderError
 
 @dataclass
 class BatchJob:
-    """One batch under way. fill_row: called once for each row, by some thread. name_row: row ->
-    its name in an error."""
+    """One batch under way. fill_row: called once for each row. name_row: its name in an error."""
 
     step: int
     num_rows: int
@@ -124,11 +122,8 @@ class WorkerPool:
         return job.done.wait(0 if job.is_stuck else timeout)
 
     def close(self) -> None:
-        """End the threads, waiting while they finish their clip (a stuck one: 2 s).
-
-        Waiting matters at the end of the process: a daemon that comes out of compiled code while
-        Python shuts down makes the C++ runtime abort ("terminate called without ...").
-        """
+        """End the threads, waiting while they finish their clip (a stuck one: 2 s): a daemon that
+        comes out of compiled code while Python shuts down makes the C++ runtime abort."""
         self._stop()
 
 

@@ -2,12 +2,23 @@
 
 from .cache import ShardCache
 from .folder import FileFetcher, LocalFolder, open_folder, read_bytes
-from .place import FileInfo, MissingFileError, StorageError, join, normalize, url_of, writer_id
+from .place import MissingFileError, ShardInfo, StorageError, join, normalize, url_of, writer_id
 from .prefetch import ShardPrefetcher
 from .remote_folder import RemoteFolder
 
 __all__ = [
-    "FileFetcher", "FileInfo", "LocalFolder", "MissingFileError", "RemoteFolder", "ShardCache",
-    "ShardPrefetcher", "StorageError", "join", "normalize", "open_folder", "read_bytes", "url_of",
+    "FileFetcher",
+    "LocalFolder",
+    "MissingFileError",
+    "RemoteFolder",
+    "ShardCache",
+    "ShardInfo",
+    "ShardPrefetcher",
+    "StorageError",
+    "join",
+    "normalize",
+    "open_folder",
+    "read_bytes",
+    "url_of",
     "writer_id",
 ]  # fmt: skip

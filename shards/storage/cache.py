@@ -3,15 +3,14 @@
     HAR_CACHE        the folder, ~/.cache/har by default
     HAR_CACHE_SIZE   most bytes of shards in it, 100GB by default
 
-A shard's file is named by its checksum, so that a changed set, or one at another URL, never mixes
-with this one. It is there whole or not at all: fetched as `CHECKSUM.SIZE.part`, checked, renamed.
+A shard's file is named by its checksum, so that two sets never mix. It is there whole or not at
+all: fetched as `CHECKSUM.SIZE.part`, checked, renamed.
 
 Notes:
 - Counting, evicting (least recently used first) and reserving happen under one lock, `flock` on the
   file `lock`. A `.part` is locked by the process that fetches it; others wait for it, and one whose
   process was killed is removed.
-- A shard may be evicted while it is read: its bytes stay until the last descriptor is closed. Each
-  process holds only the shards that its threads read at that moment.
+- A shard may be evicted while it is read: its bytes stay until the last descriptor is closed.
 - Network file systems may not keep such locks between hosts: give each host its own folder.
 """
 
@@ -25,7 +24,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .place import FileInfo, StorageError, try_lock
+from .place import ShardInfo, StorageError, try_lock
 from .remote_folder import DISK_ERRORS, Heartbeat, RemoteFolder
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "HAR_CACHE", "HAR_CACHE_SIZE"
@@ -60,11 +59,11 @@ class ShardCache:
                 f"{FOLDER_VARIABLE} to a folder that can be written."
             ) from error
 
-    def path(self, file: FileInfo) -> Path:
+    def path(self, file: ShardInfo) -> Path:
         """Where the file lies if it is in the cache."""
         return self.folder / f"{file.xxh3}.tar"
 
-    def check_fits(self, file: FileInfo) -> None:
+    def check_fits(self, file: ShardInfo) -> None:
         """Raises StorageError for a file that the cache can never hold."""
         if file.bytes > self.max_bytes:
             raise StorageError(
@@ -72,11 +71,8 @@ class ShardCache:
                 f"{file.bytes:,}: set {SIZE_VARIABLE} to more."
             )
 
-    def open(self, file: FileInfo) -> int | None:
-        """-> an open descriptor of the whole file, marked as used now; None where it is absent.
-
-        A file of another size is removed.
-        """
+    def open(self, file: ShardInfo) -> int | None:
+        """-> an open descriptor of the whole file, marked as used now; None where it is absent."""
         path = self.path(file)
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -86,17 +82,16 @@ class ShardCache:
             with contextlib.suppress(OSError):
                 os.utime(descriptor)
             return descriptor
-        os.close(descriptor)
+        os.close(descriptor)  # a file of another size is not the shard
         path.unlink(missing_ok=True)
         return None
 
     def fetch(
-        self, folder: RemoteFolder, file: FileInfo, *, heartbeat: Heartbeat = lambda: None
+        self, folder: RemoteFolder, file: ShardInfo, *, heartbeat: Heartbeat = lambda: None
     ) -> int:
         """-> an open descriptor of the whole file, fetched from `folder` if it is absent.
 
-        One process of the host fetches, the others wait. heartbeat: called now and then; what it
-        raises ends this. Raises StorageError.
+        heartbeat: called now and then; what it raises ends this. Raises StorageError.
         """
         self.check_fits(file)
         for is_last_try in (False, True):
@@ -116,7 +111,7 @@ class ShardCache:
                     ) from error
         raise AssertionError  # the last try returns or raises
 
-    def _fetch(self, folder: RemoteFolder, file: FileInfo, heartbeat: Heartbeat) -> int | None:
+    def _fetch(self, folder: RemoteFolder, file: ShardInfo, heartbeat: Heartbeat) -> int | None:
         """As `fetch`; None where another process fetches the file, or room has to be waited for."""
         part = self.folder / f"{file.xxh3}.{file.bytes}.part"
         with self._locked():

@@ -30,10 +30,11 @@ class TransferStopped(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class FileInfo:
-    """A file as it should be. bytes: its size. xxh3: its xxh3_128, 32 hex digits."""
+class ShardInfo:
+    """One tar of a shard set. bytes: the file's size. xxh3: its xxh3_128 in 32 hex digits."""
 
     name: str
+    samples: int
     bytes: int
     xxh3: str
 

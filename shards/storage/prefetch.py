@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from .cache import ShardCache
-from .place import FileInfo, StorageError, TransferStopped
+from .place import ShardInfo, StorageError, TransferStopped
 from .remote_folder import Heartbeat, RemoteFolder
 
 THREADS = 4  # transfers at once: one stream of an object store gives 50-100 MB/s
@@ -39,7 +39,7 @@ class ShardPrefetcher:
     """
 
     def __init__(
-        self, files: Sequence[FileInfo], folder: RemoteFolder, cache: ShardCache | None = None
+        self, files: Sequence[ShardInfo], folder: RemoteFolder, cache: ShardCache | None = None
     ) -> None:
         self._files, self._folder, self._cache = files, folder, cache or ShardCache()
         self._cache.check_fits(max(files, key=lambda file: file.bytes))

@@ -1,8 +1,7 @@
 """A folder behind any URL that fsspec knows: s3://bucket/set, https://host/set, gs://, memory://.
 
 Notes:
-- A file is fetched in one request and never resumed: what arrives is checked as a whole. One that
-  is written is made in local scratch space and put in place whole.
+- A file is fetched in one request and checked as a whole, and put in place whole.
 - aiohttp ends any transfer after 5 minutes by default; here only `SILENCE` seconds without a byte
   do. Listings are never cached: another machine may have written since.
 """
@@ -20,7 +19,7 @@ from typing import Any
 
 import xxhash
 
-from .place import FileInfo, MissingFileError, StorageError, TransferStopped
+from .place import MissingFileError, ShardInfo, StorageError, TransferStopped
 
 TRIES = 5
 PAUSE = 0.5  # seconds before the second try, doubled before each further one: 7.5 s in all
@@ -97,7 +96,7 @@ class RemoteFolder:
         return None
 
     def fetch(
-        self, file: FileInfo, path: Path, heartbeat: Heartbeat = lambda: None, verify: bool = True
+        self, file: ShardInfo, path: Path, heartbeat: Heartbeat = lambda: None, verify: bool = True
     ) -> None:
         """Write `file` to `path`, whole and right, or raise.
 

@@ -69,8 +69,7 @@ def _sample(
 ) -> None:
     """uint8 [T,H,W,3] -> out float32 [T,h,w,3], both C-contiguous. m: [2,3] between pixel numbers.
 
-    Frames in the innermost loop: the weights stay in registers. Offsets are unsigned: for signed
-    ones numba tests for "from the end" at every access.
+    Offsets are unsigned: for signed ones numba tests for "from the end" at every access.
     """
     T, H, W, _ = clip.shape
     h, w = out.shape[1], out.shape[2]

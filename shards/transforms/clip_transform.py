@@ -1,10 +1,7 @@
 """What turns stored clips into a network's input: number of frames, crop, normalisation.
 
-The one such record in the project: each network has one as its `transform`, a run's checkpoint
-holds it under "preprocessing", loader and prediction read it. A network fed with another
-normalisation than the one it was trained on still runs, and is quietly worse.
-
-This module imports the standard library only, so that models, config code and `--help` can use it.
+Each network has one as its `transform`, a run's checkpoint holds it under "preprocessing", loader
+and prediction read it. This module imports the standard library only, for models and `--help`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Brightness, contrast and saturation of a clip: one 3x4 matrix for all its frames.
 
 torchvision clamps after each step and turns contrast about the picture's own mean; here contrast
-turns about mid-gray and the only clamp is at the end, so that the three are one matrix, a pure
-function of (seed, epoch, key), and need no pass over the pixels first. Not in the paper; part of
-modern recipes.
+turns about mid-gray and the only clamp is at the end, so that the three are one matrix. Not in the
+paper; part of modern recipes.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def test_a_server_that_falls_silent_is_asked_again(made, server, monkeypatch):
 
 
 def fetched(cache, far, number):
-    return cache.fetch(open_folder(far.root), far.shards[number].file)
+    return cache.fetch(open_folder(far.root), far.shards[number])
 
 
 def test_a_full_disk_is_met_by_evicting_and_then_is_one_sentence(far, monkeypatch):
@@ -185,11 +185,11 @@ def test_a_full_disk_is_met_by_evicting_and_then_is_one_sentence(far, monkeypatc
 
     monkeypatch.setattr(RemoteFolder, "fetch", fails)
     cache = ShardCache()
-    cache.path(far.shards[0].file).unlink()
+    cache.path(far.shards[0]).unlink()
     os.close(fetched(cache, far, 0))
     assert len(list(cache.folder.glob("*.tar"))) == SHARDS - 1  # another one had to go
     full[0] = "always"
-    cache.path(far.shards[0].file).unlink()
+    cache.path(far.shards[0]).unlink()
     with pytest.raises(StorageError, match=r"cannot take http.*No space left on device.*HAR_CACHE"):
         fetched(cache, far, 0)
     assert not list(cache.folder.glob("*.part"))
@@ -239,13 +239,13 @@ def test_the_least_recently_used_goes_first_and_what_is_open_stays_readable(made
         time.sleep(0.01)
     held = [fetched(cache, far, number) for number in (0, 2)]  # 0 is used again, and both are open
     os.close(fetched(cache, far, 3))
-    exists = [cache.path(shard.file).exists() for shard in far.shards[:4]]
+    exists = [cache.path(shard).exists() for shard in far.shards[:4]]
     assert exists == [True, False, True, True]
     for number in (4, 5, 6):
         os.close(fetched(cache, far, number))
     assert sizes(cache.folder) == cache.max_bytes
     for number, descriptor in zip((0, 2), held, strict=True):
-        assert not cache.path(far.shards[number].file).exists()
+        assert not cache.path(far.shards[number]).exists()
         assert os.pread(descriptor, 1 << 20, 0) == made.shard_path(number).read_bytes()
         os.close(descriptor)
 
