@@ -44,10 +44,8 @@ class LocalFolder:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where there is none."""
-        try:
-            return (self.path / name).stat().st_size
-        except OSError:
-            return None
+        path = self.path / name
+        return path.stat().st_size if path.is_file() else None
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

@@ -29,18 +29,14 @@ def sample_clip(
     scale: np.ndarray,
     shift: np.ndarray,
 ) -> None:
-    """uint8 clip [T,H,W,3], its maps [F,2,3] (F = 1 or T) -> out float32 [T,h,w,3].
+    """uint8 clip [T,H,W,3], its maps [F,2,3] (F = 1 or T) -> out float32 [T,h,w,3], C-contiguous.
 
     factor: blocks of factor x factor pixels are averaged first (`affine.pool_factors`). scale,
     shift: float32 [3], a pixel v of 0..255 becomes v * scale - shift. Raises ValueError for another
-    dtype or number of channels.
+    number of channels.
     """
     if clip.shape[-1] != 3:
         raise ValueError(f"clips of {clip.shape[-1]} channels cannot be sampled here: give 3.")
-    if clip.dtype != np.uint8 or out.dtype != np.float32 or not out.flags.c_contiguous:
-        raise ValueError(
-            f"{clip.dtype} cannot be sampled into {out.dtype}: give uint8 and contiguous float32."
-        )
     clip = np.ascontiguousarray(clip)
     if factor > 1:
         clip = _average_blocks(clip, factor)

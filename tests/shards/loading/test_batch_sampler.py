@@ -29,44 +29,48 @@ def test_each_clip_counts_once_in_every_epoch(n, batch, shuffle, epoch):
 def test_ranks_together_have_the_batch_of_one_process(n, world_size, epoch):
     indices = np.arange(n)
     whole = BatchSampler(indices, 12, seed=1, shuffle=True)
-    parts = [
-        BatchSampler(indices, 12, seed=1, shuffle=True, rank=r, world_size=world_size)
-        for r in range(world_size)
-    ]
+    parts = [BatchSampler(indices, 12, 1, True, rank, world_size) for rank in range(world_size)]
     assert {part.num_batches for part in parts} == {whole.num_batches}
     for step in range(whole.num_batches):
         together = [part.batch(epoch, step) for part in parts]
         expected = whole.batch(epoch, step)
-        assert (
-            np.concatenate([row.indices for row in together]).tolist() == expected.indices.tolist()
-        )
-        assert np.concatenate([row.valid for row in together]).tolist() == expected.valid.tolist()
+        for field in ("indices", "valid"):
+            joined = np.concatenate([getattr(row, field) for row in together])
+            assert joined.tolist() == getattr(expected, field).tolist()
         assert {row.num_valid for row in together} == {int(expected.valid.sum())}
 
 
 def test_train_order_changes_with_epoch_and_seed_and_repeats_itself():
-    indices = np.arange(50)
-    first = epoch_order(BatchSampler(indices, 8, seed=0, shuffle=True), 1).tolist()
-    assert first == epoch_order(BatchSampler(indices, 8, seed=0, shuffle=True), 1).tolist()
-    assert first != epoch_order(BatchSampler(indices, 8, seed=0, shuffle=True), 2).tolist()
-    assert first != epoch_order(BatchSampler(indices, 8, seed=1, shuffle=True), 1).tolist()
+    first, again, other_epoch, other_seed = (
+        epoch_order(BatchSampler(np.arange(50), 8, seed, shuffle=True), epoch).tolist()
+        for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))
+    )
+    assert first == again
+    assert first not in (other_epoch, other_seed)
 
 
 def test_every_batch_has_full_size():
-    sampler = BatchSampler(np.arange(3), 8, shuffle=True)
-    rows = sampler.batch(0, 0)
+    rows = BatchSampler(np.arange(3), 8, shuffle=True).batch(0, 0)
     assert len(rows.indices) == 8
     assert rows.valid.tolist() == [True] * 3 + [False] * 5
 
 
-def test_batch_size_that_does_not_divide_among_ranks_is_refused():
-    with pytest.raises(BatchSamplerError, match="10 does not divide among 3 ranks"):
-        BatchSampler(np.arange(20), 10, world_size=3)
+@pytest.mark.parametrize(
+    ("clips", "options", "message"),
+    [
+        (20, {"batch_size": 10, "world_size": 3}, "10 does not divide among 3 ranks"),
+        (0, {}, "no clip"),
+        (9, {"block_size": -1}, "block of -1 clips"),
+        (9, {"shuffle": True, "views": 2}, "2 views a clip: give 1 or, without shuffling, more"),
+        (9, {"views": 0}, "0 views"),
+    ],
+)
+def test_what_cannot_be_is_refused(clips, options, message):
+    with pytest.raises(BatchSamplerError, match=message):
+        BatchSampler(np.arange(clips), **{"batch_size": 3, **options})
 
 
-def test_no_clip_and_step_outside_are_refused():
-    with pytest.raises(BatchSamplerError, match="no clip"):
-        BatchSampler(np.arange(0), 4)
+def test_a_step_outside_the_epoch_is_refused():
     with pytest.raises(BatchSamplerError, match="step 3 is outside"):
         BatchSampler(np.arange(12), 4).batch(0, 3)
 
@@ -94,36 +98,20 @@ def test_a_block_keeps_few_runs_open_and_quality_says_what_it_costs():
 
 def test_a_block_as_large_as_the_split_is_a_true_permutation():
     indices = np.arange(50)
-    whole, true = (
-        BatchSampler(indices, 8, shuffle=True, block_size=block_size) for block_size in (50, 0)
-    )
+    whole, true = (BatchSampler(indices, 8, shuffle=True, block_size=size) for size in (50, 0))
     assert epoch_order(whole, 1).tolist() == epoch_order(true, 1).tolist()
-
-
-def test_a_negative_block_size_is_refused():
-    with pytest.raises(BatchSamplerError, match="block of -1 clips"):
-        BatchSampler(np.arange(9), 3, block_size=-1)
 
 
 @given(sizes, batches, st.integers(1, 4), st.sampled_from([1, 2]))
 @settings(deadline=None)
 def test_each_clip_comes_once_in_each_view_and_is_counted_once(n, batch, views, world_size):
     indices, batch = np.arange(50, 50 + n), batch * world_size
-    samplers = [
-        BatchSampler(indices, batch, rank=rank, world_size=world_size, views=views)
-        for rank in range(world_size)
-    ]
-    rows = [
-        sampler.batch(0, step) for step in range(samplers[0].num_batches) for sampler in samplers
-    ]
-    pairs = [
-        (one, view)
-        for row in rows
-        for one, view in zip(
-            row.indices[row.valid].tolist(), row.views[row.valid].tolist(), strict=True
-        )
-    ]
-    assert pairs == [(one, view) for one in indices.tolist() for view in range(views)]
+    options = {"world_size": world_size, "views": views}
+    samplers = [BatchSampler(indices, batch, rank=rank, **options) for rank in range(world_size)]
+    steps = range(samplers[0].num_batches)
+    rows = [sampler.batch(0, step) for step in steps for sampler in samplers]
+    pairs = np.concatenate([np.stack([row.indices, row.views], 1)[row.valid] for row in rows])
+    assert pairs.tolist() == [[index, view] for index in indices.tolist() for view in range(views)]
     assert sum(row.num_valid for row in rows[::world_size]) == n
 
 
@@ -136,12 +124,3 @@ def test_the_indices_of_an_epoch_are_those_of_its_batches(n, batch, shuffle, wor
     rows = [sampler.batch(2, step).indices for step in range(start, sampler.num_batches)]
     expected = np.concatenate([np.empty(0, int), *rows])
     assert sampler.epoch_indices(2, start).tolist() == expected.tolist()
-
-
-def test_views_of_a_shuffled_sampler_are_refused():
-    with pytest.raises(
-        BatchSamplerError, match="2 views a clip: give 1 or, without shuffling, more"
-    ):
-        BatchSampler(np.arange(9), 3, shuffle=True, views=2)
-    with pytest.raises(BatchSamplerError, match="0 views"):
-        BatchSampler(np.arange(9), 3, views=0)

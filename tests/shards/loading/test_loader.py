@@ -8,13 +8,7 @@ import torch
 from made_tars import SHAPE, make_tars
 
 from har.shards.format.reader import ClipReader
-from har.shards.loading import (
-    Batch,
-    BatchSampler,
-    Loader,
-    LoaderError,
-    LoaderOptions,
-)
+from har.shards.loading import Batch, BatchSampler, Loader, LoaderError, LoaderOptions
 
 
 @pytest.fixture(scope="module")

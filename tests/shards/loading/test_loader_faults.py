@@ -20,7 +20,7 @@ from har.shards.loading import (
     LoaderError,
     LoaderOptions,
     check_resume,
-)
+)  # fmt: skip
 from har.shards.loading.workers import _Worker
 
 
