@@ -15,6 +15,7 @@ from ...errors import one_sentence
 from ..config import CHOICES, ConfigError
 
 _PATH = click.Path(path_type=Path)
+_COUNT = click.IntRange(min=1)
 
 
 @click.command()
@@ -25,7 +26,7 @@ _PATH = click.Path(path_type=Path)
     "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
 )
 @click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
-@click.option("--batch-size", type=int, help="Clips per step. [the run's]")
+@click.option("--batch-size", type=_COUNT, help="Clips per step. [the run's]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
 @one_sentence
@@ -39,7 +40,7 @@ def eval_main(run: Path, **options: Any) -> None:
 @click.command()
 @click.argument("run", type=_PATH)
 @click.argument("videos", nargs=-1)
-@click.option("--top", default=5, show_default=True, help="How many classes to print.")
+@click.option("--top", type=_COUNT, default=5, show_default=True, help="How many classes to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--window", type=float, help="Answer for windows of this many seconds.")
@@ -110,8 +111,10 @@ def export_main(run: Path, out: Path, preprocessing: bool) -> None:
 @click.argument("run", type=_PATH)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, help="0: any free one.")
-@click.option("--max-mb", default=100, show_default=True, help="Largest file taken.")
-@click.option("--max-seconds", default=120, show_default=True, help="Longest video taken.")
+@click.option("--max-mb", type=_COUNT, default=100, show_default=True, help="Largest file taken.")
+@click.option(
+    "--max-seconds", type=_COUNT, default=120, show_default=True, help="Longest video taken."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @one_sentence
 def serve_main(run: Path, **options: Any) -> None:
@@ -138,7 +141,9 @@ def serve_main(run: Path, **options: Any) -> None:
     type=click.Choice(CHOICES["model"]),
     help="Repeatable. [all four]",
 )
-@click.option("--seeds", default=3, show_default=True, help="Runs of each, with seeds 0, 1, ...")
+@click.option(
+    "--seeds", type=_COUNT, default=3, show_default=True, help="Runs of each, with seeds 0, 1, ..."
+)
 @click.option("--weights", help="Of r3d: kinetics400, none, or a file. [kinetics400]")
 @click.option("--dry-run", is_flag=True, help="Only say what is to do and what it costs.")
 @one_sentence

@@ -61,8 +61,6 @@ def evaluate_run(
 
     Raises EvaluationError, CheckpointError, ShardSetError or SplitError, each one sentence.
     """
-    if batch_size is not None and batch_size < 1:
-        raise EvaluationError(f"--batch-size {batch_size} does not work: give 1 or more.")
     state = checkpoint.load(Path(run_dir) / "best.pt")
     manifest = load_manifest(shards or state["config"]["shards"])
     _check_shards_fit(state, manifest)

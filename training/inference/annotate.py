@@ -14,17 +14,12 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from ...atomic import replacing
-from ...errors import HarError
 from .predictor import Frame
-from .windows import Segment, segment_at
+from .windows import PredictionError, Segment, segment_at
 
 CONTAINER_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".avi": "avi"}
 _TIME_BASE = Fraction(1, 90_000)  # seconds
 _TEXT_COLOR, _BAR_COLOR, _BACKGROUND = (255, 255, 255, 255), (90, 170, 255, 255), (0, 0, 0, 170)
-
-
-class AnnotateError(HarError):
-    """A video that cannot be written; one sentence."""
 
 
 def write_annotated(
@@ -32,7 +27,7 @@ def write_annotated(
 ) -> Path:
     """Write `frames` with the label of `segments` at their time; -> path, whole or not at all.
 
-    path: its suffix is one of CONTAINER_FORMATS. Raises AnnotateError for a failed write; errors of
+    path: its suffix is one of CONTAINER_FORMATS. Raises PredictionError for a failed write; errors of
     `frames` pass through.
     """
     container_format = CONTAINER_FORMATS[path.suffix.lower()]
@@ -44,7 +39,7 @@ def write_annotated(
             _encode(container, frames, segments, classes)
     except av.FFmpegError as error:
         reason = error.strerror or error
-        raise AnnotateError(f"{path} cannot be written ({reason}): try .mp4 or .mkv.") from error
+        raise PredictionError(f"{path} cannot be written ({reason}): try .mp4 or .mkv.") from error
     return path
 
 

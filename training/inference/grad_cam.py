@@ -22,24 +22,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from ...errors import HarError
 from ...shards.transforms.clip_transform import ClipTransform
 from .annotate import draw_label
 from .predictor import Predictor
+from .windows import PredictionError
 
 _CONV_MODELS = ("resnet3d", "r2plus1d", "r3d")
 MAP_NAMES = {"convlstm": "state magnitude", **dict.fromkeys(_CONV_MODELS, "Grad-CAM")}
 _MIN_SIDE = 224  # pixels of a panel's shorter side
 
 
-class GradCamError(HarError):
-    """A network without an attention map; one sentence."""
-
-
 def animate_clip(predictor: Predictor, pixels: NDArray[np.uint8]) -> list[Image.Image]:
     """One picture a frame of a clip uint8 [T,H,W,3], with the map of its most probable class.
 
-    Raises GradCamError.
+    Raises PredictionError.
     """
     clip = predictor.preprocess(pixels[None])
     ((name, probability),) = predictor.top_classes(predictor.predict_clips(pixels[None])[0], 1)
@@ -53,11 +49,11 @@ def attention_map(
 ) -> NDArray[np.float32]:
     """Where the model looks for class `label`: [1,C,T,h,w] -> float32 [T,h,w] in [0,1].
 
-    Raises GradCamError for a network that is not one of the four.
+    Raises PredictionError for a network that is not one of the four.
     """
     if model_name not in MAP_NAMES:
         names = ", ".join(MAP_NAMES)
-        raise GradCamError(f"--cam has no map for model {model_name!r}: it knows {names}.")
+        raise PredictionError(f"--cam has no map for model {model_name!r}: it knows {names}.")
     if model_name == "convlstm":
         coarse = _state_magnitude(model, clip)
     else:

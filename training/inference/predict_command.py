@@ -17,8 +17,8 @@ from ...atomic import write_atomically
 from ...pipeline.decode import VideoDecodeError
 from ..plots import plot_timeline
 from . import annotate, grad_cam
-from .predictor import PredictionError, Predictor, find_videos, read_frames
-from .windows import Segment, check_window, mean_segments, timeline
+from .predictor import Predictor, find_videos, read_frames
+from .windows import PredictionError, Segment, check_window, mean_segments, timeline
 
 # the options that write a picture, and what its file may be; the first is chosen in a folder
 _SUFFIXES = {
@@ -43,13 +43,10 @@ def predict_videos(
     """Predict `videos` (files, folders, globs) and print; -> exit code, 1 when any video failed.
 
     window, hop: seconds. pictures: timeline, annotate, cam, each a file, or a folder for several
-    videos. Raises PredictionError, WindowError, AnnotateError, GradCamError or CheckpointError,
-    each one sentence.
+    videos. Raises PredictionError or CheckpointError, each one sentence.
     """
     if as_json and as_csv:
         raise PredictionError("--json and --csv exclude each other: give one of them.")
-    if top < 1:
-        raise PredictionError(f"--top {top} does not work: give 1 or more.")
     if window is not None:
         hop = check_window(window, hop)
     elif hop is not None or pictures.get("timeline") is not None:

@@ -20,17 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from ...errors import HarError
 from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips, open_video, upright
 from ...pipeline.sampling import ClipSampler
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
 from ..runtime import checkpoint, device
-from .windows import Segment, sliding_windows
-
-
-class PredictionError(HarError):
-    """No video to predict, or options that exclude each other; one sentence."""
+from .windows import PredictionError, Segment, sliding_windows
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def serve_run(
     max_seconds: int = 120,
     device: str | None = None,
 ) -> None:
-    """Serve until Ctrl-C. Raises ServeError, UploadError or CheckpointError, each one sentence."""
+    """Serve until Ctrl-C. Raises ServeError or CheckpointError, each one sentence."""
     limits = UploadLimits(max_mb, max_seconds)
     predictor = Predictor(run_dir, device)
     with listen(host, port) as listener:

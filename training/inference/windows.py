@@ -19,8 +19,8 @@ from ...errors import HarError
 T = TypeVar("T")
 
 
-class WindowError(HarError):
-    """A window or hop of impossible length; one sentence."""
+class PredictionError(HarError):
+    """Videos, windows or pictures that are not possible as asked; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Segment:
 
 
 def check_window(window: float, hop: float | None) -> float:
-    """-> the hop in seconds (half a window if None). Raises WindowError."""
+    """-> the hop in seconds (half a window if None). Raises PredictionError."""
     if not 0 < window < float("inf"):
-        raise WindowError(f"--window {window:g} does not work: give seconds, more than 0.")
+        raise PredictionError(f"--window {window:g} does not work: give seconds, more than 0.")
     hop = window / 2 if hop is None else hop
     if not 0 < hop <= window:
-        raise WindowError(
+        raise PredictionError(
             f"--hop {hop:g} does not work: give seconds, more than 0 and at most the window's "
             f"{window:g}, so that no frame is left out."
         )

@@ -45,8 +45,6 @@ class ReproduceOptions:
     train_config: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ReproduceError(f"--seeds {self.seeds} does not work: give 1 or more.")
         for name in _OWN_SETTINGS:
             if name in self.train_settings:
                 raise ReproduceError(

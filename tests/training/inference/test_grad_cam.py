@@ -63,7 +63,7 @@ def test_state_magnitude_is_that_of_the_clip_read_up_to_each_step():
 
 
 def test_a_network_without_a_map_is_said():
-    with pytest.raises(grad_cam.GradCamError, match="resnet3d, r2plus1d, r3d"):
+    with pytest.raises(grad_cam.PredictionError, match="resnet3d, r2plus1d, r3d"):
         grad_cam.attention_map(torch.nn.Identity(), "mine", _clip(), 0)
 
 

@@ -110,7 +110,7 @@ def test_a_broken_video_has_no_picture_and_the_others_have(run: Path, videos: li
         (["--annotate", "x.txt", "x.avi"], "end it in .mp4"),
         (["--cam", "x.mp4", "x.avi"], "end it in .gif"),
         (["--window", "1", "--timeline", "x.mp4", "x.avi"], "end it in .png or .svg"),
-        (["--top", "0", "x.avi"], "--top 0"),
+        (["--top", "0", "x.avi"], "'--top': 0 is not in the range x>=1"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(run: Path, given: list, text: str):

@@ -10,7 +10,7 @@ from made_predictor import make_video_run
 
 from har.training.inference import windows
 from har.training.inference.predictor import Predictor, read_frames
-from har.training.inference.windows import Segment, WindowError
+from har.training.inference.windows import PredictionError, Segment
 
 
 def _window(start: float, end: float, *probabilities: float) -> Segment:
@@ -60,7 +60,7 @@ def test_a_moment_belongs_to_the_segment_that_begins_there_and_the_end_to_the_la
     [(0, None, "--window 0"), (float("nan"), None, "--window nan"), (2, 3, "--hop 3"), (2, 0, "0")],
 )
 def test_windows_that_make_no_sense_are_refused(window: float, hop: float | None, text: str):
-    with pytest.raises(WindowError, match=text):
+    with pytest.raises(PredictionError, match=text):
         windows.check_window(window, hop)
 
 

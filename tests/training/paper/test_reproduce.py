@@ -182,7 +182,7 @@ def test_decoding_is_timed_on_videos_that_can_be_decoded(synthetic_videos: Path,
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (["--seeds", "0"], "--seeds 0 does not work"),
+        (["--seeds", "0"], "'--seeds': 0 is not in the range"),
         (["--", "--model", "r3d"], "--model is chosen by har-reproduce itself"),
         (["--", "--out=x"], "--out is chosen by har-reproduce itself"),
         (["--", "--epochs", "x"], "after the -- stand options of har-train"),
