@@ -27,8 +27,8 @@ def write_annotated(
 ) -> Path:
     """Write `frames` with the label of `segments` at their time; -> path, whole or not at all.
 
-    path: its suffix is one of CONTAINER_FORMATS. Raises PredictionError for a failed write; errors of
-    `frames` pass through.
+    path: its suffix is one of CONTAINER_FORMATS. Raises PredictionError for a failed write; errors
+    of `frames` pass through.
     """
     container_format = CONTAINER_FORMATS[path.suffix.lower()]
     try:

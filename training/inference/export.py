@@ -138,8 +138,7 @@ def read_contract(path: Path) -> dict[str, Any]:
         text = files[_PT2_FILE]
     if not text:
         raise ExportError(f"{path} holds no contract: har-export did not write it.")
-    contract: dict[str, Any] = json.loads(text)
-    return contract
+    return dict(json.loads(text))
 
 
 def _file_format(path: Path) -> str:

@@ -78,5 +78,4 @@ class ExportWrapper(nn.Module):
         predictor = self._predictor[0]
         x = predictor.preprocess(clips.numpy()) if self.preprocessing else clips
         with torch.inference_mode():
-            result: NDArray[np.float32] = predictor.model(x).softmax(1).numpy()
-        return result
+            return np.asarray(predictor.model(x).softmax(1), np.float32)

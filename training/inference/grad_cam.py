@@ -59,8 +59,7 @@ def attention_map(
     else:
         coarse = _grad_cam(model, model.get_submodule("layer4"), clip, label)
     fine = F.interpolate(coarse[None, None], tuple(clip.shape[2:]), mode="trilinear")[0, 0]
-    scaled: NDArray[np.float32] = (fine / fine.max().clamp(min=1e-12)).cpu().numpy()
-    return scaled
+    return np.asarray((fine / fine.max().clamp(min=1e-12)).cpu(), np.float32)
 
 
 def _grad_cam(model: nn.Module, layer: nn.Module, clip: torch.Tensor, label: int) -> torch.Tensor:
@@ -95,19 +94,15 @@ def denormalize(clip: torch.Tensor, transform: ClipTransform) -> NDArray[np.uint
         for values in (transform.mean, transform.std)
     )
     pixels = ((clip[0].float() * std + mean) * 255).round().clamp(0, 255).byte()
-    frames: NDArray[np.uint8] = pixels.permute(1, 2, 3, 0).cpu().numpy()
-    return frames
+    return np.asarray(pixels.permute(1, 2, 3, 0).cpu(), np.uint8)
 
 
 def overlay_heat(frames: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Frames [T,h,w,3] and heat [T,h,w] in [0,1] -> frames with the heat in color over them.
-
-    Cold places keep the darkened picture, hot ones turn to color (matplotlib's inferno).
-    """
+    """Frames [T,h,w,3] and heat [T,h,w] in [0,1] -> frames with the heat in color over them, dark
+    where it is cold."""
     colors = colormaps["inferno"](heat)[..., :3] * 255  # [T,h,w,3]
     alpha = 0.25 + 0.5 * heat[..., None]
-    mixed: NDArray[np.uint8] = (frames * (1 - alpha) + colors * alpha).round().astype(np.uint8)
-    return mixed
+    return np.asarray((frames * (1 - alpha) + colors * alpha).round(), np.uint8)
 
 
 def draw_panels(

@@ -38,7 +38,7 @@ class Frame:
 
     def rgb(self) -> NDArray[np.uint8]:
         """uint8 [H,W,3], RGB, upright."""
-        pixels: NDArray[np.uint8] = np.asarray(self.av_frame.to_ndarray(format="rgb24"), np.uint8)
+        pixels = np.asarray(self.av_frame.to_ndarray(format="rgb24"), np.uint8)
         return np.ascontiguousarray(upright(pixels, self.av_frame))
 
 
@@ -75,13 +75,11 @@ class Predictor:
         """uint8 [V,T,H,W,C] as stored -> softmax of each clip, float32 [V,K]."""
         clips = self.preprocess(pixels)
         with torch.inference_mode():
-            result: NDArray[np.float32] = self.model(clips).float().softmax(1).cpu().numpy()
-        return result
+            return np.asarray(self.model(clips).float().softmax(1).cpu(), np.float32)
 
     def predict_video(self, path: Path) -> NDArray[np.float32]:
         """float32 [K]: the mean over the clips of `decode_video`. Raises VideoDecodeError."""
-        mean: NDArray[np.float32] = self.predict_clips(self.decode_video(path)).mean(0)
-        return mean
+        return np.asarray(self.predict_clips(self.decode_video(path)).mean(0), np.float32)
 
     def decode_video(self, path: Path) -> NDArray[np.uint8]:
         """The clips that the video's shard would hold, uint8 [V,T,H,W,C], as the model takes them.
@@ -120,8 +118,8 @@ class Predictor:
     def frame_indices(self, n: int) -> list[int]:
         """Which of `n` frames make one clip for the model, by the rule of the shards."""
         sampler = ClipSampler(self.sampler.rule, self.sampler.frames, self.sampler.stride)
-        indices = np.array(sampler.clip_indices(n)[0].frame_indices)
-        return [int(index) for index in indices[self.frame_subset]]
+        indices = sampler.clip_indices(n)[0].frame_indices
+        return [int(indices[i]) for i in self.frame_subset]
 
     def top_classes(self, probabilities: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """[K] -> the `k` most probable (class, probability)."""

@@ -1,10 +1,7 @@
 """The templates of this package: the report in HTML and in Markdown, and the model card.
 
-The HTML page is one file: pictures inside, no script, no network, so it can be mailed and opened
-from disk; a policy in its head forbids both. On a phone a table of few columns is set smaller, and
-one of many columns or of sentences becomes a list, a block for each row and a line for each cell,
-so no figure is hidden. Pictures too wide for a phone scroll in a box of their own, the page never
-does.
+The HTML page is one file with its pictures inside, without script or network, so it can be mailed
+and opened from disk. On a phone a wide table becomes a list and a wide picture scrolls in its box.
 """
 
 import base64

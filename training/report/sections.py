@@ -1,9 +1,7 @@
 """`har-report`: finished, evaluated runs -> report.md, report.html, CSV tables, PNG and SVG.
 
-The sections follow the questions of a reader: what is this, Table 1, the curves, what it cost,
-where it fails, what it learned, and what all this says about the paper's claims. Split and leak
-stand with every table of accuracies, and the paper's own figures never without the sentence that
-they are of UCF101.
+Split and leak stand with every table of accuracies, and the paper's own figures never without the
+sentence that they are of UCF101.
 """
 
 from collections.abc import Sequence
