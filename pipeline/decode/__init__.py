@@ -11,9 +11,10 @@ from .clips import (
 from .decoder_process import DecoderError, DecoderProcess, freeze_imports
 from .frames import RESIZE, upright
 
-# File names that are taken for videos, wherever videos are looked for.
+# Suffixes of the file names that are taken for videos, in any case, wherever videos are looked for.
 VIDEO_SUFFIXES = (
-    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv"
+    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".divx", ".mpg", ".mpeg", ".mpe", ".vob",
+    ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".gif",
 )  # fmt: skip
 
 __all__ = [

@@ -265,7 +265,7 @@ def _scan_stream(container: InputContainer, stream: VideoStream, num_bytes: int)
         index = index_packets(packets, stream.codec_context, container.format.name)
     return _Scan(
         num_packets=len(packets),
-        num_declared=int(stream.frames),
+        num_declared=int(stream.frames) % (1 << 30),  # 2^30: an AVI that was written to a pipe
         fps=float(stream.average_rate or stream.guessed_rate or 0),
         index=index,
         stream=stream.index if len(_video_streams(container)) > 1 else None,

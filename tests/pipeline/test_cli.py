@@ -30,6 +30,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_colons_in_names_are_no_protocols(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path, and a URL's scheme before the colon, would be the worst."""
+    monkeypatch.chdir(tmp_path)
+    source = next((folder / "videos").rglob("*.avi"))
+    for name in ("2024-08-20T13:28:35Z", "http:b"):
+        video = Path("videos:1", "Yo:Yo", f"{name}.avi")
+        video.parent.mkdir(parents=True, exist_ok=True)
+        video.write_bytes(source.read_bytes())
+    built = _run("build", "videos:1", "--out", "set:1", "--frames", 4, "--size", "24x32")
+    assert built.exit_code == 0, built.output
+    assert "2 clips of 2 videos" in built.output
+
+
 def test_info_says_what_a_set_is(folder: Path) -> None:
     said = _run("info", folder / "set")
     assert said.exit_code == 0

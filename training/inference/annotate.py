@@ -34,7 +34,7 @@ def write_annotated(
     try:
         with (
             replacing(path) as temporary,
-            av.open(str(temporary), "w", format=container_format) as container,
+            av.open(str(temporary.absolute()), "w", format=container_format) as container,
         ):
             _encode(container, frames, segments, classes)
     except av.FFmpegError as error:

@@ -17,7 +17,10 @@ from ...pipeline.decode import open_video
 from ...pipeline.decode.decoder_process import decode_into
 
 # FFmpeg's demuxers for VIDEO_SUFFIXES; none of them refers to other files
-FORMATS = ("avi", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpeg", "mpegts", "asf", "flv")
+FORMATS = (
+    "avi", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpeg", "mpegts", "asf", "flv", "ogg", "mxf",
+    "gif",
+)  # fmt: skip
 _MAX_PIXELS = 4096 * 2304  # of a frame
 _MAX_FPS = 120
 

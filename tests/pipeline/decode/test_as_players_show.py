@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from made_videos import encode, ffmpeg
 
-from har.pipeline.decode import VideoDecodeError, decode_clip
+from har.pipeline.dataset import find_videos
+from har.pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clip
+from har.training.inference import predictor
 from har.training.inference.predictor import read_frames
+from har.training.inference.uploaded_video import check_video
 
 pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 
@@ -45,6 +48,22 @@ def test_turned_and_mirrored_video_comes_out_upright(
     expected = shown(path, size)
     assert_alike(decode_clip(path, frames=3, size=size).pixels, expected)
     assert_alike(np.stack([frame.rgb() for frame in read_frames(path)]), expected)
+
+
+@pytest.mark.parametrize("color_range", ["tv", "pc"])
+@pytest.mark.parametrize("matrix", ["smpte170m", "bt709", "bt2020nc"])
+def test_colors_are_those_that_the_header_means(
+    tmp_path: Path, matrix: str, color_range: str
+) -> None:
+    filters = f"scale=out_color_matrix={matrix}:out_range={color_range},format=yuv420p"
+    header = ["-colorspace", matrix, "-color_range", color_range]
+    path = encode(tmp_path / "a.mp4", ["-vf", filters, *header, "-c:v", "libx264"], frames=3)
+    assert_alike(decode_clip(path, frames=3, size=(80, 96)).pixels, shown(path, (80, 96)))
+    other = f"h264_metadata=matrix_coefficients={1 if matrix == 'smpte170m' else 6}"
+    ffmpeg("-i", path, "-c", "copy", "-bsf:v", other, tmp_path / "b.mp4")
+    clip = decode_clip(tmp_path / "b.mp4", frames=3, size=(80, 96))
+    with pytest.raises(AssertionError):  # the header matters
+        assert_alike(clip.pixels, shown(path, (80, 96)))
 
 
 @pytest.mark.real
@@ -97,7 +116,7 @@ def _piped(path: Path, name: str) -> Path:
 def test_a_file_written_to_a_pipe_is_taken_whole(tmp_path: Path, suffix: str, name: str) -> None:
     path = _piped(encode(tmp_path / f"a.{suffix}", ["-c:v", "mpeg4"], frames=20), name)
     clip = decode_clip(path, frames=20, size=(80, 96))
-    assert clip.num_decoded == 20
+    assert (clip.num_decoded, clip.num_declared) == (20, 0)
     assert_alike(clip.pixels, shown(path, (80, 96)))
 
 
@@ -129,9 +148,39 @@ def test_a_file_that_breaks_off_is_a_reject_unless_parts_are_asked_for(
         assert partial.num_decoded - num_shown in (0, 1)  # the frame that is not all there
 
 
+@pytest.mark.parametrize("file", ["a.ts", "a.mpg"])
+def test_a_file_cut_where_nothing_says_how_long_it_was_is_taken(tmp_path: Path, file: str) -> None:
+    path = encode(tmp_path / file, ["-c:v", "mpeg2video", "-bf", "0"], frames=40)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    clip = decode_clip(path, frames=4, size=(24, 32))
+    assert (clip.num_decoded, clip.num_declared) == (len(shown(path, (80, 96))), 0)
+
+
 def test_an_avi_cut_between_two_frames_is_a_reject(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.avi", ["-c:v", "mpeg4"], frames=20)
     data = path.read_bytes()
     path.write_bytes(data[: data.rindex(b"00dc", 0, data.index(b"idx1"))])
     with pytest.raises(VideoDecodeError, match=r"a\.avi is cut off"):
         decode_clip(path)
+
+
+MUXERS = {  # where ffmpeg does not take it from the suffix
+    ".divx": "avi", ".m4v": "mp4", ".mpe": "mpeg", ".vob": "vob", ".mts": "mpegts", ".f4v": "mp4",
+}  # fmt: skip
+CODECS = {
+    ".webm": "libvpx", ".wmv": "wmv2", ".asf": "wmv2", ".flv": "flv", ".ogv": "libtheora",
+    ".gif": "gif", ".mxf": "mpeg2video", ".vob": "mpeg2video",
+} | dict.fromkeys((".mpg", ".mpeg", ".mpe"), "mpeg1video")  # fmt: skip
+
+
+def test_every_suffix_is_found_and_opened_in_any_case(tmp_path: Path) -> None:
+    for suffix in VIDEO_SUFFIXES:
+        path = tmp_path / "class" / f"a{suffix[1:]}{suffix.upper()}"
+        path.parent.mkdir(exist_ok=True)
+        muxer = ["-f", MUXERS[suffix]] if suffix in MUXERS else []
+        arguments = ["-c:v", CODECS.get(suffix, "mpeg4"), *muxer]
+        encode(path, arguments, frames=6)
+        assert decode_clip(path, frames=2).num_decoded == len(shown(path, (80, 96))), suffix
+        check_video(path, max_seconds=60)
+    assert len(find_videos(tmp_path).videos) == len(VIDEO_SUFFIXES)
+    assert len(predictor.find_videos([tmp_path])) == len(VIDEO_SUFFIXES)

@@ -82,6 +82,22 @@ def test_all_files_are_written_for_one_video(run: Path, videos: list, tmp_path: 
         assert sum(1 for _ in video.decode(video=0)) >= 40
 
 
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_colon_in_a_name_is_no_protocol(
+    run: Path, videos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_folder: bool
+):
+    monkeypatch.chdir(tmp_path)
+    name, out = "2024-08-20T13:28:35Z.avi", "http:x.mp4"
+    Path(name).write_bytes(Path(videos[0]).read_bytes())
+    options = ["--json", "--window", 0.8, "--annotate", out]
+    told = _predict(run, *options, "." if as_folder else name)
+    assert told.exit_code == 0, told.output
+    expected = _predict(run, "--json", "--window", 0.8, videos[0])
+    answer, expected_answer = (json.loads(result.stdout)[0] for result in (told, expected))
+    assert answer["top"] == expected_answer["top"]
+    assert Path(out).stat().st_size > 0
+
+
 def test_several_videos_write_into_a_folder(run: Path, videos: list, tmp_path: Path):
     told = _predict(run, "--cam", tmp_path / "maps", *videos)
     assert told.exit_code == 0, told.output
