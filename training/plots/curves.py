@@ -88,11 +88,12 @@ def _plot(
 
 def _mark_best(axes: Axes, run: Curves, quantity: str, label: str) -> None:
     """A ring around the validation value of the checkpoint that is tested."""
-    best = [line for line in run.metrics if line["epoch"] == run.best_epoch]
-    epochs, values = [line["epoch"] for line in best], [line[f"val_{quantity}"] for line in best]
+    if run.best_epoch not in run.epochs:
+        return
+    value = run.values("val", quantity)[run.epochs.index(run.best_epoch)]
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
     edge: dict[str, Any] = {"markeredgecolor": "#222222", "markeredgewidth": 1.3}
-    axes.plot(epochs, values, linestyle="none", label=label, **ring, **edge)
+    axes.plot([run.best_epoch], [value], linestyle="none", label=label, **ring, **edge)
 
 
 def _set_axes(axes: Axes, runs: Sequence[Curves], quantity: str) -> None:
