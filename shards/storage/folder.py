@@ -44,8 +44,10 @@ class LocalFolder:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where there is none."""
-        path = self.path / name
-        return path.stat().st_size if path.is_file() else None
+        try:
+            return (self.path / name).stat().st_size
+        except OSError:
+            return None
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

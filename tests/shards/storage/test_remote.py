@@ -123,11 +123,13 @@ def test_the_first_batch_comes_when_its_shards_are_there(far, server):
         server.go.set()
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(far, server):
+def test_what_is_in_the_cache_is_not_fetched_again(far, server, tmp_path):
     batches(far, epochs=1)
     asked = server.asked.total()
     batches(far, epochs=2)
     assert server.asked.total() == asked
+    ShardCache(tmp_path / "cache", 2 * far.shards[0].bytes)  # a lower limit trims it
+    assert sizes(tmp_path / "cache") == 2 * far.shards[0].bytes
 
 
 @pytest.mark.parametrize("how", ["cut", "wrong", "500", "429"])
@@ -209,12 +211,6 @@ def test_a_really_full_disk_is_one_sentence(far, tmp_path, monkeypatch):
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_cache_that_cannot_hold_a_shard_is_refused(far, monkeypatch):
-    monkeypatch.setenv("HAR_CACHE_SIZE", "9KB")
-    with pytest.raises(StorageError, match=r"cache of 9,000 bytes cannot hold shard-.* to more"):
-        batches(far)
-
-
 def test_sizes_of_the_cache(monkeypatch):
     for text, size in (("7", 7), ("1.5 kb", 1500), ("2TB", 2 * 10**12)):
         monkeypatch.setenv("HAR_CACHE_SIZE", text)
@@ -225,10 +221,16 @@ def test_sizes_of_the_cache(monkeypatch):
             default_max_bytes()
 
 
-def test_a_cache_folder_that_cannot_be_made_is_one_sentence(far, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("HAR_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(StorageError, match=r"cannot be used .* set HAR_CACHE"):
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("HAR_CACHE_SIZE", "9KB", r"cache of 9,000 bytes cannot hold shard-.* to more"),
+        ("HAR_CACHE", "/dev/null/cache", r"cannot be used .* set HAR_CACHE"),
+    ],
+)
+def test_a_cache_that_cannot_work_is_one_sentence(far, monkeypatch, variable, value, text):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StorageError, match=text):
         batches(far)
 
 
@@ -248,12 +250,6 @@ def test_the_least_recently_used_goes_first_and_what_is_open_stays_readable(made
         assert not cache.path(far.shards[number]).exists()
         assert os.pread(descriptor, 1 << 20, 0) == made.shard_path(number).read_bytes()
         os.close(descriptor)
-
-
-def test_a_cache_with_a_lower_limit_is_trimmed_when_it_is_opened(far, tmp_path):
-    batches(far, epochs=1)
-    ShardCache(tmp_path / "cache", 2 * far.shards[0].bytes)
-    assert sizes(tmp_path / "cache") == 2 * far.shards[0].bytes
 
 
 def test_two_loaders_of_one_process_share_a_cache_that_holds_one_shard(made, far, monkeypatch):
@@ -327,22 +323,16 @@ def test_a_killed_download_leaves_no_wrong_shard_and_the_next_run_goes_on(
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
-def test_a_place_without_a_set_or_without_a_server_is_one_sentence(server):
+def test_a_place_without_a_set_or_without_a_server_is_one_sentence(server, monkeypatch):
     with pytest.raises(ShardSetError, match=r"no shard set at http://.*/nothing .no manifest"):
         load_manifest(f"{server.url}/nothing/")
     with pytest.raises(StorageError, match=r"manifest\.json cannot be fetched \("):
         load_manifest("http://127.0.0.1:1/set")
     with pytest.raises(StorageError, match="cannot be opened"):
         load_manifest("nosuch://host/set")
-
-
-def test_an_index_of_another_manifest_is_refused(server, tmp_path):
     server.faults = {"index.npy": ["wrong"]}
     with pytest.raises(ShardSetError, match=r"index\.npy is not the index that manifest\.json"):
         load_manifest(f"{server.url}/set")
-
-
-def test_without_fsspec_one_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(StorageError, match=r"s3://b/set needs fsspec .*pip install .\[cloud\]"):
         load_manifest("s3://b/set")
