@@ -7,18 +7,7 @@ from .prefetch import ShardPrefetcher
 from .remote_folder import RemoteFolder
 
 __all__ = [
-    "FileFetcher",
-    "LocalFolder",
-    "MissingFileError",
-    "RemoteFolder",
-    "ShardCache",
-    "ShardInfo",
-    "ShardPrefetcher",
-    "StorageError",
-    "join",
-    "normalize",
-    "open_folder",
-    "read_bytes",
-    "url_of",
+    "FileFetcher", "LocalFolder", "MissingFileError", "RemoteFolder", "ShardCache", "ShardInfo",
+    "ShardPrefetcher", "StorageError", "join", "normalize", "open_folder", "read_bytes", "url_of",
     "writer_id",
 ]  # fmt: skip
