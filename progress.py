@@ -1,7 +1,5 @@
 """Progress of a long task: tqdm on a terminal, a plain line every 30 s elsewhere (log files)."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator

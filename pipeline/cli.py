@@ -1,8 +1,6 @@
 """The commands har-shards and har-bench-loader. Their bodies import when called, so that --help
 answers at once."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from pathlib import Path

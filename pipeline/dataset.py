@@ -5,8 +5,6 @@ folder's name, and class names are compared without case. A UCF101 group is (cla
 classes are two source videos. A group from a CSV or a regex may span classes.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -4,8 +4,6 @@
 declares one frame more than it has).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise

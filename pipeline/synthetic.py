@@ -19,8 +19,6 @@ Speed: 2.2-2.9 px a frame, so between the frames that `paper` sampling picks (8 
 (160 x 120 px), so the direction is never ambiguous; the circles turn by 45-63 degrees a pick.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Progress without a terminal: plain lines, seldom; counts from any thread, every item once."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

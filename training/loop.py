@@ -3,8 +3,6 @@
 No step waits for the device: losses and hits are summed there and read once an epoch.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 Nothing is written here, so that whatever is wrong is reported before a run folder exists.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run holds while it trains, and how it becomes a checkpoint and comes back from one."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field

@@ -7,8 +7,6 @@ Notes:
   loss and metrics.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -9,8 +9,6 @@ decodes the next video; both release the interpreter lock. Any other executor (`
 tasks; videos and output may be URLs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

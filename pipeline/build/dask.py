@@ -5,8 +5,6 @@ address. Dask runs a task again when its worker is lost, on another worker. Deco
 to be used by the next, so they are ended here when the build is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The decoder processes of this process, kept between shard tasks: starting one costs a second."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

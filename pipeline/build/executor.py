@@ -4,8 +4,6 @@ The local executor is threads, since each drives a decoder process of its own; a
 (processes, a Dask cluster) gets the very same tasks.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

@@ -7,8 +7,6 @@ shards even if one could hold it all, so that the work can be spread; the number
 part in the plan.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

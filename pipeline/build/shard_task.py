@@ -9,8 +9,6 @@ A decoder that dies gets a second try with the same video, since the system may 
 want of memory; one that hangs does not.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

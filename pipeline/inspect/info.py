@@ -1,7 +1,5 @@
 """What a shard set is, in words: the text of `har-shards info` and of the end of a build."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ With no key asked for, clips are taken evenly over classes, so that a sheet of t
 classes where there are as many.
 """
 
-from __future__ import annotations
-
 import fnmatch
 from collections import Counter
 from contextlib import closing

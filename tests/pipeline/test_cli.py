@@ -1,7 +1,5 @@
 """The commands as a user types them: text, exit codes, nothing lost."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import made_videos

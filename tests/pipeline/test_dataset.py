@@ -1,7 +1,5 @@
 """Folders and CSVs -> videos: classes, groups, subsets, keys."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

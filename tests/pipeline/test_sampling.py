@@ -1,7 +1,5 @@
 """Which frames make a clip: the paper's rule, the even one, and windows."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The synthetic set: real files, UCF101's names, and classes that only motion tells apart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import av

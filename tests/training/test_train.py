@@ -21,7 +21,9 @@ from har.training.runtime import checkpoint
 
 
 @pytest.mark.parametrize("model", ["resnet3d", "r2plus1d", "convlstm"])
-def test_a_run_writes_all_its_files(shards, tmp_path, model):
+def test_a_run_writes_all_its_files_and_its_checkpoint_gives_back_the_model(
+    shards, tmp_path, model
+):
     out = tmp_path / "run"
     result = train(shards, out, model=model)
     assert result.exit_code == 0, result.output
@@ -35,6 +37,15 @@ def test_a_run_writes_all_its_files(shards, tmp_path, model):
     environment = json.loads((out / "environment.json").read_text())
     assert environment["versions"]["torch"] == metadata.version("torch")
     assert {"python", "device", "precision", "commit", "command", "resumed"} <= set(environment)
+    state = checkpoint.load(out / "best.pt")
+    assert state["classes"] == ["Punch", "Wave", "YoYo"]
+    assert state["split"]["name"] == "grouped"
+    assert state["split"]["digest"]
+    assert state["preprocessing"]["crop_size"] == [16, 16]
+    assert state["optimizer"]["state"]
+    clips = torch.zeros(1, 3, 4, 16, 16)
+    one, two = (checkpoint.restore_model(state)(clips) for _ in range(2))
+    assert torch.equal(one, two)
 
 
 def test_r3d_trains_from_random_weights_only_when_told(shards, tmp_path):
@@ -65,19 +76,6 @@ def test_a_run_can_shuffle_in_blocks_and_keep_the_convlstms_gates(shards, tmp_pa
     assert re.search(r"shuffle blocks of 4 clips: quality \d\.\d\d of 1", result.output)
     options = checkpoint.load(tmp_path / "run" / "last.pt")["model_options"]
     assert options["recompute"] is False
-
-
-def test_a_checkpoint_gives_back_the_model_and_what_it_was_trained_on(shards, tmp_path):
-    train(shards, tmp_path / "run")
-    state = checkpoint.load(tmp_path / "run" / "best.pt")
-    assert state["classes"] == ["Punch", "Wave", "YoYo"]
-    assert state["split"]["name"] == "grouped"
-    assert state["split"]["digest"]
-    assert state["preprocessing"]["crop_size"] == [16, 16]
-    assert state["optimizer"]["state"]
-    model = checkpoint.restore_model(state)
-    clips = torch.zeros(1, 3, 4, 16, 16)
-    assert torch.equal(model(clips), checkpoint.restore_model(state)(clips))
 
 
 def test_two_runs_of_one_seed_are_alike_and_another_seed_is_not(shards, tmp_path):

@@ -3,8 +3,6 @@
 Their bodies are imported when they are called, so that --help answers at once.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

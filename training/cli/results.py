@@ -3,8 +3,6 @@
 Nothing heavy is imported outside their bodies: --help answers at once.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

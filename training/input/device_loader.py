@@ -9,8 +9,6 @@ Notes:
   reused when nobody holds `DeviceBatch.clips` any more.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

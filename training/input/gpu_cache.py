@@ -6,8 +6,6 @@ the subset is read, once, and replaced as the loader does. Nothing here is CUDA'
 it on the CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -8,8 +8,6 @@ Notes: matplotlib's objects only, never pyplot, which keeps figures alive and as
 unit of the drawing is an inch, so that text keeps its size whatever the network.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast

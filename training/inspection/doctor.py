@@ -8,8 +8,6 @@ Notes:
   library can take its process down.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

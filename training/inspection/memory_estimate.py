@@ -6,8 +6,6 @@ need a machine's whole memory takes a second on any machine. What is not a tenso
 a convolution library, an allocator's rounding) is in neither.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ takes seconds and no memory. A ConvLSTM layer is one module with up to three con
 it has a row for each; what it recomputes in the backward pass is in the memory, not in the table.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass

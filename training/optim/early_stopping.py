@@ -5,8 +5,6 @@ Paper, sections 4 and 8: training stops when the monitored value has not improve
 validation accuracy (ties: the lower validation loss).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The decay grows from 0.1 to the one asked for, as (1 + n) / (10 + n), so that a 
 average in its random start. Buffers (batch norm's statistics) are averaged too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

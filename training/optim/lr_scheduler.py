@@ -3,8 +3,6 @@
 One class for both, because one moves by epochs and the other by steps.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Running sums of an epoch's metrics, on the device: divided once, no `.item()` a step."""
 
-from __future__ import annotations
-
 import torch
 
 

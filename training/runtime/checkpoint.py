@@ -5,8 +5,6 @@ evaluation or prediction needs is inside: model name and options, config, class 
 its digest, preprocessing. Checkpoints of earlier versions are upgraded when they are read.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import shutil

@@ -1,7 +1,5 @@
 """Which device, and in which precision: probed on the machine, not guessed from its name."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable

@@ -10,8 +10,6 @@ Notes:
   rank that hangs after `--rank-timeout`; the first of the others to notice says so, once.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

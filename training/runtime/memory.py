@@ -2,8 +2,6 @@
 memory is full.
 """
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import sys

@@ -4,8 +4,6 @@ config.toml (resolved), environment.json, metrics.jsonl (one line an epoch), bes
 log.txt, the curves as PNG, summary.json at the end; with --tensorboard its events.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import shutil

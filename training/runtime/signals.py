@@ -3,8 +3,6 @@
 The second one of the same kind ends it at once, as without us.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

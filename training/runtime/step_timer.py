@@ -10,8 +10,6 @@ augmentation that runs beside the step before costs nothing and is not counted; 
 inside the gap is, the copy's as transfer, the augmentation's as compute.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass
 

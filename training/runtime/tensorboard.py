@@ -5,8 +5,6 @@ stands there once however often the run was killed and resumed; TensorBoard find
 itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Builds: whole or not there, the same bytes whatever happens, and no video vanishes."""
 
-from __future__ import annotations
-
 import errno
 import io
 import json

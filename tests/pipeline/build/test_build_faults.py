@@ -4,8 +4,6 @@ All of it for real: a tmpfs of 64 KiB is mounted; where that is not allowed the 
 so.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A build on a Dask cluster: a real scheduler, two worker processes, one killed in the middle."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import subprocess

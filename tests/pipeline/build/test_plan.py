@@ -1,7 +1,5 @@
 """Which video goes to which shard; what changes a plan and what does not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

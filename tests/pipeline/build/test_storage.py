@@ -1,7 +1,5 @@
 """Videos and shard sets behind URLs: the same bytes as in a local folder, whole or not there."""
 
-from __future__ import annotations
-
 import subprocess
 import threading
 from collections.abc import Iterator

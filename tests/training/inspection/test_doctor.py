@@ -1,7 +1,5 @@
 """har-doctor: each check's three answers, and the command."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 from pathlib import Path

@@ -63,12 +63,9 @@ def test_the_first_wait_counts_once_and_not_for_the_steps_that_were_not_timed():
     Event.now = 1e9
     timer = StepTimer()
     for step in range(100):
-        if step_timer.is_timed(step, 100):
-            wait = 5000 if step == 0 else 10
-            one = copy_events(0, wait, wait, wait, wait)
-        else:
-            one = None
-        timer.add(0.0, one, first=step == 0, on_device=True)
+        wait = 5000 if step == 0 else 10
+        events = copy_events(0, *[wait] * 4) if step_timer.is_timed(step, 100) else None
+        timer.add(0.0, events, first=step == 0, on_device=True)
     data, copy = timer.flush()
     assert data == pytest.approx(5 + 99 * 0.01)
     assert copy == 0
