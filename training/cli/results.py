@@ -14,6 +14,9 @@ from ..config import CHOICES, ConfigError
 
 _PATH = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
+_device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
 
 
 @click.command()
@@ -25,7 +28,7 @@ _COUNT = click.IntRange(min=1)
 )
 @click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
 @click.option("--batch-size", type=_COUNT, help="Clips per step. [the run's]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_device_option
 @click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
 @one_sentence
 def eval_main(run: Path, **options: Any) -> None:
@@ -46,7 +49,7 @@ def eval_main(run: Path, **options: Any) -> None:
 @click.option("--timeline", type=_PATH, help="Draw the windows' answers over time (.png, .svg).")
 @click.option("--annotate", type=_PATH, help="Write the video with its label drawn in (.mp4).")
 @click.option("--cam", type=_PATH, help="Show where the model looks (.gif).")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_device_option
 @one_sentence
 def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
     """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN.
@@ -61,18 +64,13 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=_PATH)
 @click.option(
-    "-o",
-    "--out",
-    type=_PATH,
-    default=Path("reports/latest"),
-    show_default=True,
+    "-o", "--out", type=_PATH, default=Path("reports/latest"), show_default=True,
     help="Folder for the report.",
-)
+)  # fmt: skip
 @click.option(
-    "--contact-sheet",
-    type=_PATH,
+    "--contact-sheet", type=_PATH,
     help="A picture of clips to show, as 'har-shards preview' draws it.",
-)
+)  # fmt: skip
 @click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
 @click.option("--cards", is_flag=True, help="Write a MODEL_CARD.md into each run folder, too.")
 @one_sentence
@@ -89,11 +87,9 @@ def report_main(runs: tuple[Path, ...], out: Path, cards: bool, **options: Any) 
 @click.argument("run", type=_PATH)
 @click.option("-o", "--out", type=_PATH, required=True, help="File: .pt2 (torch.export) or .onnx.")
 @click.option(
-    "--preprocessing/--no-preprocessing",
-    default=True,
-    show_default=True,
+    "--preprocessing/--no-preprocessing", default=True, show_default=True,
     help="Take uint8 frames as the shards hold them, or the network's own input.",
-)
+)  # fmt: skip
 @one_sentence
 def export_main(run: Path, out: Path, preprocessing: bool) -> None:
     """Write the best checkpoint of RUN as one file for other programs, checked against it.
@@ -113,7 +109,7 @@ def export_main(run: Path, out: Path, preprocessing: bool) -> None:
 @click.option(
     "--max-seconds", type=_COUNT, default=120, show_default=True, help="Longest video taken."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_device_option
 @one_sentence
 def serve_main(run: Path, **options: Any) -> None:
     """Serve a page on this machine for a video or a webcam: top classes, frames, attention."""
@@ -133,12 +129,9 @@ def serve_main(run: Path, **options: Any) -> None:
 )
 @click.option("--split", "splits", multiple=True, help="Repeatable. [paper, official-1]")
 @click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Choice(CHOICES["model"]),
+    "--model", "models", multiple=True, type=click.Choice(CHOICES["model"]),
     help="Repeatable. [all four]",
-)
+)  # fmt: skip
 @click.option(
     "--seeds", type=_COUNT, default=3, show_default=True, help="Runs of each, with seeds 0, 1, ..."
 )

@@ -6,10 +6,6 @@ from .predictor import Predictor
 from .serve import serve_run
 
 __all__ = [
-    "Predictor",
-    "describe_export",
-    "export_run",
-    "predict_videos",
-    "read_contract",
+    "Predictor", "describe_export", "export_run", "predict_videos", "read_contract",
     "serve_run",
-]
+]  # fmt: skip

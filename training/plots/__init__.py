@@ -10,17 +10,7 @@ from .style import DISPLAY_NAMES, new_figure, svg_copies
 from .timeline import plot_timeline
 
 __all__ = [
-    "DISPLAY_NAMES",
-    "Curves",
-    "choose_examples",
-    "new_figure",
-    "plot_all_curves",
-    "plot_class_accuracy",
-    "plot_confusion",
-    "plot_costs",
-    "plot_examples",
-    "plot_filters",
-    "plot_model_curves",
-    "plot_timeline",
-    "svg_copies",
-]
+    "DISPLAY_NAMES", "Curves", "choose_examples", "new_figure", "plot_all_curves",
+    "plot_class_accuracy", "plot_confusion", "plot_costs", "plot_examples", "plot_filters",
+    "plot_model_curves", "plot_timeline", "svg_copies",
+]  # fmt: skip

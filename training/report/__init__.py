@@ -6,11 +6,6 @@ from .sections import write_report
 from .tables import format_duration
 
 __all__ = [
-    "ReportError",
-    "Run",
-    "format_duration",
-    "load_run",
-    "load_runs",
-    "write_model_card",
+    "ReportError", "Run", "format_duration", "load_run", "load_runs", "write_model_card",
     "write_report",
-]
+]  # fmt: skip

@@ -7,8 +7,8 @@ the verdict is "inconclusive" or "not tested", which is the honest answer of a s
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from .runs import MODEL_ORDER, Run, group_by_model
 from .tables import PAPER_TABLE1, format_duration
@@ -23,8 +23,7 @@ _CPU_MEMORY = "on a CPU the peak is of the whole process and says little about t
 Groups = dict[str, list[Run]]  # the runs of each of the paper's models that is there
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """One claim, where the paper makes it, the verdict (one of the constants) and its figures."""
 
     text: str

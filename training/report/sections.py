@@ -170,13 +170,15 @@ def _make_test(runs: Sequence[Run], out: Path) -> list[Block]:
 def _make_claims(runs: Sequence[Run]) -> list[Block]:
     if _are_mixed(runs):
         return [Text("Not judged: the runs are of different splits or classes.")]
-    rows = [[c.text, c.source, c.verdict, c.evidence] for c in judge_claims(runs)]
     caption = f"What these runs say about the paper's claims. {_split_caption(runs)}"
     note = (
         "A difference in accuracy counts where the intervals do not overlap; a difference in cost "
         "where both were measured with the same device, batch size, frames and size."
     )
-    return [Table(caption, ("Claim", "Where", "These runs", "Figures"), rows), Text(note)]
+    return [
+        Table(caption, ("Claim", "Where", "These runs", "Figures"), judge_claims(runs)),
+        Text(note),
+    ]
 
 
 def _make_runs(runs: Sequence[Run], missing: Sequence[str]) -> list[Block]:

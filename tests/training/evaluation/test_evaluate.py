@@ -303,14 +303,8 @@ def test_most_confused_pairs_are_the_largest_off_the_diagonal():
 
 
 def test_examples_are_the_surest_of_different_classes_and_the_surest_mistakes():
-    def one(key: str, true: str, said: str, p: float) -> dict:
-        return {"key": key, "true": true, "predicted": said, "probability": p}
-
-    rows = [
-        one("a", "X", "X", 0.9),
-        one("b", "X", "X", 0.8),
-        one("c", "Y", "Y", 0.7),
-        one("d", "X", "Y", 0.6),
-        one("e", "Y", "X", 0.95),
-    ]
+    columns = ("key", "true", "predicted", "probability")
+    answers = ("a", "X", "X", 0.9), ("b", "X", "X", 0.8), ("c", "Y", "Y", 0.7)
+    mistakes = ("d", "X", "Y", 0.6), ("e", "Y", "X", 0.95)
+    rows = [dict(zip(columns, row, strict=True)) for row in (*answers, *mistakes)]
     assert [row["key"] for row in choose_examples(rows)] == ["a", "c", "e", "d"]

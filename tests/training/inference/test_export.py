@@ -58,12 +58,11 @@ def test_a_pt2_file_answers_any_batch_as_the_checkpoint_does(
     assert not list(out.parent.glob(".*"))
 
 
+_OTHERS = ("r2plus1d", "r3d", "convlstm")
+
+
 @pytest.mark.parametrize(
-    "model",
-    [
-        "resnet3d",
-        *(pytest.param(m, marks=pytest.mark.slow) for m in ("r2plus1d", "r3d", "convlstm")),
-    ],
+    "model", ["resnet3d", *(pytest.param(m, marks=pytest.mark.slow) for m in _OTHERS)]
 )
 def test_an_onnx_file_answers_any_batch_in_onnx_runtime(tmp_path: Path, model: str):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -83,7 +82,7 @@ def test_an_onnx_file_answers_any_batch_in_onnx_runtime(tmp_path: Path, model: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["r2plus1d", "r3d", "convlstm"])
+@pytest.mark.parametrize("model", _OTHERS)
 def test_every_network_exports_to_pt2(tmp_path: Path, model: str):
     made = export.export_run(make_video_run(tmp_path / "a", model), tmp_path / "m.pt2")
     assert made.max_difference is not None
@@ -118,21 +117,17 @@ def test_a_file_that_says_something_else_is_never_left_behind(
 def test_another_ending_a_missing_package_and_a_missing_run_are_one_sentence(
     run: Path, tmp_path: Path, monkeypatch
 ):
-    told = CliRunner().invoke(export_main, [str(run), "-o", "m.pth"])
-    assert (told.exit_code, "neither .onnx nor .pt2" in told.output) == (2, True)
-    told = CliRunner().invoke(export_main, [str(tmp_path), "-o", "m.pt2"])
-    assert (told.exit_code, "there is no checkpoint" in told.output) == (2, True)
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    told = CliRunner().invoke(export_main, [str(run), "-o", "m.onnx"])
-    assert (told.exit_code, "pip install 'har-ucf101[export]'" in told.output) == (2, True)
+    for folder, name, text in (
+        (run, "m.pth", "neither .onnx nor .pt2"),
+        (tmp_path, "m.pt2", "there is no checkpoint"),
+        (run, "m.onnx", "pip install 'har-ucf101[export]'"),
+    ):
+        told = CliRunner().invoke(export_main, [str(folder), "-o", name])
+        assert (told.exit_code, text in told.output) == (2, True)
 
 
 def test_without_a_runtime_it_says_that_nothing_ran_the_file(run: Path, tmp_path: Path):
-    made = export.ExportResult(
-        tmp_path / "m.onnx",
-        1,
-        None,
-        "",
-        export.build_contract(Predictor(run, "cpu"), True, ""),
-    )
+    contract = export.build_contract(Predictor(run, "cpu"), True, "")
+    made = export.ExportResult(tmp_path / "m.onnx", 1, None, "", contract)
     assert "not run: ONNX Runtime is not installed" in export.describe_export(made)

@@ -55,13 +55,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def _curve(model: str = "convlstm", epochs: int = 4, top: float = 3.0) -> Curves:
     lines = [
-        {
-            "epoch": e,
-            "train_loss": top / e,
-            "val_loss": top / e + 0.5,
-            "train_acc": 1 - 0.9 / e,
-            "val_acc": 0.8 - 0.7 / e,
-        }
+        {"epoch": e, "train_loss": top / e, "val_loss": top / e + 0.5}
+        | {"train_acc": 1 - 0.9 / e, "val_acc": 0.8 - 0.7 / e}
         for e in range(1, epochs + 1)
     ]
     return Curves(model, DISPLAY_NAMES[model], lines, best_epoch=epochs)
@@ -179,8 +174,7 @@ def test_confusion_shows_shares_of_the_true_class_and_an_empty_class_as_none(
 
 def test_per_class_puts_the_hardest_class_on_top(tmp_path: Path, drawn: list):
     recalls = {"R3D": [0.9, 0.1, 0.5], "ConvLSTM": [0.7, 0.3, 0.5]}
-    path = tmp_path / "p.png"
-    plot_class_accuracy(path, ["x", "y", "z"], recalls, ["r3d", "convlstm"])
+    plot_class_accuracy(tmp_path / "p.png", ["x", "y", "z"], recalls, ["r3d", "convlstm"])
     axes = drawn[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["y", "z", "x"]
     assert axes.yaxis_inverted()
