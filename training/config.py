@@ -11,14 +11,12 @@ Notes:
   test holds that the names of models and splits here are those of `har.models` and `har.shards`.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from dataclasses import replace as _replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 import tomli_w
 
@@ -162,7 +160,7 @@ class Config:
         """`model_options` as a dict: numbers, true/false and lists become what they look like."""
         return _parse_options(self.model_options)
 
-    def resolve(self) -> Config:
+    def resolve(self) -> Self:
         """Fill in what depends on the model (paper, section 3.2: r3d trains unaugmented)."""
         weights = self.weights or ("kinetics400" if self.model == "r3d" else "none")
         lr = self.lr or (1e-3 if weights == "none" else 1e-4)
