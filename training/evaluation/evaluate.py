@@ -13,6 +13,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -253,9 +254,6 @@ def _write_examples(path: Path, result: dict[str, Any], manifest: Manifest) -> N
     """Strips of frames: the most confident right and wrong answers."""
     examples = choose_examples(result["predictions"])
     index_of_key = {key: index for index, key in enumerate(manifest.keys())}
-    reader = ClipReader(manifest)
-    try:
+    with closing(ClipReader(manifest)) as reader:
         pixels = [reader.read(index_of_key[example["key"]]) for example in examples]
-    finally:
-        reader.close()
     plot_examples(path, examples, pixels)

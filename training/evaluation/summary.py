@@ -75,11 +75,9 @@ def summarize(
 
 
 def _per_class(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
-    columns = {name: values.tolist() for name, values in metrics.per_class(matrix).items()}
-    return [
-        {"class": name, **{column: values[row] for column, values in columns.items()}}
-        for row, name in enumerate(classes)
-    ]
+    columns = {"class": np.array(classes, object), **metrics.per_class(matrix)}
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _most_confused(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -32,14 +32,9 @@ class Table1Row:
     val_acc: float
     test_acc: float
 
-    @property
-    def avg_acc(self) -> float:
-        """Mean of train, val and test accuracy (paper, section 9)."""
-        return (self.train_acc + self.val_acc + self.test_acc) / 3
-
     def numbers(self) -> list[float]:
-        """The row's numbers in the order of TABLE1_COLUMNS."""
-        return [*astuple(self)[1:], self.avg_acc]
+        """In the order of TABLE1_COLUMNS; the last is the mean accuracy (paper, section 9)."""
+        return [*astuple(self)[1:], (self.train_acc + self.val_acc + self.test_acc) / 3]
 
     def cells(self) -> list[str]:
         return [self.model, *(f"{number:.4f}" for number in self.numbers())]
