@@ -1,5 +1,7 @@
 """har-serve: a clip over real HTTP, and in a browser without a network; uploads that mean harm."""
 
+import asyncio
+import gc
 import http.client
 import json
 import os
@@ -8,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,19 @@ pytest.importorskip("gradio")
 # Gradio and what it brings warn of each other's future at import
 pytestmark = pytest.mark.filterwarnings("default")
 _BOUNDARY = "----boundary"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _event_loops_that_gradio_leaves_open() -> Iterator[None]:
+    """Gradio makes event loops in this thread and closes none; a later test would be blamed."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asyncio.get_event_loop().close()
+        asyncio.set_event_loop(None)
+        gc.collect()
+
+
 _FORM = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 
 
