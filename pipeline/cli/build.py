@@ -1,0 +1,83 @@
+"""har-shards build."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import one_sentence
+from .group import shards_main
+
+
+@shards_main.command()
+@click.argument("videos")
+@click.option("--out", required=True, help="Folder for the set, or a URL: s3://bucket/set.")
+@click.option("--frames", default=16, show_default=True, help="Frames of a clip.")
+@click.option("--size", default="128x171", show_default=True, help="Height x width of a frame.")
+@click.option(
+    "--sampling",
+    type=click.Choice(["paper", "uniform", "dense"]),
+    default="paper",
+    show_default=True,
+    help="paper: step = frames of the video // T, from the first. uniform: first to last, evenly. "
+    "dense: at --stride, --clips windows over the video.",
+)
+@click.option("--stride", default=2, show_default=True, help="dense: distance of two frames.")
+@click.option("--clips", default=1, show_default=True, help="dense: clips a video.")
+@click.option(
+    "--shard-size",
+    default="64MB",
+    show_default=True,
+    help="Most bytes of a shard; a small set is cut into 8 or a few more all the same.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
+@click.option("--scheduler", help="Dask cluster that runs the build: tcp://host:8786.")
+@click.option(
+    "--classes", type=click.Path(path_type=Path), help="Class names in order: classInd.txt."
+)
+@click.option("--group-regex", help="Finds the group in a video's path, e.g. '_g(\\d+)_'.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True,
+    help="Seconds a video may take.",
+)  # fmt: skip
+@click.option(
+    "--max-rejects", type=click.IntRange(0), help="Videos that may fail. [1%, at least 10]"
+)
+@click.option(
+    "--keep-partial", is_flag=True, help="Keep what decodes of a video that fails half way."
+)
+@one_sentence
+def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
+    """Decode VIDEOS (a folder of class folders, a CSV, or the URL of one) once into a shard set.
+
+    Run again after an interruption, the same command goes on where it stopped.
+
+    Example: har-shards build data/UCF-101 --out data/shards
+    """
+    from .. import build as builds
+    from ..decode import freeze_imports
+    from ..inspect import describe_build
+    from ..sampling import ClipSampler
+
+    sampling = (options[name] for name in ("sampling", "frames", "stride", "clips"))
+    build_options = builds.BuildOptions(
+        sampling=ClipSampler(*sampling),
+        size=builds.parse_size(options["size"]),
+        shard_bytes=builds.parse_bytes(options["shard_size"]),
+        keep_partial=options["keep_partial"],
+    )
+    run_options = builds.RunOptions(options["workers"], options["timeout"], options["max_rejects"])
+    freeze_imports()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
+    try:
+        with builds.dask_executor(scheduler) as executor:
+            manifest = builds.build_shard_set(
+                videos, out, options=build_options, run_options=run_options,
+                classes=options["classes"], group_regex=options["group_regex"], executor=executor,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped: run the same command again, it goes on in {out}.", err=True)
+        sys.exit(130)
+    click.echo(describe_build(manifest, out))

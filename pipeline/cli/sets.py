@@ -1,0 +1,88 @@
+"""har-shards info, verify, preview: finished shard sets."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ...errors import one_sentence
+from .group import shards_main
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@click.option("--split", "split_name", help="Sizes of this split by class, and its leak.")
+@click.option("--seed", default=0, show_default=True, help="Of the split 'paper'.")
+@one_sentence
+def info(shard_set: str, split_name: str | None, seed: int) -> None:
+    """Say what a shard set is: a folder or a URL.
+
+    Example: har-shards info data/shards --split grouped
+    """
+    from ..inspect import describe_set, describe_split
+
+    click.echo(
+        describe_split(shard_set, split_name, seed) if split_name else describe_set(shard_set)
+    )
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@click.option("--quick/--full", default=False, help="Sizes and counts only, or every byte. [full]")
+@click.option("--workers", type=click.IntRange(1), help="Threads. [one a core]")
+@one_sentence
+def verify(shard_set: str, quick: bool, workers: int | None) -> None:
+    """Check a shard set (folder or URL) against its manifest; names shard, key and byte of each
+    fault.
+
+    Exit code 1 where something is wrong.
+
+    Example: har-shards verify data/shards
+    """
+    from ...progress import ProgressBar
+    from ...shards.format import load_manifest, verify_full, verify_quick
+
+    manifest = load_manifest(shard_set)
+    if quick:
+        faults = verify_quick(manifest)
+    else:
+        with ProgressBar(len(manifest.shards), "verify", "shard") as bar:
+            faults = verify_full(manifest, workers=workers, progress=bar.advance)
+    for fault in faults:
+        click.echo(str(fault), err=True)
+    if faults:
+        click.echo(f"{len(faults)} faults in {shard_set}: build it again.", err=True)
+        sys.exit(1)
+    num_bytes = sum(shard.bytes for shard in manifest.shards)
+    checked = "sizes and counts" if quick else "every byte"
+    click.echo(
+        f"{shard_set}: {len(manifest.index)} clips in {len(manifest.shards)} shards, "
+        f"{num_bytes / 1e6:.1f} MB, {checked} as written."
+    )
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@click.option(
+    "-o", "--out", default="sheet.png", show_default=True, type=click.Path(path_type=Path)
+)
+@click.option("--rows", default=12, show_default=True, help="Clips, at most.")
+@click.option("--frames", default=8, show_default=True, help="Frames of each, at most.")
+@click.option("--class", "classes", multiple=True, help="Only this class (* and ? work).")
+@click.option("--key", "keys", multiple=True, help="Only this key (* and ? work).")
+@one_sentence
+def preview(
+    shard_set: str, out: Path, rows: int, frames: int, classes: tuple[str, ...],
+    keys: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Draw a contact sheet of a shard set (folder or URL): class, key, frames side by side.
+
+    Example: har-shards preview data/shards -o sheet.png --class 'Yo*'
+    """
+    from ..inspect import contact_sheet, save_picture
+
+    picture = contact_sheet(
+        shard_set, rows=max(1, rows), frames=max(1, frames), classes=classes, keys=keys
+    )
+    save_picture(picture, out)
+    click.echo(f"{out}: {picture.width}x{picture.height}")
