@@ -131,7 +131,7 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
 def _compare_with_paper(runs: Sequence[Run]) -> str:
     paper = (
         "The paper's figures are of UCF101: 101 classes, one random split of all 13,320 videos, "
-        "which puts clips of one group on both sides (98.3 % of test clips on average over 20 such "
+        "which puts clips of one group into two subsets (98.3 % of test clips on average over 20 such "
         "splits)."
     )
     if any(len(run.classes) != tables.UCF101_CLASSES for run in runs):
