@@ -1,15 +1,10 @@
 """A video file -> clips, uint8 [T,H,W,3]: every codec of FFmpeg, exactly the frames asked for."""
 
-from .clips import (
-    Clip,
-    VideoDecodeError,
-    decode_clip,
-    decode_clips,
-    decode_only,
-    open_video,
-)
+from .clips import Clip, decode_clip, decode_clips, decode_only
+from .container import VideoDecodeError, open_video
 from .decoder_process import DecoderError, DecoderProcess, freeze_imports
 from .frames import RESIZE, upright
+from .timestamps import FrameClock
 
 # Suffixes of the file names that are taken for videos, in any case, wherever videos are looked for.
 VIDEO_SUFFIXES = (
@@ -23,6 +18,7 @@ __all__ = [
     "Clip",
     "DecoderError",
     "DecoderProcess",
+    "FrameClock",
     "VideoDecodeError",
     "decode_clip",
     "decode_clips",

@@ -22,7 +22,8 @@ _HEADER = np.dtype([("name", "S4"), ("size", "<i4")])
 
 class Avi(NamedTuple):
     """fourcc as the file has it; num_frames: that the header claims; packets: the bytes of each
-    that is not empty, in file order."""
+    that is not empty, in file order; positions: which of all packets it is (an empty one shows the
+    picture before once more)."""
 
     fourcc: bytes
     width: int
@@ -30,6 +31,7 @@ class Avi(NamedTuple):
     fps: float
     num_frames: int
     packets: list[bytes]
+    positions: list[int]
 
 
 def read_avi(data: bytes) -> Avi | None:
@@ -83,8 +85,9 @@ def _read_avi(data: bytes) -> Avi | None:
     spans = _packet_spans(data, parts[b"movi"], parts[b"idx1"], videos[0], len(streams))
     if not is_plain or spans is None or min(width, height, scale) < 1:
         return None
-    packets = [data[start:end] for start, end in spans.tolist() if end > start]
-    return Avi(picture[16:20], width, height, rate / scale, num_frames, packets)
+    filled = [(at, data[a:b]) for at, (a, b) in enumerate(spans.tolist()) if b > a]
+    positions, packets = [at for at, _ in filled], [packet for _, packet in filled]
+    return Avi(picture[16:20], width, height, rate / scale, num_frames, packets, positions)
 
 
 def _chunks(data: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:

@@ -38,6 +38,7 @@ import torch
 from ...errors import HarError
 from ..sampling import ClipSampler
 from . import clips
+from .container import reason
 
 # One thread a process; and freed frames stay with the process instead of being unmapped and faulted
 # in again for the next video (0.7 of 10.5 ms a video).
@@ -263,7 +264,7 @@ def _answer(
     except (HarError, av.FFmpegError, OSError, MemoryError) as error:  # what a file can cause
         text = str(error)
         if not isinstance(error, HarError):
-            text = f"it cannot be decoded ({clips.reason(error)})."
+            text = f"it cannot be decoded ({reason(error)})."
         return {"fault": text.replace(path, "it")}  # the same wherever the file lies
     except Exception:
         return {"error": traceback.format_exc()}

@@ -13,6 +13,7 @@ import pytest
 
 from har.pipeline.decode import VideoDecodeError, clips, decode_clip, decode_clips
 from har.pipeline.decode.packets import PacketIndex, needed_positions
+from har.pipeline.decode.scan import scan_video
 from har.pipeline.sampling import ClipSampler
 
 SAMPLERS = [
@@ -39,7 +40,7 @@ def _assert_exact(path: Path, samplers: list[ClipSampler], size: tuple[int, int]
 
 def _index(path: Path) -> PacketIndex:
     with contextlib.ExitStack() as stack:
-        index = clips._scan(path, stack)[0].index
+        index = scan_video(path, stack)[0].index
     assert index is not None
     return index
 
@@ -103,7 +104,7 @@ def test_rotated_video_comes_out_upright(real_clips: Path) -> None:
 def test_pictures_left_out_of_ucf101_change_no_pixel(real_clips: Path) -> None:
     for path in sorted((real_clips / "ucf101").rglob("*.avi"))[::13]:
         index, sampler = _index(path), ClipSampler()
-        frames = clips._frame_indices(sampler, index.num_frames)
+        frames = clips._frame_indices(sampler, index.num_frames, None)
         assert _num_needed(index, frames) < index.num_frames
         part, whole = (
             decode_clips(path, sampler, SIZE, decode_all=decode_all)[0]

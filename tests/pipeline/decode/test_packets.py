@@ -14,6 +14,7 @@ import pytest
 from made_videos import by_hand, encode, ffmpeg, resized
 
 from har.pipeline.decode import clips as decode
+from har.pipeline.decode.scan import scan_video
 from har.pipeline.sampling import ClipSampler
 
 pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
@@ -63,7 +64,7 @@ WHOLE = {
 
 def is_in_part(path: Path) -> bool:
     with contextlib.ExitStack() as stack:
-        return decode._scan(path, stack)[0].index is not None
+        return scan_video(path, stack)[0].index is not None
 
 
 def assert_exact(path: Path, rules: list[ClipSampler]) -> None:

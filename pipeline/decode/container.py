@@ -1,0 +1,109 @@
+"""A video file opened: the stream that is decoded, and how much of the file is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from ...errors import HarError
+from . import avi
+
+_HEADER_BYTES = 64 << 10  # read of each file, to learn how long it must be
+FILE_FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
+
+
+class VideoDecodeError(HarError):
+    """A video that gives no clip; the text is one sentence that names the file."""
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, without the path that FFmpeg's texts carry: rejects read alike anywhere."""
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+@contextlib.contextmanager
+def open_video(
+    path: Path | str, options: dict[str, str] | None = None, stream: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and the stream that a player shows: FFmpeg's best one, never a cover picture.
+
+    options: of libavformat. stream: the index in the file of the one to take instead. Raises
+    VideoDecodeError, and what `av.open` raises.
+    """
+    # Absolute, for FFmpeg takes what stands before a colon for a protocol. HMDB51's titles are not
+    # UTF-8: without `replace` they alone make the file unreadable.
+    file = str(Path(path).absolute())
+    with av.open(file, options=options, metadata_errors="replace") as container:
+        videos = {video.index: video for video in video_streams(container)}
+        if not videos:
+            has_cover = " but a cover picture" * bool(container.streams.video)
+            raise VideoDecodeError(f"{path} has no video stream{has_cover}.")
+        best = container.streams.best("video")
+        index = best.index if best and best.index in videos else next(iter(videos))
+        if stream is not None and stream not in videos:
+            raise VideoDecodeError(
+                f"{path} has no video stream {stream}: give one of {', '.join(map(str, videos))} "
+                "as --stream, or leave that out."
+            )
+        video = videos[index if stream is None else stream]
+        video.codec_context.thread_count = 1  # the build runs one process a core
+        yield container, video
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """Its streams of moving pictures."""
+    is_cover = Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & is_cover]
+
+
+def read_header(path: Path) -> tuple[bytes, int]:
+    """The first bytes of a file, and how many it has. Raises VideoDecodeError for a pipe or the
+    like: reading it could wait for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoDecodeError(f"{path} is not a regular file.")
+    with path.open("rb", buffering=0) as file:
+        return file.read(_HEADER_BYTES), status.st_size
+
+
+def missing_bytes(header: bytes, num_bytes: int, stream: VideoStream) -> int:
+    """How many bytes of a file are missing at its end, as far as its sizes and index tell.
+
+    libavformat would take the part for the whole.
+    """
+    ends = (entry.pos + entry.size for entry in stream.index_entries)
+    return max(avi.movie_end(header), _segment_end(header), num_bytes, *ends) - num_bytes
+
+
+def cut_off(path: Path, num_bytes: int, num_missing: int) -> VideoDecodeError:
+    """The error of a file that broke off."""
+    return VideoDecodeError(
+        f"{path} is cut off: {num_bytes:,} bytes of at least {num_bytes + num_missing:,}."
+    )
+
+
+def says_its_length(header: bytes, container: InputContainer) -> bool:
+    """Whether a file that was cut off can be told from a whole one."""
+    names = set(container.format.name.split(","))
+    if "matroska" in names:
+        return _segment_end(header) > 0
+    if "avi" in names:
+        return avi.movie_end(header) > 0
+    return not names & {"mpegts", "mpeg"}
+
+
+def _segment_end(header: bytes) -> int:
+    """Where the one segment of a Matroska file ends; 0 for other files and those made to a pipe."""
+    start = header.find(b"\x18\x53\x80\x67", 4) + 4  # RFC 8794: its name, then its size
+    if header[:4] != b"\x1a\x45\xdf\xa3" or start < 8 or start + 8 > len(header):
+        return 0
+    length = 9 - header[start].bit_length()
+    size = int.from_bytes(header[start : start + length], "big") & ((1 << 7 * length) - 1)
+    return 0 if size == (1 << 7 * length) - 1 else start + length + size

@@ -1,0 +1,148 @@
+"""What the packets of a video tell before any is decoded: how many frames, when, what is odd."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from ..sampling import ClipSampler
+from . import avi, container
+from .container import FILE_FAULTS, open_video
+from .mpeg4 import make_packet
+from .packets import PacketIndex, index_packets
+from .timestamps import FrameClock
+
+_MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
+_DEFAULT_SAMPLER = ClipSampler()
+Warnings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the packets tell. index: None where the stream is to be decoded whole. seconds: when
+    each frame is shown, where that matters, and the clock after the last. duration: seconds that
+    the header declares, 0 = unknown. num_missing: bytes at the end of the file. stream, warnings:
+    see `clips.Clip`."""
+
+    num_packets: int
+    num_declared: int
+    fps: float
+    index: PacketIndex | None
+    seconds: list[float] | None
+    clock: FrameClock
+    duration: float = 0.0
+    num_missing: int = 0
+    stream: int | None = None
+    warnings: Warnings = field(default_factory=dict)
+
+
+def scan_video(
+    path: Path,
+    stack: contextlib.ExitStack,
+    sampler: ClipSampler = _DEFAULT_SAMPLER,
+    keep_partial: bool = False,
+) -> tuple[Scan, VideoCodecContext]:
+    """What the packets tell, and a decoder that has seen none of them yet.
+
+    A file that ends early is a fault: libavformat would take the part for the whole.
+    """
+    header, num_bytes = container.read_header(path)
+    is_plain = avi.riff_size(header) and num_bytes <= _MAX_BYTES_IN_MEMORY
+    video = avi.read_avi(path.read_bytes()) if is_plain and sampler.stream is None else None
+    if video is not None:
+        decoder = _avi_decoder(video)
+        packets = [make_packet(packet) for packet in video.packets]
+        index = index_packets(packets, decoder, "avi")
+        clock = FrameClock(1 / video.fps if video.fps else 0.0, video.fps)
+        seconds = None
+        if sampler.fps is not None:
+            seconds = clock.times(_frame_stamps(packets, video.positions, index))
+        return Scan(len(packets), video.num_frames, video.fps, index, seconds, clock), decoder
+    opened, stream = stack.enter_context(open_video(path, stream=sampler.stream))
+    scan = _scan_stream(opened, stream, header, num_bytes, sampler.fps is not None, keep_partial)
+    if scan.num_missing and not keep_partial:
+        raise container.cut_off(path, num_bytes, scan.num_missing)
+    return scan, stream.codec_context
+
+
+def _avi_decoder(video: avi.Avi) -> VideoCodecContext:
+    """As libavformat sets it up: FFmpeg takes the encoder's inverse transform from the fourcc."""
+    decoder: VideoCodecContext = av.CodecContext.create("mpeg4", "r")
+    decoder.codec_tag = video.fourcc.decode("ascii")
+    decoder.width, decoder.height = video.width, video.height
+    decoder.thread_count = 1
+    return decoder
+
+
+def _scan_stream(
+    opened: InputContainer,
+    stream: VideoStream,
+    header: bytes,
+    num_bytes: int,
+    by_time: bool,
+    keep_partial: bool,
+) -> Scan:
+    """Read the packets of the stream, and find out whether it can be decoded in part."""
+    packets: list[av.Packet] = []
+    is_whole = False
+    with contextlib.suppress(*FILE_FAULTS if keep_partial else ()):
+        packets.extend(packet for packet in opened.demux(stream) if packet.size)
+        is_whole = True
+    num_missing = container.missing_bytes(header, num_bytes, stream)
+    stamps, index = _packet_stamps(packets) if by_time else [], None
+    if num_bytes <= _MAX_BYTES_IN_MEMORY and is_whole and not num_missing:  # parts: all is counted
+        index = index_packets(packets, stream.codec_context, opened.format.name)
+    clock = FrameClock.of_stream(opened, stream)
+    seconds = clock.times(_frame_stamps(packets, stamps, index)) if by_time else None
+    videos = [video.index for video in container.video_streams(opened)]
+    has_length = container.says_its_length(header, opened)
+    warnings = {"streams": videos if videos[1:] else None, "no_length": not has_length}
+    return Scan(
+        num_packets=len(packets),
+        num_declared=int(stream.frames) % (1 << 30),  # 2^30: an AVI that was written to a pipe
+        fps=float(stream.average_rate or stream.guessed_rate or 0),
+        index=index,
+        seconds=seconds,
+        clock=clock,
+        duration=_declared_seconds(opened, stream) if has_length else 0.0,
+        num_missing=num_missing,
+        stream=stream.index if videos[1:] else None,
+        warnings=warnings,
+    )
+
+
+def _declared_seconds(opened: InputContainer, stream: VideoStream) -> float:
+    """How long the header says that the stream is; 0 where that is unknown."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    is_alone = len(opened.streams) == 1  # else the sound may be longer
+    return (opened.duration or 0) / av.time_base if is_alone else 0.0
+
+
+def _packet_stamps(packets: Sequence[av.Packet]) -> Sequence[int | None]:
+    """Their presentation time stamps; in containers without those (AVI), the time to decode."""
+    pts = [packet.pts for packet in packets]
+    return pts if None not in pts else [packet.dts for packet in packets]
+
+
+def _frame_stamps(
+    packets: Sequence[av.Packet], stamps: Sequence[int | None], index: PacketIndex | None
+) -> Sequence[int | None]:
+    """The stamps of the frames, in order of presentation, from those of all packets."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    if index is None or len(known) < len(stamps):
+        return sorted(known) if len(known) == len(stamps) else stamps
+    by_packet = dict(zip(map(id, packets), known, strict=True))
+    shown = [by_packet.get(id(index.packets[at])) for at in index.presentation]
+    found = [stamp for stamp in shown if stamp is not None]
+    if len(found) < len(shown):  # packets of two pictures were split: frame k has the k-th time
+        found = [*known, *[None] * len(shown)]
+    return sorted(found)

@@ -1,0 +1,64 @@
+"""Presentation time stamps -> seconds since the first frame, also where stamps are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+# A longer step is no pause but a wrong stamp. These are ffmpeg's own limits (dts_delta_threshold,
+# dts_error_threshold): MPEG's streams may start their clock again at any place, other files not.
+_MAX_STEP_MPEG, _MAX_STEP = 10.0, 30 * 3600.0
+_DEFAULT_RATE = 25.0  # as libavformat's, where a file says nothing
+
+
+class FrameClock:
+    """Gives each frame its time, in the order of presentation.
+
+    time_base: seconds of one unit of the stamps. rate: frames a second, 0 where unknown.
+    A frame whose stamp is missing, not later than that of the frame before or too far from it comes
+    one step of the rate after that frame, and later stamps count from there. num_guessed: how many
+    those are.
+    """
+
+    def __init__(self, time_base: float, rate: float, max_step: float = _MAX_STEP) -> None:
+        self.rate = rate or _DEFAULT_RATE
+        self._time_base, self._max_step = time_base, max_step
+        self._start: float | None = None  # stamp, in seconds, of the moment 0
+        self.seconds = 0.0  # of the last frame
+        self.step = 1 / self.rate  # between the last two frames
+        self.num_frames = self.num_guessed = 0
+
+    @classmethod
+    def of_stream(cls, container: InputContainer, stream: VideoStream) -> FrameClock:
+        """The clock of a stream's frames: their stamps are in its time base."""
+        is_mpeg = container.format.name in ("mpegts", "mpeg")
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        max_step = _MAX_STEP_MPEG if is_mpeg else _MAX_STEP
+        return cls(float(stream.time_base or 0), rate, max_step)
+
+    @property
+    def end(self) -> float:
+        """When the last frame ends, in seconds: it lasts as long as the one before it."""
+        return self.seconds + self.step
+
+    def tick(self, stamp: int | None) -> float:
+        """The time of the next frame, in seconds since the first."""
+        time = None if stamp is None else stamp * self._time_base
+        if self.num_frames == 0:
+            self._start = time
+        else:
+            is_known = time is not None and self._start is not None
+            seconds = time - self._start if is_known else self.seconds
+            if not 0 < seconds - self.seconds <= self._max_step:
+                self.num_guessed += 1
+                seconds = self.seconds + 1 / self.rate
+                self._start = self._start if time is None else time - seconds
+            self.seconds, self.step = seconds, seconds - self.seconds
+        self.num_frames += 1
+        return self.seconds
+
+    def times(self, stamps: Iterable[int | None]) -> list[float]:
+        """`tick` for each."""
+        return [self.tick(stamp) for stamp in stamps]
