@@ -131,6 +131,7 @@ class TrainState:
                 **self.transform.to_dict(),
                 "sampling": self.manifest.sampling,
                 "clip_shape": list(self.manifest.clip_shape),
+                **({"fit": fit} if (fit := self.manifest.resize.get("fit")) else {}),
             },
         }
         if self.ema is not None:

@@ -3,7 +3,7 @@
 from .clips import Clip, decode_clip, decode_clips, decode_only
 from .container import VideoDecodeError, open_video
 from .decoder_process import DecoderError, DecoderProcess, freeze_imports
-from .frames import RESIZE, upright
+from .frames import FITS, RESIZE, resize, upright
 from .timestamps import FrameClock
 
 # Suffixes of the file names that are taken for videos, in any case, wherever videos are looked for.
@@ -13,6 +13,7 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 
 __all__ = [
+    "FITS",
     "RESIZE",
     "VIDEO_SUFFIXES",
     "Clip",
@@ -25,5 +26,6 @@ __all__ = [
     "decode_only",
     "freeze_imports",
     "open_video",
+    "resize",
     "upright",
 ]

@@ -13,8 +13,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from .packets import PacketIndex, decode_positions
 from .scan import Scan, Warnings, scan_video
 from .timestamps import FrameClock
 
+_NewResizer = Callable[[], FrameResizer]
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # a fault is raised, and said once
 
 
@@ -40,8 +42,9 @@ class Clip:
 
     pixels: uint8 [T,H,W,3], RGB, upright. frame_indices: the T frames, counted in presentation
     order; the last `num_padded` of them repeat the last frame. num_decoded: frames that decode;
-    num_declared: that the header claims (0 = it says nothing). fps: 0.0 where unknown. stream: the
-    index of the video stream, where the file has several. warnings: what was odd, by name:
+    num_declared: that the header claims (0 = it says nothing). fps: 0.0 where unknown.
+    source_size: (height, width) of the video's frames, upright. stream: the index of the video
+    stream, where the file has several. warnings: what was odd, by name:
     - streams: indices of the file's video streams, where it has several.
     - no_length: True where a file of this kind does not say how long it is: a cut is not seen.
     - guessed_times: frames without a usable time stamp, where the sampler goes by time.
@@ -54,6 +57,7 @@ class Clip:
     num_decoded: int
     num_declared: int
     fps: float
+    source_size: tuple[int, int]
     stream: int | None = None
     warnings: Warnings = field(default_factory=dict)
 
@@ -67,15 +71,16 @@ def decode_clip(
     stride: int | None = None,
     fps: float | None = None,
     stream: int | None = None,
+    fit: str = "squeeze",
     keep_partial: bool = False,
 ) -> Clip:
     """The one clip of a video that its shard would hold: same rule, same pixels.
 
-    size: (H, W). The other options are those of `ClipSampler`. Raises VideoDecodeError, and
-    SamplingError for options that make no sense.
+    size: (H, W). fit, keep_partial: see `decode_clips`; the others are those of `ClipSampler`.
+    Raises VideoDecodeError, and SamplingError for options that make no sense.
     """
     sampler = ClipSampler(rule, frames, stride, fps=fps, stream=stream)
-    return decode_clips(path, sampler, size, keep_partial=keep_partial)[0]
+    return decode_clips(path, sampler, size, fit=fit, keep_partial=keep_partial)[0]
 
 
 def decode_clips(
@@ -83,13 +88,15 @@ def decode_clips(
     sampler: ClipSampler,
     size: tuple[int, int],
     *,
+    fit: str = "squeeze",
     keep_partial: bool = False,
     decode_all: bool = False,
     out: np.ndarray | None = None,
 ) -> list[Clip]:
     """All clips that `sampler` takes of a video, resized straight to `size` (H, W).
 
-    keep_partial: take what decodes before and behind a fault, instead of raising. decode_all:
+    fit: what becomes of frames of another shape (`frames.FITS`): "squeeze" to `size`, "crop" the
+    center, or "pad" with black. keep_partial: take what decodes before and behind a fault, instead of raising. decode_all:
     decode every frame even where some can be left out (tests compare both). out: uint8 [K*T,H,W,3]
     for the pixels; those of a single clip without padding lie there, others may be copies. Raises
     VideoDecodeError.
@@ -97,12 +104,13 @@ def decode_clips(
     path = Path(path)
     if out is None:
         out = np.empty((sampler.clips * sampler.frames, *size, 3), np.uint8)
+    new_resizer = functools.partial(FrameResizer, out, fit)
     try:
         with contextlib.ExitStack() as stack:
             scan, decoder = scan_video(path, stack, sampler, keep_partial)
-            decoded = None if decode_all else _decode_needed(scan, decoder, sampler, out)
+            decoded = None if decode_all else _decode_needed(scan, decoder, sampler, new_resizer)
         if decoded is None:
-            decoded = _decode_all(path, scan, sampler, out, keep_partial)
+            decoded = _decode_all(path, scan, sampler, new_resizer, keep_partial)
     except FILE_FAULTS as error:
         raise VideoDecodeError(f"{path} cannot be decoded ({reason(error)}).") from error
     if decoded.num_decoded == 0:
@@ -118,6 +126,7 @@ def decode_clips(
             num_decoded=decoded.num_decoded,
             num_declared=scan.num_declared,
             fps=scan.fps,
+            source_size=decoded.resizer.source_size,
             stream=scan.stream,
             warnings={name: value for name, value in warnings.items() if value},
         )
@@ -141,11 +150,10 @@ def decode_only(path: Path, sampler: ClipSampler) -> int:
 
 @dataclass(frozen=True)
 class _DecodedFrames:
-    """Finished frames, uint8 [n,H,W,3], their indices, and how many frames the video has. seconds,
-    clock: see `Scan`. num_failed: faults that the decode went past."""
+    """resizer: has the finished frames. num_decoded: how many frames the video has. seconds, clock:
+    see `Scan`. num_failed: faults that the decode went past."""
 
-    pixels: np.ndarray
-    indices: list[int]
+    resizer: FrameResizer
     num_decoded: int
     seconds: list[float] | None
     clock: FrameClock
@@ -153,10 +161,11 @@ class _DecodedFrames:
 
     def select(self, frame_indices: tuple[int, ...]) -> np.ndarray:
         """uint8 [T,H,W,3]: no copy where the clip is exactly what was decoded."""
-        if tuple(self.indices) == frame_indices:
-            return self.pixels
-        rows = {index: row for row, index in enumerate(self.indices)}
-        return self.pixels[[rows[index] for index in frame_indices]]
+        pixels = self.resizer.finish()
+        if tuple(self.resizer.indices) == frame_indices:
+            return pixels
+        rows = {index: row for row, index in enumerate(self.resizer.indices)}
+        return pixels[[rows[index] for index in frame_indices]]
 
 
 def _lost(scan: Scan, decoded: _DecodedFrames) -> dict[str, float]:
@@ -182,13 +191,13 @@ def _frame_indices(sampler: ClipSampler, n: int, seconds: Sequence[float] | None
 
 
 def _decode_needed(
-    scan: Scan, decoder: VideoCodecContext, sampler: ClipSampler, out: np.ndarray
+    scan: Scan, decoder: VideoCodecContext, sampler: ClipSampler, new_resizer: _NewResizer
 ) -> _DecodedFrames | None:
     """Decode only what the chosen frames need; None where that is not possible or goes wrong."""
     if scan.index is None:
         return None
     indices = _frame_indices(sampler, scan.index.num_frames, scan.seconds)
-    resizer = FrameResizer(out)
+    resizer = new_resizer()
     try:
         for index, frame in _needed_frames(scan.index, decoder, indices):
             if frame.is_corrupt:  # what FFmpeg conceals it with depends on the frames before
@@ -199,8 +208,8 @@ def _decode_needed(
         return None  # a plain decode says what is wrong
     if sorted(resizer.indices) != sorted(indices):
         return None
-    num_frames = scan.index.num_frames
-    return _DecodedFrames(resizer.finish(), resizer.indices, num_frames, scan.seconds, scan.clock)
+    resizer.finish()  # while the frames of no other video are in the thread's buffers
+    return _DecodedFrames(resizer, scan.index.num_frames, scan.seconds, scan.clock)
 
 
 def _needed_frames(
@@ -213,31 +222,31 @@ def _needed_frames(
 
 
 def _decode_all(
-    path: Path, scan: Scan, sampler: ClipSampler, out: np.ndarray, keep_partial: bool
+    path: Path, scan: Scan, sampler: ClipSampler, new_resizer: _NewResizer, keep_partial: bool
 ) -> _DecodedFrames:
     """Decode everything, convert what is chosen; twice where the first choice was wrong."""
     indices = _frame_indices(sampler, max(1, scan.num_packets), scan.seconds or [0.0])
-    decoded = _decode_once(path, sampler.stream, indices, out, keep_partial)
+    decoded = _decode_once(path, sampler.stream, indices, new_resizer, keep_partial)
     if decoded.num_decoded:
         indices = _frame_indices(sampler, decoded.num_decoded, decoded.seconds)
-        if not indices <= set(decoded.indices):
-            decoded = _decode_once(path, sampler.stream, indices, out, keep_partial)
+        if not indices <= set(decoded.resizer.indices):
+            decoded = _decode_once(path, sampler.stream, indices, new_resizer, keep_partial)
     return decoded
 
 
 def _decode_once(
-    path: Path, stream: int | None, indices: set[int], out: np.ndarray, keep_partial: bool
+    path: Path, stream: int | None, indices: set[int], new_resizer: _NewResizer, keep_partial: bool
 ) -> _DecodedFrames:
     """One decode from the first frame to the last; keep_partial: past what does not decode."""
-    resizer, seconds, faults = FrameResizer(out), [], _FaultCounter(keep_partial)
+    resizer, seconds, faults = new_resizer(), [], _FaultCounter(keep_partial)
     with open_video(path, stream=stream) as (opened, video):
         clock = FrameClock.of_stream(opened, video)
         for frame in _every_frame(opened, video, faults):
             if len(seconds) in indices:
                 resizer.add(len(seconds), frame)
             seconds.append(clock.tick(frame.dts if frame.pts is None else frame.pts))
-    pixels = resizer.finish()
-    return _DecodedFrames(pixels, resizer.indices, len(seconds), seconds, clock, faults.count)
+    resizer.finish()
+    return _DecodedFrames(resizer, len(seconds), seconds, clock, faults.count)
 
 
 class _FaultCounter:

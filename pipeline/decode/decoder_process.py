@@ -291,8 +291,9 @@ def freeze_imports() -> None:
 
 
 def decode_into(
-    path: str, out: np.ndarray, sampler: dict[str, Any], size: tuple[int, int], keep_partial: bool
-) -> list[dict[str, Any]]:
+    path: str, out: np.ndarray, sampler: dict[str, Any], size: tuple[int, int], keep_partial: bool,
+    fit: str = "squeeze",
+) -> list[dict[str, Any]]:  # fmt: skip
     """`decode_clips` as the function of a DecoderProcess.
 
     sampler: the fields of a ClipSampler. Fills `out` with the pixels of K clips, uint8 [K,T,H,W,3];
@@ -300,8 +301,9 @@ def decode_into(
     """
     T, pixels = sampler["frames"], out.reshape(-1, *size, 3)  # [K*T,H,W,3]
     decoded = clips.decode_clips(
-        path, ClipSampler(**sampler), (size[0], size[1]), keep_partial=keep_partial, out=pixels
-    )
+        path, ClipSampler(**sampler), (size[0], size[1]),
+        fit=fit, keep_partial=keep_partial, out=pixels,
+    )  # fmt: skip
     for view, clip in enumerate(decoded):
         target = pixels[view * T : (view + 1) * T]
         if not np.may_share_memory(target, clip.pixels):  # else it was made there

@@ -17,6 +17,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB"}
+# What becomes of a frame of another shape than the clip's: squeezed to it, its center cut out, or
+# shown whole between black bars.
+FITS = ("squeeze", "crop", "pad")
 # Frames that are resized in one call, and their bytes: one call a frame costs 14 us more each;
 # more than 8 in a call gain nothing and take memory.
 _BATCH, _BATCH_BYTES = 8, 2 << 20
@@ -36,17 +39,21 @@ _BUFFERS = _ThreadBuffers()
 class FrameResizer:
     """Converts and resizes frames of one video, in the order they come. indices: theirs.
 
-    out: uint8 [n,h,w,3], C order: takes the finished frames, one behind the other. One instance at
-    a time in a thread.
+    out: uint8 [n,h,w,3], C order: takes the finished frames, one behind the other. fit: one of
+    FITS. source_size: (height, width) of the first frame, upright. One instance at a time in a
+    thread.
     """
 
-    def __init__(self, out: np.ndarray) -> None:
-        self._out = out
+    def __init__(self, out: np.ndarray, fit: str = "squeeze") -> None:
+        self._out, self._fit = out, fit
         self._num_waiting = self._num_done = 0
         self.indices: list[int] = []
+        self.source_size = (0, 0)
 
     def add(self, index: int, frame: av.VideoFrame) -> None:
         rgb = _to_rgb(frame)
+        if not self.indices:
+            self.source_size = rgb.shape[:2]
         if self._num_waiting == len(_BUFFERS.batch) or rgb.shape != _BUFFERS.batch.shape[1:]:
             self._flush()
             count = max(1, min(_BATCH, _BATCH_BYTES // rgb.nbytes))
@@ -65,7 +72,7 @@ class FrameResizer:
         count, self._num_waiting = self._num_waiting, 0
         if count:
             end = self._num_done + count
-            resize(_BUFFERS.batch[:count], self._out[self._num_done : end])
+            resize(_BUFFERS.batch[:count], self._out[self._num_done : end], self._fit)
             self._num_done = end
 
 
@@ -91,15 +98,47 @@ def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def resize(frames: np.ndarray, out: np.ndarray) -> None:
+def resize(frames: np.ndarray, out: np.ndarray, fit: str = "squeeze") -> None:
     """uint8 [T,H,W,3] -> `out`, uint8 [T,h,w,3]: bilinear with antialias, as torchvision does.
 
-    This calls the operator behind `torch.nn.functional.interpolate`, which has no `out`. Raises
-    MemoryError.
+    fit: one of FITS. Raises MemoryError.
     """
     if frames.shape == out.shape:
         out[:] = frames
         return
+    (H, W), (h, w) = frames.shape[1:3], out.shape[1:3]
+    if fit == "crop":
+        rows, columns = _largest_within((H, W), (h, w))
+        frames = _center(frames, rows, columns)
+    if fit == "pad":
+        rows, columns = _largest_within((h, w), (H, W))
+        picture = np.empty((len(frames), rows, columns, 3), np.uint8)
+        _squeeze(frames, picture)
+        out[:] = 0
+        _center(out, rows, columns)[:] = picture
+    else:
+        _squeeze(frames, out)
+
+
+def _largest_within(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """The largest (height, width) of the proportions of `shape` that lies within `size`."""
+    (height, width), (h, w) = size, shape
+    if height * w > width * h:
+        return max(1, round(width * h / w)), width
+    return height, max(1, round(height * w / h))
+
+
+def _center(frames: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The middle [T,rows,columns,3] of [T,H,W,3]: a view."""
+    top, left = (frames.shape[1] - rows) // 2, (frames.shape[2] - columns) // 2
+    return frames[:, top : top + rows, left : left + columns]
+
+
+def _squeeze(frames: np.ndarray, out: np.ndarray) -> None:
+    """Resize, whatever the proportions.
+
+    This calls the operator behind `torch.nn.functional.interpolate`, which has no `out`.
+    """
     source, target = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (frames, out))
     try:
         torch.ops.aten._upsample_bilinear2d_aa.out(

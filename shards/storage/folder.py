@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...atomic import replacing
+from .archive import ArchiveError, is_archive, open_archive
 from .place import join, local_path, try_lock, url_of, writer_id
 from .remote_folder import RemoteFolder, file_system
 
@@ -93,13 +94,16 @@ def read_bytes(url: str) -> bytes:
 
 
 class FileFetcher:
-    """Gives files below `root` (a path or a URL) as local ones; copies are removed at the end.
+    """Gives files below `root` (a path, a URL or an archive) as local ones.
 
-    Local files are used where they lie. For one thread.
+    Local files are used where they lie; copies are removed at the end. faults: path -> why the
+    archive does not give that file. For one thread. Raises StorageError.
     """
 
     def __init__(self, root: str) -> None:
         self._root, self._scratch = root, tempfile.TemporaryDirectory(prefix="har-")
+        self._archive = open_archive(root) if is_archive(root) else None
+        self.faults: dict[Path, str] = {}
 
     def path(self, name: str) -> Path:
         """A local file with the content of `name`; of a missing one, a path that does not exist.
@@ -107,13 +111,22 @@ class FileFetcher:
         Raises StorageError.
         """
         place = join(self._root, name)
-        if url_of(place) is None or (url_of(self._root) is None and "://" not in name):
+        is_local = url_of(self._root) is None and "://" not in name
+        if self._archive is None and (is_local or url_of(place) is None):
             return Path(place)
         digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
         path = Path(self._scratch.name) / (digest + Path(name).suffix)
-        if not path.exists():
-            with contextlib.suppress(FileNotFoundError):
+        if path.exists() or path in self.faults:
+            return path
+        with contextlib.suppress(FileNotFoundError):
+            if self._archive is None:
                 path.write_bytes(read_bytes(place))
+                return path
+            try:
+                self._archive.extract(name, path)
+            except ArchiveError as error:
+                path.unlink(missing_ok=True)
+                self.faults[path] = str(error)
         return path
 
     def done(self, path: Path) -> None:

@@ -147,6 +147,7 @@ def _check_shards_fit(state: dict[str, Any], manifest: Manifest) -> None:
     trained = state["preprocessing"]
     (num_frames, *size), trained_size = manifest.clip_shape[:3], trained["clip_shape"][1:3]
     rule, trained_rule = (_describe_rule(s) for s in (manifest.sampling, trained["sampling"]))
+    fit, trained_fit = (rules.get("fit", "squeeze") for rules in (manifest.resize, trained))
     if list(state["classes"]) != list(manifest.classes):
         found, needed = _describe_classes(manifest.classes), _describe_classes(state["classes"])
     elif num_frames < trained["frames"]:
@@ -155,6 +156,8 @@ def _check_shards_fit(state: dict[str, Any], manifest: Manifest) -> None:
         found, needed = ("frames of {}x{}".format(*s) for s in (size, trained_size))
     elif rule != trained_rule:
         found, needed = f"frames chosen by the rule {rule}", trained_rule
+    elif fit != trained_fit:
+        found, needed = f"frames of the rule '--fit {fit}'", f"'--fit {trained_fit}'"
     else:
         return
     raise EvaluationError(

@@ -36,6 +36,11 @@ _PT2_FILE = "har.json"  # the same in a pt2 file
 # The exporter's optimizer takes time by the square of the graph: minutes for an unrolled ConvLSTM
 # of 8 frames (900 nodes), seconds for the 3-D networks. Runtimes optimize while loading themselves.
 _MAX_OPTIMIZED_NODES = 500
+_FITTED = {
+    "squeeze": "resized to this size",
+    "crop": "cut to the proportions of this size around their center and resized to it",
+    "pad": "resized in proportion to fit into this size, black around them",
+}
 _CHECKED_BATCHES = (1, 2, 5)  # 2 is the one it was traced with
 
 
@@ -98,7 +103,7 @@ def build_contract(predictor: Predictor, preprocessing: bool, digest: str) -> di
     frames, crop_size = transform.frames, transform.crop_size
     if preprocessing:
         dtype, layout, shape = "uint8", "BTHWC", ["B", frames, *predictor.frame_size, 3]
-        values = "RGB, 0..255, frames resized to this size, bilinear with antialias"
+        values = f"RGB, 0..255, frames {_FITTED[predictor.fit]}, bilinear with antialias"
     else:
         dtype, layout, shape = "float32", "BCTHW", ["B", 3, frames, *crop_size]
         values = "RGB / 255, resized and centre-cropped as below, less mean, over std"

@@ -18,9 +18,15 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
-from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips, open_video, upright
+from ...pipeline.decode import (
+    VIDEO_SUFFIXES,
+    VideoDecodeError,
+    decode_clips,
+    open_video,
+    resize,
+    upright,
+)
 from ...pipeline.sampling import ClipSampler
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
@@ -46,7 +52,8 @@ class Predictor:
     """The best checkpoint of a run, on a device. Raises CheckpointError or ConfigError.
 
     sampler: the rule that the shards were built with. frame_size: (height, width) as stored.
-    frame_subset: which of the stored frames the model takes (the loader's choice at phase 0).
+    fit: what became of frames of another shape. frame_subset: which of the stored frames the model
+    takes (the loader's choice at phase 0).
     """
 
     def __init__(self, run_dir: Path, device_name: str | None = None) -> None:
@@ -59,7 +66,7 @@ class Predictor:
         sampling = preprocessing["sampling"]
         options = {name: sampling[name] for name in ("stride", "clips") if name in sampling}
         self.sampler = ClipSampler(sampling["rule"], num_stored, **options)
-        self.frame_size = (height, width)
+        self.frame_size, self.fit = (height, width), str(preprocessing.get("fit", "squeeze"))
         frames = self.transform.frames
         self.frame_subset = (np.arange(frames) * num_stored / frames).astype(np.int64)
         self.device = device.select_device(device_name or "auto")
@@ -87,7 +94,7 @@ class Predictor:
         V is 1 except for the rule "dense", whose windows all count, as in `har-eval --views V`.
         Raises VideoDecodeError.
         """
-        clips = decode_clips(path, self.sampler, self.frame_size)
+        clips = decode_clips(path, self.sampler, self.frame_size, fit=self.fit)
         return np.stack([clip.pixels for clip in clips])[:, self.frame_subset]
 
     def predict_windows(
@@ -110,10 +117,10 @@ class Predictor:
             yield Segment(held[0][0].seconds, end, self.predict_clips(clip[None])[0])
 
     def resize_frame(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A frame [H,W,3] -> [h,w,3] as the shards store it: bilinear with antialias, uint8."""
-        planes = torch.from_numpy(rgb).permute(2, 0, 1)[None]  # [1,C,H,W]
-        resized = interpolate(planes, self.frame_size, mode="bilinear", antialias=True)
-        return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())  # [h,w,C]
+        """A frame [H,W,3] -> [h,w,3] as the shards store it."""
+        frame = np.empty((*self.frame_size, 3), np.uint8)
+        resize(rgb[None], frame[None], self.fit)
+        return frame
 
     def frame_indices(self, n: int) -> list[int]:
         """Which of `n` frames make one clip for the model, by the rule of the shards."""

@@ -39,15 +39,16 @@ class UploadLimits:
 
 
 def decode_upload(
-    path: str, out: np.ndarray, max_seconds: int, sampler: dict[str, Any], size: tuple[int, int]
-) -> int:
+    path: str, out: np.ndarray, max_seconds: int, sampler: dict[str, Any], size: tuple[int, int],
+    fit: str = "squeeze",
+) -> int:  # fmt: skip
     """Check the file, then decode it: the function of a DecoderProcess.
 
     sampler: the fields of a ClipSampler. Fills `out` with V clips, uint8 [V,T,H,W,3]; -> V. Raises
     UploadError or VideoDecodeError.
     """
     check_video(Path(path), max_seconds)
-    return len(decode_into(path, out, sampler, size, False))
+    return len(decode_into(path, out, sampler, size, False, fit))
 
 
 def check_video(path: Path, max_seconds: int) -> None:

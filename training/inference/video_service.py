@@ -76,8 +76,9 @@ class VideoService:
             raise UploadError(f"send one of {', '.join(VIDEO_SUFFIXES)}.")
         predictor = self.predictor
         num_clips, pixels = self._decoder.call(
-            path, self.limits.max_seconds, asdict(predictor.sampler), predictor.frame_size
-        )
+            path, self.limits.max_seconds, asdict(predictor.sampler), predictor.frame_size,
+            predictor.fit,
+        )  # fmt: skip
         shape = (num_clips, *self._clip_shape)
         clips = pixels[: np.prod(shape)].reshape(shape)[:, predictor.frame_subset]  # a copy
         top = predictor.top_classes(predictor.predict_clips(clips).mean(0), 5)
