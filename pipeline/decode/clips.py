@@ -96,10 +96,10 @@ def decode_clips(
     """All clips that `sampler` takes of a video, resized straight to `size` (H, W).
 
     fit: what becomes of frames of another shape (`frames.FITS`): "squeeze" to `size`, "crop" the
-    center, or "pad" with black. keep_partial: take what decodes before and behind a fault, instead of raising. decode_all:
-    decode every frame even where some can be left out (tests compare both). out: uint8 [K*T,H,W,3]
-    for the pixels; those of a single clip without padding lie there, others may be copies. Raises
-    VideoDecodeError.
+    center, or "pad" with black. keep_partial: take what decodes before and behind a fault, instead
+    of raising. decode_all: decode every frame even where some can be left out (tests compare both).
+    out: uint8 [K*T,H,W,3] for the pixels; those of a single clip without padding lie there, others
+    may be copies. Raises VideoDecodeError.
     """
     path = Path(path)
     if out is None:
