@@ -11,6 +11,7 @@ Notes:
   test holds that the names of models and splits here are those of `har.models` and `har.shards`.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -33,6 +34,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "monitor": ("val_loss", "val_acc"),
     "precision": ("auto", "bf16", "fp32"),
 }
+FOLD_NAME = re.compile(r"fold-[1-9][0-9]*/[1-9][0-9]*")  # a split, too
+SPLIT_NAMES = (*CHOICES["split"], "fold-I/K")
 AUTO = -1  # --batch-size auto, until `har.training.runtime.memory` has found it
 
 _MINIMUM = {
@@ -63,8 +66,11 @@ class Config:
     freeze: str | None = _opt(None, "r3d: stem or layer1-4, the last group kept fixed. [none]")
     recompute: bool | None = _opt(None, "convlstm: gates again in the backward pass. [on]")
     shards: str = _opt("data/shards", "The shard set, as 'make shards' makes it.")
-    split: str = _opt("grouped", "Which rule splits the set.")
-    split_seed: int = _opt(0, "Seed of the 'paper' split.")
+    split: str = _opt("grouped", "Which rule splits the set.", metavar="|".join(SPLIT_NAMES))
+    split_seed: int = _opt(0, "Seed of the splits 'paper' and fold-I/K.")
+    val_from_train: float = _opt(
+        0.0, "Share of train held out by group as val, for splits without val."
+    )
     frames: int = _opt(16, "Frames per clip, at most what the shards hold.")
     size: int | None = _opt(None, "Height and width the model sees. [the model's own: 112]")
     batch_size: int = _opt(32, "Clips per step, all ranks; auto: the most that fit.", auto=AUTO)
@@ -116,17 +122,21 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)!r} is unknown: "
-                    f"choose one of {', '.join(allowed)}."
-                )
+            value = getattr(self, name)
+            if value in allowed or (name == "split" and FOLD_NAME.fullmatch(value)):
+                continue
+            names = SPLIT_NAMES if name == "split" else allowed
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {value!r} is unknown: choose one of "
+                f"{', '.join(names)}."
+            )
         for name, minimum in _MINIMUM.items():
             self._check(name, getattr(self, name) >= minimum, f"{minimum} or more")
         for name in ("label_smoothing", "dropout", "ema_decay"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name in ("brightness", "contrast", "saturation", "hflip"):
             self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        self._check("val_from_train", 0 <= self.val_from_train <= 0.5, "a share from 0 to 0.5")
         self._check("size", self.size is None or self.size >= 16, "16 or more")
         self._check("lr", self.lr is None or self.lr > 0, "more than 0")
         self._check("plateau_factor", 0 < self.plateau_factor < 1, "between 0 and 1")

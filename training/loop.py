@@ -62,7 +62,8 @@ def train(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     while reason is None:
         line = train_epoch(state, watch)
         state.log(describe(line))
-        finite = math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])
+        losses = (line["train_loss"], line["val_loss"])
+        finite = all(loss is None or math.isfinite(loss) for loss in losses)
         if not finite:
             reason = diverged_reason(line)
             break
@@ -110,9 +111,11 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     now = state.progress.add_time(now)
     state.flush_step_timer()
     train_seconds = state.progress.epoch_seconds
-    val_metrics = evaluate(
-        state.eval_model, state.val_loader.epoch(), state.device, state.precision, state.ctx
-    )
+    val_metrics: dict[str, Any] = {"loss": None, "acc": None}
+    if state.val_loader is not None:
+        val_metrics = evaluate(
+            state.eval_model, state.val_loader.epoch(), state.device, state.precision, state.ctx
+        )
     state.progress.add_time(now)
     line: dict[str, Any] = {
         "epoch": epoch,
@@ -177,8 +180,11 @@ def save_if_due(
 def finish_epoch(state: TrainState, line: dict[str, Any]) -> None:
     """Apply the rules of learning rate, patience and best to the epoch's line, and save."""
     state.history.append(line)
-    state.lr_scheduler.step_epoch(line["val_loss"])
-    state.early_stopping.update(line[state.config.monitor])
+    if state.val_loader is not None:
+        state.lr_scheduler.step_epoch(line["val_loss"])
+        state.early_stopping.update(line[state.config.monitor])
+    else:
+        state.lr_scheduler.step_epoch(line["train_loss"])
     improved = state.best.update(line["epoch"], line["val_acc"], line["val_loss"])
     state.progress = TrainProgress(epoch=line["epoch"] + 1, seconds=state.progress.seconds)
     state.train_metrics.sums.zero_()
@@ -252,8 +258,10 @@ def explain(state: TrainState, error: BaseException) -> str | None:
 
 def describe(line: dict[str, Any]) -> str:
     """A line of metrics.jsonl, for the terminal and log.txt."""
+    val = "  no val"
+    if line["val_loss"] is not None:
+        val = f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}"
     return (
         f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
-        f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}  lr {line['lr']:.1e}"
-        f"  {line['clips_per_s']:.1f} clips/s  {bottleneck(line)}"
+        f"{val}  lr {line['lr']:.1e}  {line['clips_per_s']:.1f} clips/s  {bottleneck(line)}"
     )

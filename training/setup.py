@@ -87,14 +87,15 @@ def prepare(
 
 
 def make_split(config: Config, manifest: Manifest) -> splits.Split:
-    """The split, with clips in each subset."""
-    split = splits.make_split(manifest, config.split, config.split_seed)
-    for subset in ("val", "test"):
-        if len(split.subset(subset)) == 0:
-            raise ConfigError(
-                f"split {config.split!r} leaves no {subset} clip of {config.shards}: "
-                "build a set with more groups, or use '--split paper'."
-            )
+    """The split, with train clips of two classes or more."""
+    split = splits.make_split(manifest, config.split, config.split_seed, config.val_from_train)
+    labels = np.unique(manifest.index["label"][split.train])
+    if len(labels) < 2:
+        raise ConfigError(
+            f"all {len(split.train)} train clips of split {config.split!r} of {config.shards} are "
+            f"of class {manifest.classes[labels[0]]!r}, so there is nothing to learn: choose "
+            "another --split, or build a set with clips of two classes or more to train on."
+        )
     return split
 
 
@@ -208,15 +209,14 @@ def make_loaders(
     transform: ClipTransform,
     device: torch.device,
     ctx: DistributedContext,
-) -> tuple[DeviceLoader, DeviceLoader]:
-    """(the train subset, shuffled and augmented; the validation subset in order)."""
+) -> tuple[DeviceLoader, DeviceLoader | None]:
+    """(the train subset, shuffled and augmented; the validation subset in order, if any)."""
     batch_size = config.batch_size // config.grad_accum_steps  # of one forward pass, all ranks
     block_size, on_gpu = config.shuffle_block_size, config.cache == "gpu"
     indices = np.sort(split.train) if block_size else split.train  # blocks are neighbours on disk
     train_sampler = BatchSampler(
         indices, batch_size, config.seed, True, ctx.rank, ctx.world_size, block_size
     )
-    val_sampler = BatchSampler(split.val, batch_size, rank=ctx.rank, world_size=ctx.world_size)
     train_options = LoaderOptions(
         temporal_jitter=config.temporal_jitter,
         workers=config.workers,
@@ -227,6 +227,9 @@ def make_loaders(
         manifest, train_sampler, transform, device, train_options,
         augmentation=make_augmentation(config), gpu_cache=on_gpu,
     )  # fmt: skip
+    if len(split.val) == 0:
+        return train_loader, None
+    val_sampler = BatchSampler(split.val, batch_size, rank=ctx.rank, world_size=ctx.world_size)
     val_options = LoaderOptions(workers=config.workers)
     val_loader = DeviceLoader(
         manifest, val_sampler, transform, device, val_options, gpu_cache=on_gpu
@@ -266,6 +269,8 @@ def describe(state: TrainState) -> str:
     """The first lines of a run's log."""
     split, config = state.split, state.config
     leak = "no groups known" if split.leak is None else f"{split.leak:.1%} of test leaks from train"
+    if len(split.test) == 0:
+        leak = "nothing to test on"
     weights = getattr(state.model, "weights_info", None)
     height, width = state.transform.crop_size
     lines = [
@@ -275,6 +280,13 @@ def describe(state: TrainState) -> str:
         f"split {split.name} ({split.digest}): {len(split.train)} train, {len(split.val)} val, "
         f"{len(split.test)} test clips, {leak}",
     ]
+    lines += [f"note: {note}" for note in split.notes]
+    lines += [f"warning: {gap}" for gap in splits.list_gaps(state.manifest, split)]
+    if state.val_loader is None:
+        lines.append(
+            "without val clips the last epoch is kept as the best, patience is off and the plateau "
+            "rule follows the training loss; '--val-from-train 0.1' holds out a tenth of train."
+        )
     if weights is not None:
         lines.insert(1, f"weights {weights.path}, sha256 {weights.sha256}")
     if config.shuffle_block_size:

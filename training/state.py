@@ -13,7 +13,7 @@ from ..shards import splits
 from ..shards.format import Manifest
 from ..shards.loading import check_resume
 from ..shards.transforms.clip_transform import ClipTransform
-from .config import Config
+from .config import Config, ConfigError
 from .input import DeviceLoader
 from .optim import BestEpoch, EarlyStopping, LrScheduler, MetricSums, ModelEma
 from .runtime.distributed import DistributedContext
@@ -53,7 +53,8 @@ class TrainState:
 
     ddp_model: `model` as the training step calls it: in DDP's wrapper with several ranks, compiled
     with --compile. model_options: all of the model's, as it was built. class_weights: float32 [K],
-    None for an unweighted loss. train_metrics: of the epoch under way. history: a line an epoch.
+    None for an unweighted loss. val_loader: None where the split has no val clips. train_metrics:
+    of the epoch under way. history: a line an epoch.
     """
 
     config: Config
@@ -71,7 +72,7 @@ class TrainState:
     class_weights: torch.Tensor | None
     ema: ModelEma | None
     train_loader: DeviceLoader
-    val_loader: DeviceLoader
+    val_loader: DeviceLoader | None
     device: torch.device
     precision: torch.dtype
     log: Log
@@ -90,7 +91,8 @@ class TrainState:
     def close(self) -> None:
         """End the loaders' threads and the event file."""
         self.train_loader.close()
-        self.val_loader.close()
+        if self.val_loader is not None:
+            self.val_loader.close()
         if self.tb_writer is not None:
             self.tb_writer.close()
 
@@ -142,6 +144,14 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state` (of `last.pt`): everything but config and shards, which must agree."""
         check_resume(state["manifest_digest"], self.manifest)
+        trained = state["split"]
+        if trained["digest"] != self.split.digest:
+            raise ConfigError(
+                f"the run began with an earlier version of har, which cut split "
+                f"{trained['name']} of {self.manifest.root} otherwise ({trained['digest']}, now "
+                f"{self.split.digest}): where groups span classes, it balances the classes now; "
+                "start a new run."
+            )
         self.model.load_state_dict(state.get("train_model", state["model"]))
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -164,7 +174,7 @@ class TrainState:
             "finite": finite,
             "epochs": len(self.history),
             "best_epoch": self.best.epoch,
-            "best_val_acc": self.best.val_acc,
+            "best_val_acc": self.best.val_acc if self.val_loader is not None else None,
             "seconds": self.progress.seconds,
             "split": self.split.describe(),
             "manifest_digest": self.manifest.digest,

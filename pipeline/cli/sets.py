@@ -12,7 +12,7 @@ from .group import shards_main
 @shards_main.command()
 @click.argument("shard_set")
 @click.option("--split", "split_name", help="Sizes of this split by class, and its leak.")
-@click.option("--seed", default=0, show_default=True, help="Of the split 'paper'.")
+@click.option("--seed", default=0, show_default=True, help="Of 'paper' and fold-I/K.")
 @one_sentence
 def info(shard_set: str, split_name: str | None, seed: int) -> None:
     """Say what a shard set is: a folder or a URL.

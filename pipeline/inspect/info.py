@@ -58,16 +58,24 @@ def describe_set(root: Path | str) -> str:
 
 
 def describe_split(root: Path | str, name: str, seed: int = 0) -> str:
-    """Sizes of each subset by class, and how many test clips have a group mate in train."""
+    """Clips of each class in each subset and their share of the class; what the subsets lack, and
+    how many test clips have a group mate in train."""
     manifest = load_manifest(root)
     split = splits.make_split(manifest, name, seed)
     subsets = (split.train, split.val, split.test)
     labels, num_classes = manifest.index["label"], len(manifest.classes)
     counts = [np.bincount(labels[indices], minlength=num_classes) for indices in subsets]
-    lines = [f"split {split.name}, digest {split.digest}", f"{'class':28s}  train    val   test"]
+    lines = [
+        f"split {split.name}, digest {split.digest}",
+        f"{'class':28s}        train          val         test",
+    ]
+    totals = np.bincount(labels, minlength=num_classes)
     for label, class_name in enumerate(manifest.classes):
-        lines.append(f"{class_name:28s} {_columns(count[label] for count in counts)}")
-    lines.append(f"{'all':28s} {_columns(len(indices) for indices in subsets)}")
+        cells = _columns((count[label] for count in counts), totals[label])
+        lines.append(f"{class_name:28s} {cells}")
+    lines.append(f"{'all':28s} {_columns(map(len, subsets), len(labels))}")
+    lines += [f"warning: {gap}" for gap in splits.list_gaps(manifest, split)]
+    lines += [f"note: {note}" for note in split.notes]
     if split.leak is None:
         lines.append("leak: unknown, the set has no groups or the split no test clips")
     else:
@@ -85,8 +93,8 @@ def _megabytes(manifest: Manifest) -> str:
     return f"{sum(shard.bytes for shard in manifest.shards) / 1e6:.1f} MB"
 
 
-def _columns(counts: Iterable[int]) -> str:
-    return " ".join(f"{int(count):6d}" for count in counts)
+def _columns(counts: Iterable[int], total: int) -> str:
+    return " ".join(f"{int(count):6d} {count / max(1, total):5.1%}" for count in counts)
 
 
 def _pairs(values: Mapping[str, object]) -> str:
@@ -110,4 +118,4 @@ def _possible_splits(manifest: Manifest) -> list[str]:
     for name in splits.SPLIT_SCHEMES:
         with contextlib.suppress(splits.SplitError):
             possible.append(splits.make_split(manifest, name).name)
-    return possible
+    return [*possible, "fold-I/K"]

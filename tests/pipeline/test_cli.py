@@ -46,11 +46,18 @@ def test_colons_in_names_are_no_protocols(
 def test_info_says_what_a_set_is(folder: Path) -> None:
     said = _run("info", folder / "set")
     assert said.exit_code == 0
-    for part in ("4 frames of 24x32x3", "frames 4, rule paper", "6 (ucf101)", "av ", "grouped"):
+    for part in (
+        "4 frames of 24x32x3",
+        "frames 4, rule paper",
+        "6 (ucf101)",
+        "av ",
+        "grouped",
+        "fold-I/K",
+    ):
         assert part in said.output
     split = _run("info", folder / "set", "--split", "grouped")
     assert "leak: 0.0% of the test clips" in split.output
-    assert split.output.splitlines()[-2].split() == ["all", "2", "2", "2"]
+    assert split.output.splitlines()[-2].split() == ["all", *["2", "33.3%"] * 3]
     assert _run("info", folder / "set", "--split", "csv").exit_code == 2
     unknown = _run("info", folder / "set", "--split", "mine")
     assert (unknown.exit_code, "grouped" in unknown.output) == (2, True)

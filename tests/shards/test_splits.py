@@ -11,6 +11,7 @@ from made_tars import make_manifest
 
 from har.shards import splits
 from har.shards.format import NO_GROUP
+from har.shards.group_balance import balance_groups
 
 SUBSETS = ("train", "val", "test")
 
@@ -100,6 +101,150 @@ def test_digest_does_not_depend_on_the_order_in_the_shards():
     assert splits.make_split(one, "paper", 0).digest != splits.make_split(one, "paper", 1).digest
     official = [splits.make_split(one, f"official-{n}").digest for n in (1, 2, 3)]
     assert len(set(official)) == 3
+
+
+def test_where_no_group_spans_classes_grouped_is_what_it_always_was():
+    """Digests of the version before groups that span classes were balanced."""
+    uneven = [("A", 3), ("B", 7), ("C", 1), ("D", 2), ("E", 12)]
+    names = [(c, f"v_{c}_g{g:02d}_c01") for c, n in uneven for g in range(1, n + 1)]
+    for made, digest in ((ucf(), "b664d55426245fb8"), (names, "5f1111074d6760bd")):
+        assert splits.make_split(manifest_of(made), "grouped").digest == digest
+
+
+def uneven_sources(seed=0, sources=46, clips=300):
+    """(names, groups): two classes of as many clips, from sources of very different sizes."""
+    random = np.random.default_rng(seed)
+    sizes = random.lognormal(0, 0.8, sources)
+    source = random.choice(sources, clips, p=sizes / sizes.sum())
+    names = [("AB"[n % 2], f"{'AB'[n % 2]}{n:03d}") for n in range(clips)]
+    return names, [f"source{number}" for number in source]
+
+
+def class_shares(manifest, indices):
+    """The share of each class that the samples `indices` are."""
+    labels, num_classes = manifest.index["label"], len(manifest.classes)
+    counts = (np.bincount(part, minlength=num_classes) for part in (labels[indices], labels))
+    return np.divide(*counts)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_grouped_balances_classes_where_groups_span_them(seed):
+    names, groups = uneven_sources(seed)
+    manifest = manifest_of(names, grouping="csv", groups=groups)
+    split = splits.make_split(manifest, "grouped")
+    for side, share in zip(SUBSETS, (0.64, 0.16, 0.2), strict=True):
+        assert class_shares(manifest, split.subset(side)) == pytest.approx(share, abs=0.06)
+    assert split.leak == 0
+
+
+def videos_of_folds(manifest, num_folds, seed=0):
+    """The splits of all folds; their test subsets are a partition of the set."""
+    made = [
+        splits.make_split(manifest, f"fold-{n}/{num_folds}", seed) for n in range(1, num_folds + 1)
+    ]
+    tested = np.concatenate([split.test for split in made])
+    assert sorted(tested.tolist()) == list(range(len(manifest.index)))
+    for split in made:
+        parts = [set(manifest.index["group"][split.subset(side)].tolist()) for side in SUBSETS]
+        assert len(set.union(*parts)) == sum(map(len, parts))
+        assert len(split.train) + len(split.val) + len(split.test) == len(tested)
+    return made
+
+
+def test_the_folds_of_ucf101_have_a_fifth_of_each_class_and_no_leak():
+    manifest = manifest_of(ucf(classes=3))
+    for split in videos_of_folds(manifest, 5):
+        for side, share in zip(SUBSETS, (0.64, 0.16, 0.2), strict=True):
+            assert class_shares(manifest, split.subset(side)) == pytest.approx(share)
+        assert (split.leak, split.notes) == (0, ())
+
+
+def test_a_small_set_has_every_class_in_every_subset_of_every_fold():
+    manifest = manifest_of(ucf(classes=6, groups=5))
+    for split in videos_of_folds(manifest, 5):
+        assert splits.list_gaps(manifest, split) == []
+        assert [len(split.subset(side)) for side in SUBSETS] == [36, 12, 12]
+
+
+def test_folds_of_sources_that_span_classes_are_even_and_by_seed():
+    names, groups = uneven_sources(3)
+    manifest = manifest_of(names, grouping="csv", groups=groups)
+    made = videos_of_folds(manifest, 4)
+    for split in made:
+        assert class_shares(manifest, split.test) == pytest.approx(0.25, abs=0.06)
+        assert class_shares(manifest, split.val) == pytest.approx(0.15, abs=0.06)
+    again, other = (splits.make_split(manifest, "fold-2/4", seed) for seed in (0, 1))
+    assert again.digest == made[1].digest != other.digest
+    assert len({split.digest for split in made}) == 4
+    turned = manifest_of(names[::-1], grouping="csv", groups=groups[::-1])
+    assert splits.make_split(turned, "fold-2/4").digest == again.digest
+
+
+def test_videos_without_groups_are_folded_one_by_one_and_that_is_said():
+    manifest = manifest_of(ucf(), grouping=None, groups=[None] * 100, views=2)
+    split = splits.make_split(manifest, "fold-1/5")
+    assert [len(split.subset(side)) for side in SUBSETS] == [128, 32, 40]
+    assert "each video without a group is a group of its own" in split.notes[0]
+    videos = [set(manifest.index["video"][split.subset(side)].tolist()) for side in SUBSETS]
+    assert sum(map(len, videos)) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("fold-6/5", "there is no split 'fold-6/5'"), ("fold-1/1", "K of 2 or more"),
+     ("fold-1/51", "has 50: give fewer folds, at most 50"), ("fold-0/5", "unknown split"),
+     ("fold-1", "or fold-I/K")],
+)  # fmt: skip
+def test_folds_that_cannot_be_say_what_can(name, text):
+    with pytest.raises(splits.SplitError, match=text):
+        splits.make_split(manifest_of(ucf()), name)
+
+
+def test_balanced_parts_are_as_even_as_scikit_learns():
+    selection = pytest.importorskip("sklearn.model_selection")
+    ours, theirs = [], []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        groups = np.unique(random.integers(0, 30, 200), return_inverse=True)[1]
+        labels = random.integers(0, 4, 200) if seed % 2 else groups % 4
+        expected = np.empty(200, int)
+        folds = selection.StratifiedGroupKFold(4).split(labels, labels, groups)
+        for fold, (_, test) in enumerate(folds):
+            expected[test] = fold
+        for parts, deviations in ((balance_groups(groups, labels, 4)[groups], ours),
+                                  (expected, theirs)):  # fmt: skip
+            counts = np.zeros((4, 4))
+            np.add.at(counts, (parts, labels), 1)
+            deviations.append((counts / counts.sum(axis=0)).std(axis=0).mean())
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.1)
+    assert ours[::2] == pytest.approx(theirs[::2])  # no group spans classes: the same but for names
+
+
+def test_val_is_held_out_of_train_by_group_where_the_split_has_none():
+    names = ucf()
+    sides = [3 if "_g25_" in key else 1 for _, key in names]
+    manifest = manifest_of(names, sides=sides)
+    assert len(splits.make_split(manifest, "csv").val) == 0
+    split = splits.make_split(manifest, "csv", val_from_train=0.125)
+    assert [len(split.subset(side)) for side in SUBSETS] == [84, 12, 4]
+    train, val = (set(group_numbers(manifest, split.subset(side))) for side in ("train", "val"))
+    assert class_shares(manifest, split.val) == pytest.approx(6 / 50)
+    groups = manifest.index["group"]
+    assert not set(groups[split.train].tolist()) & set(groups[split.val].tolist())
+    assert train | val == set(range(1, 25))
+    with pytest.raises(splits.SplitError, match=r"'grouped' of .* has 16 val clips: leave it out"):
+        splits.make_split(manifest, "grouped", val_from_train=0.1)
+
+
+def test_subsets_that_lack_classes_or_clips_say_which():
+    names = [(c, f"{c}{n}") for c in "ABCDEFGH" for n in range(2)]
+    sides = [1 if c == "A" or (c == "B" and key == "B0") else 3 for c, key in names]
+    manifest = manifest_of(names, grouping=None, groups=[None] * 16, sides=sides)
+    assert splits.list_gaps(manifest, splits.make_split(manifest, "csv")) == [
+        "no train clip of 6 of 8 classes, which cannot be learned: C, D, E, F, G, ...",
+        "no val clips",
+        "no test clip of 1 of 8 classes: A",
+    ]
 
 
 def test_csv_split_is_the_csv_column():

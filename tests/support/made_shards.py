@@ -32,10 +32,11 @@ def make_shards(
     groups: int = 5,
     clips: int = 2,
     draw: Callable[[str], np.ndarray] | None = None,
+    side: Callable[[str], int] = lambda key: 0,
 ) -> Manifest:
     """A set of `groups` x `clips` videos a class: raw pixels in one file, and index and manifest.
 
-    draw: key -> uint8 pixels of `shape`; None for noise.
+    draw: key -> uint8 pixels of `shape`; None for noise. side: key -> subset of the split "csv".
     """
     root.mkdir()
     random = np.random.default_rng(0)
@@ -50,7 +51,8 @@ def make_shards(
                     pixels = (draw(key) if draw else noise).tobytes()
                     digest = xxhash.xxh3_64_intdigest(pixels)
                     number = len(names) - 1
-                    rows.append((key, 0, len(data), label, number, video, view, 0, 9, 0, digest))
+                    place = (0, len(data), label, number, video, view, side(key))
+                    rows.append((key, *place, 9, 0, digest))
                     data += pixels
                 video += 1
     (root / "shard-000000.tar").write_bytes(data)

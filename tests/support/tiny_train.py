@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
-from har.training import setup
+from har.training import loop, setup
 from har.training.cli.train import train_main
 from har.training.config import Config
 from har.training.state import TrainState
@@ -55,3 +58,16 @@ def metrics_of(out: Path) -> list[dict[str, Any]]:
 def message(result: Result) -> str:
     """The command's output on one line, whatever the width it was wrapped to."""
     return " ".join(result.output.split())
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Make the run get a SIGTERM in its `steps`-th step."""
+    real, done = loop.train_step, [0]
+
+    def step(*arguments: Any, **more: Any) -> Any:
+        done[0] += 1
+        if done[0] == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(loop, "train_step", step)

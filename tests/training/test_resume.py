@@ -11,9 +11,8 @@ import time
 import pytest
 import torch
 from made_shards import make_shards
-from tiny_train import har_train, message, metrics_of
+from tiny_train import har_train, message, metrics_of, stop_after
 
-from har.training import loop
 from har.training.runtime import checkpoint, signals
 
 OPTIONS = [
@@ -46,19 +45,6 @@ def assert_same_run(one, two):
             assert all(torch.equal(a[part][key], b[part][key]) for key in a[part]), (name, part)
         assert a["best"] == b["best"]
         assert a["early_stopping"] == b["early_stopping"]
-
-
-def stop_after(monkeypatch, steps):
-    """Make the run get a SIGTERM in its `steps`-th step."""
-    real, done = loop.train_step, []
-
-    def step(*arguments, **more):
-        done.append(1)
-        if len(done) == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments, **more)
-
-    monkeypatch.setattr(loop, "train_step", step)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 6, 11])

@@ -4,16 +4,21 @@ Its options are made from the fields of `har.training.config.Config`, so that no
 twice. torch is imported inside the command's body only: --help answers at once.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import click
 
 from ...errors import Command, one_sentence
 from ..config import CHOICES, Config, ConfigError
+
+if TYPE_CHECKING:
+    from ..runtime.fold_dir import FoldDir
 
 
 class NumberOrAuto(click.ParamType):
@@ -42,7 +47,8 @@ def config_options(command: Command) -> Command:
     hints = get_type_hints(Config)
     for field in reversed(fields(Config)):
         option_type: Any = (get_args(hints[field.name]) or (hints[field.name],))[0]
-        if field.name in CHOICES:
+        metavar = field.metadata.get("metavar")
+        if field.name in CHOICES and metavar is None:
             option_type = click.Choice(CHOICES[field.name])
         if "auto" in field.metadata:
             option_type = NumberOrAuto(field.metadata["auto"])
@@ -52,7 +58,9 @@ def config_options(command: Command) -> Command:
         text = field.metadata["help"]
         if field.default not in (None, ""):
             text += f" [{str(field.default).lower() if flag else field.default}]"
-        command = click.option(declaration, type=option_type, default=None, help=text)(command)
+        command = click.option(
+            declaration, type=option_type, default=None, help=text, metavar=metavar
+        )(command)
     return command
 
 
@@ -61,29 +69,89 @@ def config_options(command: Command) -> Command:
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings as a TOML file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [runs/MODEL, -2, -3 ...]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
+@click.option(
+    "--folds", type=click.IntRange(min=2),
+    help="Train the folds fold-1/K to fold-K/K one after another, into OUT/fold-1 to OUT/fold-K.",
+)  # fmt: skip
 @one_sentence
-def train_main(file: Path | None, out: Path | None, resume: Path | None, **settings: Any) -> None:
+def train_main(
+    file: Path | None, out: Path | None, resume: Path | None, folds: int | None, **settings: Any
+) -> None:
     """Train one of the four models on a shard set.
 
     Example: har-train --model convlstm --frames 16
     """
-    from .. import config, loop
-    from ..runtime import run_dir, signals
+    from .. import config
+    from ..folds import plan_folds
+    from ..runtime import fold_dir, run_dir
 
     state = None
     if resume is not None:
-        if out is not None or file is not None:
-            raise ConfigError("--resume goes on in its own folder: leave out --out and --config.")
+        if out is not None or file is not None or folds is not None:
+            raise ConfigError(
+                "--resume goes on in its own folder: leave out --out, --config and --folds."
+            )
+        if fold_dir.is_fold_dir(resume):
+            given = run_dir.check_resumable(settings)
+            _train_folds(fold_dir.load_fold_dir(resume, given), settings)
+            return
         run_config, folder, state = run_dir.load_resumed(resume, settings)
     else:
         run_config = config.make(settings, file)
         folder = run_dir.choose_folder(out, run_config.model)
-    is_main_process = os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
-    log = run_dir.Log(folder) if is_main_process else run_dir.no_log
+        if folds is not None:
+            plan = plan_folds(run_config, folder, folds)
+            if _is_main_process():
+                plan.save()
+            _train_folds(plan, {})
+            return
+    if code := _train(run_config, folder, state):
+        sys.exit(code)
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
+
+
+def _train_folds(plan: FoldDir, settings: dict[str, Any]) -> None:
+    """Train the folds of `plan` that are not finished; exit code 1 where one of them diverged."""
+    from ..folds import list_jobs
+    from ..runtime import run_dir
+
+    say = click.echo if _is_main_process() else run_dir.no_log
+    diverged = []
+    try:
+        for job in list_jobs(plan, settings):
+            say(f"fold {job.fold} of {plan.num_folds}, {job.folder}")
+            if _is_main_process() and job.state is None:
+                run_dir.remove_untrained(job.folder)
+            if _train(job.config, job.folder, job.state, plan.folder):
+                diverged.append(str(job.fold))
+    finally:
+        if _is_main_process():
+            plan.remove_untrained()
+    say(f"all {plan.num_folds} folds are trained; next: har-eval {plan.folder}")
+    if diverged:
+        say(f"the loss of fold {', '.join(diverged)} became nan or infinite.")
+        sys.exit(1)
+
+
+def _train(
+    run_config: Config,
+    folder: Path,
+    state: dict[str, Any] | None,
+    resume_folder: Path | None = None,
+) -> int:
+    """Train one run, from `state` if it is resumed; -> the exit code 0 or, for a loss that is not
+    finite, 1. resume_folder: what `--resume` names after a stop."""
+    from .. import loop
+    from ..runtime import run_dir, signals
+
+    log = run_dir.Log(folder) if _is_main_process() else run_dir.no_log
     try:
         summary = loop.fit(run_config, folder, log, state)
     except (ValueError, KeyboardInterrupt) as error:
-        if resume is None and is_main_process:
+        if state is None and _is_main_process():
             run_dir.remove_untrained(folder)
         if isinstance(error, ValueError):
             raise
@@ -91,12 +159,25 @@ def train_main(file: Path | None, out: Path | None, resume: Path | None, **setti
         sys.exit(130)
     except signals.Interrupted as interrupt:
         log(f"stopped: {interrupt}, saved in {folder / 'last.pt'}")
-        log(f"next: har-train --resume {folder}")
+        log(f"next: har-train --resume {resume_folder or folder}")
         sys.exit(128 + interrupt.number)
     log(f"stopped: {summary['stop_reason']}")
     if not summary["finite"]:
         hint = f"; har-eval {folder} looks at epoch {summary['best_epoch']}"
         log(f"next: train anew with that changed{hint if summary['best_epoch'] else ''}")
-        sys.exit(1)
-    log(f"best epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.4f}")
-    log(f"next: har-eval {folder}")
+        return 1
+    accuracy = summary["best_val_acc"]
+    reason = "the last, no val clips" if accuracy is None else f"validation accuracy {accuracy:.4f}"
+    log(f"best epoch {summary['best_epoch']}, {reason}")
+    if resume_folder is None:
+        log(_next_step(folder, summary["split"]["clips"]))
+    return 0
+
+
+def _next_step(folder: Path, clips: dict[str, int]) -> str:
+    """clips: how many each subset of the run's split has."""
+    if clips["test"]:
+        return f"next: har-eval {folder}"
+    if clips["val"]:
+        return f"next: har-eval {folder} --subset val"
+    return f"next: har-predict {folder} VIDEO, as the split leaves no clip to evaluate on"

@@ -182,14 +182,31 @@ def _choose_split(
 ) -> splits.Split:
     """The split `name` of the manifest; another than the run's only if allowed."""
     trained = state["split"]
-    split = splits.make_split(manifest, name or trained["name"], state["config"]["split_seed"])
-    if split.digest != trained["digest"] and not allow_other:
+    if name is None or name == trained["name"]:
+        split = _remake_split(state, manifest)
+    else:
+        split = splits.make_split(manifest, name, state["config"]["split_seed"])
+    if split.digest == trained["digest"] or allow_other:
+        return split
+    if split.name == trained["name"] and manifest.digest == state.get("manifest_digest"):
         raise EvaluationError(
-            f"split {split.name} ({split.digest}) of {manifest.root} is not the split the run was "
-            f"trained on, {trained['name']} ({trained['digest']}), so test clips may have been "
-            "trained on: leave out --split and --shards, or add --allow-other-split."
+            f"the run was trained with an earlier version of har, which cut split {split.name} of "
+            f"{manifest.root} otherwise ({trained['digest']}, now {split.digest}): where groups "
+            "span classes, it balances the classes now, so test clips may have been trained on; "
+            "train a new run, or add --allow-other-split."
         )
-    return split
+    raise EvaluationError(
+        f"split {split.name} ({split.digest}) of {manifest.root} is not the split the run was "
+        f"trained on, {trained['name']} ({trained['digest']}), so test clips may have been "
+        "trained on: leave out --split and --shards, or add --allow-other-split."
+    )
+
+
+def _remake_split(state: dict[str, Any], manifest: Manifest) -> splits.Split:
+    """The split that the run's settings give of the manifest. Raises SplitError."""
+    config = state["config"]
+    share = config.get("val_from_train", 0.0)
+    return splits.make_split(manifest, config["split"], config["split_seed"], share)
 
 
 def _leak(state: dict[str, Any], manifest: Manifest, indices: np.ndarray) -> float | None:
@@ -199,7 +216,7 @@ def _leak(state: dict[str, Any], manifest: Manifest, indices: np.ndarray) -> flo
     """
     trained = state["split"]
     try:
-        split = splits.make_split(manifest, trained["name"], state["config"]["split_seed"])
+        split = _remake_split(state, manifest)
     except splits.SplitError:
         return None
     if split.digest != trained["digest"]:
@@ -217,9 +234,10 @@ def _choose_clips(
     """
     indices = split.subset(subset)
     if len(indices) == 0:
+        others = [name for name in ("test", "val", "train") if len(split.subset(name))]
         raise EvaluationError(
-            f"split {split.name} leaves no {subset} clip of {manifest.root}: choose another "
-            "--subset."
+            f"split {split.name} has no {subset} clip of {manifest.root}: give --subset "
+            f"{others[0]}."
         )
     clip_numbers = manifest.index["view"][indices]
     num_stored = int(clip_numbers.max()) + 1

@@ -2,7 +2,8 @@
 
 Paper, sections 4 and 8: training stops when the monitored value has not improved by
 `epsilon_increment` percent for `patience` epochs; the best epoch is the one with the highest
-validation accuracy (ties: the lower validation loss).
+validation accuracy (ties: the lower validation loss). Without a val subset there is no patience,
+and the last epoch is the best.
 """
 
 import math
@@ -38,14 +39,17 @@ class EarlyStopping:
 
 @dataclass
 class BestEpoch:
-    """The best epoch so far, by validation accuracy, then by validation loss."""
+    """The best epoch so far, by validation accuracy, then by validation loss; without, the last."""
 
     epoch: int = 0
     val_acc: float = -1.0
     val_loss: float = math.inf
 
-    def update(self, epoch: int, val_acc: float, val_loss: float) -> bool:
-        """-> True when this epoch is the best so far."""
+    def update(self, epoch: int, val_acc: float | None, val_loss: float | None) -> bool:
+        """-> True when this epoch is the best so far. None: there is no val subset."""
+        if val_acc is None or val_loss is None:
+            self.epoch = epoch
+            return True
         if (val_acc, -val_loss) > (self.val_acc, -self.val_loss):
             self.epoch, self.val_acc, self.val_loss = epoch, val_acc, val_loss
             return True

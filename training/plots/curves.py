@@ -20,7 +20,8 @@ _SUBSETS = {"train": "Training", "val": "Validation"}
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of one run. metrics: the lines of metrics.jsonl, parsed, one an epoch."""
+    """The curves of one run. metrics: the lines of metrics.jsonl, parsed, one an epoch; in a run
+    without a val subset val_loss and val_acc are None."""
 
     model: str
     label: str
@@ -32,8 +33,9 @@ class Curves:
         return [line["epoch"] for line in self.metrics]
 
     def values(self, subset: str, quantity: str) -> list[float]:
-        """subset "train" or "val", quantity "loss" or "acc" -> one value an epoch."""
-        return [float(line[f"{subset}_{quantity}"]) for line in self.metrics]
+        """subset "train" or "val", quantity "loss" or "acc" -> one value an epoch, or none."""
+        values = [line[f"{subset}_{quantity}"] for line in self.metrics]
+        return [float(value) for value in values if value is not None]
 
 
 def plot_model_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path:
@@ -83,14 +85,16 @@ def _plot(
     if dashed:
         style |= {"linestyle": "--", "alpha": 0.65, "markerfacecolor": "white"}
     step = max(1, len(run.epochs) // 15)  # about 15 markers a curve
-    axes.plot(run.epochs, run.values(subset, quantity), markevery=step, **style)
+    if values := run.values(subset, quantity):
+        axes.plot(run.epochs, values, markevery=step, **style)
 
 
 def _mark_best(axes: Axes, run: Curves, quantity: str, label: str) -> None:
     """A ring around the validation value of the checkpoint that is tested."""
-    if run.best_epoch not in run.epochs:
+    values = run.values("val", quantity)
+    if run.best_epoch not in run.epochs or not values:
         return
-    value = run.values("val", quantity)[run.epochs.index(run.best_epoch)]
+    value = values[run.epochs.index(run.best_epoch)]
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
     edge: dict[str, Any] = {"markeredgecolor": "#222222", "markeredgewidth": 1.3}
     axes.plot([run.best_epoch], [value], linestyle="none", label=label, **ring, **edge)

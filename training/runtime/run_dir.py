@@ -39,8 +39,10 @@ def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Pa
         names = (f"{model}-{n}" if n > 1 else model for n in range(1, 10_000))
         return next(root / name for name in names if not (root / name).exists())
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        begun = any((out / name).is_file() for name in ("last.pt", "folds.json"))
         raise ConfigError(
-            f"the run folder {out} already exists: choose another --out; nothing was written."
+            f"the run folder {out} already exists: choose another --out"
+            f"{f', or go on with --resume {out}' * begun}; nothing was written."
         )
     return out
 
@@ -58,6 +60,14 @@ def load_resumed(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, di
     Raises CheckpointError or ConfigError, one sentence.
     """
     state = checkpoint.load_last(path)
+    given = check_resumable(settings)
+    folder = path if path.is_dir() else path.parent
+    return configs.from_mapping({**state["config"], **given}), folder, state
+
+
+def check_resumable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of `settings` that were given (are not None). Raises ConfigError for any that may not
+    change in a resumed run."""
     given = {name: value for name, value in settings.items() if value is not None}
     fixed = [name for name in given if name not in RESUMABLE]
     if fixed:
@@ -65,8 +75,7 @@ def load_resumed(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, di
             f"--{fixed[0].replace('_', '-')} cannot change in a resumed run: leave it out; only "
             f"{', '.join('--' + name.replace('_', '-') for name in RESUMABLE)} may."
         )
-    folder = path if path.is_dir() else path.parent
-    return configs.from_mapping({**state["config"], **given}), folder, state
+    return given
 
 
 class Log:

@@ -1,0 +1,105 @@
+"""har-train --folds: K runs one after another, stopped and gone on with, and refused."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from tiny_train import har_train, message, stop_after, train
+
+from har.shards import splits
+from har.shards.format import load_manifest
+from har.training.runtime import checkpoint
+
+
+def summaries(out):
+    return {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/summary.json")}
+
+
+@pytest.fixture(scope="module")
+def folded(shards, tmp_path_factory):
+    """Three folds of one epoch each."""
+    out = tmp_path_factory.mktemp("folded") / "run"
+    result = train(shards, out, "--folds", 3, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    return out, result.output
+
+
+def test_every_fold_is_a_run_of_its_own_and_every_clip_is_tested_once(shards, folded):
+    out, output = folded
+    assert sorted(path.name for path in out.iterdir()) == [
+        "fold-1",
+        "fold-2",
+        "fold-3",
+        "folds.json",
+    ]
+    manifest = load_manifest(shards)
+    made = [splits.make_split(manifest, f"fold-{n}/3") for n in (1, 2, 3)]
+    digests = {name: summary["split"]["digest"] for name, summary in summaries(out).items()}
+    assert digests == {f"fold-{n}": split.digest for n, split in enumerate(made, 1)}
+    assert sorted(np.concatenate([split.test for split in made])) == list(range(30))
+    for n in (1, 2, 3):
+        assert f"fold {n} of 3, {out}/fold-{n}" in output
+        assert checkpoint.load(out / f"fold-{n}" / "best.pt")["config"]["split"] == f"fold-{n}/3"
+    assert output.splitlines()[-1] == f"all 3 folds are trained; next: har-eval {out}"
+    assert "next: har-eval {out}/fold-1" not in output
+
+
+def test_a_stopped_training_goes_on_in_its_fold_and_ends_alike(
+    shards, folded, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)  # each fold has three steps
+        result = train(shards, out, "--folds", 3, "--epochs", 1)
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert f"next: har-train --resume {out}" in result.output
+    assert list(summaries(out)) == ["fold-1"]
+    refused = train(shards, out, "--folds", 3)
+    assert f"or go on with --resume {out}; nothing was written" in message(refused)
+    before = (out / "fold-1" / "best.pt").stat().st_mtime_ns
+    result = har_train("--resume", out, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert "fold 1 of 3" not in result.output
+    assert "going on from epoch 1, step 1" in result.output
+    assert (out / "fold-1" / "best.pt").stat().st_mtime_ns == before
+    for name in ("fold-2", "fold-3"):
+        ours, theirs = (checkpoint.load(folder / name / "best.pt") for folder in (out, folded[0]))
+        for key, value in theirs["model"].items():
+            np.testing.assert_allclose(ours["model"][key], value, rtol=1e-4, atol=1e-6)
+        assert (ours["config"]["workers"], theirs["config"]["workers"]) == (1, 2)
+
+
+def test_finished_folds_have_nothing_to_go_on_with(folded):
+    result = har_train("--resume", folded[0])
+    assert (result.exit_code, result.output.count("fold ")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--folds", 16], "16 folds need as many groups and"),
+        (["--folds", 1], "'--folds': 1 is not in the range x>=2"),
+        (["--folds", 3, "--split", "paper"], "leave out --split paper"),
+        (["--folds", 3, "--model-options", "depth=3"], "no option 'depth'"),
+        (["--folds", 3, "--split", "fold-4/3"], "leave out --split fold-4/3"),
+        (["--split", "fold-4/3"], "there is no split 'fold-4/3'"),
+        (["--split", "fold"], "--split 'fold' is unknown: choose one of grouped"),
+    ],
+)
+def test_folds_that_cannot_be_trained_leave_nothing(shards, tmp_path, more, text):
+    result = train(shards, tmp_path / "run", *more)
+    assert result.exit_code == 2
+    assert text in message(result)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [(["--folds", 3], "leave out --out, --config and --folds"),
+     (["--lr", 0.1], "--lr cannot change in a resumed run")],
+)  # fmt: skip
+def test_settings_that_cannot_change_in_resumed_folds(folded, more, text):
+    result = har_train("--resume", folded[0], *more)
+    assert result.exit_code == 2
+    assert text in message(result)
