@@ -45,9 +45,10 @@ class Clip:
     num_declared: that the header claims (0 = it says nothing). fps: 0.0 where unknown.
     source_size: (height, width) of the video's frames, upright. stream: the index of the video
     stream, where the file has several. warnings: what was odd, by name:
-    - streams: indices of the file's video streams, where it has several.
+    - streams: where the file has several video streams, their indices and which was taken.
     - no_length: True where a file of this kind does not say how long it is: a cut is not seen.
     - guessed_times: frames without a usable time stamp, where the sampler goes by time.
+    - repaired: frames that FFmpeg could decode only in part, where all frames are decoded.
     - lost: what `keep_partial` went on without, see `_lost`.
     """
 
@@ -115,7 +116,7 @@ def decode_clips(
         raise VideoDecodeError(f"{path} cannot be decoded ({reason(error)}).") from error
     if decoded.num_decoded == 0:
         raise VideoDecodeError(f"{path} has no frame that decodes.")
-    warnings = {**scan.warnings, "lost": _lost(scan, decoded)}
+    warnings = {**scan.warnings, "repaired": decoded.num_repaired, "lost": _lost(scan, decoded)}
     if sampler.fps is not None:
         warnings["guessed_times"] = decoded.clock.num_guessed
     return [
@@ -151,13 +152,14 @@ def decode_only(path: Path, sampler: ClipSampler) -> int:
 @dataclass(frozen=True)
 class _DecodedFrames:
     """resizer: has the finished frames. num_decoded: how many frames the video has. seconds, clock:
-    see `Scan`. num_failed: faults that the decode went past."""
+    see `Scan`. num_failed: faults that the decode went past. num_repaired: see `Clip`."""
 
     resizer: FrameResizer
     num_decoded: int
     seconds: list[float] | None
     clock: FrameClock
     num_failed: int = 0
+    num_repaired: int = 0
 
     def select(self, frame_indices: tuple[int, ...]) -> np.ndarray:
         """uint8 [T,H,W,3]: no copy where the clip is exactly what was decoded."""
@@ -239,14 +241,16 @@ def _decode_once(
 ) -> _DecodedFrames:
     """One decode from the first frame to the last; keep_partial: past what does not decode."""
     resizer, seconds, faults = new_resizer(), [], _FaultCounter(keep_partial)
+    num_repaired = 0
     with open_video(path, stream=stream) as (opened, video):
         clock = FrameClock.of_stream(opened, video)
         for frame in _every_frame(opened, video, faults):
             if len(seconds) in indices:
                 resizer.add(len(seconds), frame)
-            seconds.append(clock.tick(frame.dts if frame.pts is None else frame.pts))
+            seconds.append(clock.tick(clock.stamp(frame)))
+            num_repaired += frame.is_corrupt
     resizer.finish()
-    return _DecodedFrames(resizer, len(seconds), seconds, clock, faults.count)
+    return _DecodedFrames(resizer, len(seconds), seconds, clock, faults.count, num_repaired)
 
 
 class _FaultCounter:

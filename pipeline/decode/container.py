@@ -90,13 +90,9 @@ def cut_off(path: Path, num_bytes: int, num_missing: int) -> VideoDecodeError:
 
 
 def says_its_length(header: bytes, container: InputContainer) -> bool:
-    """Whether a file that was cut off can be told from a whole one."""
-    names = set(container.format.name.split(","))
-    if "matroska" in names:
-        return _segment_end(header) > 0
-    if "avi" in names:
-        return avi.movie_end(header) > 0
-    return not names & {"mpegts", "mpeg"}
+    """Whether `missing_bytes` can tell a file of this kind that was cut off from a whole one."""
+    names = container.format.name.split(",")
+    return "mov" in names or max(avi.movie_end(header), _segment_end(header)) > 0
 
 
 def _segment_end(header: bytes) -> int:

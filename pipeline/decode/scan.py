@@ -61,7 +61,7 @@ def scan_video(
         decoder = _avi_decoder(video)
         packets = [make_packet(packet) for packet in video.packets]
         index = index_packets(packets, decoder, "avi")
-        clock = FrameClock(1 / video.fps if video.fps else 0.0, video.fps)
+        clock = FrameClock(1 / video.fps if video.fps else 0.0, video.fps, has_pts=False)
         seconds = None
         if sampler.fps is not None:
             seconds = clock.times(_frame_stamps(packets, video.positions, index))
@@ -97,14 +97,14 @@ def _scan_stream(
         packets.extend(packet for packet in opened.demux(stream) if packet.size)
         is_whole = True
     num_missing = container.missing_bytes(header, num_bytes, stream)
-    stamps, index = _packet_stamps(packets) if by_time else [], None
+    clock, index = FrameClock.of_stream(opened, stream), None
+    stamps = [clock.stamp(packet) for packet in packets]
     if num_bytes <= _MAX_BYTES_IN_MEMORY and is_whole and not num_missing:  # parts: all is counted
         index = index_packets(packets, stream.codec_context, opened.format.name)
-    clock = FrameClock.of_stream(opened, stream)
     seconds = clock.times(_frame_stamps(packets, stamps, index)) if by_time else None
     videos = [video.index for video in container.video_streams(opened)]
     has_length = container.says_its_length(header, opened)
-    warnings = {"streams": videos if videos[1:] else None, "no_length": not has_length}
+    streams = {"in_file": videos, "taken": stream.index} if videos[1:] else {}
     return Scan(
         num_packets=len(packets),
         num_declared=int(stream.frames) % (1 << 30),  # 2^30: an AVI that was written to a pipe
@@ -115,34 +115,31 @@ def _scan_stream(
         duration=_declared_seconds(opened, stream) if has_length else 0.0,
         num_missing=num_missing,
         stream=stream.index if videos[1:] else None,
-        warnings=warnings,
+        warnings={"streams": streams, "no_length": not has_length},
     )
 
 
 def _declared_seconds(opened: InputContainer, stream: VideoStream) -> float:
     """How long the header says that the stream is; 0 where that is unknown."""
+    if opened.format.name == "avi":  # libavformat's duration is a guess where the index is missing
+        return float(stream.frames / (stream.average_rate or 1))
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     is_alone = len(opened.streams) == 1  # else the sound may be longer
     return (opened.duration or 0) / av.time_base if is_alone else 0.0
 
 
-def _packet_stamps(packets: Sequence[av.Packet]) -> Sequence[int | None]:
-    """Their presentation time stamps; in containers without those (AVI), the time to decode."""
-    pts = [packet.pts for packet in packets]
-    return pts if None not in pts else [packet.dts for packet in packets]
-
-
 def _frame_stamps(
     packets: Sequence[av.Packet], stamps: Sequence[int | None], index: PacketIndex | None
 ) -> Sequence[int | None]:
     """The stamps of the frames, in order of presentation, from those of all packets."""
-    known = [stamp for stamp in stamps if stamp is not None]
-    if index is None or len(known) < len(stamps):
-        return sorted(known) if len(known) == len(stamps) else stamps
-    by_packet = dict(zip(map(id, packets), known, strict=True))
-    shown = [by_packet.get(id(index.packets[at])) for at in index.presentation]
-    found = [stamp for stamp in shown if stamp is not None]
-    if len(found) < len(shown):  # packets of two pictures were split: frame k has the k-th time
-        found = [*known, *[None] * len(shown)]
-    return sorted(found)
+    num_frames = len(packets) if index is None else index.num_frames
+    if None in stamps:
+        return [None] * num_frames
+    if index is not None:
+        by_packet = dict(zip(map(id, packets), stamps, strict=True))
+        shown = [by_packet.get(id(index.packets[at])) for at in index.presentation]
+        if None not in shown:
+            return sorted(shown)
+    # a packet of two pictures was split: frame k has the k-th time
+    return [*sorted(stamps), *[None] * num_frames][:num_frames]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 # A longer step is no pause but a wrong stamp. These are ffmpeg's own limits (dts_delta_threshold,
@@ -16,14 +18,18 @@ _DEFAULT_RATE = 25.0  # as libavformat's, where a file says nothing
 class FrameClock:
     """Gives each frame its time, in the order of presentation.
 
-    time_base: seconds of one unit of the stamps. rate: frames a second, 0 where unknown.
-    A frame whose stamp is missing, not later than that of the frame before or too far from it comes
-    one step of the rate after that frame, and later stamps count from there. num_guessed: how many
+    time_base: seconds of one unit of the stamps. rate: frames a second, 0 where unknown. A frame
+    whose stamp is missing, not later than that of the frame before or too far from it comes one
+    step of the rate after that frame, and later stamps count from there. num_guessed: how many
     those are.
+    has_pts: False for AVI, in which frames come at the rate. Its stamps are those of decoding: they
+    show where a frame was left out, and the last ones may be missing.
     """
 
-    def __init__(self, time_base: float, rate: float, max_step: float = _MAX_STEP) -> None:
-        self.rate = rate or _DEFAULT_RATE
+    def __init__(
+        self, time_base: float, rate: float, max_step: float = _MAX_STEP, has_pts: bool = True
+    ) -> None:
+        self.rate, self.has_pts = rate or _DEFAULT_RATE, has_pts
         self._time_base, self._max_step = time_base, max_step
         self._start: float | None = None  # stamp, in seconds, of the moment 0
         self.seconds = 0.0  # of the last frame
@@ -33,15 +39,19 @@ class FrameClock:
     @classmethod
     def of_stream(cls, container: InputContainer, stream: VideoStream) -> FrameClock:
         """The clock of a stream's frames: their stamps are in its time base."""
-        is_mpeg = container.format.name in ("mpegts", "mpeg")
+        name = container.format.name
         rate = float(stream.average_rate or stream.guessed_rate or 0)
-        max_step = _MAX_STEP_MPEG if is_mpeg else _MAX_STEP
-        return cls(float(stream.time_base or 0), rate, max_step)
+        max_step = _MAX_STEP_MPEG if name in ("mpegts", "mpeg") else _MAX_STEP
+        return cls(float(stream.time_base or 0), rate, max_step, name != "avi")
 
     @property
     def end(self) -> float:
         """When the last frame ends, in seconds: it lasts as long as the one before it."""
         return self.seconds + self.step
+
+    def stamp(self, timed: Packet | VideoFrame) -> int | None:
+        """Which of its stamps counts."""
+        return timed.pts if self.has_pts and timed.pts is not None else timed.dts
 
     def tick(self, stamp: int | None) -> float:
         """The time of the next frame, in seconds since the first."""
@@ -52,7 +62,7 @@ class FrameClock:
             is_known = time is not None and self._start is not None
             seconds = time - self._start if is_known else self.seconds
             if not 0 < seconds - self.seconds <= self._max_step:
-                self.num_guessed += 1
+                self.num_guessed += self.has_pts or time is not None
                 seconds = self.seconds + 1 / self.rate
                 self._start = self._start if time is None else time - seconds
             self.seconds, self.step = seconds, seconds - self.seconds

@@ -4,6 +4,7 @@
     index.npy         one fixed-size row a sample (numpy structured array, no pickle)
     shard-000000.tar  plain tar, WebDataset convention: KEY.npy, KEY.cls, KEY.json
     rejects.jsonl     the videos that are not in the set, each with its reason
+    warnings.jsonl    the videos in the set that are odd, and how; only where there are such
 
 docs/format.md describes every field and byte. No input or output here: see `manifest_io`.
 """
@@ -26,6 +27,7 @@ SCHEMA = 2
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
 REJECTS = "rejects.jsonl"
+WARNINGS = "warnings.jsonl"
 SUBSETS = ("", "train", "val", "test")  # of the index column `side`: a CSV's split, 0 = none
 NO_GROUP = -1
 _COLUMNS = [  # behind the key

@@ -90,6 +90,22 @@ def encode(path: Path, arguments: list[str], frames: int = 70) -> Path:
     return path
 
 
+def variable_rate(path: Path, arguments: list[str]) -> Path:
+    """As a phone records: 30 frames at 25, 30 at 8 and 40 at 59 a second; 5.48 s in all."""
+    times = "if(lt(N,30),N*40,if(lt(N,60),1200+(N-30)*120,4800+(N-60)*17))"
+    filters = ["-vf", f"settb=1/1000,setpts='{times}'", "-fps_mode", "passthrough"]
+    return encode(path, [*filters, "-enc_time_base", "1/1000", *arguments], frames=100)
+
+
+def wrong_rate(path: Path) -> Path:
+    """A WebM of 60 frames, 25 a second, whose header says that they are 1000 a second."""
+    data = bytearray(encode(path, ["-c:v", "libvpx"], frames=60).read_bytes())
+    at = data.index(b"\x23\xe3\x83\x84") + 4  # RFC 9559: DefaultDuration, nanoseconds
+    data[at : at + 4] = (1_000_000).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
 def by_hand(path: Path) -> list[np.ndarray]:
     """Every frame of a plain decode from the first one, uint8 RGB, upright."""
     with av.open(str(path), metadata_errors="replace") as container:
