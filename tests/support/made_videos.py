@@ -90,6 +90,14 @@ def encode(path: Path, arguments: list[str], frames: int = 70) -> Path:
     return path
 
 
+def shown(path: Path, size: tuple[int, int] = (80, 96), *stream: str) -> np.ndarray:
+    """uint8 [N,H,W,3]: all frames as the program ffmpeg gives them out, damaged files as well."""
+    output = ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command = ["ffmpeg", "-nostdin", "-v", "quiet", "-i", str(path), *stream, *output]
+    pixels = subprocess.run(command, capture_output=True, timeout=60).stdout
+    return np.frombuffer(pixels, np.uint8).reshape(-1, *size, 3)
+
+
 def variable_rate(path: Path, arguments: list[str]) -> Path:
     """As a phone records: 30 frames at 25, 30 at 8 and 40 at 59 a second; 5.48 s in all."""
     times = "if(lt(N,30),N*40,if(lt(N,60),1200+(N-30)*120,4800+(N-60)*17))"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_videos import encode, ffmpeg
+from made_videos import encode, ffmpeg, shown
 
 from har.pipeline.dataset import find_videos
 from har.pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clip
@@ -18,14 +18,6 @@ from har.training.inference.predictor import read_frames
 from har.training.inference.uploaded_video import check_video
 
 pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
-
-
-def shown(path: Path, size: tuple[int, int], *stream: str) -> np.ndarray:
-    """uint8 [N,H,W,3]: all frames as the program ffmpeg gives them out."""
-    output = ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    command = ["ffmpeg", "-nostdin", "-v", "quiet", "-i", str(path), *stream, *output]
-    pixels = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
-    return np.frombuffer(pixels, np.uint8).reshape(-1, *size, 3)
 
 
 def assert_alike(pixels: np.ndarray, expected: np.ndarray) -> None:
@@ -118,42 +110,6 @@ def test_a_file_written_to_a_pipe_is_taken_whole(tmp_path: Path, suffix: str, na
     clip = decode_clip(path, frames=20, size=(80, 96))
     assert (clip.num_decoded, clip.num_declared) == (20, 0)
     assert_alike(clip.pixels, shown(path, (80, 96)))
-
-
-CUT = {
-    "index first": ("a.mp4", ["-c:v", "libx264", "-movflags", "+faststart"]),
-    "fragments": ("a.mp4", ["-c:v", "mpeg4", "-movflags", "frag_keyframe+empty_moov"]),
-    "mkv": ("a.mkv", ["-c:v", "libx264"]),
-    "webm": ("a.webm", ["-c:v", "libvpx"]),
-    "avi": ("a.avi", ["-c:v", "mpeg4"]),
-    "avi, H.264": ("a.avi", ["-c:v", "libx264", "-bf", "0"]),
-}
-
-
-@pytest.mark.parametrize("name", CUT)
-def test_a_file_that_breaks_off_is_a_reject_unless_parts_are_asked_for(
-    tmp_path: Path, name: str
-) -> None:
-    file, arguments = CUT[name]
-    path = encode(tmp_path / file, arguments, frames=40)
-    assert decode_clip(path, frames=4, size=(24, 32)).num_decoded == 40
-    data = path.read_bytes()
-    for share in (0.5, 0.8):
-        path.write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(VideoDecodeError, match=r"a\.\w+ is cut off: [\d,]+ bytes of at least"):
-            decode_clip(path, frames=4, size=(24, 32))
-        num_shown = len(shown(path, (80, 96)))
-        partial = decode_clip(path, frames=4, size=(24, 32), keep_partial=True)
-        assert 0 < partial.num_decoded < 40
-        assert partial.num_decoded - num_shown in (0, 1)  # the frame that is not all there
-
-
-@pytest.mark.parametrize("file", ["a.ts", "a.mpg"])
-def test_a_file_cut_where_nothing_says_how_long_it_was_is_taken(tmp_path: Path, file: str) -> None:
-    path = encode(tmp_path / file, ["-c:v", "mpeg2video", "-bf", "0"], frames=40)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    clip = decode_clip(path, frames=4, size=(24, 32))
-    assert (clip.num_decoded, clip.num_declared) == (len(shown(path, (80, 96))), 0)
 
 
 def test_an_avi_cut_between_two_frames_is_a_reject(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_the_stream_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     ffmpeg(*sources, *mapped, path)
     first, best = (decode_clip(path, frames=2, size=SIZE, stream=index) for index in (0, 2))
     assert (first.stream, best.stream) == (0, 2)
-    assert first.warnings == {"streams": [0, 2]}
+    assert first.warnings == {"streams": {"in_file": [0, 2], "taken": 0}}
     default = decode_clip(path, frames=2, size=SIZE)
     assert default.stream == 2
     np.testing.assert_array_equal(default.pixels, best.pixels)
