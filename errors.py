@@ -3,10 +3,14 @@
 A `HarError` says in one sentence what is wrong, the value, what is allowed and what to do next. On
 the command line it ends with exit code 2 and no traceback; any other exception is a fault of ours
 and keeps its traceback.
+
+A file name on Linux may hold bytes that are no UTF-8. Commands print them as `\\xNN`, and so do the
+files that they write (`printable`), instead of ending in a UnicodeEncodeError.
 """
 
 from __future__ import annotations
 
+import codecs
 import functools
 import sys
 from collections.abc import Callable
@@ -35,6 +39,9 @@ def one_sentence(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="har-printable")
         try:
             return command(*args, **kwargs)
         except HarError as error:
@@ -43,3 +50,25 @@ def one_sentence(command: Command) -> Command:
             raise UserError(str(error)) from error
 
     return wrapped
+
+
+def printable(text: str) -> str:
+    """The text of a path as it can be printed and stored anywhere: bytes that are no UTF-8, which
+    Python holds as surrogates, become `\\xNN`. The bytes can be told from it again."""
+    return text.encode("utf-8", "har-printable").decode()
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Surrogates of bytes as `\\xNN`, other characters as `backslashreplace` does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    escaped = [
+        f"\\x{ord(char) - 0xDC00:02x}"
+        if 0xDC80 <= ord(char) <= 0xDCFF
+        else char.encode("ascii", "backslashreplace").decode()
+        for char in error.object[error.start : error.end]
+    ]
+    return "".join(escaped), error.end
+
+
+codecs.register_error("har-printable", _escape)

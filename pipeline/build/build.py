@@ -15,12 +15,13 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ...shards import storage
 from ...shards.format import (
     INDEX,
     MANIFEST,
+    NOTES,
     REJECTS,
     Manifest,
     ShardInfo,
@@ -28,14 +29,14 @@ from ...shards.format import (
     make_index,
     save_manifest,
 )
-from ..dataset import find_videos
+from ..dataset import FindOptions, find_videos
 from .executor import BuildError, Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
 from .shard_task import BUILD, Report, ShardTask, index_rows, load_report
 
 REJECTS_SHARE, MIN_REJECTS = 0.01, 10
 _PLAN = f"{BUILD}/plan.json"
-_FILES = "|".join(map(re.escape, (INDEX, MANIFEST, REJECTS)))
+_FILES = "|".join(map(re.escape, (INDEX, MANIFEST, NOTES, REJECTS)))
 _TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|{_FILES})\..*tmp")
 
 
@@ -45,19 +46,18 @@ def build_shard_set(
     *,
     options: BuildOptions | None = None,
     run_options: RunOptions | None = None,
-    classes: Path | None = None,
-    group_regex: str | None = None,
     executor: Executor | None = None,
+    **find_options: Unpack[FindOptions],
 ) -> Manifest:
     """Videos -> the shard set in `out`; goes on where an earlier build of the same plan stopped.
 
-    source, out: paths or URLs; classes, group_regex: see `find_videos`. executor: where tasks run;
-    None = threads here. Raises BuildError, DatasetError, PlanError, StorageError, TaskError;
+    source, out: paths or URLs. executor: where tasks run; None = threads here. find_options: see
+    `find_videos`. Raises BuildError, DatasetError, PlanError, StorageError, TaskError;
     KeyboardInterrupt passes, within two seconds.
     """
     options, run_options = options or BuildOptions(), run_options or RunOptions()
     folder = storage.open_folder(storage.normalize(out))
-    plan = make_plan(find_videos(source, classes=classes, group_regex=group_regex), options)
+    plan = make_plan(find_videos(source, **find_options), options)
     with _locked(folder):
         manifest = _load_finished(plan, folder)
         if manifest:
@@ -173,6 +173,8 @@ def _finish(
     rejects = [reject for report in reports for reject in report["rejects"]]
     lines = "".join(json.dumps(reject, sort_keys=True) + "\n" for reject in rejects)
     with_clear_errors(out, out.write, REJECTS, lines.encode())
+    if notes := plan.dataset.notes_json():
+        with_clear_errors(out, out.write, NOTES, notes)
     _check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
     reports = [report for report in reports if report["shard"]]
     rows = [row for number, report in enumerate(reports) for row in index_rows(report, number)]

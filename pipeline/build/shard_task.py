@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...errors import HarError
+from ...errors import HarError, printable
 from ...shards import storage
 from ...shards.format import ShardWriter, write_shard
 from ..dataset import Video
@@ -104,7 +104,7 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
                     clips = _decode(decoder, videos, task, number)
                     rows += _write(writer, task, number, clips)
                 except DecoderError as error:
-                    reject = {"path": video.path, "class": task.classes[video.label]}
+                    reject = {"path": printable(video.path), "class": task.classes[video.label]}
                     reason = str(error).removesuffix(".")
                     rejects.append({**reject, "key": video.key, "reason": reason})
                 on_video()
@@ -150,8 +150,8 @@ def _decode(
                 raise
         except DecoderFunctionError as error:
             raise TaskError(
-                f"decoding {task.videos[number].path} failed by a fault of har, not of the video: "
-                f"please report it with these lines; finished shards are kept.\n{error}"
+                f"decoding {printable(task.videos[number].path)} failed by a fault of har, not of "
+                f"the video: please report it with these lines; finished shards are kept.\n{error}"
             ) from error
     videos.done(path)
     return list(zip(out.reshape(-1, *options.clip_shape), facts, strict=False))
@@ -168,7 +168,7 @@ def _write(
         metadata = {  # KEY.json
             "class": task.classes[video.label],
             "group": video.group or None,
-            "source": video.path,
+            "source": printable(video.path),
             "view": view,
             "fps": round(facts["fps"], 6),
             "frames_decoded": facts["num_decoded"],

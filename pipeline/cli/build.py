@@ -2,12 +2,12 @@
 
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ...errors import one_sentence
+from .find_options import find_options, take_find_options
 from .group import shards_main
 
 
@@ -34,10 +34,7 @@ from .group import shards_main
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
 @click.option("--scheduler", help="Dask cluster that runs the build: tcp://host:8786.")
-@click.option(
-    "--classes", type=click.Path(path_type=Path), help="Class names in order: classInd.txt."
-)
-@click.option("--group-regex", help="Finds the group in a video's path, e.g. '_g(\\d+)_'.")
+@find_options
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True,
     help="Seconds a video may take.",
@@ -50,7 +47,7 @@ from .group import shards_main
 )
 @one_sentence
 def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
-    """Decode VIDEOS (a folder of class folders, a CSV, or the URL of one) once into a shard set.
+    """Decode VIDEOS (a folder of class folders, a list, or the URL of one) once into a shard set.
 
     Run again after an interruption, the same command goes on where it stopped.
 
@@ -74,8 +71,8 @@ def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
     try:
         with builds.dask_executor(scheduler) as executor:
             manifest = builds.build_shard_set(
-                videos, out, options=build_options, run_options=run_options,
-                classes=options["classes"], group_regex=options["group_regex"], executor=executor,
+                videos, out, options=build_options, run_options=run_options, executor=executor,
+                **take_find_options(options),
             )  # fmt: skip
     except KeyboardInterrupt:
         click.echo(f"\nstopped: run the same command again, it goes on in {out}.", err=True)

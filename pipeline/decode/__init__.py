@@ -4,6 +4,7 @@ from .clips import Clip, decode_clip, decode_clips, decode_only
 from .container import VideoDecodeError, open_video
 from .decoder_process import DecoderError, DecoderProcess, freeze_imports
 from .frames import FITS, RESIZE, resize, upright
+from .images import IMAGE_FPS, IMAGE_SUFFIXES, find_images, order_images, read_image
 from .timestamps import FrameClock
 
 # Suffixes of the file names that are taken for videos, in any case, wherever videos are looked for.
@@ -14,6 +15,8 @@ VIDEO_SUFFIXES = (
 
 __all__ = [
     "FITS",
+    "IMAGE_FPS",
+    "IMAGE_SUFFIXES",
     "RESIZE",
     "VIDEO_SUFFIXES",
     "Clip",
@@ -24,8 +27,11 @@ __all__ = [
     "decode_clip",
     "decode_clips",
     "decode_only",
+    "find_images",
     "freeze_imports",
     "open_video",
+    "order_images",
+    "read_image",
     "resize",
     "upright",
 ]

@@ -8,6 +8,7 @@
   part, files too large to hold. The number of packets is taken for the number of frames; where the
   decode gives another number, the frames are chosen again, and a second decode fetches those that
   are missing.
+A folder of numbered images is a video as well (`images`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from av.video.stream import VideoStream
 from ..sampling import ClipSampler
 from .container import FILE_FAULTS, VideoDecodeError, open_video, reason
 from .frames import FrameResizer
+from .images import IMAGE_FPS, find_images, read_image
 from .packets import PacketIndex, decode_positions
 from .scan import Scan, Warnings, scan_video
 from .timestamps import FrameClock
@@ -107,11 +109,10 @@ def decode_clips(
         out = np.empty((sampler.clips * sampler.frames, *size, 3), np.uint8)
     new_resizer = functools.partial(FrameResizer, out, fit)
     try:
-        with contextlib.ExitStack() as stack:
-            scan, decoder = scan_video(path, stack, sampler, keep_partial)
-            decoded = None if decode_all else _decode_needed(scan, decoder, sampler, new_resizer)
-        if decoded is None:
-            decoded = _decode_all(path, scan, sampler, new_resizer, keep_partial)
+        if path.is_dir():
+            scan, decoded = _decode_images(path, sampler, new_resizer, keep_partial)
+        else:
+            scan, decoded = _decode_file(path, sampler, new_resizer, keep_partial, decode_all)
     except FILE_FAULTS as error:
         raise VideoDecodeError(f"{path} cannot be decoded ({reason(error)}).") from error
     if decoded.num_decoded == 0:
@@ -190,6 +191,40 @@ def _lost(scan: Scan, decoded: _DecodedFrames) -> dict[str, float]:
 
 def _frame_indices(sampler: ClipSampler, n: int, seconds: Sequence[float] | None) -> set[int]:
     return {index for clip in sampler.clip_indices(n, seconds) for index in clip.frame_indices}
+
+
+def _decode_images(
+    folder: Path, sampler: ClipSampler, new_resizer: _NewResizer, keep_partial: bool
+) -> tuple[Scan, _DecodedFrames]:
+    """Read the chosen images of a folder; keep_partial: one that cannot be read is no frame."""
+    paths, num_failed = find_images(folder), 0
+    num_declared = len(paths)
+    while paths:
+        clock, resizer = FrameClock(1 / IMAGE_FPS, IMAGE_FPS), new_resizer()
+        seconds = clock.times(range(len(paths)))
+        for index in sorted(_frame_indices(sampler, len(paths), seconds)):
+            try:
+                resizer.add(index, read_image(paths[index]))
+            except OSError:
+                if not keep_partial:
+                    raise
+                del paths[index]
+                num_failed += 1
+                break  # and choose again
+        else:
+            resizer.finish()
+            scan = Scan(num_declared, num_declared, IMAGE_FPS, None, seconds, clock)
+            return scan, _DecodedFrames(resizer, len(paths), seconds, clock, num_failed)
+    raise VideoDecodeError(f"{folder} has no numbered images that can be read.")
+
+
+def _decode_file(
+    path: Path, sampler: ClipSampler, new_resizer: _NewResizer, keep_partial: bool, all_frames: bool
+) -> tuple[Scan, _DecodedFrames]:
+    with contextlib.ExitStack() as stack:
+        scan, decoder = scan_video(path, stack, sampler, keep_partial)
+        decoded = None if all_frames else _decode_needed(scan, decoder, sampler, new_resizer)
+    return scan, decoded or _decode_all(path, scan, sampler, new_resizer, keep_partial)
 
 
 def _decode_needed(

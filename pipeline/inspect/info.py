@@ -9,6 +9,7 @@ import numpy as np
 from ...shards import splits
 from ...shards.format import REJECTS, Manifest, load_manifest
 from ..build import load_rejects
+from ..dataset import describe_notes
 
 _MAX_REJECTS_SHOWN = 5
 
@@ -19,6 +20,8 @@ def describe_build(manifest: Manifest, out: Path | str) -> str:
         f"{out}: {len(manifest.index)} clips of {_num_videos(manifest)} videos in "
         f"{len(manifest.shards)} shards, {_megabytes(manifest)}, {len(manifest.classes)} classes",
         *_describe_rejects(out),
+        *describe_notes(out),
+        *_describe_empty_classes(manifest),
     ]
     if manifest.grouping is None:
         lines.append(
@@ -46,6 +49,8 @@ def describe_set(root: Path | str) -> str:
         f"plan         {manifest.plan[:16]}",
         f"rejects      {manifest.rejects}",
         *_describe_rejects(root)[1:],
+        *describe_notes(root),
+        *_describe_empty_classes(manifest),
         f"splits       {', '.join(_possible_splits(manifest)) or 'none'}",
         "",
         "class                         clips  groups",
@@ -111,6 +116,15 @@ def _describe_rejects(out: Path | str) -> list[str]:
     if len(rejects) > _MAX_REJECTS_SHOWN:
         lines.append(f"  and {len(rejects) - _MAX_REJECTS_SHOWN} more")
     return lines
+
+
+def _describe_empty_classes(manifest: Manifest) -> list[str]:
+    counts = np.bincount(manifest.index["label"], minlength=len(manifest.classes))
+    names = [name for name, count in zip(manifest.classes, counts, strict=True) if not count]
+    if not names:
+        return []
+    shown = ", ".join(names[:_MAX_REJECTS_SHOWN]) + ", ..." * (len(names) > _MAX_REJECTS_SHOWN)
+    return [f"no clip: {len(names)} of the {len(counts)} classes: {shown}"]
 
 
 def _possible_splits(manifest: Manifest) -> list[str]:

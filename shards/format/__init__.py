@@ -6,6 +6,7 @@ from .schema import (
     INDEX,
     MANIFEST,
     NO_GROUP,
+    NOTES,
     REJECTS,
     SCHEMA,
     SUBSETS,
@@ -20,7 +21,7 @@ from .verify import Fault, verify_full, verify_quick
 from .writer import ShardWriter, sample_bytes, write_shard
 
 __all__ = [
-    "INDEX", "MANIFEST", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS", "ClipReader", "Fault",
+    "INDEX", "MANIFEST", "NOTES", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS", "ClipReader", "Fault",
     "Manifest", "ShardInfo", "ShardSetError", "ShardWriter", "index_dtype", "load_manifest",
     "make_index", "open_shard", "sample_bytes", "save_manifest", "valid_key", "verify_full",
     "verify_quick", "write_shard",

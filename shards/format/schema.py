@@ -5,6 +5,7 @@
     shard-000000.tar  plain tar, WebDataset convention: KEY.npy, KEY.cls, KEY.json
     rejects.jsonl     the videos that are not in the set, each with its reason
     warnings.jsonl    the videos in the set that are odd, and how; only where there are such
+    notes.json        what was left out, guessed or changed when the videos were found, if anything
 
 docs/format.md describes every field and byte. No input or output here: see `manifest_io`.
 """
@@ -28,6 +29,7 @@ MANIFEST = "manifest.json"
 INDEX = "index.npy"
 REJECTS = "rejects.jsonl"
 WARNINGS = "warnings.jsonl"
+NOTES = "notes.json"
 SUBSETS = ("", "train", "val", "test")  # of the index column `side`: a CSV's split, 0 = none
 NO_GROUP = -1
 _COLUMNS = [  # behind the key

@@ -77,6 +77,17 @@ class Archive:
         """Every file: its name -> bytes, as `RemoteFolder.find`."""
         return {name: entry.size for name, entry in self._files.items()}
 
+    def names_in(self, folder: str) -> list[str]:
+        """Names of the files that lie directly in `folder/`."""
+        return self._by_folder.get(folder.rstrip("/"), [])
+
+    @functools.cached_property
+    def _by_folder(self) -> dict[str, list[str]]:
+        by_folder: dict[str, list[str]] = {}
+        for name in self._files:
+            by_folder.setdefault(name.rpartition("/")[0], []).append(name)
+        return by_folder
+
     def read(self, name: str) -> bytes:
         """A whole file. Raises ArchiveError, FileNotFoundError."""
         buffer = io.BytesIO()

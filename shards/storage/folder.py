@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...atomic import replacing
-from .archive import ArchiveError, is_archive, open_archive
+from .archive import Archive, ArchiveError, is_archive, open_archive
 from .place import join, local_path, try_lock, url_of, writer_id
 from .remote_folder import RemoteFolder, file_system
 
@@ -108,7 +108,7 @@ class FileFetcher:
     def path(self, name: str) -> Path:
         """A local file with the content of `name`; of a missing one, a path that does not exist.
 
-        Raises StorageError.
+        A name that ends in `/` is a folder: the files that lie directly in it. Raises StorageError.
         """
         place = join(self._root, name)
         is_local = url_of(self._root) is None and "://" not in name
@@ -118,6 +118,8 @@ class FileFetcher:
         path = Path(self._scratch.name) / (digest + Path(name).suffix)
         if path.exists() or path in self.faults:
             return path
+        if name.endswith("/"):
+            return self._fetch_folder(name, path)
         with contextlib.suppress(FileNotFoundError):
             if self._archive is None:
                 path.write_bytes(read_bytes(place))
@@ -129,10 +131,23 @@ class FileFetcher:
                 self.faults[path] = str(error)
         return path
 
+    def _fetch_folder(self, name: str, path: Path) -> Path:
+        path.mkdir()
+        place = self._archive or open_folder(join(self._root, name))
+        names = place.names_in(name) if isinstance(place, Archive) else place.names()
+        for file in names:
+            try:
+                (path / file.rpartition("/")[2]).write_bytes(place.read(file))
+            except FileNotFoundError:  # a folder in it
+                continue
+            except ArchiveError as error:
+                self.faults[path] = f"{file}: {error}"
+        return path
+
     def done(self, path: Path) -> None:
         """The file at `path` is no longer needed: a copy is removed now."""
         if path.parent == Path(self._scratch.name):
-            path.unlink(missing_ok=True)
+            LocalFolder(path.parent).remove(path.name)
 
     def __enter__(self) -> FileFetcher:
         return self

@@ -1,0 +1,16 @@
+"""A folder or a list of videos -> `Dataset`: what is a video, its class, group, subset and key."""
+
+from .find import FindOptions, find_videos
+from .layout import LAYOUTS
+from .records import Dataset, DatasetError, LeftOut, Video, describe_notes
+
+__all__ = [
+    "LAYOUTS",
+    "Dataset",
+    "DatasetError",
+    "FindOptions",
+    "LeftOut",
+    "Video",
+    "describe_notes",
+    "find_videos",
+]

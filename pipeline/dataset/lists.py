@@ -1,0 +1,277 @@
+"""Lists -> videos: which file a row means, and what its label is called.
+
+A row names a file by its path below the root. Lists other than a CSV of paths may leave out folders
+or the suffix, or carry the path of another machine: the file is meant whose path ends like that.
+"""
+
+import fnmatch
+import posixpath
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from ...errors import printable
+from ...shards import storage
+from ...shards.format import SUBSETS
+from ..decode import VIDEO_SUFFIXES
+from .classes import ClassList
+from .files import Files, read_place
+from .layout import subset_number
+from .list_formats import ListRow, VideoList, parse_list, subset_in_name
+from .listing import list_videos
+from .records import DatasetError, Entry, Remarks
+
+_TEST = 3  # as in SUBSETS
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, VIDEO_SUFFIXES))}|/)$", re.IGNORECASE)
+
+
+def expand_places(places: Sequence[str]) -> list[str]:
+    """Paths and URLs of lists, with `*` and `?` in the last part or without -> those that exist.
+
+    Raises DatasetError, StorageError.
+    """
+    found = []
+    for place in map(storage.normalize, places):
+        folder, _, pattern = place.rpartition("/")
+        if not {"*", "?"} & set(pattern):
+            found.append(place)
+            continue
+        names = fnmatch.filter(storage.open_folder(folder).names(), pattern)
+        if not names:
+            raise DatasetError(f"--list {place}: there is no such file.")
+        found += [f"{folder}/{name}" for name in names]
+    return found
+
+
+def read_lists(places: Sequence[str], is_source: bool, remarks: Remarks) -> list[VideoList]:
+    """The lists; each row has a subset: its own, else the one that the list's name says, else 0.
+
+    is_source: the list is the whole data set; what its name says does not count for a CSV of paths.
+    Raises DatasetError, StorageError.
+    """
+    lists = []
+    for place in places:
+        try:
+            data = read_place(place)
+        except OSError as error:
+            reason = error.strerror or "there is no such file"
+            raise DatasetError(f"the list {place} cannot be read ({reason}).") from error
+        video_list = parse_list(place, data, remarks)
+        if not video_list.rows:
+            raise DatasetError(f"{place} names no video.")
+        subset = None if is_source and video_list.has_paths else subset_in_name(place)
+        if subset and any(row.subset is None for row in video_list.rows):
+            name = PurePosixPath(place).name
+            remarks.notes.append(f"list {name}: taken for the subset {SUBSETS[subset]}")
+        rows = [
+            replace(row, subset=(subset or 0) if row.subset is None else row.subset)
+            for row in video_list.rows
+        ]
+        lists.append(replace(video_list, rows=rows))
+    return lists
+
+
+@dataclass(frozen=True)
+class FoundRow:
+    """A row and the path of its video."""
+
+    row: ListRow
+    path: str
+
+
+def match_rows(
+    lists: list[VideoList], files: Files, names: list[str] | None, remarks: Remarks
+) -> list[FoundRow]:
+    """Find the file of each row; those that are not there are left out.
+
+    names: videos below the root, None where the list is the data set: then a path that is not there
+    stays, for it becomes a reject. Raises DatasetError, StorageError.
+    """
+    is_source, finder = names is None, _Finder(files, names)
+    found, missing = [], []
+    for video_list in lists:
+        for row in video_list.rows:
+            path = finder.find(row, may_search=not (is_source and video_list.has_paths))
+            if path is None and video_list.has_paths and (is_source or "://" in row.names[0]):
+                path = next(_spellings(row.names[0].strip(), files.root))
+            if path is None:
+                missing.append(row.names[0].strip())
+            else:
+                found.append(FoundRow(row, path))
+    if not found:
+        raise DatasetError(
+            f"none of the {len(missing)} videos of {lists[0].place} is in {files.root} (the first "
+            f"is {missing[0]!r}): give the folder in which the videos lie, and the list as --list."
+        )
+    remarks.leave_out("videos that a list names and that are not there", missing)
+    _check_once(found)
+    if names is not None:
+        paths = {one.path for one in found}
+        remarks.leave_out("videos that no list names", [n for n in names if n not in paths])
+    return found
+
+
+def _check_once(found: list[FoundRow]) -> None:
+    first: dict[str, ListRow] = {}
+    for one in found:
+        other = first.setdefault(one.path, one.row)
+        if other is not one.row:
+            raise DatasetError(
+                f"{one.row.where} names {printable(one.path)} more than once: {other.where} names "
+                "it too; keep one row, or give the lists of one split."
+            )
+
+
+class _Finder:
+    """Files by what lists call them. names: videos below the root; None: found when needed."""
+
+    def __init__(self, files: Files, names: list[str] | None) -> None:
+        self._files = files
+        self._names = None if names is None else frozenset(names)
+        self._by_stem: dict[str, list[str]] | None = None
+
+    def find(self, row: ListRow, may_search: bool) -> str | None:
+        for name in row.names:
+            for spelling in _spellings(name, self._files.root):
+                for candidate in (spelling, f"{spelling}/"):
+                    if self._exists(candidate):
+                        return candidate
+        for name in row.names if may_search else ():
+            paths = self._search(name)
+            if len(paths) > 1:
+                raise DatasetError(
+                    f"{row.where}: {name!r} may be {printable(paths[0])} or {printable(paths[1])}: "
+                    "give the path in the list."
+                )
+            if paths:
+                return paths[0]
+        return None
+
+    def _exists(self, name: str) -> bool:
+        if self._names is not None and not name.startswith("/"):
+            return name in self._names
+        return self._files.total_size(name) >= 0
+
+    def _search(self, name: str) -> list[str]:
+        """Paths that end as `name` does, or the other way round; suffixes do not count."""
+        if self._by_stem is None:
+            found = list_videos(self._files, Remarks()) if self._names is None else self._names
+            self._by_stem = defaultdict(list)
+            for path in sorted(found):
+                self._by_stem[_stem_path(path).rpartition("/")[2]].append(path)
+        wanted = _stem_path(next(_spellings(name.strip(), self._files.root)))
+        return [
+            path
+            for path in self._by_stem.get(wanted.rpartition("/")[2], ())
+            if f"/{_stem_path(path)}".endswith(f"/{wanted}")
+            or f"/{wanted}".endswith(f"/{_stem_path(path)}")
+        ]
+
+
+def _stem_path(path: str) -> str:
+    return unicodedata.normalize("NFC", _SUFFIX.sub("", path)).lstrip("/")
+
+
+def _spellings(name: str, root: str) -> Iterator[str]:
+    """How the path of a row may be written below the root: without `./` and the root itself, with
+    the `\\` of Windows as `/`, without blanks around, in Unicode's two forms."""
+    for text in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
+        path = text.removeprefix(f"{root}/")
+        if "://" not in path:
+            path = posixpath.normpath(path)
+        yield path
+        for form in ("NFC", "NFD"):
+            if (other := unicodedata.normalize(form, path)) != path:
+                yield other
+
+
+def name_classes(
+    found: list[FoundRow],
+    by_folder: dict[str, Entry],
+    class_list: ClassList | None,
+    keep_numbers: bool,
+    remarks: Remarks,
+) -> tuple[list[Entry], list[str] | None]:
+    """-> the videos with the names of their classes, and the order of these where numbers gave it.
+
+    Labels that are numbers are named by the class list, else by the folders of their videos where
+    each has one of its own (not with keep_numbers), else they are names themselves. A row without a
+    label takes the folder. by_folder: what the folders say, by path. Raises DatasetError.
+    """
+    labels = {one.row.label for one in found if one.row.label is not None}
+    names: dict[str, str] = {}
+    if labels and all(label.isascii() and label.isdigit() for label in labels):
+        if class_list is not None:
+            names = _names_in_list(found, labels, class_list, remarks)
+        elif not keep_numbers:
+            names = _names_of_folders(found, by_folder, remarks)
+    entries, unlabelled = [], []
+    for one in found:
+        row, folder = one.row, by_folder.get(one.path)
+        group = row.group if row.group is not None else folder.group if folder else None
+        class_name = folder.class_name if folder else None
+        if row.label is not None:
+            class_name = names.get(row.label, row.label)
+        if class_name is not None:
+            entries.append(Entry(one.path, class_name, group, row.subset or 0))
+        elif row.subset == _TEST:
+            unlabelled.append(one.path)
+        else:
+            raise DatasetError(
+                f"{row.where} gives no label, and {printable(one.path)} lies in no class folder."
+            )
+    remarks.leave_out("test videos without a label", unlabelled)
+    if any(entry.group is not None for entry in entries):
+        entries = [replace(entry, group=entry.group or "") for entry in entries]
+    order = [names[label] for label in sorted(names, key=int)] if names else None
+    return sorted(entries, key=lambda entry: entry.path), None if class_list else order
+
+
+def _names_in_list(
+    found: list[FoundRow], labels: set[str], class_list: ClassList, remarks: Remarks
+) -> dict[str, str]:
+    if labels <= set(class_list.names):
+        return {}
+    numbers = class_list.numbers
+    for shift in (1, -1):  # one of the two counts from 0 and the other from 1
+        shifted = {number + shift for number in numbers}
+        if not set(map(int, labels)) <= set(numbers) and set(map(int, labels)) <= shifted:
+            numbers = tuple(number + shift for number in numbers)
+            first = f"{numbers[0]} is {class_list.names[0]}"
+            remarks.notes.append(f"labels: {first}, and so on by {class_list.place}")
+            break
+    names = dict(zip(numbers, class_list.names, strict=True))
+    for one in found:
+        if one.row.label is not None and int(one.row.label) not in names:
+            raise DatasetError(
+                f"{one.row.where}: label {one.row.label} is not in {class_list.place}, which has "
+                f"{min(names)} to {max(names)}."
+            )
+    return {label: names[int(label)] for label in labels}
+
+
+def _names_of_folders(
+    found: list[FoundRow], by_folder: dict[str, Entry], remarks: Remarks
+) -> dict[str, str]:
+    """{} where labels and folders do not belong together one by one."""
+    folders = {path: entry.class_name for path, entry in by_folder.items()}
+    pairs = {
+        (one.row.label, folders.get(one.path, "")) for one in found if one.row.label is not None
+    }
+    labels, names = Counter(label for label, _ in pairs), Counter(name for _, name in pairs)
+    if "" in names or max(labels.values()) > 1 or max(names.values()) > 1:
+        return {}
+    named = {label: name for label, name in pairs if label is not None}
+    first = min(named, key=int)
+    remarks.notes.append(f"labels: numbers, named by the folders ({first} is {named[first]} ...)")
+    return named
+
+
+def folder_entry(path: str) -> Entry | None:
+    """What the folder of a video says where no layout is given: its class."""
+    parts = path.rstrip("/").split("/")
+    is_class = len(parts) > 1 and subset_number(parts[-2]) is None
+    return Entry(path, parts[-2]) if is_class else None

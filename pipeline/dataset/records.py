@@ -1,0 +1,129 @@
+"""What finding videos gives: videos, classes, and what has to be said about them.
+
+Nothing that is left out, guessed or changed goes without a word: it is collected in `Remarks` while
+the videos are found, kept in the set's `notes.json`, and said by the build and by `info`.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ...errors import HarError, printable
+from ...shards.format import NOTES
+from ...shards.storage import open_folder
+
+WHERE = (
+    "UCF101 comes from UCF's Center for Research in Computer Vision (its UCF101 page) or from "
+    "Kaggle, unpacked as one folder a class (UCF-101/YoYo/v_YoYo_g01_c01.avi); "
+    "'make demo' needs none of it"
+)
+_MAX_NAMES = 5  # of what is left out for one reason
+
+
+class DatasetError(HarError):
+    """A dataset that is missing or does not make sense; the text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One file, or one folder of numbered images.
+
+    path: relative to the dataset, with `/`; that of a folder ends in `/`. label: class number.
+    group: "" = none. clip: UCF101's cNN, else 0. subset: number in `SUBSETS`, 0 = none given.
+    size: bytes.
+    """
+
+    path: str
+    label: int
+    group: str
+    clip: int
+    subset: int
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What is not taken for one reason. reason: follows the count. names: the first of them."""
+
+    reason: str
+    count: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Videos in order of their path. grouping: "ucf101", "regex", "csv", "folder" or None.
+
+    root: the folder, an absolute path or a URL. left_out: files that are no part of it. notes:
+    sentences about what was guessed or changed.
+    """
+
+    root: str
+    classes: tuple[str, ...]
+    grouping: str | None
+    videos: tuple[Video, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def notes_json(self) -> bytes | None:
+        """The content of a set's `notes.json`; None where there is nothing to say."""
+        if not self.left_out and not self.notes:
+            return None
+        body = {"left_out": list(map(asdict, self.left_out)), "notes": self.notes}
+        return (json.dumps(body, indent=1) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video as the tree or a list names it. group: None where nothing says one."""
+
+    path: str
+    class_name: str
+    group: str | None = None
+    subset: int = 0
+
+    @property
+    def stem(self) -> str:
+        """The name of the file without its suffix, or of the folder of images."""
+        if self.path.endswith("/"):
+            return self.path[:-1].rsplit("/", 1)[-1]
+        return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def describe_notes(root: Path | str) -> list[str]:
+    """The lines of a set's `notes.json` (folder or URL): what was left out, guessed or changed."""
+    try:
+        body = json.loads(open_folder(root).read(NOTES))
+    except FileNotFoundError:
+        return []
+    lines = [f"note: {text}" for text in body["notes"]]
+    for entry in body["left_out"]:
+        names = ", ".join(entry["names"])
+        more = ", ..." if entry["count"] > len(entry["names"]) else ""
+        lines.append(f"left out: {entry['count']} {entry['reason']}: {names}{more}")
+    return lines
+
+
+class Remarks:
+    """Collects what was left out, by reason, and notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._left_out: dict[str, list[str]] = {}
+
+    def leave_out(self, reason: str, names: list[str]) -> None:
+        """reason: as in "3 `reason`"."""
+        if names:
+            self._left_out.setdefault(reason, []).extend(names)
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return tuple(
+            LeftOut(reason, len(names), tuple(map(printable, sorted(names)[:_MAX_NAMES])))
+            for reason, names in self._left_out.items()
+        )
+
+    def describe_left_out(self) -> str:
+        """ " (left out: 3 hidden files)", or "" where nothing was."""
+        parts = [f"{entry.count} {entry.reason}" for entry in self.left_out()]
+        return f" (left out: {'; '.join(parts)})" if parts else ""
