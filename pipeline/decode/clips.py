@@ -139,12 +139,14 @@ def decode_clips(
 def decode_only(path: Path, sampler: ClipSampler) -> int:
     """Decode what `decode_clips` would and convert nothing: the ceiling of a benchmark.
 
-    -> how many chosen frames came out. Raises VideoDecodeError for what is decoded whole.
+    -> how many frames of the clip came out. Raises VideoDecodeError.
     """
     with contextlib.ExitStack() as stack:
         scan, decoder = scan_video(path, stack, sampler)
         if scan.index is None:
-            raise VideoDecodeError(f"{path} has no pictures that could be left out.")
+            opened, stream = stack.enter_context(open_video(path, stream=sampler.stream))
+            num_decoded = sum(1 for _ in opened.decode(stream))
+            return sampler.frames if num_decoded else 0
         indices = _frame_indices(sampler, scan.index.num_frames, scan.seconds)
         frames = _needed_frames(scan.index, decoder, indices)
         return sum(index in indices for index, _ in frames)

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB"}
@@ -89,7 +90,9 @@ def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
     The display matrix sends (x, y) to (a*x + c*y, b*x + d*y); x grows to the right, y downwards.
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` would be held by the frame that it holds: pixels that only the garbage
+    # collector frees, 2 MB a clip.
+    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return pixels
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

@@ -12,53 +12,65 @@ one picture a packet, so the B in the very last packet is lost, and is no frame 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import av
 
-_VOP = b"\0\0\1\xb6"
+_VOP, _GROUP = b"\0\0\1\xb6", b"\0\0\1\xb3"
 _DIVX = b"DivX"  # without it in its user data, FFmpeg takes one picture a packet, as is done here
 _FILLER = 8  # bytes; HMDB51 files hold packets of one byte without a picture
 _STUB = 24  # bytes; a picture that is not coded is a header alone
 I_VOP, P_VOP, B_VOP, S_VOP = range(4)
 
 
-def split_pictures(
-    packets: Sequence[av.Packet], extradata: bytes
-) -> list[tuple[av.Packet, int]] | None:
-    """(packet, type) of each coded picture, in decode order; None where the stream is not plain.
+class CodedPicture(NamedTuple):
+    """packet: its number, data: its bytes, or the part of them that holds this picture. is_start:
+    whether a decoder may start at it."""
+
+    packet: int
+    data: bytes
+    type: int
+    is_start: bool
+
+
+def split_pictures(packets: Sequence[bytes], extradata: bytes) -> list[CodedPicture] | None:
+    """Each coded picture, in decode order; None where the stream is not plain.
 
     Pictures are those that a plain decode from the first packet gives out as frames. None: no
-    sequence header, a packet without a picture or with more than two, two packed pairs without a
-    stub between.
+    stream header, or one that changes; a packet without a picture or with more than two; two packed
+    pairs without a stub between.
     """
-    pictures: list[tuple[av.Packet, int]] = []
-    may_pack, time_bits = _DIVX in extradata, _time_bits(extradata)
+    pictures: list[CodedPicture] = []
+    headers = extradata
+    may_pack, time_bits = _DIVX in headers, _time_bits(headers)
     num_waiting = 0  # pictures of a packed pair that are not decoded yet: one a packet is
-    for packet in packets:
-        data = bytes(packet)
-        first = data.find(_VOP)
+    for number, data in enumerate(packets):
+        first, header = data.find(_VOP), b""
         if first > 0:
-            may_pack = may_pack or _DIVX in data[:first]
-            time_bits = time_bits or _time_bits(data[:first])
+            header = data[:first].partition(_GROUP)[0]  # a group's header is but a time
+            if not headers:
+                headers = header
+                may_pack, time_bits = _DIVX in headers, _time_bits(headers)
+            if header not in headers:
+                return None
         if first < 0 and len(data) <= _FILLER and num_waiting == 0:
             continue
         if first < 0 or not time_bits:
             return None
         second = data.find(_VOP, first + 4) if may_pack else -1
-        parts = [(packet, first, len(data))]
+        if second >= 0 and data.find(_VOP, second + 4) >= 0:
+            return None
+        parts = [(data[:second] if second >= 0 else data, first + 4)]
         if second >= 0:
-            if data.find(_VOP, second + 4) >= 0:
-                return None
-            parts = [
-                (make_packet(data[:second]), first, second),
-                (make_packet(data[second:]), second, len(data)),
-            ]
-        for part, start, end in parts:
-            is_coded = end - start > _STUB or _is_coded(data[start + 4 : end], time_bits)
+            parts.append((data[second:], 4))
+        for part, body in parts:
+            is_coded = len(part) - body > _STUB or _is_coded(part[body:], time_bits)
             if is_coded is None or (not is_coded and second >= 0):
                 return None
             if is_coded:
-                pictures.append((part, data[start + 4] >> 6))
+                kind = part[body] >> 6
+                has_headers = bool(extradata) or bool(header and part is parts[0][0])
+                pictures.append(CodedPicture(number, part, kind, kind == I_VOP and has_headers))
                 num_waiting += 1
         num_waiting = max(0, num_waiting - 1)
         if num_waiting > 1:

@@ -9,16 +9,22 @@ it is chosen itself.
 Notes:
 - H.264: only IDR pictures count as a start. A container also marks recovery points of open groups
   and of intra refresh as key packets; decoding from there may begin with other pixels.
+- A start needs its headers. Those of H.264 and HEVC are known to the decoder if they are in the
+  extradata; MPEG-1/2 and motion JPEG carry them in the packet. Where headers change in another way,
+  the stream is decoded whole.
 - Leading pictures (HEVC's RASL, B-pictures of an open group in MPEG) are shown before the key
   picture that they follow in the file, and refer to the part before it: both are decoded in one go.
-- VP8 has packets that show nothing (alternate reference frames); they are no frames.
+- Time stamps that fall from one part to the next are those of streams joined by their bytes: what
+  the decoder gives out is not in their order.
+- VP8 and VP9 have packets that show nothing (alternate reference frames); they are no frames.
 - HEVC with temporal layers: a picture that its own layer does not refer to may be referred to by
   a higher one, so none is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect, insort
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -28,30 +34,43 @@ from av.video.codeccontext import VideoCodecContext
 
 from . import mpeg4
 
-_INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "huffyuv", "rawvideo", "dvvideo", "png"}
+_INTRA_ONLY = {"prores", "dnxhd", "huffyuv", "rawvideo", "dvvideo", "png"}
 _KEY_STARTS = {  # a packet marked as key is a start, and one packet is one frame
-    "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "h263", "flv1", "wmv1", "wmv2",
-    "msmpeg4v2", "msmpeg4v3", "theora", "ffv1",
+    "vp8", "vp9", "av1", "h263", "flv1", "wmv1", "wmv2", "msmpeg4v2", "msmpeg4v3", "theora", "ffv1",
 }  # fmt: skip
-_NAL_CODECS = {"h264", "hevc"}
-_H264_IDR, _H264_SLICES = 5, (1, 5)
-_HEVC_IRAP, _HEVC_SLICES = range(16, 22), range(32)
+_MPEG_PICTURE, _MPEG_SEQUENCE = b"\0\0\1\0", b"\0\0\1\xb3"
+_MPEG_I, _MPEG_B = 1, 3
+_JPEG_QUANTIZATION, _JPEG_HUFFMAN, _JPEG_SCAN = b"\xff\xdb", b"\xff\xc4", b"\xff\xda"
+_H264_IDR, _H264_SLICES, _H264_HEADERS = 5, (1, 5), (7, 8)
+_HEVC_IRAP, _HEVC_SLICES, _HEVC_HEADERS = range(16, 22), range(32), (32, 33, 34)
+_MAX_DELAYED = 16  # pictures that a decoder of H.264 or HEVC may hold back
 _HEVC_LAST_NONREF = 14  # of the types below, the even ones are not referred to in their layer
+
+
+class Picture(NamedTuple):
+    """is_start: whether a decoder may start at its packet. is_reference: whether other pictures may
+    refer to it; if not, it can be left out. layer: in time, 0 is the lowest."""
+
+    is_start: bool
+    is_reference: bool = True
+    layer: int = 0
 
 
 @dataclass(frozen=True)
 class PacketIndex:
     """The packets of a stream in decode order, and what is known of them.
 
+    packets: av.Packets, or their bytes, of which a packet is made when it is decoded. sources: of
+    which packet of the file each is made. times: the presentation time of each, in any unit.
     presentation: positions of the packets that show a frame, in presentation order; its length is
-    the number of frames. starts: for each packet, whether a decoder may start at it.
-    is_reference: whether other pictures may refer to its picture; if not, it can be left out.
+    the number of frames.
     """
 
-    packets: Sequence[av.Packet]
+    packets: Sequence[av.Packet | bytes]
+    sources: Sequence[int]
+    times: Sequence[int]
     presentation: Sequence[int]
-    starts: Sequence[bool]
-    is_reference: Sequence[bool]
+    pictures: Sequence[Picture]
 
     @property
     def num_frames(self) -> int:
@@ -67,48 +86,63 @@ def index_packets(
     format_name: of the container, as libavformat has it. An AVI has no presentation time stamps,
     so only streams without B-pictures are in order there.
     """
-    codec = _codec_name(context)
-    if any(packet.is_discard or packet.is_corrupt for packet in packets):
+    codec = str(context.codec.canonical_name)  # whichever library decodes it (libdav1d -> av1)
+    if any(
+        packet.is_discard or packet.is_corrupt or packet.has_sidedata("new_extradata")
+        for packet in packets
+    ):
         return None
+    extradata = bytes(context.extradata or b"")
     if codec == "mpeg4":
-        return _index_mpeg4(packets, bytes(context.extradata or b""))
-    if codec not in _INTRA_ONLY | _KEY_STARTS | _NAL_CODECS or not packets:
+        return index_mpeg4([bytes(packet) for packet in packets], extradata)
+    has_order = "avi" not in format_name or codec in _INTRA_ONLY or not context.has_b_frames
+    times = [packet.pts for packet in packets if packet.pts is not None]
+    pictures = _read_pictures(packets, codec, extradata)
+    if not pictures or not pictures[0].is_start or not has_order or len(times) < len(packets):
         return None
-    if "avi" in format_name and codec not in _INTRA_ONLY and context.has_b_frames:
+    shown = [at for at, packet in enumerate(packets) if _shows_frame(packet, codec)]
+    presentation = sorted(shown, key=times.__getitem__)
+    num_delayed = _MAX_DELAYED if context.has_b_frames else 0
+    if not _is_in_order(times, shown, presentation, pictures, num_delayed):
         return None
-    if any(packet.pts is None for packet in packets):
-        return None
-    shown = [at for at, packet in enumerate(packets) if codec != "vp8" or _shows_vp8(packet)]
-    presentation = sorted(shown, key=lambda at: packets[at].pts or 0)
-    times = {packets[at].pts for at in shown}
-    if len(times) < len(shown) or not presentation or presentation[0] != shown[0]:
-        return None  # two frames at one time, or leading pictures of a part that is not there
-    if codec in _NAL_CODECS:
-        units = [_first_slice(packet, context, codec) for packet in packets]
-        if None in units:
-            return None
-        slices = [unit for unit in units if unit is not None]
-        starts = [unit.is_start for unit in slices]
-        has_layers = any(unit.layer for unit in slices)
-        is_reference = [unit.is_reference or has_layers for unit in slices]
-    else:
-        starts = [codec in _INTRA_ONLY or packet.is_keyframe for packet in packets]
-        is_reference = [True] * len(packets)
-    return PacketIndex(packets, presentation, starts, is_reference) if starts[0] else None
+    return PacketIndex(packets, range(len(packets)), times, presentation, pictures)
 
 
-def _index_mpeg4(packets: Sequence[av.Packet], extradata: bytes) -> PacketIndex | None:
-    """By the types of the pictures: AVI knows no times, and a packet may hold two pictures."""
+def _is_in_order(
+    times: Sequence[int], shown: Sequence[int], presentation: Sequence[int],
+    pictures: Sequence[Picture], num_delayed: int,
+) -> bool:  # fmt: skip
+    """Whether the decoder gives the frames out in the order of their times.
+
+    num_delayed: pictures that it holds back, to put those that come later before them.
+    """
+    if not shown or presentation[0] != shown[0]:  # leading pictures of a part that is not there
+        return False
+    latest: list[int] = []  # the times so far, sorted
+    for at in shown:
+        place = bisect(latest, times[at])
+        num_later = len(latest) - place
+        is_twice = place > 0 and latest[place - 1] == times[at]
+        if is_twice or num_later > num_delayed or (num_later and pictures[at].is_start):
+            return False
+        insort(latest, times[at])
+    return True
+
+
+def index_mpeg4(packets: Sequence[bytes], extradata: bytes) -> PacketIndex | None:
+    """As `index_packets`, of MPEG-4 part 2: by the types of the pictures, for AVI knows no times,
+    and a packet may hold two pictures."""
     pictures = mpeg4.split_pictures(packets, extradata)
-    indices = mpeg4.frame_indices([kind for _, kind in pictures or ()])
-    if not pictures or indices is None:
+    times = mpeg4.frame_indices([picture.type for picture in pictures or ()])
+    if not pictures or times is None:
         return None
-    for (packet, _), index in zip(pictures, indices, strict=True):
-        packet.pts = index  # comes back with the frame
-    presentation = sorted(range(len(indices)), key=indices.__getitem__)
-    starts = [kind == mpeg4.I_VOP for _, kind in pictures]
-    is_reference = [kind != mpeg4.B_VOP for _, kind in pictures]
-    return PacketIndex([packet for packet, _ in pictures], presentation, starts, is_reference)
+    return PacketIndex(
+        packets=[picture.data for picture in pictures],
+        sources=[picture.packet for picture in pictures],
+        times=times,
+        presentation=sorted(range(len(times)), key=times.__getitem__),
+        pictures=[Picture(one.is_start, one.type != mpeg4.B_VOP) for one in pictures],
+    )
 
 
 def needed_positions(index: PacketIndex, positions: set[int]) -> list[list[int]]:
@@ -116,19 +150,19 @@ def needed_positions(index: PacketIndex, positions: set[int]) -> list[list[int]]
 
     Pictures that nothing refers to are left out unless they are chosen.
     """
-    starts = [at for at, is_start in enumerate(index.starts) if is_start]
+    starts = [at for at, picture in enumerate(index.pictures) if picture.is_start]
     runs: list[list[int]] = []
     for number, (start, end) in enumerate(pairwise([*starts, len(index.packets)])):
         chosen = [at for at in range(start, end) if at in positions]
         if not chosen:
             continue
-        has_leading = any(_time(index, at) < _time(index, start) for at in chosen)
+        has_leading = any(index.times[at] < index.times[start] for at in chosen)
         first = starts[max(0, number - 1)] if has_leading else start
         if runs and first <= runs[-1][1] + 1:
             first = runs.pop()[0]
         runs.append([first, chosen[-1]])
     return [
-        [at for at in range(first, last + 1) if index.is_reference[at] or at in positions]
+        [at for at in range(first, last + 1) if index.pictures[at].is_reference or at in positions]
         for first, last in runs
     ]
 
@@ -138,64 +172,117 @@ def decode_positions(
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decode what the packets at `positions` need; -> (position, frame), -1 for other frames.
 
-    Raises av.FFmpegError for a packet that does not decode.
+    Ends early where a run begins with no key frame, whatever its packets say, or frames come out in
+    another order than that of their times. Raises av.FFmpegError for a packet that does not decode.
     """
-    by_time: dict[int | None, int] = {index.packets[at].pts: at for at in positions}
+    by_time: dict[int | None, int] = {index.times[at]: at for at in positions}
     for run in needed_positions(index, positions):
         context.flush_buffers()
+        start_time, time = index.times[run[0]], None
         for at in [*run, None]:  # None: the decoder gives out its last frames
-            for frame in context.decode(None if at is None else index.packets[at]):
-                yield by_time.get(frame.pts, -1), frame
+            for frame in context.decode(None if at is None else _packet(index, at)):
+                is_late = frame.pts is None or (time is not None and frame.pts <= time)
+                if is_late or (frame.pts == start_time and not frame.key_frame):
+                    return
+                time = frame.pts
+                yield by_time.get(time, -1), frame
 
 
-def _time(index: PacketIndex, at: int) -> int:
-    time = index.packets[at].pts
-    assert time is not None  # `index_packets` refuses those
-    return time
+def _packet(index: PacketIndex, at: int) -> av.Packet:
+    data = index.packets[at]
+    packet = mpeg4.make_packet(data) if isinstance(data, bytes) else data
+    packet.pts = index.times[at]  # comes back with the frame
+    return packet
 
 
-def _codec_name(context: VideoCodecContext) -> str:
-    """The codec, whichever library decodes it (libdav1d -> av1)."""
-    return str(context.codec.canonical_name)
+def _shows_frame(packet: av.Packet, codec: str) -> bool:
+    if codec not in ("vp8", "vp9"):
+        return True
+    data = memoryview(packet)
+    if codec == "vp8":
+        return bool(data[0] >> 4 & 1)
+    is_superframe, is_profile_3 = data[-1] & 0xE0 == 0xC0, data[0] & 0x30 == 0x30
+    return is_superframe or is_profile_3 or bool(data[0] & 8 or data[0] & 2)  # 8: one shown again
 
 
-def _shows_vp8(packet: av.Packet) -> bool:
-    return bool(bytes(packet)[0] >> 4 & 1)
+def _read_pictures(
+    packets: Sequence[av.Packet], codec: str, extradata: bytes
+) -> list[Picture] | None:
+    """What each packet's headers say; None where they are not those of a stream that is known."""
+    if codec in _INTRA_ONLY:
+        return [Picture(is_start=True)] * len(packets)
+    if codec in _KEY_STARTS:
+        return [Picture(packet.is_keyframe) for packet in packets]
+    if codec == "mjpeg":
+        tables = {_jpeg_tables(bytes(packet)) for packet in packets}
+        has_tables = len(tables) == 1 and all(has_quantization for has_quantization, _ in tables)
+        return [Picture(is_start=True)] * len(packets) if has_tables else None
+    read: Callable[[bytes, bytes], Picture | None]
+    if codec in ("mpeg1video", "mpeg2video"):
+        read = _read_mpeg
+    elif codec in ("h264", "hevc"):
+        read = _read_h264 if codec == "h264" else _read_hevc
+    else:
+        return None
+    pictures = []
+    for packet in packets:
+        picture = read(bytes(packet), extradata)
+        if picture is None:
+            return None
+        pictures.append(picture)
+    if any(picture.layer for picture in pictures):
+        return [Picture(picture.is_start) for picture in pictures]
+    return pictures
 
 
-class _Slice(NamedTuple):
-    is_start: bool
-    is_reference: bool
-    layer: int
+def _jpeg_tables(data: bytes) -> tuple[bool, bool]:
+    """Whether a JPEG has tables of its own, for quantization and for Huffman codes."""
+    header = data[: data.find(_JPEG_SCAN)]
+    return _JPEG_QUANTIZATION in header, _JPEG_HUFFMAN in header
 
 
-def _first_slice(packet: av.Packet, context: VideoCodecContext, codec: str) -> _Slice | None:
-    """What the header of a packet's first slice says; None for a packet without one."""
-    data = bytes(packet)
-    for start in _unit_starts(data, bytes(context.extradata or b""), codec):
-        if codec == "h264":
-            kind = data[start] & 31
-            if kind in _H264_SLICES:
-                return _Slice(kind == _H264_IDR, bool(data[start] & 0x60), 0)
-            continue
-        kind = data[start] >> 1 & 63
-        if kind in _HEVC_SLICES:
-            is_reference = kind > _HEVC_LAST_NONREF or bool(kind & 1)
-            return _Slice(kind in _HEVC_IRAP, is_reference, (data[start + 1] & 7) - 1)
+def _read_mpeg(data: bytes, extradata: bytes) -> Picture | None:
+    """MPEG-1/2: a start has a sequence header, which may be another one than before."""
+    at = data.find(_MPEG_PICTURE)
+    if not 0 <= at < len(data) - 5:
+        return None
+    kind = data[at + 5] >> 3 & 7  # ISO 13818-2, 6.2.3: after 10 bits
+    return Picture(kind == _MPEG_I and _MPEG_SEQUENCE in data[:at], kind != _MPEG_B)
+
+
+def _read_h264(data: bytes, extradata: bytes) -> Picture | None:
+    for start, end in _units(data, extradata, 4):
+        kind = data[start] & 31
+        if kind in _H264_SLICES:
+            return Picture(kind == _H264_IDR, bool(data[start] & 0x60))
+        if kind in _H264_HEADERS and data[start:end].rstrip(b"\0") not in extradata:
+            return None
     return None
 
 
-def _unit_starts(data: bytes, extradata: bytes, codec: str) -> Iterator[int]:
-    """Where the NAL units of a packet begin: after lengths (mp4, mkv) or start codes (ts)."""
+def _read_hevc(data: bytes, extradata: bytes) -> Picture | None:
+    for start, end in _units(data, extradata, 21):
+        kind = data[start] >> 1 & 63
+        if kind in _HEVC_SLICES:
+            is_reference = kind > _HEVC_LAST_NONREF or bool(kind & 1)
+            return Picture(kind in _HEVC_IRAP, is_reference, (data[start + 1] & 7) - 1)
+        if kind in _HEVC_HEADERS and data[start:end].rstrip(b"\0") not in extradata:
+            return None
+    return None
+
+
+def _units(data: bytes, extradata: bytes, length_at: int) -> Iterator[tuple[int, int]]:
+    """Start and end of the NAL units of a packet: behind lengths (mp4, mkv), whose size stands at
+    `length_at` of the extradata, or between start codes (ts)."""
     if extradata[:1] == b"\1":
-        size = (extradata[4 if codec == "h264" else 21] & 3) + 1
-        at = 0
+        size, at = (extradata[length_at] & 3) + 1, 0
         while at + size + 1 < len(data):
-            length = int.from_bytes(data[at : at + size], "big")
-            yield at + size
-            at += size + length
+            end = at + size + int.from_bytes(data[at : at + size], "big")
+            yield at + size, end
+            at = end
         return
     at = data.find(b"\0\0\1")
     while 0 <= at < len(data) - 4:
-        yield at + 3
-        at = data.find(b"\0\0\1", at + 3)
+        end = data.find(b"\0\0\1", at + 3)
+        yield at + 3, end if end >= 0 else len(data)
+        at = end

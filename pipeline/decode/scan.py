@@ -16,8 +16,7 @@ from av.video.stream import VideoStream
 from ..sampling import ClipSampler
 from . import avi, container
 from .container import FILE_FAULTS, open_video
-from .mpeg4 import make_packet
-from .packets import PacketIndex, index_packets
+from .packets import PacketIndex, index_mpeg4, index_packets
 from .timestamps import FrameClock
 
 _MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
@@ -58,14 +57,13 @@ def scan_video(
     is_plain = avi.riff_size(header) and num_bytes <= _MAX_BYTES_IN_MEMORY
     video = avi.read_avi(path.read_bytes()) if is_plain and sampler.stream is None else None
     if video is not None:
-        decoder = _avi_decoder(video)
-        packets = [make_packet(packet) for packet in video.packets]
-        index = index_packets(packets, decoder, "avi")
+        index, num_packets = index_mpeg4(video.packets, extradata=b""), len(video.packets)
         clock = FrameClock(1 / video.fps if video.fps else 0.0, video.fps, has_pts=False)
         seconds = None
         if sampler.fps is not None:
-            seconds = clock.times(_frame_stamps(packets, video.positions, index))
-        return Scan(len(packets), video.num_frames, video.fps, index, seconds, clock), decoder
+            seconds = clock.times(_frame_stamps(video.positions, index))
+        scan = Scan(num_packets, video.num_frames, video.fps, index, seconds, clock)
+        return scan, _avi_decoder(video)
     opened, stream = stack.enter_context(open_video(path, stream=sampler.stream))
     scan = _scan_stream(opened, stream, header, num_bytes, sampler.fps is not None, keep_partial)
     if scan.num_missing and not keep_partial:
@@ -101,7 +99,7 @@ def _scan_stream(
     stamps = [clock.stamp(packet) for packet in packets]
     if num_bytes <= _MAX_BYTES_IN_MEMORY and is_whole and not num_missing:  # parts: all is counted
         index = index_packets(packets, stream.codec_context, opened.format.name)
-    seconds = clock.times(_frame_stamps(packets, stamps, index)) if by_time else None
+    seconds = clock.times(_frame_stamps(stamps, index)) if by_time else None
     videos = [video.index for video in container.video_streams(opened)]
     has_length = container.says_its_length(header, opened)
     streams = {"in_file": videos, "taken": stream.index} if videos[1:] else {}
@@ -130,16 +128,15 @@ def _declared_seconds(opened: InputContainer, stream: VideoStream) -> float:
 
 
 def _frame_stamps(
-    packets: Sequence[av.Packet], stamps: Sequence[int | None], index: PacketIndex | None
+    stamps: Sequence[int | None], index: PacketIndex | None
 ) -> Sequence[int | None]:
     """The stamps of the frames, in order of presentation, from those of all packets."""
-    num_frames = len(packets) if index is None else index.num_frames
+    num_frames = len(stamps) if index is None else index.num_frames
     if None in stamps:
         return [None] * num_frames
     if index is not None:
-        by_packet = dict(zip(map(id, packets), stamps, strict=True))
-        shown = [by_packet.get(id(index.packets[at])) for at in index.presentation]
-        if None not in shown:
-            return sorted(shown)
+        sources = [index.sources[at] for at in index.presentation]
+        if len(set(sources)) == num_frames:
+            return sorted(stamps[source] for source in sources)
     # a packet of two pictures was split: frame k has the k-th time
     return [*sorted(stamps), *[None] * num_frames][:num_frames]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def test_threads_do_not_share_a_converter(tmp_path: Path) -> None:
         results = list(pool.map(lambda path: decode_clip(path, frames=8, size=SIZE), paths))
     for number, clip in enumerate(results):
         np.testing.assert_array_equal(clip.pixels, expected[number % len(kinds)])
+
+
+def test_frames_are_freed_at_once_not_by_the_garbage_collector(tmp_path: Path) -> None:
+    path = made_videos.write(tmp_path / "v.avi")
+    gc.collect()
+    gc.disable()
+    try:
+        decode_clip(path, frames=8, size=SIZE)
+        left = [item for item in gc.get_objects() if isinstance(item, av.VideoFrame)]
+    finally:
+        gc.enable()
+    assert not left
 
 
 def test_short_video_repeats_its_last_frame(tmp_path: Path) -> None:
