@@ -127,16 +127,15 @@ def _declared_seconds(opened: InputContainer, stream: VideoStream) -> float:
     return (opened.duration or 0) / av.time_base if is_alone else 0.0
 
 
-def _frame_stamps(
-    stamps: Sequence[int | None], index: PacketIndex | None
-) -> Sequence[int | None]:
+def _frame_stamps(stamps: Sequence[int | None], index: PacketIndex | None) -> Sequence[int | None]:
     """The stamps of the frames, in order of presentation, from those of all packets."""
     num_frames = len(stamps) if index is None else index.num_frames
-    if None in stamps:
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) < len(stamps):
         return [None] * num_frames
     if index is not None:
         sources = [index.sources[at] for at in index.presentation]
         if len(set(sources)) == num_frames:
-            return sorted(stamps[source] for source in sources)
+            return sorted(known[source] for source in sources)
     # a packet of two pictures was split: frame k has the k-th time
-    return [*sorted(stamps), *[None] * num_frames][:num_frames]
+    return [*sorted(known), *[None] * num_frames][:num_frames]
