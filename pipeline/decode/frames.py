@@ -92,7 +92,8 @@ def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """
     # `frame.side_data` would be held by the frame that it holds: pixels that only the garbage
     # collector frees, 2 MB a clip.
-    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")
+    side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+    matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return pixels
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
