@@ -31,7 +31,7 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
 
 def commit(temporary: Path, path: Path) -> None:
     """Sync the file `temporary` and give it the name `path`. Raises OSError."""
-    with open(temporary, "rb") as file:
+    with open(temporary, "r+b") as file:  # "rb" cannot be synced on Windows
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_folder(path.parent)
@@ -45,6 +45,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows does not open folders
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -32,7 +32,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("adam", "adamw", "sgd"),
     "class_weights": ("balanced", "none"),
     "monitor": ("val_loss", "val_acc"),
-    "precision": ("auto", "bf16", "fp32"),
+    "precision": ("auto", "bf16", "fp16", "fp32"),
+    "recompute": ("auto", "on", "off"),
 }
 FOLD_NAME = re.compile(r"fold-[1-9][0-9]*/[1-9][0-9]*")  # a split, too
 SPLIT_NAMES = (*CHOICES["split"], "fold-I/K")
@@ -64,7 +65,10 @@ class Config:
     model_options: str = _opt("", "Options of the model, e.g. 'width=32,dropout=0.2'.")
     weights: str | None = _opt(None, "kinetics400, none or a file. [r3d: kinetics400; else none]")
     freeze: str | None = _opt(None, "r3d: stem or layer1-4, the last group kept fixed. [none]")
-    recompute: bool | None = _opt(None, "convlstm: gates again in the backward pass. [on]")
+    recompute: str = _opt(
+        "auto", "convlstm: compute gates again in the backward pass; auto: where memory is short.",
+        flags={"--recompute": "on", "--no-recompute": "off"},
+    )  # fmt: skip
     shards: str = _opt("data/shards", "The shard set, as 'make shards' makes it.")
     split: str = _opt("grouped", "Which rule splits the set.", metavar="|".join(SPLIT_NAMES))
     split_seed: int = _opt(0, "Seed of the splits 'paper' and fold-I/K.")
@@ -104,8 +108,10 @@ class Config:
     mixup_alpha: float = _opt(0.0, "Blend clips by shares of Beta(alpha, alpha); 0 = off.")
     cutmix_alpha: float = _opt(0.0, "Paste a box of another clip, by Beta(alpha, alpha); 0 = off.")
     temporal_jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
-    precision: str = _opt("auto", "auto: bf16 where this device gains by it, else fp32.")
-    device: str = _opt("auto", "auto, cpu, cuda or cuda:N.")
+    precision: str = _opt(
+        "auto", "auto: what is right and fastest on this device; the run keeps it."
+    )
+    device: str = _opt("auto", "auto, cpu, cuda, cuda:N, xpu or mps.")
     sync_bn: bool = _opt(False, "Batch norm over all ranks (CUDA), for small shares per rank.")
     compile: bool = _opt(False, "Train with torch.compile.")
     deterministic: bool = _opt(False, "Only bit-reproducible algorithms, where torch has them.")
@@ -226,6 +232,8 @@ def from_mapping(values: Mapping[str, Any]) -> Config:
     values = dict(values)
     if values.get("batch_size") == "auto":
         values["batch_size"] = AUTO
+    if not isinstance(values.get("recompute", ""), str):  # None or a bool before it could be auto
+        values["recompute"] = {None: "auto", True: "on", False: "off"}[values["recompute"]]
     for field_ in fields(Config):
         _check_type(field_.name, values.get(field_.name))
     return Config(**values)
@@ -255,7 +263,7 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
         upgraded[f"{mix}_alpha"] = alpha
     if "memory" in upgraded:
         memory = upgraded.pop("memory")
-        upgraded["recompute"] = None if memory is None else memory == "lean"
+        upgraded["recompute"] = {"lean": "on", "fast": "off"}.get(memory, "auto")
     if isinstance(upgraded.get("compile"), str):
         upgraded["compile"] = upgraded["compile"] == "on"
     return upgraded

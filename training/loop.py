@@ -64,8 +64,9 @@ def train(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         state.log(describe(line))
         losses = (line["train_loss"], line["val_loss"])
         finite = all(loss is None or math.isfinite(loss) for loss in losses)
+        finite = finite and not state.loss_scaler.has_collapsed
         if not finite:
-            reason = diverged_reason(line)
+            reason = diverged_reason(state, line)
             break
         finish_epoch(state, line)
         reason = state.ctx.broadcast(stop_reason(state))
@@ -102,6 +103,8 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
             first=batch.step == first_step, on_device=state.device.type != "cpu",
         )  # fmt: skip
         now = state.progress.add_time(now)
+        if state.loss_scaler.has_collapsed:
+            break
         if update:
             state.progress.step = batch.step + 1
             if save_if_due(state, watch, now - last_save, bad_step):
@@ -129,6 +132,8 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         "peak_bytes": memory.peak_bytes(state.device),
         "seconds": state.progress.epoch_seconds,
     }
+    if state.progress.skipped_steps:
+        line["skipped_steps"] = state.progress.skipped_steps
     if bad_step.item() >= 0:
         line["bad_step"] = int(bad_step.item())
         line["bad_keys"] = loader.keys(epoch, line["bad_step"])
@@ -234,9 +239,11 @@ def stop_reason(state: TrainState) -> str | None:
     return None
 
 
-def diverged_reason(line: dict[str, Any]) -> str:
-    """Why a run whose epoch has a loss that is not finite stops."""
+def diverged_reason(state: TrainState, line: dict[str, Any]) -> str:
+    """Why a run whose epoch has a loss that is not finite, or that fp16 cannot hold, stops."""
     where = f"the loss of epoch {line['epoch']} is not finite"
+    if state.loss_scaler.has_collapsed and "bad_step" not in line:
+        where = f"the gradients of epoch {line['epoch']} overflow fp16 at every loss scale"
     if "bad_step" in line:
         where += f" from step {line['bad_step']} on (keys {', '.join(line['bad_keys'][:4])}, ...)"
     return f"{where}: try a lower --lr or --precision fp32; checkpoints are of the epochs before"
@@ -261,7 +268,9 @@ def describe(line: dict[str, Any]) -> str:
     val = "  no val"
     if line["val_loss"] is not None:
         val = f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}"
+    skipped = line.get("skipped_steps", 0)
     return (
         f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
         f"{val}  lr {line['lr']:.1e}  {line['clips_per_s']:.1f} clips/s  {bottleneck(line)}"
+        + (f"  {skipped} steps skipped: gradients overflowed fp16" if skipped else "")
     )

@@ -3,6 +3,7 @@
 Nothing is written here, so that whatever is wrong is reported before a run folder exists.
 """
 
+import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from .. import models
+from ..models.convlstm import ConvLSTM
 from ..shards import splits
 from ..shards.format import Manifest, load_manifest
 from ..shards.loading import BatchSampler, LoaderOptions
@@ -20,10 +22,12 @@ from ..shards.transforms.affine import Augmentation
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import AUTO, Config, ConfigError
 from .input import DeviceLoader, gpu_cache
-from .optim import EarlyStopping, LrScheduler, MetricSums, ModelEma
+from .machine import check_device, choose_recompute, resolve_machine
+from .optim import EarlyStopping, LossScaler, LrScheduler, MetricSums, ModelEma
 from .runtime import memory, tensorboard
-from .runtime.device import place_model, select_device, select_precision
+from .runtime.device import place_model
 from .runtime.distributed import DistributedContext
+from .runtime.precision import DTYPES
 from .state import Log, TrainState
 from .step import dummy_step, random_clips
 
@@ -35,21 +39,25 @@ def prepare(
     config, ctx = config.resolve(), ctx or DistributedContext()
     if config.tensorboard:
         tensorboard.check_installed()
-    device = select_device(config.device, ctx.local_rank if ctx.world_size > 1 else None)
-    precision = select_precision(config.precision, device)
+    config, device = resolve_machine(config, log, ctx)
+    precision = DTYPES[config.precision]
     manifest = load_manifest(config.shards)
     split = make_split(config, manifest)
     # Weights have a seed of their own, order, augmentation and dropout one for each step.
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
     options = model_options(config)
-    model = place_model(build_model(config, options, len(manifest.classes)), device, precision)
+    model = build_model(config, options, len(manifest.classes))
+    device = check_device(config, model, device, functools.partial(make_optimizer, config), log)
+    model = place_model(model, device, precision)
     transform = make_transform(config, cast(ClipTransform, model.transform))
     cache_bytes = gpu_cache_bytes(config, manifest, split, device)
     if config.batch_size == AUTO:
         trial = make_trial(config, model, transform, device, precision, cache_bytes)
         config = replace(config, batch_size=trial.find(len(split.train), ctx))
         log(f"--batch-size auto: {config.batch_size}")
+    elif isinstance(model, ConvLSTM) and config.recompute == "auto" and "recompute" not in options:
+        options["recompute"] = choose_recompute(config, model, transform, device, ctx)
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = make_optimizer(config, model)
@@ -69,6 +77,7 @@ def prepare(
         ctx=ctx,
         transform=transform,
         optimizer=optimizer,
+        loss_scaler=LossScaler(precision, device),
         lr_scheduler=LrScheduler(config, optimizer, steps_per_epoch),
         early_stopping=EarlyStopping(
             config.patience, config.epsilon_increment, config.monitor == "val_loss"
@@ -124,12 +133,13 @@ def model_options(config: Config) -> dict[str, Any]:
     options, known = config.options, known_options(config)
     for name, owner in (("freeze", "r3d"), ("recompute", "convlstm")):
         value = getattr(config, name)
-        if value is None:
+        if value in (None, "auto"):
             continue
         if config.model != owner:
-            text = name if value is True else f"no-{name}" if value is False else f"{name} {value}"
-            raise ConfigError(f"--{text}: {config.model} has no such option; use it with {owner}.")
-        options[name] = value
+            raise ConfigError(
+                f"--{name} {value}: {config.model} has no such option; use it with {owner}."
+            )
+        options[name] = value == "on" if name == "recompute" else value
     if config.dropout:
         options.setdefault("dropout", config.dropout)
     if config.zero_init and "zero_init_residual" in known:

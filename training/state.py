@@ -15,7 +15,7 @@ from ..shards.loading import check_resume
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import Config, ConfigError
 from .input import DeviceLoader
-from .optim import BestEpoch, EarlyStopping, LrScheduler, MetricSums, ModelEma
+from .optim import BestEpoch, EarlyStopping, LossScaler, LrScheduler, MetricSums, ModelEma
 from .runtime.distributed import DistributedContext
 from .runtime.step_timer import StepTimer
 from .runtime.tensorboard import TensorBoardWriter
@@ -29,7 +29,8 @@ class TrainProgress:
 
     epoch: the one under way, from 1. step: its steps that are done. seconds: of training, over all
     sessions; epoch_seconds: those of this epoch; data_time and transfer_time: of them those spent
-    waiting for data and for its way to the device.
+    waiting for data and for its way to the device. skipped_steps: of this epoch, whose gradients
+    overflowed fp16.
     """
 
     epoch: int = 1
@@ -38,6 +39,7 @@ class TrainProgress:
     epoch_seconds: float = 0.0
     data_time: float = 0.0
     transfer_time: float = 0.0
+    skipped_steps: int = 0
 
     def add_time(self, since: float) -> float:
         """Add the time since `since` (of `time.perf_counter`) to the seconds; -> now."""
@@ -67,6 +69,7 @@ class TrainState:
     ctx: DistributedContext
     transform: ClipTransform
     optimizer: torch.optim.Optimizer
+    loss_scaler: LossScaler
     lr_scheduler: LrScheduler
     early_stopping: EarlyStopping
     class_weights: torch.Tensor | None
@@ -136,6 +139,8 @@ class TrainState:
                 **({"fit": fit} if (fit := self.manifest.resize.get("fit")) else {}),
             },
         }
+        if scaler_state := self.loss_scaler.state_dict():
+            state["loss_scaler"] = scaler_state
         if self.ema is not None:
             state["ema"] = self.ema.state_dict()
             state["train_model"] = self.model.state_dict()
@@ -156,6 +161,7 @@ class TrainState:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.loss_scaler.load_state_dict(state.get("loss_scaler", {}))
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         self.early_stopping.reference = state["early_stopping"]["reference"]
         self.early_stopping.num_bad_epochs = state["early_stopping"]["num_bad_epochs"]

@@ -32,17 +32,26 @@ def train_step(state: TrainState, batch: DeviceBatch, update_weights: bool) -> t
     logits = forward(state.ddp_model, clips, state.precision)  # [b,K] float32
     losses = F.cross_entropy(logits, targets, reduction="none")  # [b]
     loss = training_loss(state, batch, logits, targets, losses)
-    (loss / config.grad_accum_steps).backward()
+    state.loss_scaler.backward(loss / config.grad_accum_steps)
     if update_weights:
-        if config.clip_grad:
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_grad)
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.lr_scheduler.step()
-        if state.ema is not None:
-            state.ema.update(state.model)
+        step_optimizer(state)
     update_metrics(state.train_metrics, logits, losses, batch)
     return loss.detach()
+
+
+def step_optimizer(state: TrainState) -> None:
+    """Update weights, learning rate and average; a step whose gradients overflow fp16 leaves all
+    three as they are and is counted."""
+    is_done = state.loss_scaler.step(
+        state.optimizer, state.model.parameters(), state.config.clip_grad
+    )
+    state.optimizer.zero_grad(set_to_none=True)
+    if not is_done:
+        state.progress.skipped_steps += 1
+        return
+    state.lr_scheduler.step()
+    if state.ema is not None:
+        state.ema.update(state.model)
 
 
 def mix_batch(state: TrainState, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,7 +71,8 @@ def mix_batch(state: TrainState, batch: DeviceBatch) -> tuple[torch.Tensor, torc
 def forward(model: nn.Module, clips: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
     """Clips [b,C,T,h,w] -> float32 logits [b,K], under autocast unless `precision` is float32."""
     enabled = precision != torch.float32
-    with torch.autocast(clips.device.type, dtype=torch.bfloat16, enabled=enabled):
+    dtype = precision if enabled else None
+    with torch.autocast(clips.device.type, dtype=dtype, enabled=enabled):
         logits = model(clips)
     return logits.float()
 

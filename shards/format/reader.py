@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import xxhash
 
-from ..storage import RemoteFolder, ShardPrefetcher, open_folder
+from ..storage import RemoteFolder, ShardPrefetcher, open_binary, open_folder
 from .schema import Manifest, ShardSetError
 
 
@@ -102,7 +102,7 @@ class ClipReader:
         done = 0
         while done < size:  # the kernel may return less than asked for
             try:
-                count = os.preadv(descriptor, [view[done:] if done else view], offset + done)
+                count = _read_at(descriptor, view[done:] if done else view, offset + done)
             except OSError as error:
                 raise self._error(sample, f"cannot be read ({error.strerror})") from error
             if count == 0:
@@ -132,11 +132,25 @@ class ClipReader:
         )
 
 
+_LOCK = threading.Lock()  # of a descriptor's position, where there is no preadv
+
+
+def _read_at(descriptor: int, view: memoryview, offset: int) -> int:
+    """Fill `view` from `offset` of a file on; -> how many bytes that gave. Raises OSError."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [view], offset)
+    with _LOCK:  # Windows
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
 def open_shard(manifest: Manifest, number: int) -> int:
     """-> a descriptor of a shard of a local set. Raises ShardSetError."""
     path = manifest.shard_path(number)
     try:
-        return os.open(path, os.O_RDONLY)
+        return open_binary(path)
     except OSError as error:
         raise ShardSetError(
             f"shard {path} cannot be opened ({error.strerror}): run 'har-shards verify "

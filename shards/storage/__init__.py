@@ -3,12 +3,23 @@
 from .archive import ARCHIVE_SUFFIXES, Archive, ArchiveError, is_archive, open_archive
 from .cache import ShardCache
 from .folder import FileFetcher, LocalFolder, open_folder, read_bytes
-from .place import MissingFileError, ShardInfo, StorageError, join, normalize, url_of, writer_id
+from .place import (
+    MissingFileError,
+    ShardInfo,
+    StorageError,
+    join,
+    normalize,
+    open_binary,
+    try_lock,
+    url_of,
+    writer_id,
+)
 from .prefetch import ShardPrefetcher
 from .remote_folder import RemoteFolder
 
 __all__ = [
     "ARCHIVE_SUFFIXES", "Archive", "ArchiveError", "FileFetcher", "LocalFolder", "MissingFileError",
     "RemoteFolder", "ShardCache", "ShardInfo", "ShardPrefetcher", "StorageError", "is_archive",
-    "join", "normalize", "open_archive", "open_folder", "read_bytes", "url_of", "writer_id",
+    "join", "normalize", "open_archive", "open_binary", "open_folder", "read_bytes", "try_lock",
+    "url_of", "writer_id",
 ]  # fmt: skip

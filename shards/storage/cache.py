@@ -17,14 +17,13 @@ Notes:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .place import ShardInfo, StorageError, try_lock
+from .place import ShardInfo, StorageError, lock, open_binary, try_lock
 from .remote_folder import DISK_ERRORS, Heartbeat, RemoteFolder
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "HAR_CACHE", "HAR_CACHE_SIZE"
@@ -75,7 +74,7 @@ class ShardCache:
         """-> an open descriptor of the whole file, marked as used now; None where it is absent."""
         path = self.path(file)
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = open_binary(path)
         except FileNotFoundError:
             return None
         if os.fstat(descriptor).st_size == file.bytes:
@@ -130,7 +129,7 @@ class ShardCache:
             os.fsync(reserved)
             with self._locked():
                 os.replace(part, self.path(file))
-                return os.open(self.path(file), os.O_RDONLY)
+                return open_binary(self.path(file))
         except BaseException:
             with self._locked():
                 part.unlink(missing_ok=True)
@@ -168,8 +167,7 @@ class ShardCache:
     def _locked(self) -> Iterator[None]:
         """The cache's one lock; held for a look at the folder, never for a transfer."""
         with open(self.folder / "lock", "w") as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file.fileno())
             yield
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...atomic import replacing
 from .archive import Archive, ArchiveError, is_archive, open_archive
-from .place import join, local_path, try_lock, url_of, writer_id
+from .place import fcntl, join, local_path, try_lock, url_of, writer_id
 from .remote_folder import RemoteFolder, file_system
 
 
@@ -33,6 +33,9 @@ class LocalFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
         """Whether this process alone has the folder; the lock ends with the process."""
+        if fcntl is None:  # Windows does not even open folders
+            yield True
+            return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             yield try_lock(descriptor)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import re
 import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ...errors import HarError
+
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # Windows has none: nothing is locked there
+    import fcntl
 
 # A URL that went through `pathlib` has lost a slash (http:/host/set): it is restored.
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*):/{1,3}([^/].*)", re.DOTALL)
@@ -73,11 +78,23 @@ def writer_id() -> str:
 def try_lock(descriptor: int) -> bool:
     """Lock an open file for this descriptor alone, without waiting.
 
-    The lock ends when the descriptor is closed or the process dies. True as well on a file system
-    without locks (some network shares).
+    The lock ends when the descriptor is closed or the process dies. True as well where there are
+    no locks (some network shares, Windows).
     """
+    return lock(descriptor, wait=False)
+
+
+def lock(descriptor: int, *, wait: bool = True) -> bool:
+    """As `try_lock`, after waiting for whoever holds it."""
+    if fcntl is None:
+        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         return not isinstance(error, BlockingIOError)
     return True
+
+
+def open_binary(path: Path) -> int:
+    """-> a descriptor to read a file's bytes (Windows would change line ends). Raises OSError."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

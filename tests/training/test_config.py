@@ -121,6 +121,6 @@ def test_settings_of_an_old_run_are_read_under_their_names_of_today(tmp_path):
     assert config.make({}, file) == Config(
         model="convlstm", lr_scheduler="cosine", ema_decay=0.9, clip_grad=5.0, grad_accum_steps=2,
         cutmix_alpha=0.3, hflip=0.5, rotation=5.0, temporal_jitter=True, max_corrupt=1,
-        shuffle_block_size=8, compile=False, recompute=False,
+        shuffle_block_size=8, compile=False, recompute="off",
     )  # fmt: skip
     assert config.upgrade({"mix": "none", "mix_alpha": 0.2, "compile": "on"}) == {"compile": True}

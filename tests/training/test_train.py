@@ -132,7 +132,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeyp
         (["--weights", "missing.pth"], "missing.pth"),
         (["--model-options", "depth=3"], "no option 'depth'"),
         (["--freeze", "layer1"], "--freeze layer1: resnet3d has no such option; use it with r3d"),
-        (["--no-recompute"], "--no-recompute: resnet3d has no such option; use it with convlstm"),
+        (["--no-recompute"], "--recompute off: resnet3d has no such option; use it with convlstm"),
         (["--device", "cuda:77"], "asks for a GPU"),
         (["--cache", "gpu"], "keeps the clips on a GPU and this run is on cpu"),
         (["--lr", -1], "--lr -1.0"),

@@ -28,6 +28,7 @@ import torch
 from ..config import ConfigError
 from ..inspection import model_summary
 from ..runtime import device as devices
+from ..runtime.precision import select_precision
 from . import baseline
 from .data import LoaderStep, noise_transform, write_noise_set
 from .steps import BASELINE, Step, Workload, make_step, matrix_product, matrix_size, peak_memory
@@ -38,7 +39,7 @@ _MATRIX = "matrix"  # the matrix product
 
 def run(
     names: Sequence[str], *, frames: int, size: int, batch_size: int, steps: int, rounds: int,
-    device: str, precision: str, as_json: bool,
+    device: str, precision: str, recompute: str, as_json: bool,
 ) -> str:  # fmt: skip
     """Time every model of `names`; -> a table, or JSON: a list with one object a model."""
     counts = {"frames": frames, "size": size, "batch-size": batch_size, "steps": steps}
@@ -47,7 +48,7 @@ def run(
             raise ConfigError(f"--{option} {value} does not work: give 1 or more.")
     target = devices.select_device(device)
     shape = (batch_size, 3, frames, size, size)
-    workload = Workload(shape, target, devices.select_precision(precision, target))
+    workload = Workload(shape, target, select_precision(precision, target), recompute)
     baselines = {name: BASELINE + _with_same_baseline(name) for name in names}
     candidates = [*names, *sorted(set(baselines.values()))]
     seconds, data_waits = _measure(names, candidates, workload, steps, rounds)
@@ -122,17 +123,12 @@ def _medians(values: dict[str, list[float]]) -> dict[str, float]:
 
 def _seconds(step: Step, count: int, device: torch.device) -> float:
     """Seconds a step, the device's queue empty before and after."""
-    _synchronize(device)
+    devices.synchronize(device)
     start = time.perf_counter()
     for _ in range(count):
         step()
-    _synchronize(device)
+    devices.synchronize(device)
     return (time.perf_counter() - start) / count
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def compare(
@@ -164,7 +160,7 @@ def data_costs(
     ratio.loader_step: the time of such a step over that of a step on a batch that stays.
     """
     loader_step, step = seconds[_LOADER + name], seconds[name]
-    if workload.device.type == "cuda":
+    if workload.device.type != "cpu":
         data_wait = max(0.0, 1 - step / loader_step)
     return {
         "data_wait": data_wait, "loader_step_s": loader_step,

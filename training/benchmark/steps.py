@@ -11,14 +11,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from ... import models
+from ...models.convlstm import ConvLSTM
+from ..optim import LossScaler
 from ..runtime import device as devices
+from ..runtime.memory import is_short as is_memory_short
 from ..runtime.memory import peak_bytes
 from ..step import forward, random_clips
 from . import baseline
@@ -30,11 +33,15 @@ Step = Callable[..., None]
 
 @dataclass(frozen=True)
 class Workload:
-    """What every candidate computes on: a batch of clips [B,3,T,H,W], where, and how precisely."""
+    """What every candidate computes on: a batch of clips [B,3,T,H,W], where, and how precisely.
+
+    recompute: of the ConvLSTM, as --recompute.
+    """
 
     shape: tuple[int, int, int, int, int]
     device: torch.device
     precision: torch.dtype
+    recompute: str = "auto"
 
 
 def make_step(candidate: str, workload: Workload) -> Step:
@@ -51,7 +58,10 @@ def make_step(candidate: str, workload: Workload) -> Step:
     else:
         options = {"weights": "none"} if "weights" in models.options_of(candidate) else {}
         model = models.build(candidate, NUM_CLASSES, seed=0, **options)
+        if isinstance(model, ConvLSTM):
+            set_recompute(model, workload)
         model = devices.place_model(model, device, precision)
+    scaler = LossScaler(precision, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=not is_baseline)
     labels = torch.zeros(B, dtype=torch.int64, device=device)
     model.train()
@@ -59,10 +69,17 @@ def make_step(candidate: str, workload: Workload) -> Step:
     def step(clips: torch.Tensor = clips) -> None:
         loss = F.cross_entropy(forward(model, clips, precision), labels)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        scaler.backward(loss)
+        scaler.step(optimizer, (), clip_grad=0)
 
     return step
+
+
+def set_recompute(model: ConvLSTM, workload: Workload) -> None:
+    """Let `model` compute gates again in the backward pass, or keep them, as --recompute says."""
+    gate_bytes = model.gate_bytes(workload.shape, workload.precision.itemsize)
+    is_short = is_memory_short(sum(gate_bytes), workload.device)
+    model.recompute = is_short if workload.recompute == "auto" else workload.recompute == "on"
 
 
 def matrix_product(device: torch.device, precision: torch.dtype) -> Step:
@@ -93,15 +110,17 @@ def matrix_size(device: torch.device) -> int:
 def peak_memory(candidate: str, workload: Workload) -> int:
     """Most bytes a training step takes: of the device's allocator, or of a child process (CPU)."""
     device = workload.device
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated(device)  # of the candidates that were timed
-        torch.cuda.reset_peak_memory_stats(device)
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        module.empty_cache()
+        before = module.memory_allocated(device)  # of the candidates that were timed
+        module.reset_peak_memory_stats(device)
         _two_steps(candidate, workload)
-        return peak_bytes(device) - before
+        return (peak_bytes(device) or 0) - before
     code = f"from {__name__} import print_peak_memory; print_peak_memory()"
     precision = str(workload.precision).removeprefix("torch.")
-    command = [sys.executable, "-c", code, json.dumps([candidate, workload.shape, precision])]
+    arguments = json.dumps([candidate, workload.shape, precision, workload.recompute])
+    command = [sys.executable, "-c", code, arguments]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -111,16 +130,16 @@ def print_peak_memory() -> None:
     A tiny step goes before, so that what libraries load at first use is not counted: 150 MB, twice
     what a batch of 8 ConvLSTM clips takes.
     """
-    candidate, shape, precision = json.loads(sys.argv[1])
-    workload = Workload(tuple(shape), torch.device("cpu"), getattr(torch, precision))
-    _two_steps(candidate, Workload((2, 3, 4, 32, 32), workload.device, workload.precision))
+    candidate, shape, precision, recompute = json.loads(sys.argv[1])
+    workload = Workload(tuple(shape), torch.device("cpu"), getattr(torch, precision), recompute)
+    _two_steps(candidate, replace(workload, shape=(2, 3, 4, 32, 32)))
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # only Linux
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # 5: VmHWM becomes what is in use now
-    before = peak_bytes(workload.device)
+    before = peak_bytes(workload.device) or 0
     _two_steps(candidate, workload)
-    print(peak_bytes(workload.device) - before)
+    print((peak_bytes(workload.device) or 0) - before)
 
 
 def _two_steps(candidate: str, workload: Workload) -> None:

@@ -16,7 +16,7 @@ from ..config import CHOICES, Config
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
 _device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, xpu or mps."
 )
 _frames_option = click.option("--frames", type=_COUNT, default=16, show_default=True)
 _size_option = click.option(
@@ -44,7 +44,9 @@ def list_command() -> None:
 @_frames_option
 @_size_option
 @click.option("--batch-size", type=_COUNT, default=32, show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+)
 @click.option("--model-options", default="", help="E.g. 'width=32,dropout=0.2'.")
 @click.option("--plot", type=_PATH, help="Draw it: a .png, .svg or .pdf file.")
 @_json_option
@@ -57,11 +59,10 @@ def show(
 
     Example: har-models show convlstm --batch-size 8 --plot convlstm.png
     """
-    import torch
-
     from ..inspection import diagram, model_summary
+    from ..runtime.precision import DTYPES
 
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     options = Config(model_options=model_options).options
     summary = model_summary.examine(name, frames, (size, size), batch_size, dtype, **options)
     if plot is not None:
@@ -100,7 +101,13 @@ def doctor_main(device: str, folder: Path) -> None:
     "--rounds", type=_COUNT, default=3, show_default=True, help="Rounds, interleaved over models."
 )
 @_device_option
-@click.option("--precision", default="auto", show_default=True, help="auto, bf16 or fp32.")
+@click.option(
+    "--precision", type=click.Choice(CHOICES["precision"]), default="auto", show_default=True
+)
+@click.option(
+    "--recompute", type=click.Choice(CHOICES["recompute"]), default="auto", show_default=True,
+    help="convlstm: compute gates again in the backward pass.",
+)  # fmt: skip
 @_json_option
 @one_sentence
 def bench_train_main(names: tuple[str, ...], **options: Any) -> None:

@@ -15,7 +15,7 @@ from ..config import CHOICES, ConfigError
 _PATH = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, xpu or mps."
 )
 
 

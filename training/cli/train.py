@@ -55,12 +55,20 @@ def config_options(command: Command) -> Command:
         flag = option_type is bool
         name = field.name.replace("_", "-")
         declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
+        flags = dict(field.metadata.get("flags", {}))  # options that stand for a value
+        bare: dict[str, Any] = {}
+        if declaration in flags:
+            bare = {"is_flag": False, "flag_value": flags.pop(declaration)}
         text = field.metadata["help"]
         if field.default not in (None, ""):
             text += f" [{str(field.default).lower() if flag else field.default}]"
         command = click.option(
-            declaration, type=option_type, default=None, help=text, metavar=metavar
+            declaration, type=option_type, default=None, help=text, metavar=metavar, **bare
         )(command)
+        for extra, value in flags.items():  # of before there was "auto"
+            command = click.option(
+                extra, field.name, flag_value=value, type=option_type, default=None, hidden=True
+            )(command)
     return command
 
 

@@ -3,15 +3,17 @@
 Everything that trains, evaluates or benchmarks gets its batches here.
 
 Notes:
-- On CUDA the uint8 batch crosses on a stream of its own while the step before it computes, and its
-  buffer is released when the copy's event has happened; augmentation runs on the device.
-- On the CPU the loader's workers augment clip by clip and the batch comes ready; its buffer is
-  reused when nobody holds `DeviceBatch.clips` any more.
+- On a device with streams (cuda, xpu) the uint8 batch crosses on one of its own while the step
+  before it computes, and its buffer is released when the copy's event has happened; augmentation
+  runs on the device.
+- Elsewhere the loader's workers augment clip by clip; for mps the batch is then copied, on the CPU
+  it is ready. Its buffer is reused when nobody holds it any more.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -20,6 +22,7 @@ from ...shards.loading import Batch, BatchSampler, Loader, LoaderOptions
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
+from ..runtime.device import stream_module
 from ..runtime.step_timer import CopyEvents, is_timed
 from .gpu_cache import GpuCache
 
@@ -29,7 +32,7 @@ class DeviceBatch:
     """One batch on the device. clips: [b,C,T,h,w]. labels, indices: int64 [b]. valid: bool [b].
 
     num_valid: valid clips of the global batch. data_time: seconds the host waited for the loader.
-    copy_events: on CUDA, of the steps that are timed, the events around the batch's copy.
+    copy_events: on a device with streams, of the steps that are timed, events around its copy.
     """
 
     clips: torch.Tensor
@@ -62,17 +65,18 @@ class DeviceLoader:
         augmentation: Augmentation | None = None,
         gpu_cache: bool = False,
     ) -> None:
-        on_cuda = device.type == "cuda"
+        self._streams: Any = stream_module(device)
+        has_streams = self._streams is not None
         self.transform, self.device = transform, device
         self._processor = ClipProcessor(transform, augmentation)
         self.loader = Loader(
             manifest,
             sampler,
-            replace(options or LoaderOptions(), frames=transform.frames, pin_memory=on_cuda),
-            transform=None if on_cuda else self._processor,
+            replace(options or LoaderOptions(), frames=transform.frames, pin_memory=has_streams),
+            transform=None if has_streams else self._processor,
         )
         self._gpu_cache = GpuCache(self.loader, device) if gpu_cache else None
-        self._copy_stream = torch.cuda.Stream(device) if on_cuda else None
+        self._copy_stream = None if self._streams is None else self._streams.Stream(device)
 
     @property
     def num_batches(self) -> int:
@@ -84,9 +88,9 @@ class DeviceLoader:
         source = self.loader if self._gpu_cache is None else self._gpu_cache
         batches = source.epoch(epoch, start)
         if self._copy_stream is None:
-            yield from self._epoch_on_cpu(batches, epoch)
+            yield from self._epoch_without_streams(batches, epoch)
             return
-        stream = torch.cuda.current_stream(self.device)
+        stream = self._streams.current_stream(self.device)
         upcoming = self._copy_next(batches, epoch, first_step=start)
         while upcoming is not None:
             batch, ready = upcoming
@@ -107,11 +111,11 @@ class DeviceLoader:
     def close(self) -> None:
         self.loader.close()
 
-    def _epoch_on_cpu(self, batches: Iterator[Batch], epoch: int) -> Iterator[DeviceBatch]:
+    def _epoch_without_streams(self, batches: Iterator[Batch], epoch: int) -> Iterator[DeviceBatch]:
         start = time.perf_counter()
         for host_batch in batches:
             if self._gpu_cache is None:
-                clips = host_batch.detach()
+                clips = host_batch.detach().to(self.device)
             else:
                 clips = self._augment(host_batch, epoch)
             batch = self._device_batch(host_batch, clips, time.perf_counter() - start)
@@ -122,23 +126,25 @@ class DeviceLoader:
 
     def _copy_next(
         self, batches: Iterator[Batch], epoch: int, first_step: int
-    ) -> tuple[DeviceBatch, torch.cuda.Event] | None:
+    ) -> tuple[DeviceBatch, Any] | None:
         """The next batch and the event after which it is ready, copied on a stream of its own."""
         start = time.perf_counter()
-        with torch.cuda.stream(self._copy_stream):
+        with self._streams.stream(self._copy_stream):
             host_batch = next(batches, None)
             if host_batch is None:
                 return None
             data_time = time.perf_counter() - start
             timed = is_timed(host_batch.step - first_step, self.num_batches - first_step)
-            copy_start, copy_end, ready = (torch.cuda.Event(enable_timing=timed) for _ in range(3))
+            copy_start, copy_end, ready = (
+                self._streams.Event(enable_timing=timed) for _ in range(3)
+            )
             copy_start.record(self._copy_stream)
             host_batch.pixels = host_batch.pixels.to(self.device, non_blocking=True)
             copy_end.record(self._copy_stream)
             batch = self._device_batch(host_batch, self._augment(host_batch, epoch), data_time)
             ready.record(self._copy_stream)
             if timed:
-                step_end, step_start = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                step_end, step_start = (self._streams.Event(enable_timing=True) for _ in range(2))
                 events = CopyEvents(step_end, copy_start, copy_end, ready, step_start)
                 batch = replace(batch, copy_events=events)
         host_batch.release(copy_end)

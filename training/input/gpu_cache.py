@@ -14,6 +14,7 @@ import torch
 
 from ...shards.loading import Batch, Loader
 from ..config import ConfigError
+from ..runtime.device import stream_module, synchronize
 
 _READ_SIZE = 16  # clips read and copied together while the subset is read
 
@@ -47,8 +48,7 @@ class GpuCache:
                 self._pixels[start : start + count] = batch.pixels[:count].to(self._device)
                 self._clip_of[start : start + count] = batch.indices[:count]
         self._loader.corrupt.update(reader.corrupt)
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # batches are gathered on another stream
+        synchronize(self._device)  # batches are gathered on another stream
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """As `Loader.epoch`; pixels uint8 [b,T,H,W,C] on the device, nothing to release."""
@@ -76,11 +76,11 @@ class GpuCache:
 
 
 def check_fits(device: torch.device, num_bytes: int, free_bytes: int | None) -> None:
-    """Refuse `--cache gpu` where there is no CUDA device or the clips do not fit.
+    """Refuse `--cache gpu` where there is no GPU with streams or the clips do not fit.
 
     num_bytes: of the clips. free_bytes: None where unknown.
     """
-    if device.type != "cuda":
+    if stream_module(device) is None:
         raise ConfigError(
             f"--cache gpu keeps the clips on a GPU and this run is on {device}: "
             "use '--cache ram', or a machine with CUDA."

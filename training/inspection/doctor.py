@@ -2,7 +2,9 @@
 
 Notes:
 - Arithmetic is probed, not looked up: torch 2.9 had 3-D convolutions in bfloat16 that were wrong
-  and 10 to 20 times slow, and torch 2.15 leaves parts of a CPU gradient unwritten at depth 2.
+  and 10 to 20 times slow, and torch 2.15 leaves parts of a CPU gradient unwritten at depth 2. What
+  is only slow is no fault of a processor or a GPU without units for it: it trains in another
+  precision.
 - Decoding is checked by the commands themselves (`har-shards synthetic`, then `build`) in a process
   of their own, since nothing but prediction may import the decoder here, and since a broken codec
   library can take its process down.
@@ -11,7 +13,6 @@ Notes:
 import contextlib
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,12 @@ from typing import Any
 import torch
 
 from ..runtime import device as devices
-from ..runtime import memory
+from ..runtime import memory, unusable_gpu
+from ..runtime.precision import NAMES, candidates, fastest, probe_precision, time_convolution
+
+resource: Any = None
+with contextlib.suppress(ImportError):  # Windows has none
+    import resource
 
 OK, WARNING, FAIL = "OK", "warning", "fail"
 GB = 1e9
@@ -60,9 +66,10 @@ def run_checks(device: str, folder: Path) -> Iterator[Line]:
 
     A check that breaks is a line too, never a traceback. ConfigError for a device not there.
     """
-    target = devices.select_device(device)
+    target = devices.select_device(device, untested=True)
     for name in CHECKS:
-        yield run_check(name, target, folder)
+        if name != "GPU" or device != "cpu":  # asked for: a GPU beside it is none of its business
+            yield run_check(name, target, folder)
 
 
 def run_check(name: str, device: torch.device, folder: Path) -> Line:
@@ -100,25 +107,38 @@ def _check_libraries(*_: Any) -> Result:
 
 def _check_device(device: torch.device, _: Path) -> Result:
     """What trains; more threads than cores is a warning, for it can cost tens of times."""
+    name = devices.device_name(device)
     if device.type == "cuda":
-        return f"{device}, {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}", []
-    linux = sys.platform.startswith("linux")
-    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+        return f"{device}, {name}, CUDA {torch.version.cuda}", []
+    if device.type != "cpu":
+        remedy = "har-train tries a step first, and says so; if it is wrong: --device cpu"
+        return f"{device}, {name}: no test of ours has run on such", [(True, WARNING, remedy)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
     text = f"{device} ({platform.machine()}), {threads} thread{plural} on {cores} cores"
     return text, [(threads > cores, WARNING, f"OMP_NUM_THREADS={cores} har-train ...")]
 
 
+def _check_gpu(device: torch.device, _: Path) -> Result:
+    """A GPU that is there and that torch cannot use."""
+    if device.type != "cpu":
+        return f"{device} is used", []
+    fault = unusable_gpu.find_fault()
+    if fault is None:
+        return "no NVIDIA GPU to be seen", []
+    return fault.text, [(True, FAIL, fault.remedy)]
+
+
 def _check_memory(device: torch.device, _: Path) -> Result:
     """Free memory of the machine, and of the GPU."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free = memory.available_bytes() or total
-    text, least = f"{free / GB:.1f} of {total / GB:.1f} GB free", free
-    if device.type == "cuda":
-        gpu_free, gpu_total = torch.cuda.mem_get_info(device)
-        text = f"GPU {gpu_free / GB:.1f} of {gpu_total / GB:.1f} GB free; {text}"
-        least = min(free, gpu_free)
+    free = {name: memory.free_bytes(torch.device(name)) for name in ("cpu", str(device))}
+    known = {name: num_bytes for name, num_bytes in free.items() if num_bytes is not None}
+    if not known:
+        return "this system does not say how much is free", []
+    text = ", ".join(f"{num_bytes / GB:.1f} GB free ({name})" for name, num_bytes in known.items())
+    least = min(known.values())
     remedy = "end other programs, or train with a smaller --batch-size (see har-models show)"
     return text, [(least < 4 * GB, WARNING, remedy)]
 
@@ -131,31 +151,35 @@ def _check_cudnn(device: torch.device, _: Path) -> Result:
     return str(torch.backends.cudnn.version()), []
 
 
-def _check_bf16(device: torch.device, _: Path) -> Result:
-    """A bfloat16 3-D convolution's gradient against float32's: error and speed.
+def _check_precision(device: torch.device, _: Path) -> Result:
+    """A 3-D convolution's gradient in bf16 and fp16 against float32's: error and speed.
 
-    A slow one fails on a GPU only: a CPU without bf16 units is sound, and trains in float32.
+    A slow one fails on a GPU with units for it only: elsewhere float32, or fp16, is simply right.
     """
-    on_gpu = device.type == "cuda"
-    error, speedup = _probe_cuda(device) if on_gpu else devices.probe_bf16()
-    text = f"3-D convolution: relative error {error:.2g}, {speedup:.1f}x the speed of float32"
-    raw_error = error if on_gpu else devices.probe_bf16(workaround=False)[0]
-    if raw_error > devices.BF16_TOLERANCE >= error:
-        text += f" (with our workaround; torch alone has error {raw_error:.2g} at depth 2)"
-    faults = [
-        (error > devices.BF16_TOLERANCE, FAIL, "train with --precision fp32, or another torch"),
-        (on_gpu and speedup < 1 / SLOW, FAIL, "pip install 'torch>=2.10', or --precision fp32"),
-    ]
-    if not any(is_so for is_so, *_ in faults):
-        text += f"; --precision auto takes {'bf16' if on_gpu or speedup > 1 else 'fp32'}"
-    return text, faults
+    probes = {dtype: probe_precision(dtype, device) for dtype in candidates(device)}
+    texts, faults = [], []
+    for dtype, probe in probes.items():
+        name = NAMES[dtype]
+        text = f"{name} error {probe.error:.2g}, {probe.speedup:.2g}x the speed of fp32"
+        if device.type == "cpu" and probe.is_right:
+            plain = probe_precision(dtype, device, workaround=False)
+            if not plain.is_right:
+                text += f" (by our workaround; torch alone has error {plain.error:.2g} at depth 2)"
+        texts.append(text)
+        is_slow = device.type == "cuda" and probe.speedup < 1 / SLOW
+        faults += [
+            (not probe.is_right, FAIL, f"{name} is wrong here: --precision auto leaves it out"),
+            (is_slow, FAIL, f"{name} is too slow here: another torch, at least 2.10"),
+        ]
+    texts.append(f"auto takes {NAMES[fastest(probes)]}")
+    return "3-D convolution: " + "; ".join(texts), faults
 
 
 def _check_layout(device: torch.device, _: Path) -> Result:
     """A training step of a 3-D convolution, channels_last_3d against contiguous."""
-    dtype = devices.select_precision("auto", device)
+    dtype = fastest({dtype: probe_precision(dtype, device) for dtype in candidates(device)})
     formats = (torch.contiguous_format, torch.channels_last_3d)
-    plain, last = (_time_convolution(device, dtype, form)[1] for form in formats)
+    plain, last = (time_convolution(device, dtype, form)[1] for form in formats)
     name = str(dtype).removeprefix("torch.")
     text = f"channels_last_3d {plain / last:.2f}x the speed of contiguous ({name}); it is used"
     return text, [(last > 1.2 * plain, WARNING, "training works but is slower here; report it")]
@@ -188,12 +212,14 @@ def _check_shared_memory(*_: Any) -> Result:
     if not path.is_dir():
         return "no /dev/shm on this system", []
     free = shutil.disk_usage(path).free
-    remedy = "docker run --shm-size=2g, or --workers 0"
+    remedy = "docker run --shm-size=2g: ranks (NCCL) and a DataLoader's workers need it"
     return f"{free / GB:.2f} GB free in {path}", [(free < 1 * GB, WARNING, remedy)]
 
 
 def _check_open_files(*_: Any) -> Result:
     """How many files a process may hold open."""
+    if resource is None:
+        return "no limit known on this system", []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     remedy = f"ulimit -n {4096 if hard < 0 or hard >= 4096 else hard}"
     return f"at most {soft}", [(soft < 128, FAIL, remedy), (soft < 1024, WARNING, remedy)]
@@ -214,33 +240,13 @@ CHECKS: dict[str, Callable[[torch.device, Path], Result]] = {
     "torch": _check_torch,
     "libraries": _check_libraries,
     "device": _check_device,
+    "GPU": _check_gpu,
     "memory": _check_memory,
     "cuDNN": _check_cudnn,
-    "bf16": _check_bf16,
+    "precision": _check_precision,
     "layout": _check_layout,
     "decoding": _check_decoding,
     "shared memory": _check_shared_memory,
     "open files": _check_open_files,
     "disk": _check_disk,
 }
-
-
-def _probe_cuda(device: torch.device) -> tuple[float, float]:
-    """-> (relative error of a bfloat16 convolution's weight gradient, speed over float32)."""
-    (exact, slow), (rough, fast) = (
-        _time_convolution(device, dtype, torch.channels_last_3d)
-        for dtype in (torch.float32, torch.bfloat16)
-    )
-    return devices.relative_error(rough, exact), slow / fast
-
-
-def _time_convolution(
-    device: torch.device, dtype: torch.dtype, form: torch.memory_format
-) -> tuple[torch.Tensor, float]:
-    """-> float32 weight gradient of a convolution as in group 1, and the seconds of a step."""
-    random = torch.Generator().manual_seed(0)
-    batch, side = (8, 56) if device.type == "cuda" else (1, 28)
-    x = torch.randn(batch, 64, 8, side, side, generator=random)
-    weight = torch.randn(64, 64, 3, 3, 3, generator=random) * 0.05
-    x, weight = (t.to(device, dtype).contiguous(memory_format=form) for t in (x, weight))
-    return devices.time_weight_gradient(x.requires_grad_(), weight, torch.ones_like(x))

@@ -22,7 +22,7 @@ from ...shards.format import load_manifest
 from ..config import AUTO, Config
 from ..report import format_duration
 from ..runtime import device as devices
-from ..runtime.run_dir import device_name
+from ..runtime.precision import select_precision
 from ..step import forward, random_clips
 from .plan import ReproduceOptions, RunPlan, Stage
 
@@ -65,7 +65,7 @@ def describe_costs(options: ReproduceOptions, stages: Sequence[Stage]) -> str:
         total += seconds
         cost = format_duration(seconds) if runs else "done"
         lines.append(f"  {stage.name:32s}{cost:>10s}  then {format_duration(total)} in all")
-    name = device_name(devices.select_device("auto"))
+    name = devices.device_name(devices.select_device("auto"))
     lines.append(
         f"At most {format_duration(total)} on {name}; patience often ends a run sooner. "
         "Stop with Ctrl-C at any time, best after a stage, when its report is whole: "
@@ -107,7 +107,7 @@ def measure_speed(config: Config) -> Speed:
     On a CPU the batch is two clips.
     """
     device = devices.select_device(config.device)
-    precision = devices.select_precision(config.precision, device)
+    precision = select_precision(config.precision, device)
     pretrained = {"weights": "none"} if "weights" in models.options_of(config.model) else {}
     model = models.build(config.model, 101, seed=0, **config.options, **pretrained)
     model = devices.place_model(model, device, precision)
@@ -138,8 +138,7 @@ def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
         start = time.perf_counter()
         for _ in range(count):
             step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        devices.synchronize(device)
     return (time.perf_counter() - start) / _TIMED_STEPS
 
 

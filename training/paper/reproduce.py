@@ -5,7 +5,6 @@ skipped, and a run that was stopped continues from its last checkpoint, so the s
 stopped and given again at any time. What it costs is printed first (`estimate`).
 """
 
-import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from ... import models
+from ...shards.storage import try_lock
 from . import estimate
 from .plan import ReproduceError, ReproduceOptions, RunPlan, Stage, plan_stages
 
@@ -55,12 +55,10 @@ def _locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not try_lock(file.fileno()):
             raise ReproduceError(
                 f"another har-reproduce is at work in {folder}: wait for it, or give other --runs."
-            ) from error
+            )
         yield
 
 

@@ -1,39 +1,84 @@
-"""Which device, and in which precision: probed on the machine, not guessed from its name."""
+"""Which device: the CPU, or torch's accelerator (cuda and with it ROCm, xpu, mps)."""
 
 import functools
-import time
+import platform
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..config import ConfigError
+from . import unusable_gpu
+
+DEVICES = "auto, cpu, cuda, cuda:N, xpu or mps"
+TESTED = ("cpu", "cuda")  # types that our tests have run on
+_TYPES = (*TESTED, "xpu", "mps")
 
 
-def select_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device of that name ("auto", "cpu", "cuda", "cuda:N"), if it is there; else ConfigError.
+def select_device(
+    name: str, local_rank: int | None = None, *, untested: bool = False
+) -> torch.device:
+    """The device of that name (see `DEVICES`), if it is there and usable; else ConfigError.
 
     local_rank: this process's number on its machine, where there are several; it picks the GPU.
+    untested: "auto" may be of a type that no test has run on; the caller checks what it computes.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local_rank is not None:
-        name = f"cuda:{local_rank}"
+        name = best_device_type()
+        if name not in TESTED and not untested:
+            name = "cpu"
+    if name in ("cuda", "xpu") and local_rank is not None:
+        name = f"{name}:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
+        raise ConfigError(f"--device {name!r} is unknown: give {DEVICES}.") from error
+    if device.type not in _TYPES:
+        raise ConfigError(f"--device {name!r} is not supported: give {DEVICES}.")
+    if device.type == "cpu":
+        return device
+    if device.type == "cuda" and (fault := unusable_gpu.find_fault(device.index or 0)):
+        raise ConfigError(f"--device {name!r}: {fault}, or use '--device cpu'.")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    is_there = accelerator is not None and accelerator.type == device.type
+    count = torch.accelerator.device_count() if is_there else 0
+    if (device.index or 0) >= count:
         raise ConfigError(
-            f"--device {name!r} is unknown: give auto, cpu, cuda or cuda:N."
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name!r} is not supported: give auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"--device {name!r} asks for a GPU and {torch.cuda.device_count()} are visible: "
+            f"--device {name!r} asks for a GPU and {count} are visible: "
             "use '--device cpu', or install the driver."
         )
     return device
+
+
+def best_device_type() -> str:
+    """What "auto" means: torch's accelerator where it can be used, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None or accelerator.type not in _TYPES:
+        return "cpu"
+    is_unusable = accelerator.type == "cuda" and unusable_gpu.find_fault() is not None
+    return "cpu" if is_unusable else accelerator.type
+
+
+def stream_module(device: torch.device) -> ModuleType | None:
+    """`torch.cuda` or `torch.xpu`, for streams, events and pinned memory; None where the device
+    has none of them (cpu, mps)."""
+    return torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's architecture and threads."""
+    if (module := stream_module(device)) is not None:
+        return str(module.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{device} ({platform.machine()}, {threads} thread{'' if threads == 1 else 's'})"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def place_model(model: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
@@ -76,79 +121,3 @@ def _forward_at_depth_3(
     forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> torch.Tensor:
     return conv_at_depth_3(forward, x) if x.shape[2] == 2 else forward(x)
-
-
-def select_precision(name: str, device: torch.device) -> torch.dtype:
-    """ "auto", "bf16" or "fp32" -> the dtype for autocast (float32 = no autocast).
-
-    auto: bf16 on CUDA devices that have it; on a CPU, bf16 where a 3-D convolution of
-    `place_model` both gives the right gradients in it and runs faster. Raises ConfigError where
-    bf16 is asked for and wrong.
-    """
-    if name == "fp32":
-        return torch.float32
-    if device.type == "cuda":
-        use_bf16 = name == "bf16" or torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if use_bf16 else torch.float32
-    error, speedup = probe_bf16()
-    if name == "bf16" and error > BF16_TOLERANCE:
-        raise ConfigError(
-            f"--precision bf16 gives wrong gradients here (3-D convolution on this CPU, torch "
-            f"{torch.__version__}, relative error {error:.2g}): use '--precision fp32' or 'auto'."
-        )
-    use_bf16 = error <= BF16_TOLERANCE and (name == "bf16" or speedup > 1)
-    return torch.bfloat16 if use_bf16 else torch.float32
-
-
-BF16_TOLERANCE = 0.05  # sound bf16 gives 0.003-0.005, unsound 0.3 to infinity
-
-
-def probe_bf16(workaround: bool = True) -> tuple[float, float]:
-    """-> (worst relative error of a bf16 3-D convolution's weight gradient, speed over float32).
-
-    On the CPU, over depths 1 to 4, as `place_model` has them or, without `workaround`, as torch has
-    them. About 0.1 s.
-    """
-    worst, seconds = 0.0, {torch.float32: 0.0, torch.bfloat16: 0.0}
-    for depth in (1, 2, 3, 4):
-        random = torch.Generator().manual_seed(depth)
-        x = torch.randn(4, 64, depth, 7, 7, generator=random)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        weight = torch.randn(64, 64, 3, 3, 3, generator=random) * 0.05
-        output_gradient = torch.randn(4, 64, depth, 7, 7, generator=random)
-        gradients = {}
-        for dtype in seconds:
-            tensors = (x.to(dtype), weight.to(dtype), output_gradient.to(dtype))
-            gradients[dtype], elapsed = time_weight_gradient(*tensors, workaround and depth == 2)
-            seconds[dtype] += elapsed
-        worst = max(worst, relative_error(gradients[torch.bfloat16], gradients[torch.float32]))
-    return worst, seconds[torch.float32] / seconds[torch.bfloat16]
-
-
-def relative_error(value: torch.Tensor, exact: torch.Tensor) -> float:
-    """Largest difference over the largest value; nan is as wrong as infinity."""
-    error = ((value - exact).abs().max() / exact.abs().max()).item()
-    return error if error == error else float("inf")
-
-
-def time_weight_gradient(
-    x: torch.Tensor, weight: torch.Tensor, output_gradient: torch.Tensor, workaround: bool = False
-) -> tuple[torch.Tensor, float]:
-    """-> float32 gradient of a 3x3x3 convolution's weight, and the seconds of both passes."""
-    elapsed = float("inf")
-    for _ in range(3):  # the best of three: a busy machine must not decide the precision
-        leaf = weight.clone().requires_grad_()
-        convolve = functools.partial(F.conv3d, weight=leaf, padding=1)
-        _synchronize(x.device)
-        start = time.perf_counter()
-        y = conv_at_depth_3(convolve, x) if workaround else convolve(x)
-        y.backward(output_gradient)
-        _synchronize(x.device)
-        elapsed = min(elapsed, time.perf_counter() - start)
-    assert leaf.grad is not None
-    return leaf.grad.float(), elapsed
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

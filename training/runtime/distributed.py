@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ...errors import HarError
 from ..config import ConfigError
 from ..optim import MetricSums
+from .device import best_device_type
 
 
 class LostRankError(HarError):
@@ -80,7 +81,7 @@ class DistributedContext:
         """The model whose backward pass averages gradients over the ranks."""
         if self.world_size == 1:
             return model
-        device_ids = [device.index] if device.type == "cuda" else None
+        device_ids = None if device.type == "cpu" else [device.index]
         return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
@@ -97,15 +98,17 @@ def init_distributed(device: str, timeout: float = 300.0) -> Iterator[Distribute
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     ctx = DistributedContext(int(os.environ["RANK"]), world_size, local_rank)
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if cuda and local_rank >= torch.cuda.device_count():
+    kind = best_device_type() if device == "auto" else device.partition(":")[0]
+    if kind != "cpu" and local_rank >= torch.accelerator.device_count():
         raise ConfigError(
-            f"rank {local_rank} of this machine has no GPU ({torch.cuda.device_count()} visible): "
+            f"rank {local_rank} of this machine has no GPU "
+            f"({torch.accelerator.device_count()} visible): "
             "start fewer processes with --nproc-per-node, or use '--device cpu'."
         )
-    if cuda:
-        torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout))
+    if kind != "cpu":
+        torch.accelerator.set_device_index(local_rank)
+    backend = dist.get_default_backend_for_device(kind)  # nccl, xccl or gloo
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
         yield ctx
     except RuntimeError as error:

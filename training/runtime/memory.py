@@ -3,19 +3,24 @@ memory is full.
 """
 
 import contextlib
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config import Config, ConfigError
 from .distributed import DistributedContext
 
+resource: Any = None
+with contextlib.suppress(ImportError):  # Windows has none
+    import resource
+
 MAX_BATCH = 256  # clips that --batch-size auto takes: larger batches want another learning rate
 _SAFE = 0.8  # of the free memory of the CPU
+_KEEP_SHARE = 0.25  # of the free memory: what is kept to save time may take that much
 # A clip's bytes at a step's peak over those that autograd saves: 0.96-1.02 for the ResNets, up to
 # 1.8 for the ConvLSTM, which takes more in the loader than here.
 _PEAK_OVER_SAVED = 1.5
@@ -23,24 +28,38 @@ _PEAK_OVER_SAVED = 1.5
 
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that this process can still take on `device`; None where the system does not say."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        cached = module.memory_reserved(device) - module.memory_allocated(device)
+        return int(module.mem_get_info(device)[0]) + cached
     limits = [size for size in (available_bytes(), _cgroup_free_bytes()) if size is not None]
     return min(limits, default=None)
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Most memory used so far: of the device's allocator, or of this process on the CPU.
+def is_short(num_bytes: int, device: torch.device) -> bool:
+    """Whether `num_bytes` more is much for `device`: over a quarter of what is free, or unknown."""
+    free = free_bytes(device)
+    return free is None or num_bytes > _KEEP_SHARE * free
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Most memory used so far: of the device's allocator, or of this process on the CPU; None
+    where the system does not say (Windows, mps).
 
     VmHWM where there is a /proc: Linux hands ru_maxrss on through fork and exec, so that a small
     process started by a large one reports the large one's peak.
     """
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
+    if device.type == "mps":
+        return None
+    if device.type != "cpu":
+        return int(torch.get_device_module(device).max_memory_allocated(device))
     peak = _proc_bytes("/proc/self/status", "VmHWM")
-    return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if peak is not None or resource is None:
+        return peak
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
 
 def available_bytes() -> int | None:
@@ -125,7 +144,7 @@ class BatchTrial:
             self.step(clips)
             fits = True
         del reserved  # before the cache is emptied
-        torch.cuda.empty_cache()
+        torch.get_device_module(self.device).empty_cache()
         return fits
 
 
@@ -175,8 +194,8 @@ def out_of_memory_message(
         advice.append(f"--grad-accum-steps {parts} (the same batch in more parts)")
     if config.cache == "gpu":
         advice.append("--cache ram")
-    if config.model == "convlstm" and config.recompute is False:
-        advice.append("--recompute")
+    if config.model == "convlstm" and config.recompute != "on":
+        advice.append("--recompute on")
     if precision == torch.float32 and device.type == "cuda":
         advice.append("--precision bf16")
     if config.frames > 1:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ from ...errors import HarError
 from .. import config as configs
 from ..config import Config, ConfigError
 from . import checkpoint
+from .device import device_name
+from .precision import NAMES
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
 _BEFORE_TRAINING = ("config.toml", "environment.json", "log.txt")  # written before it trains
 # What may differ in a resumed run: how long, and on what machine, but not what is computed.
 RESUMABLE = (
     "epochs", "max_minutes", "patience", "workers", "device", "save_every_minutes", "shards",
-    "cache", "rank_timeout", "tensorboard",
+    "cache", "rank_timeout", "tensorboard", "recompute",
 )  # fmt: skip
 
 
@@ -62,7 +65,10 @@ def load_resumed(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, di
     state = checkpoint.load_last(path)
     given = check_resumable(settings)
     folder = path if path.is_dir() else path.parent
-    return configs.from_mapping({**state["config"], **given}), folder, state
+    run_config = configs.from_mapping({**state["config"], **given})
+    if run_config.precision == "auto":  # of a run of before, whose answer was not kept
+        run_config = replace(run_config, precision=_precision_of(folder))
+    return run_config, folder, state
 
 
 def check_resumable(settings: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +82,14 @@ def check_resumable(settings: dict[str, Any]) -> dict[str, Any]:
             f"{', '.join('--' + name.replace('_', '-') for name in RESUMABLE)} may."
         )
     return given
+
+
+def _precision_of(folder: Path) -> str:
+    """What "auto" gave in an old run, as its environment.json says; "auto" where there is none."""
+    with suppress(OSError, ValueError, KeyError):
+        dtype = json.loads((folder / "environment.json").read_text())["precision"]
+        return NAMES[getattr(torch, dtype)]
+    return "auto"
 
 
 class Log:
@@ -149,13 +163,6 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"cpu ({platform.machine()}, {threads} thread{'' if threads == 1 else 's'})"
 
 
 def _commit() -> str | None:

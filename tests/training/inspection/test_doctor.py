@@ -12,22 +12,39 @@ from click.testing import CliRunner
 from har.training.cli.models import doctor_main
 from har.training.inspection import doctor
 from har.training.inspection.doctor import FAIL, OK, WARNING
-from har.training.runtime import device
+from har.training.runtime import unusable_gpu
+from har.training.runtime.precision import Probe
+from har.training.runtime.unusable_gpu import GpuFault
 
 
 def check(name: str, target: str = "cpu") -> doctor.Line:
     return doctor.run_check(name, torch.device(target), Path("data/not/there/yet"))
 
 
+def fake_probe(monkeypatch: pytest.MonkeyPatch, error: float, speedup: float) -> None:
+    """One answer for every precision, and convolutions that take no time."""
+    monkeypatch.setattr(doctor, "probe_precision", lambda *_, **__: Probe(error, speedup))
+    monkeypatch.setattr(doctor, "time_convolution", lambda *_: (torch.zeros(1), 1.0))
+
+
 @pytest.mark.parametrize("bf16_speedup", [1.6, 0.02])  # with and without bf16 units
 def test_a_sound_machine_passes_and_says_so(
     bf16_speedup: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "probe_bf16", lambda workaround=True: (0.004, bf16_speedup))
+    fake_probe(monkeypatch, 0.004, bf16_speedup)
     done = CliRunner().invoke(doctor_main, ["--device", "cpu", "--folder", str(tmp_path)])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
-    for name in ("torch", "device", "memory", "cuDNN", "bf16", "layout", "decoding", "open files"):
+    for name in (
+        "torch",
+        "device",
+        "memory",
+        "cuDNN",
+        "precision",
+        "layout",
+        "decoding",
+        "open files",
+    ):
         assert any(line.split(None, 1)[1:] and name in line for line in lines), name
     assert "6 videos written, decoded and verified" in done.output
     assert lines[-1].endswith("0 fail")
@@ -55,34 +72,49 @@ def test_a_check_that_breaks_is_a_line_and_the_others_go_on(
 
     monkeypatch.setitem(doctor.CHECKS, "torch", broken)
     monkeypatch.setitem(doctor.CHECKS, "decoding", lambda *_: ("", []))
+    fake_probe(monkeypatch, 0.004, 1.0)
     lines = list(doctor.run_checks("cpu", tmp_path))
     assert lines[0].status == FAIL
     assert "RuntimeError: no such thing" in lines[0].text
-    assert len(lines) == 11
+    assert [line.name for line in lines] == [name for name in doctor.CHECKS if name != "GPU"]
 
 
 @pytest.mark.parametrize(
     ("probe", "target", "status", "text"),
     [
-        ((0.004, 1.6), "cpu", OK, "--precision auto takes bf16"),
-        ((0.004, 0.8), "cpu", OK, "--precision auto takes fp32"),
-        ((0.004, 0.1), "cpu", OK, "--precision auto takes fp32"),
-        ((float("inf"), 1.6), "cpu", FAIL, "inf"),
-        ((0.004, 0.1), "cuda", FAIL, "0.1x"),
+        ((0.004, 1.6), "cpu", OK, "auto takes bf16"),
+        ((0.004, 0.8), "cpu", OK, "auto takes fp32"),
+        ((0.004, 0.1), "cpu", OK, "auto takes fp32"),
+        ((float("inf"), 1.6), "cpu", FAIL, "bf16 is wrong here: --precision auto leaves it out"),
+        ((0.004, 0.1), "cuda", FAIL, "fp16 is too slow here"),
     ],
 )
-def test_bf16_is_judged_by_error_and_speed(
+def test_a_precision_is_judged_by_error_and_speed(
     probe: tuple[float, float],
     target: str,
     status: str,
     text: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(device, "probe_bf16", lambda workaround=True: probe)
-    monkeypatch.setattr(doctor, "_probe_cuda", lambda device: probe)
-    line = check("bf16", target)
+    fake_probe(monkeypatch, *probe)
+    monkeypatch.setattr(doctor, "candidates", lambda device: [
+        torch.float16 if device.type == "cuda" else torch.bfloat16])  # fmt: skip
+    line = check("precision", target)
     assert line.status == status
-    assert text in line.text
+    assert text in str(line)
+
+
+def test_a_gpu_that_cannot_be_used_fails_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert check("GPU").status == OK or torch.cuda.is_available()
+    fault = GpuFault("Tesla P100 cannot be used: too old", "install the build cu126")
+    monkeypatch.setattr(unusable_gpu, "find_fault", lambda index=0: fault)
+    line = check("GPU")
+    assert line.status == FAIL
+    assert str(line).endswith("-> install the build cu126")
+    names = {line.name for line in doctor.run_checks("cpu", Path())}  # not asked for
+    assert "GPU" not in names
 
 
 def decoder_failure(*_: object, **__: object) -> SimpleNamespace:

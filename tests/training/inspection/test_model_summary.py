@@ -172,7 +172,7 @@ def test_show_prints_json() -> None:
     [
         (("show", "vgg"), "there is no model 'vgg'; choose one of resnet3d"),
         (("show", "convlstm", "--size", "0"), "'--size': 0 is not in the range x>=1."),
-        (("show", "convlstm", "--precision", "int8"), "not one of 'fp32', 'bf16'"),
+        (("show", "convlstm", "--precision", "int8"), "not one of 'fp32', 'bf16', 'fp16'"),
         (("show", "convlstm", "--model-options", "width=3"), "has no option 'width'"),
         (("show", "convlstm", "--size", "32", "--plot", "a.bmp"), "must end in .png, .svg, .pdf"),
         (("show", "convlstm", "--size", "32", "--plot", "no/a.png"), "there is no folder no"),

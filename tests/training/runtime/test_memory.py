@@ -79,7 +79,7 @@ def test_a_trial_counts_what_a_step_saves_and_leaves_the_model_as_it_was(shards)
     [
         ({}, CPU, ["--grad-accum-steps 2 (the same batch in more parts), --frames 8 or"]),
         ({"batch_size": 7}, CPU, ["with 7 clips of 16 frames at once: use --frames 8 or"]),
-        ({"model": "convlstm", "recompute": False}, CPU, ["--recompute"]),
+        ({"model": "convlstm"}, CPU, ["--recompute on"]),
         ({"cache": "gpu"}, CUDA, ["--cache ram", "--precision bf16"]),
     ],
 )
