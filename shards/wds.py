@@ -4,7 +4,8 @@
     loader = webdataset.WebLoader(pipeline, batch_size=16, num_workers=2)
 
 The stages are webdataset's own but for opening and decoding: shards come from the manifest (a
-folder, or a URL through the cache of this host), a short one is an error, nothing is unpickled.
+folder, or a URL through the cache of this host), a short one is an error, nothing is unpickled. In
+a set that was edited the index counts: removed clips do not come, labels and groups are today's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy as np
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from .format import Manifest, ShardSetError, load_manifest, open_shard
+from .format import NO_GROUP, Manifest, ShardSetError, load_manifest, open_shard
+from .format.writer import encode_metadata
 from .splits import make_split
 from .storage import RemoteFolder, ShardCache, open_folder
 
@@ -45,11 +47,10 @@ def wds_pipeline(
     'har-shards verify'. Raises ShardSetError, SplitError, StorageError.
     """
     manifest = load_manifest(root)
-    keys, numbers = None, range(len(manifest.shards))
+    indices = np.arange(len(manifest.index))
     if subset is not None:
         indices = make_split(manifest, split, split_seed).subset(subset)
-        keys = frozenset(manifest.keys(indices))
-        numbers = np.unique(manifest.index["shard"][indices]).tolist()
+    numbers = np.unique(manifest.index["shard"][indices]).tolist()
     return ShardSetPipeline(
         partial(iter, tuple(numbers)),
         webdataset.split_by_node,
@@ -57,7 +58,7 @@ def wds_pipeline(
         partial(_open_shards, manifest),
         tar_file_expander,
         group_by_keys,
-        webdataset.select(partial(_is_selected, keys)),
+        partial(_select, manifest, _rows_by_place(manifest, indices)),
         webdataset.map(_decode),
     )
 
@@ -81,8 +82,33 @@ def _open_shards(manifest: Manifest, numbers: Iterable[int]) -> Iterator[dict[st
             yield {"url": url, "stream": stream}
 
 
-def _is_selected(keys: frozenset[str] | None, sample: dict[str, Any]) -> bool:
-    return keys is None or sample["__key__"] in keys
+def _rows_by_place(manifest: Manifest, indices: np.ndarray) -> dict[tuple[str, str], int]:
+    """(URL of the shard, key) -> index of the sample. A key that was removed may be in two."""
+    urls = [f"{manifest.root}/{shard.name}" for shard in manifest.shards]
+    shards, keys = manifest.index["shard"][indices].tolist(), manifest.keys(indices)
+    return {
+        (urls[shard], key): index
+        for shard, key, index in zip(shards, keys, indices.tolist(), strict=True)
+    }
+
+
+def _select(
+    manifest: Manifest,
+    indices: dict[tuple[str, str], int],
+    samples: Iterable[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """The samples that are asked for, with label, class and group as in the index."""
+    for sample in samples:
+        index = indices.get((sample["__url__"], sample["__key__"]))
+        if index is None:
+            continue
+        row = manifest.index[index]
+        if manifest.shards[row["shard"]].relabelled:
+            group = manifest.groups[row["group"]] if row["group"] != NO_GROUP else None
+            names = {"class": manifest.classes[row["label"]], "group": group}
+            metadata = encode_metadata({**json.loads(sample["json"]), **names})
+            sample = {**sample, "cls": str(row["label"]).encode(), "json": metadata}
+        yield sample
 
 
 def _decode(sample: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A data set of videos -> a shard set: plan, shard tasks, executors."""
 
+from .add import Added, AddOptions, add_videos
 from .build import build_shard_set, load_rejects
 from .dask import ClusterError, dask_executor
 from .executor import BuildError, RunOptions
@@ -7,6 +8,8 @@ from .plan import BuildOptions, BuildPlan, PlanError, make_plan, parse_bytes, pa
 from .shard_task import ShardTask, TaskError, build_shard
 
 __all__ = [
+    "AddOptions",
+    "Added",
     "BuildError",
     "BuildOptions",
     "BuildPlan",
@@ -15,6 +18,7 @@ __all__ = [
     "RunOptions",
     "ShardTask",
     "TaskError",
+    "add_videos",
     "build_shard",
     "build_shard_set",
     "dask_executor",

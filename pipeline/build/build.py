@@ -11,7 +11,6 @@ tasks; videos and output may be URLs.
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Unpack
 
 from ...shards import storage
 from ...shards.format import (
-    INDEX,
+    BUILD,
     MANIFEST,
     NOTES,
     REJECTS,
@@ -27,17 +26,17 @@ from ...shards.format import (
     ShardInfo,
     load_manifest,
     make_index,
+    remove_leftovers,
+    remove_temporary_files,
     save_manifest,
 )
 from ..dataset import FindOptions, find_videos
 from .executor import BuildError, Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
-from .shard_task import BUILD, Report, ShardTask, index_rows, load_report
+from .shard_task import Report, ShardTask, index_rows, load_report
 
 REJECTS_SHARE, MIN_REJECTS = 0.01, 10
 _PLAN = f"{BUILD}/plan.json"
-_FILES = "|".join(map(re.escape, (INDEX, MANIFEST, NOTES, REJECTS)))
-_TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|{_FILES})\..*tmp")
 
 
 def build_shard_set(
@@ -63,10 +62,10 @@ def build_shard_set(
         if manifest:
             return manifest
         _prepare(plan, folder)
-        tasks = _tasks(plan, str(folder), run_options.timeout)
+        tasks = shard_tasks(plan, str(folder), run_options.timeout)
         reports = {task.number: report for task in tasks if (report := load_report(task, folder))}
         missing = [task for task in tasks if task.number not in reports]
-        _check_free_space(plan, folder, len(missing) / len(tasks))
+        check_free_space(plan, folder, len(missing) / len(tasks))
         reports |= run_tasks(missing, folder, run_options, executor)
         return _finish(plan, folder, [reports[task.number] for task in tasks], run_options)
 
@@ -78,6 +77,11 @@ def load_rejects(out: Path | str) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines if line]
+
+
+def encode_rejects(rejects: list[dict[str, str]]) -> bytes:
+    """What the file of rejects holds."""
+    return "".join(json.dumps(reject, sort_keys=True) + "\n" for reject in rejects).encode()
 
 
 @contextlib.contextmanager
@@ -93,7 +97,8 @@ def _locked(out: Folder) -> Iterator[None]:
         yield
 
 
-def _tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
+def shard_tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
+    """One for each shard of the plan, into the folder `out`."""
     group_numbers = {name: number for number, name in enumerate(plan.groups)}
     return [
         ShardTask(
@@ -120,12 +125,18 @@ def _load_finished(plan: BuildPlan, out: Folder) -> Manifest | None:
     if out.size(MANIFEST) is None:
         return None
     manifest = load_manifest(str(out))
+    if manifest.edits:
+        commands = ", ".join(dict.fromkeys(edit.command for edit in manifest.edits))
+        raise BuildError(
+            f"the set in {out} was changed since it was built ({commands}): see 'har-shards info "
+            f"{out}', or give another --out."
+        )
     if manifest.plan != plan.hash:
         names = ("sampling", "resize", "grouping", "versions")
         there = {name: getattr(manifest, name) for name in names}
         there["classes"] = list(manifest.classes)
         raise _other_plan(out, there, {name: plan.facts[name] for name in there})
-    _remove_build_files(out)
+    remove_leftovers(out, manifest)
     return manifest
 
 
@@ -146,7 +157,7 @@ def _prepare(plan: BuildPlan, out: Folder) -> None:
         there = json.loads(out.read(_PLAN))
         if there["hash"] != plan.hash:
             raise _other_plan(out, there["facts"], plan.facts)
-        _remove_temporary_files(out)
+        remove_temporary_files(out)
         return
     foreign = [name for name in names if name != BUILD]
     if foreign:
@@ -157,7 +168,8 @@ def _prepare(plan: BuildPlan, out: Folder) -> None:
     with_clear_errors(out, out.write, _PLAN, text.encode())
 
 
-def _check_free_space(plan: BuildPlan, out: Folder, share: float) -> None:
+def check_free_space(plan: BuildPlan, out: Folder, share: float) -> None:
+    """Raises BuildError where `share` of the shards does not fit."""
     needed, free = int(plan.max_bytes * share), out.free_bytes()
     if free is not None and needed > free:
         raise BuildError(
@@ -171,11 +183,10 @@ def _finish(
 ) -> Manifest:
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
-    lines = "".join(json.dumps(reject, sort_keys=True) + "\n" for reject in rejects)
-    with_clear_errors(out, out.write, REJECTS, lines.encode())
+    with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
     if notes := plan.dataset.notes_json():
         with_clear_errors(out, out.write, NOTES, notes)
-    _check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
+    check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
     reports = [report for report in reports if report["shard"]]
     rows = [row for number, report in enumerate(reports) for row in index_rows(report, number)]
     manifest = Manifest(
@@ -193,13 +204,14 @@ def _finish(
         index=make_index(rows),
     )
     saved: Manifest = with_clear_errors(out, save_manifest, manifest, str(out))
-    _remove_build_files(out)
+    remove_leftovers(out, saved)
     return saved
 
 
-def _check_rejects(
+def check_rejects(
     rejects: list[dict[str, str]], num_videos: int, out: Folder, max_rejects: int | None
 ) -> None:
+    """Raises BuildError where there are too many. max_rejects: see `RunOptions`."""
     if max_rejects is None:
         max_rejects = max(MIN_REJECTS, int(REJECTS_SHARE * num_videos))
     if len(rejects) <= max_rejects and len(rejects) < num_videos:
@@ -214,15 +226,3 @@ def _check_rejects(
         f"{max_rejects} allows: see {out}/{REJECTS}, mend them or allow more, and run the same "
         "command again."
     )
-
-
-def _remove_build_files(out: Folder) -> None:
-    out.remove(BUILD)
-    _remove_temporary_files(out)
-
-
-def _remove_temporary_files(out: Folder) -> None:
-    """Those of a build that was killed, and no other file of that kind."""
-    for name in out.names():
-        if _TEMPORARY.fullmatch(name):
-            out.remove(name)

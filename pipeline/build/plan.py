@@ -73,11 +73,11 @@ class BuildPlan:
         return num_clips * sample_bytes(self.options.clip_shape) + len(self.shards) * 1024
 
 
-def make_plan(dataset: Dataset, options: BuildOptions) -> BuildPlan:
+def make_plan(dataset: Dataset, options: BuildOptions, min_shards: int = MIN_SHARDS) -> BuildPlan:
     """A pure function of the videos (names, sizes, classes, groups) and the options."""
     videos = sorted(dataset.videos, key=lambda video: _sort_key(video, dataset.grouping))
     video_bytes = sample_bytes(options.clip_shape) * options.sampling.clips
-    videos_per_shard = min(options.shard_bytes // video_bytes, -(-len(videos) // MIN_SHARDS))
+    videos_per_shard = min(options.shard_bytes // video_bytes, -(-len(videos) // min_shards))
     shards = _cut_into_shards(videos, max(1, videos_per_shard))
     facts = _facts(dataset, options)
     text = json.dumps([facts, [_hashed_fields(video) for video in videos]], sort_keys=True)

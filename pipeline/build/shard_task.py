@@ -19,7 +19,7 @@ from typing import Any
 
 from ...errors import HarError, printable
 from ...shards import storage
-from ...shards.format import ShardWriter, write_shard
+from ...shards.format import BUILD, ShardWriter, write_shard
 from ..dataset import Video
 from ..decode.decoder_process import (
     DecoderDiedError,
@@ -30,7 +30,6 @@ from ..decode.decoder_process import (
 from .decoder_pool import DecoderPool
 from .plan import BuildOptions, describe_differences, package_versions
 
-BUILD = ".build"  # folder for what only an unfinished build needs
 Report = dict[str, Any]
 DECODERS = DecoderPool()
 

@@ -1,6 +1,6 @@
 """Command lines: thin, their bodies import when called, so that --help answers at once."""
 
-from . import build, sets  # noqa: F401 (they add themselves to shards_main)
+from . import build, edits, sets  # noqa: F401 (they add themselves to shards_main)
 from .benches import bench_loader_main
 from .group import shards_main
 

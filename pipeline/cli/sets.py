@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ...errors import one_sentence
+from ...errors import UserError, one_sentence
 from .group import shards_main
 
 
@@ -13,17 +13,32 @@ from .group import shards_main
 @click.argument("shard_set")
 @click.option("--split", "split_name", help="Sizes of this split by class, and its leak.")
 @click.option("--seed", default=0, show_default=True, help="Of 'paper' and fold-I/K.")
+@click.option(
+    "--keys",
+    "keys_file",
+    type=click.Path(path_type=Path),
+    help="With --split: write key, subset, label, class and group of each clip; .csv or .json.",
+)
 @one_sentence
-def info(shard_set: str, split_name: str | None, seed: int) -> None:
+def info(shard_set: str, split_name: str | None, seed: int, keys_file: Path | None) -> None:
     """Say what a shard set is: a folder or a URL.
 
     Example: har-shards info data/shards --split grouped
     """
+    from ...shards.format import load_manifest
+    from ...shards.splits import make_split
     from ..inspect import describe_set, describe_split
+    from ..lists import write_keys
 
+    if keys_file and not split_name:
+        raise UserError("--keys writes the subsets of a split: name it with --split.")
     click.echo(
         describe_split(shard_set, split_name, seed) if split_name else describe_set(shard_set)
     )
+    if keys_file:
+        manifest = load_manifest(shard_set)
+        num_clips = write_keys(manifest, make_split(manifest, split_name or "", seed), keys_file)
+        click.echo(f"{keys_file}: {num_clips} clips")
 
 
 @shards_main.command()
@@ -41,6 +56,7 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
     """
     from ...progress import ProgressBar
     from ...shards.format import load_manifest, verify_full, verify_quick
+    from ..inspect import describe_leftovers
 
     manifest = load_manifest(shard_set)
     if quick:
@@ -51,8 +67,11 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
     for fault in faults:
         click.echo(str(fault), err=True)
     if faults:
-        click.echo(f"{len(faults)} faults in {shard_set}: build it again.", err=True)
+        remedy = "build it again" if not manifest.edits else "take those shards from a copy"
+        click.echo(f"{len(faults)} faults in {shard_set}: {remedy}.", err=True)
         sys.exit(1)
+    for line in describe_leftovers(manifest):
+        click.echo(line)
     num_bytes = sum(shard.bytes for shard in manifest.shards)
     checked = "sizes and counts" if quick else "every byte"
     click.echo(

@@ -2,7 +2,7 @@
 
 from .find import FindOptions, find_videos
 from .layout import LAYOUTS
-from .records import Dataset, DatasetError, LeftOut, Video, describe_notes
+from .records import Dataset, DatasetError, LeftOut, Video, describe_notes, note_lines
 
 __all__ = [
     "LAYOUTS",
@@ -13,4 +13,5 @@ __all__ = [
     "Video",
     "describe_notes",
     "find_videos",
+    "note_lines",
 ]

@@ -94,9 +94,16 @@ class Entry:
 def describe_notes(root: Path | str) -> list[str]:
     """The lines of a set's `notes.json` (folder or URL): what was left out, guessed or changed."""
     try:
-        body = json.loads(open_folder(root).read(NOTES))
+        return note_lines(open_folder(root).read(NOTES))
     except FileNotFoundError:
         return []
+
+
+def note_lines(notes_json: bytes | None) -> list[str]:
+    """A line for each entry of a `notes.json`, or of what `Dataset.notes_json` gives."""
+    if notes_json is None:
+        return []
+    body = json.loads(notes_json)
     lines = [f"note: {text}" for text in body["notes"]]
     for entry in body["left_out"]:
         names = ", ".join(entry["names"])

@@ -10,6 +10,7 @@ from ...shards import splits
 from ...shards.format import REJECTS, Manifest, load_manifest
 from ..build import load_rejects
 from ..dataset import describe_notes
+from .edits import describe_changes, describe_leftovers, describe_size
 
 _MAX_REJECTS_SHOWN = 5
 
@@ -17,9 +18,8 @@ _MAX_REJECTS_SHOWN = 5
 def describe_build(manifest: Manifest, out: Path | str) -> str:
     """The summary of a build: what is there, what is not, and what to do next."""
     lines = [
-        f"{out}: {len(manifest.index)} clips of {_num_videos(manifest)} videos in "
-        f"{len(manifest.shards)} shards, {_megabytes(manifest)}, {len(manifest.classes)} classes",
-        *_describe_rejects(out),
+        f"{out}: {describe_size(manifest)}",
+        *_describe_rejects(out, manifest),
         *describe_notes(out),
         *_describe_empty_classes(manifest),
     ]
@@ -48,9 +48,11 @@ def describe_set(root: Path | str) -> str:
         f"made with    {_pairs(manifest.versions)}",
         f"plan         {manifest.plan[:16]}",
         f"rejects      {manifest.rejects}",
-        *_describe_rejects(root)[1:],
+        *_describe_rejects(root, manifest)[1:],
         *describe_notes(root),
         *_describe_empty_classes(manifest),
+        *(f"{'edits':13s}{edit.command}: {describe_changes(edit)}" for edit in manifest.edits),
+        *describe_leftovers(manifest),
         f"splits       {', '.join(_possible_splits(manifest)) or 'none'}",
         "",
         "class                         clips  groups",
@@ -106,8 +108,8 @@ def _pairs(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _describe_rejects(out: Path | str) -> list[str]:
-    rejects = load_rejects(out)
+def _describe_rejects(out: Path | str, manifest: Manifest) -> list[str]:
+    rejects = load_rejects(out)[: manifest.rejects]  # behind them: of an `add` that did not end
     if not rejects:
         return []
     subject = "1 video is" if len(rejects) == 1 else f"{len(rejects)} videos are"

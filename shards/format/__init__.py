@@ -1,8 +1,18 @@
 """The format of a shard set (docs/format.md): schema, manifest, writing, reading, verification."""
 
+from .journal import (
+    BUILD,
+    Journal,
+    next_shard_number,
+    read_journal,
+    remove_leftovers,
+    remove_temporary_files,
+    write_journal,
+)
 from .manifest_io import load_manifest, save_manifest
 from .reader import ClipReader, open_shard
 from .schema import (
+    CLASSES,
     INDEX,
     MANIFEST,
     NO_GROUP,
@@ -10,6 +20,7 @@ from .schema import (
     REJECTS,
     SCHEMA,
     SUBSETS,
+    Edit,
     Manifest,
     ShardInfo,
     ShardSetError,
@@ -21,8 +32,9 @@ from .verify import Fault, verify_full, verify_quick
 from .writer import ShardWriter, sample_bytes, write_shard
 
 __all__ = [
-    "INDEX", "MANIFEST", "NOTES", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS", "ClipReader", "Fault",
-    "Manifest", "ShardInfo", "ShardSetError", "ShardWriter", "index_dtype", "load_manifest",
-    "make_index", "open_shard", "sample_bytes", "save_manifest", "valid_key", "verify_full",
-    "verify_quick", "write_shard",
+    "BUILD", "CLASSES", "INDEX", "MANIFEST", "NOTES", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS",
+    "ClipReader", "Edit", "Fault", "Journal", "Manifest", "ShardInfo", "ShardSetError",
+    "ShardWriter", "index_dtype", "load_manifest", "make_index", "next_shard_number", "open_shard",
+    "read_journal", "remove_leftovers", "remove_temporary_files", "sample_bytes", "save_manifest",
+    "valid_key", "verify_full", "verify_quick", "write_journal", "write_shard",
 ]  # fmt: skip

@@ -12,24 +12,54 @@ from typing import Any
 import numpy as np
 
 from ..storage import LocalFolder, RemoteFolder, open_folder
-from .schema import INDEX, MANIFEST, SCHEMA, Manifest, ShardInfo, ShardSetError, index_dtype
+from .journal import read_journal
+from .schema import (
+    CLASSES,
+    INDEX,
+    MANIFEST,
+    SCHEMA,
+    Edit,
+    Manifest,
+    ShardInfo,
+    ShardSetError,
+    index_dtype,
+)
 from .validate import check_index, check_manifest
 
 _NOT_SAVED = ("root", "digest", "index")
 
 
-def save_manifest(manifest: Manifest, root: Path | str) -> Manifest:
-    """Write index and manifest into `root` (folder or URL), the manifest last; -> the loaded set.
+def save_manifest(
+    manifest: Manifest, root: Path | str, *, replaces_another: bool = False
+) -> Manifest:
+    """Write classes, index and manifest into `root` (folder or URL), the manifest last; -> the
+    loaded set.
 
-    `index_sha256` is computed here. Raises OSError, or StorageError for a URL.
+    `index_sha256` is computed here. replaces_another: the set is there already and stays whole
+    until the new manifest takes the old one's place: its index is left, and the new one gets
+    another name. Raises OSError, or StorageError for a URL.
     """
     folder, buffer = open_folder(root), io.BytesIO()
     np.save(buffer, manifest.index, allow_pickle=False)
-    folder.write(INDEX, buffer.getvalue())
-    body = {name: value for name, value in asdict(manifest).items() if name not in _NOT_SAVED}
-    body["index_sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    folder.write(MANIFEST, (json.dumps(body, indent=1, sort_keys=True) + "\n").encode())
+    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
+    index_file = f"index-{sha256[:16]}.npy" if replaces_another else INDEX
+    manifest = replace(manifest, index_sha256=sha256, index_file=index_file)
+    body = json.dumps(_saved_fields(manifest), indent=1, sort_keys=True) + "\n"
+    folder.write(CLASSES, "".join(f"{name}\n" for name in manifest.classes).encode())
+    folder.write(index_file, buffer.getvalue())
+    folder.write(MANIFEST, body.encode())
     return load_manifest(root)
+
+
+def _saved_fields(manifest: Manifest) -> dict[str, Any]:
+    """What manifest.json holds: fields that only an edited set needs where they say something."""
+    body = {name: value for name, value in asdict(manifest).items() if name not in _NOT_SAVED}
+    optional = {"index_file": INDEX, "edits": (), "removed": 0, "relabelled": False}
+    for entry in (body, *body["shards"]):
+        for name, default in optional.items():
+            if name in entry and entry[name] == default:
+                del entry[name]
+    return body
 
 
 def load_manifest(root: Path | str) -> Manifest:
@@ -39,10 +69,28 @@ def load_manifest(root: Path | str) -> Manifest:
     when manifest and index do not fit together or point outside the shards; for a URL StorageError.
     """
     folder = open_folder(root)
+    raw = _read_manifest(folder)
+    while True:
+        manifest = _check(raw, folder)
+        try:
+            index = _load_index(manifest, folder)
+        except ShardSetError:  # it may have been edited between the two reads
+            raw, read_before = _read_manifest(folder), raw
+            if raw == read_before:
+                raise
+        else:
+            check_index(manifest, index)
+            return replace(manifest, index=index)
+
+
+def _read_manifest(folder: LocalFolder | RemoteFolder) -> bytes:
     try:
-        raw = folder.read(MANIFEST)
+        return folder.read(MANIFEST)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ShardSetError(_explain_missing(folder)) from error
+
+
+def _check(raw: bytes, folder: LocalFolder | RemoteFolder) -> Manifest:
     path = f"{folder}/{MANIFEST}"
     try:
         body = json.loads(raw)
@@ -58,9 +106,7 @@ def load_manifest(root: Path | str) -> Manifest:
             raise
         raise ShardSetError(f"{path} is not a shard set's manifest ({error}).") from error
     check_manifest(manifest)
-    index = _load_index(manifest, folder)
-    check_index(manifest, index)
-    return replace(manifest, index=index)
+    return manifest
 
 
 def _parse(body: dict[str, Any], folder: LocalFolder | RemoteFolder, digest: str) -> Manifest:
@@ -72,6 +118,7 @@ def _parse(body: dict[str, Any], folder: LocalFolder | RemoteFolder, digest: str
         "clip_shape": tuple(int(size) for size in body["clip_shape"]),
         "classes": tuple(body["classes"]),
         "groups": tuple(body["groups"]),
+        "edits": tuple(Edit(**edit) for edit in body.get("edits", ())),
     }
     root = folder.path if isinstance(folder, LocalFolder) else folder.url
     return Manifest(**fields, root=root, digest=digest)
@@ -86,6 +133,12 @@ def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
         )
     if not folder.path.exists():
         return f"{missing}: make one with 'make shards' or 'har-shards build'."
+    journal = read_journal(folder)
+    if journal is not None:
+        return (
+            f"'har-shards {journal.command}' to {folder} did not end (no {MANIFEST}): run the same "
+            "command again."
+        )
     if any(folder.path.glob("*.tar")) or any(folder.path.glob(".*.tmp")):
         return (
             f"the shard set at {folder} is half built (no {MANIFEST}): "
@@ -95,9 +148,9 @@ def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
 
 
 def _load_index(manifest: Manifest, folder: LocalFolder | RemoteFolder) -> np.ndarray:
-    path = f"{folder}/{INDEX}"
+    path = f"{folder}/{manifest.index_file}"
     try:
-        raw = folder.read(INDEX)
+        raw = folder.read(manifest.index_file)
     except OSError as error:
         raise ShardSetError(f"{path} cannot be read ({error.strerror or 'missing'}).") from error
     if hashlib.sha256(raw).hexdigest() != manifest.index_sha256:

@@ -8,15 +8,19 @@ Two threads, clips of 1.05 MB: copying in memory 13,970 clips/s, preadv 14,540, 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xxhash
 
 from ..storage import RemoteFolder, ShardPrefetcher, open_binary, open_folder
 from .schema import Manifest, ShardSetError
+from .writer import BLOCK, encode_metadata
 
 
 class ClipReader:
@@ -59,6 +63,27 @@ class ClipReader:
         clip = np.empty(self.manifest.clip_shape, np.uint8)
         self.read_into(sample, clip)
         return clip
+
+    def read_metadata(self, sample: int) -> dict[str, Any]:
+        """KEY.json of a sample, compared with its own checksum."""
+        shard = self._shards.item(sample)
+        with (
+            contextlib.nullcontext(self._descriptor(shard))
+            if self.prefetcher is None
+            else self.prefetcher.use(shard, self._heartbeat)
+        ) as descriptor:
+            end = self._offsets.item(sample) + self._num_bytes
+            header = -(-end // BLOCK) * BLOCK + 2 * BLOCK  # behind those of pixels and KEY.cls
+            try:
+                size = int(os.pread(descriptor, BLOCK, header)[124:135], 8)
+                body = os.pread(descriptor, size, header + BLOCK)
+                metadata: dict[str, Any] = json.loads(body)
+                is_right = encode_metadata(metadata) == body
+            except (OSError, ValueError, AttributeError):
+                is_right = False
+        if not is_right:
+            raise self._error(sample, "has a KEY.json that does not match its checksum")
+        return metadata
 
     def read_into(self, sample: int, out: np.ndarray) -> None:
         """Fill `out` (uint8 [T,H,W,C], C-contiguous) with the clip of a sample."""

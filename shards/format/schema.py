@@ -2,6 +2,7 @@
 
     manifest.json     written last; without it there is no set
     index.npy         one fixed-size row a sample (numpy structured array, no pickle)
+    classes.txt       class names in order, for other tools
     shard-000000.tar  plain tar, WebDataset convention: KEY.npy, KEY.cls, KEY.json
     rejects.jsonl     the videos that are not in the set, each with its reason
     warnings.jsonl    the videos in the set that are odd, and how; only where there are such
@@ -27,6 +28,7 @@ from ..storage import ShardInfo
 SCHEMA = 2
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
+CLASSES = "classes.txt"
 REJECTS = "rejects.jsonl"
 WARNINGS = "warnings.jsonl"
 NOTES = "notes.json"
@@ -44,13 +46,26 @@ class ShardSetError(HarError):
 
 
 @dataclass(frozen=True)
+class Edit:
+    """One change of a finished set. digest: of the manifest before; the rest counts clips."""
+
+    command: str
+    digest: str
+    added: int = 0
+    removed: int = 0
+    relabelled: int = 0
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a shard set holds. `index` has one row a sample, in shard order (see `index_dtype`).
 
     clip_shape: (T, H, W, C), the same for every clip. sampling / resize: the rules, as written by
     the builder. groups: group names, e.g. "YoYo/g01"; `grouping` says where they come from
-    ("ucf101", "regex", "csv") or is None where the data set has none. plan: hash of the build plan.
-    root: the folder (Path), or the URL (str) of a remote set. digest: sha256 of manifest.json.
+    ("ucf101", "regex", "csv", "mixed") or is None where the data set has none. plan: hash of the
+    build plan. edits: what was changed since, oldest first; index_file: the index has a name of its
+    own then. root: the folder (Path), or the URL (str) of a remote set. digest: sha256 of
+    manifest.json.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -64,6 +79,8 @@ class Manifest:
     versions: dict[str, str]
     rejects: int
     index_sha256: str
+    index_file: str = INDEX
+    edits: tuple[Edit, ...] = ()
     schema: int = SCHEMA
     root: Path | str = field(default=Path(), compare=False)
     digest: str = field(default="", compare=False)
@@ -74,9 +91,28 @@ class Manifest:
         """Bytes of one clip's pixels: T*H*W*C."""
         return math.prod(self.clip_shape)
 
+    @property
+    def removed_bytes(self) -> int:
+        """About so many bytes of the shards are of clips that the index no longer names."""
+        shards = (shard for shard in self.shards if shard.removed)
+        return sum(s.bytes * s.removed // (s.samples + s.removed) for s in shards)
+
     def keys(self, indices: np.ndarray | slice = slice(None)) -> list[str]:
         """The keys of these samples."""
         return [key.decode() for key in self.index["key"][indices].tolist()]
+
+    def changes_since(self, digest: str) -> Edit | None:
+        """What the edits since the manifest with `digest` come to; None if that is no ancestor."""
+        digests = [edit.digest for edit in self.edits]
+        if digest not in digests:
+            return None
+        edits = self.edits[digests.index(digest) :]
+        added, removed, relabelled = (
+            sum(getattr(edit, name) for edit in edits)
+            for name in ("added", "removed", "relabelled")
+        )
+        commands = ", ".join(dict.fromkeys(edit.command for edit in edits))
+        return Edit(commands, digest, added, removed, relabelled)
 
     def shard_path(self, number: int) -> Path:
         """The file of a shard of a local set."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import chain
 
 import numpy as np
 
-from .schema import INDEX, MANIFEST, NO_GROUP, SUBSETS, Manifest, ShardSetError
+from .schema import MANIFEST, NO_GROUP, SUBSETS, Manifest, ShardSetError
 
 _SHARD_NAME = re.compile(r"shard-\d{6,}\.tar")
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")  # it names a file of the cache
+_INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _UCF_GROUP = re.compile(r"/g\d{1,9}$")
 
 
@@ -28,10 +31,19 @@ def check_manifest(manifest: Manifest) -> None:
     bad = [name for name in names if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name)]
     if bad or len(set(names)) != len(names):
         raise ShardSetError(f"{where}: shard names must be distinct and like shard-000000.tar.")
-    if any(not _is_size(n) for shard in manifest.shards for n in (shard.samples, shard.bytes)):
+    sizes = ((shard.samples, shard.bytes, shard.removed) for shard in manifest.shards)
+    if not all(map(_is_size, chain.from_iterable(sizes))):
         raise ShardSetError(f"{where}: a shard has a negative or absurd size.")
     if not all(_CHECKSUM.fullmatch(str(shard.xxh3)) for shard in manifest.shards):
         raise ShardSetError(f"{where}: a shard's xxh3 is not 32 hex digits.")
+    if any(type(shard.relabelled) is not bool for shard in manifest.shards):
+        raise ShardSetError(f"{where}: a shard's relabelled is not true or false.")
+    if not isinstance(manifest.index_file, str) or not _INDEX_NAME.fullmatch(manifest.index_file):
+        raise ShardSetError(f"{where}: {manifest.index_file!r} is no name of an index.")
+    for edit in manifest.edits:
+        counts = (edit.added, edit.removed, edit.relabelled)
+        if not _DIGEST.fullmatch(str(edit.digest)) or not all(map(_is_size, counts)):
+            raise ShardSetError(f"{where}: {edit} is no edit of a shard set.")
     if not manifest.classes or any(not isinstance(name, str) for name in manifest.classes):
         raise ShardSetError(f"{where}: it names no classes.")
     if any(not isinstance(name, str) for name in manifest.groups):
@@ -48,7 +60,7 @@ def _is_size(value: object) -> bool:
 
 def check_index(manifest: Manifest, index: np.ndarray) -> None:
     """Every number in the index must point at something that exists."""
-    path = f"{manifest.root}/{INDEX}"
+    path = f"{manifest.root}/{manifest.index_file}"
     if len(index) != sum(shard.samples for shard in manifest.shards):
         raise ShardSetError(f"{path} and {MANIFEST} disagree on the number of samples.")
     if len(index) == 0:

@@ -67,6 +67,11 @@ class ShardWriter:
         digest = self._checksum.hexdigest()
         return ShardInfo(self._path.name, self._num_samples, self._offset, digest)
 
+    @property
+    def num_bytes(self) -> int:
+        """What the tar takes so far."""
+        return self._offset
+
     def _write(self, *parts: bytes | memoryview) -> None:
         for part in parts:
             self._checksum.update(part)

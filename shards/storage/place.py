@@ -36,12 +36,18 @@ class TransferStopped(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One tar of a shard set. bytes: the file's size. xxh3: its xxh3_128 in 32 hex digits."""
+    """One tar of a shard set. bytes: the file's size. xxh3: its xxh3_128 in 32 hex digits.
+
+    samples: its clips that the index names. removed: how many more are in the file. relabelled:
+    whether KEY.cls and KEY.json may hold older labels and groups than the index, which counts.
+    """
 
     name: str
     samples: int
     bytes: int
     xxh3: str
+    removed: int = 0
+    relabelled: bool = False
 
 
 def url_of(place: Path | str) -> str | None:

@@ -23,22 +23,33 @@ def make_manifest(rows: list[tuple[Any, ...]], **fields: Any) -> Manifest:
 
 
 def make_tars(
-    root: Path, shards: int = 1, clips: int = 34, shape: tuple[int, int, int, int] = SHAPE
+    root: Path,
+    shards: int = 1,
+    clips: int = 34,
+    shape: tuple[int, int, int, int] = SHAPE,
+    first: int = 0,
 ) -> Manifest:
-    """`clips` clips of noise, two to a group, four to a class; its key decides a clip's pixels."""
+    """`clips` clips of noise, two to a group, four to a class; its key decides a clip's pixels.
+
+    first: number of the first clip, a multiple of four.
+    """
     root.mkdir()
-    rows, written, groups = [], [], [f"c{n // 4:03d}/g{n // 2:02d}" for n in range(clips)]
+    rows, written = [], []
+    groups = [f"c{n // 4:03d}/g{n // 2:02d}" for n in range(first, first + clips)]
     names = sorted(set(groups))
     for number, members in enumerate(np.array_split(np.arange(clips), shards)):
         with ShardWriter(root / f"shard-{number:06d}.tar") as shard:
-            for n in members.tolist():
-                key = f"v_c{n // 4:03d}_g{n // 2:02d}_c{n % 2:02d}"
+            for video in members.tolist():
+                n, label = first + video, video // 4
+                name = f"c{n // 4:03d}"
+                key = f"v_{name}_g{n // 2:02d}_c{n % 2:02d}"
                 pixels = np.random.default_rng(n).integers(0, 256, shape, np.uint8)
-                offset, digest = shard.add(key, pixels, n // 4, {"class": f"c{n // 4:03d}"})
-                group = names.index(groups[n])
-                rows.append((key, number, offset, n // 4, group, n, 0, 0, 16, 0, digest))
+                metadata = {"class": name, "group": groups[video]}
+                offset, digest = shard.add(key, pixels, label, metadata)
+                group = names.index(groups[video])
+                rows.append((key, number, offset, label, group, video, 0, 0, 16, 0, digest))
             written.append(shard.close())
-    classes = tuple(f"c{n:03d}" for n in range(-(-clips // 4)))
+    classes = tuple(f"c{first // 4 + n:03d}" for n in range(-(-clips // 4)))
     made = make_manifest(
         rows, clip_shape=shape, sampling={"rule": "paper"}, classes=classes, groups=tuple(names),
         grouping="regex", shards=tuple(written),

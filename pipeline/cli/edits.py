@@ -1,0 +1,210 @@
+"""har-shards add, remove, relabel, compact, merge, subset: finished sets that change."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import UserError, one_sentence
+from .find_options import find_options, take_find_options
+from .group import shards_main
+
+_merge_case = click.option(
+    "--merge-case", is_flag=True, help="Class names Run and run are one class."
+)
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@click.argument("videos")
+@click.option(
+    "--existing",
+    type=click.Choice(["refuse", "skip", "rename"]),
+    default="refuse",
+    show_default=True,
+    help="Videos whose keys are in the set: refuse all, leave these out, or give them other keys.",
+)
+@find_options
+@click.option("--shard-size", default="64MB", show_default=True, help="Most bytes of a new shard.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
+@click.option("--scheduler", help="Dask cluster that decodes: tcp://host:8786.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True,
+    help="Seconds a video may take.",
+)  # fmt: skip
+@click.option(
+    "--max-rejects", type=click.IntRange(0), help="Videos that may fail. [1%, at least 10]"
+)
+@click.option(
+    "--keep-partial", is_flag=True, help="Keep what decodes of a video that fails half way."
+)
+@one_sentence
+def add(shard_set: str, videos: str, scheduler: str | None, **options: Any) -> None:
+    """Decode VIDEOS (see build) into SHARD_SET (folder or URL), as its clips are made.
+
+    Classes keep their numbers, new ones get the next; the shards that are there keep every byte.
+    Run again after an interruption, the same command goes on where it stopped.
+
+    Example: har-shards add data/shards data/more
+    """
+    from .. import build as builds
+    from ..dataset import find_videos
+    from ..decode import freeze_imports
+    from ..inspect import describe_add
+
+    add_options = builds.AddOptions(
+        options["existing"],
+        options["merge_case"],
+        builds.parse_bytes(options["shard_size"]),
+        options["keep_partial"],
+    )
+    run_options = builds.RunOptions(options["workers"], options["timeout"], options["max_rejects"])
+    freeze_imports()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
+    try:
+        with builds.dask_executor(scheduler) as executor:
+            added = builds.add_videos(
+                shard_set,
+                lambda: find_videos(videos, **take_find_options(options)),
+                add_options=add_options, run_options=run_options, executor=executor,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nstopped: {shard_set} is as it was; the same command goes on where it stopped.",
+            err=True,
+        )
+        sys.exit(130)
+    click.echo(describe_add(added))
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@click.option("--key", "keys", multiple=True, help="This video or clip (* and ? work); repeatable.")
+@click.option(
+    "--list", "list_file", type=click.Path(path_type=Path), help="Keys, one a line, or a CSV's key."
+)
+@one_sentence
+def remove(shard_set: str, keys: tuple[str, ...], list_file: Path | None) -> None:
+    """Take clips out of SHARD_SET (folder or URL), at once; 'compact' frees their bytes.
+
+    Example: har-shards remove data/shards --key 'v_YoYo_g07_*'
+    """
+    from ...shards.edit import remove_clips
+    from ...shards.format import load_manifest
+    from ..inspect import describe_edit
+    from ..lists import read_keys
+
+    names = [*keys, *(read_keys(list_file) if list_file else ())]
+    if not names:
+        raise UserError("name the clips with --key or --list.")
+    before = load_manifest(shard_set)
+    click.echo(describe_edit(before, remove_clips(shard_set, names)))
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@click.argument("labels", type=click.Path(path_type=Path))
+@_merge_case
+@one_sentence
+def relabel(shard_set: str, labels: Path, merge_case: bool) -> None:
+    """Give clips of SHARD_SET (folder or URL) the classes, groups and subsets of a CSV: columns
+    key and any of label, group, split.
+
+    New classes get the next numbers. 'compact' writes the labels into the shards.
+
+    Example: har-shards relabel data/shards labels.csv
+    """
+    from ...shards.edit import relabel_clips
+    from ...shards.format import load_manifest
+    from ..inspect import describe_edit
+    from ..lists import read_labels
+
+    before = load_manifest(shard_set)
+    after = relabel_clips(shard_set, read_labels(labels), merge_case=merge_case)
+    click.echo(describe_edit(before, after))
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@one_sentence
+def compact(shard_set: str) -> None:
+    """Write anew the shards of SHARD_SET (folder or URL) that hold removed clips or old labels.
+
+    Example: har-shards compact data/shards
+    """
+    from ...progress import ProgressBar
+    from ...shards.edit import compact_set
+    from ...shards.format import load_manifest
+    from ..inspect import describe_edit
+
+    before = load_manifest(shard_set)
+    with ProgressBar(len(before.shards), "compact", "shard") as bar:
+        after = compact_set(shard_set, bar.advance)
+    click.echo(describe_edit(before, after))
+
+
+@shards_main.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("-o", "--out", required=True, help="Folder for the new set, or a URL.")
+@click.option(
+    "--groups",
+    type=click.Choice(["unite", "apart", "none"]),
+    default="unite",
+    show_default=True,
+    help="Groups of one name in both sets: one group, two, or no groups at all.",
+)
+@click.option("--skip-existing", is_flag=True, help="Leave out SECOND's clips with keys of FIRST.")
+@_merge_case
+@one_sentence
+def merge(first: str, second: str, out: str, **options: Any) -> None:
+    """Make one set of FIRST and SECOND (folders or URLs), whose clips must be made alike.
+
+    Classes are united by name; those of FIRST keep their numbers. Nothing is decoded.
+
+    Example: har-shards merge data/shards data/other -o data/both
+    """
+    from ...progress import ProgressBar
+    from ...shards.edit import merge_sets
+    from ...shards.format import load_manifest
+    from ..inspect import describe_build
+
+    num_shards = sum(len(load_manifest(root).shards) for root in (first, second))
+    with ProgressBar(num_shards, "merge", "shard") as bar:
+        merged = merge_sets(first, second, out, **options, progress=bar.advance)
+    click.echo(describe_build(merged, out))
+
+
+@shards_main.command()
+@click.argument("shard_set")
+@click.option("-o", "--out", required=True, help="Folder for the new set, or a URL.")
+@click.option("--classes", help="Only these classes: A,B,C.")
+@click.option("--per-class", type=click.IntRange(1), help="Videos a class, at most.")
+@click.option(
+    "--list", "list_file", type=click.Path(path_type=Path), help="Keys, one a line, or a CSV's key."
+)
+@one_sentence
+def subset(
+    shard_set: str, out: str, classes: str | None, per_class: int | None, list_file: Path | None
+) -> None:
+    """Make a new set of some clips of SHARD_SET (folder or URL); options together narrow it down.
+
+    Example: har-shards subset data/shards --classes Punch,YoYo --per-class 20 -o data/small
+    """
+    from ...progress import ProgressBar
+    from ...shards.edit import subset_set
+    from ...shards.format import load_manifest
+    from ..inspect import describe_build
+    from ..lists import read_keys
+
+    names = [name.strip() for name in classes.split(",") if name.strip()] if classes else []
+    keys = read_keys(list_file) if list_file else None
+    if not names and per_class is None and keys is None:
+        raise UserError("say which clips with --classes, --per-class or --list.")
+    with ProgressBar(len(load_manifest(shard_set).shards), "subset", "shard") as bar:
+        made = subset_set(
+            shard_set, out, classes=names, per_class=per_class, keys=keys, progress=bar.advance
+        )
+    click.echo(describe_build(made, out))

@@ -1,0 +1,124 @@
+"""What an edit did to a set, in words: counts, classes, splits that moved, what `compact` frees."""
+
+from collections import Counter
+
+import numpy as np
+
+from ...shards.edit import count_moved_clips
+from ...shards.format import REJECTS, Edit, Manifest
+from ..build import Added
+from ..dataset import note_lines
+
+_MAX_NAMES = 10
+
+
+def describe_edit(before: Manifest, after: Manifest) -> str:
+    """before, after: the set in one folder, before and after a command."""
+    if before.digest == after.digest:
+        return f"{after.root}: nothing to change."
+    changes = after.changes_since(before.digest)
+    lines = [
+        f"{after.root}: {describe_changes(changes)}; now {describe_size(after)}",
+        *_describe_classes(before, after),
+        *_describe_splits(before, after),
+        *describe_leftovers(after),
+    ]
+    return "\n".join(lines)
+
+
+def describe_add(added: Added) -> str:
+    """As `describe_edit`, and the videos that were left out or got another key."""
+    lines = [describe_edit(added.before, added.after), *note_lines(added.dataset.notes_json())]
+    if added.num_skipped:
+        lines.append(f"left out: {added.num_skipped} videos whose keys are in the set")
+    if added.num_renamed:
+        lines.append(f"renamed: {added.num_renamed} videos have a hash of their path in the key")
+    lines += [
+        f"not in the set: {row['path']}: {row['reason']}" for row in added.rejects[:_MAX_NAMES]
+    ]
+    if len(added.rejects) > _MAX_NAMES:
+        lines.append(f"and {len(added.rejects) - _MAX_NAMES} more, see {REJECTS}")
+    return "\n".join(lines)
+
+
+def describe_changes(changes: Edit | None) -> str:
+    """ "3 clips added, 1 removed"; what an edit of no clip did to the shards."""
+    if changes is None:
+        return "changed"
+    counts = [
+        (changes.added, "added"), (changes.removed, "removed"), (changes.relabelled, "relabelled")
+    ]  # fmt: skip
+    texts = [f"{count} {what}" for count, what in counts if count]
+    if not texts:
+        return "the same clips in other shards"
+    number, rest = texts[0].split(" ", 1)
+    return ", ".join([f"{number} clip{'s' * (number != '1')} {rest}", *texts[1:]])
+
+
+def describe_size(manifest: Manifest) -> str:
+    """ "83 clips of 83 videos in 9 shards, 87.5 MB, 3 classes"."""
+    num_videos = len(np.unique(manifest.index["video"]))
+    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
+    return (
+        f"{len(manifest.index)} clips of {num_videos} videos in {len(manifest.shards)} shards, "
+        f"{megabytes:.1f} MB, {len(manifest.classes)} classes"
+    )
+
+
+def describe_leftovers(manifest: Manifest) -> list[str]:
+    """What the shards hold that the index overrules."""
+    lines, command = [], f"'har-shards compact {manifest.root}'"
+    if removed := sum(shard.removed for shard in manifest.shards):
+        shards = sum(shard.removed > 0 for shard in manifest.shards)
+        lines.append(
+            f"removed: {removed} clips are still in {shards} shards, {command} frees about "
+            f"{manifest.removed_bytes / 1e6:.1f} MB"
+        )
+    if shards := sum(shard.relabelled for shard in manifest.shards):
+        lines.append(
+            f"relabelled: KEY.cls and KEY.json in {shards} shards are as they were, for readers "
+            f"without the index; {command} writes them anew"
+        )
+    return lines
+
+
+def _describe_classes(before: Manifest, after: Manifest) -> list[str]:
+    """New classes, those that have lost their last clip, and how many clips changed class."""
+    lines = []
+    if new := after.classes[len(before.classes) :]:
+        lines.append(f"new classes: {_names(new)}")
+    counts = [np.bincount(m.index["label"], minlength=len(after.classes)) for m in (before, after)]
+    if emptied := [
+        n for n, old, now in zip(after.classes, *counts, strict=True) if old and not now
+    ]:
+        lines.append(
+            f"no clip is left of {_names(emptied)}: the class keeps its number, and a network an "
+            "output for it"
+        )
+    labels = dict(zip(before.keys(), before.index["label"].tolist(), strict=True))
+    moved = Counter(
+        (labels[key], label)
+        for key, label in zip(after.keys(), after.index["label"].tolist(), strict=True)
+        if labels.get(key, label) != label
+    )
+    for (old, new_label), count in sorted(moved.items())[:_MAX_NAMES]:
+        lines.append(f"{before.classes[old]} -> {after.classes[new_label]}: {count} clips")
+    return lines
+
+
+def _describe_splits(before: Manifest, after: Manifest) -> list[str]:
+    moved = count_moved_clips(before, after)
+    lines = [
+        f"split {name}: {count} of the clips that were there change subset, {leaked} of them from "
+        "test to train"
+        for name, (count, leaked) in moved.items()
+        if count
+    ]
+    if same := [name for name, (count, _) in moved.items() if not count]:
+        lines.append(f"splits in which the clips that were there stay: {', '.join(same)}")
+    return lines
+
+
+def _names(names: tuple[str, ...] | list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

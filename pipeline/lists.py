@@ -1,0 +1,118 @@
+"""Lists of clips for other tools and from them: keys to choose, new labels, what a split is."""
+
+import csv
+import io
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_atomically
+from ..errors import HarError
+from ..shards.format import NO_GROUP, SUBSETS, Manifest
+from ..shards.splits import Split
+from .dataset.tables import TableRow, column_names, decode_text, find_delimiter, read_rows
+
+_COLUMNS = ("key", "label", "group", "split")
+
+
+class ListError(HarError):
+    """A list that cannot be read or written; the text is one sentence."""
+
+
+def read_keys(path: Path) -> list[str]:
+    """One key a line, or the column `key` of a .csv. Raises ListError, DatasetError."""
+    if path.suffix.lower() == ".csv":
+        keys = [row.get("key", "") for _, row in _read_rows(path)]
+    else:
+        keys = [line.strip() for line in _read_text(path).splitlines()]
+    keys = list(dict.fromkeys(key for key in keys if key))
+    if not keys:
+        raise ListError(f"{path} names no key.")
+    return keys
+
+
+def read_labels(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV `key,label[,group][,split]`; an empty cell leaves things as they are.
+
+    Raises ListError, DatasetError.
+    """
+    rows = _read_rows(path)
+    for line, row in rows:
+        if not row.get("key") or row.get("split", "") not in SUBSETS:
+            raise ListError(
+                f"{path}, line {line}: key must not be empty and split {row.get('split', '')!r} "
+                f"must be one of {', '.join(SUBSETS[1:])}, or empty."
+            )
+    if not any(row.get(name) for _, row in rows for name in _COLUMNS[1:]):
+        raise ListError(f"{path} changes nothing: it needs key and one of label, group and split.")
+    return [row for _, row in rows]
+
+
+def write_keys(manifest: Manifest, split: Split, path: Path) -> int:
+    """Write key, subset, label, class and group of every clip, by key; -> how many clips.
+
+    path: a .csv, or a .json (a list of objects). subset is "" for a clip in none, group for one
+    without. Raises ListError.
+    """
+    subset_of = {
+        index: name for name in SUBSETS[1:] for index in getattr(split, name).tolist()
+    }  # fmt: skip
+    order = sorted(range(len(manifest.index)), key=lambda index: manifest.index["key"][index])
+    rows = [_describe_clip(manifest, index, subset_of.get(index, "")) for index in order]
+    if path.suffix.lower() == ".json":
+        text = json.dumps(rows, indent=1) + "\n"
+    elif path.suffix.lower() == ".csv":
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        text = table.getvalue()
+    else:
+        raise ListError(f"--keys {path}: its name must end in .csv or .json.")
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise ListError(f"{path} cannot be written ({error.strerror}).") from error
+    return len(rows)
+
+
+def _describe_clip(manifest: Manifest, index: int, subset: str) -> dict[str, Any]:
+    row = manifest.index[index]
+    return {
+        "key": row["key"].decode(),
+        "subset": subset,
+        "label": int(row["label"]),
+        "class": manifest.classes[row["label"]],
+        "group": manifest.groups[row["group"]] if row["group"] != NO_GROUP else "",
+    }
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """(line, known columns) of each row of a CSV, stripped and in NFC."""
+    text = _read_text(path)
+    header, *rows = read_rows(text, find_delimiter(text) or ",", str(path)) or [TableRow(1, [])]
+    columns = column_names(header.fields)
+    if "key" not in columns:
+        raise ListError(
+            f"{path} has the columns {', '.join(columns) or 'none'}: it needs key, and may have "
+            f"{', '.join(_COLUMNS[1:])}."
+        )
+    return [
+        (
+            row.line,
+            {
+                name: unicodedata.normalize("NFC", field.strip())
+                for name, field in zip(columns, row.fields, strict=False)
+                if name in _COLUMNS
+            },
+        )
+        for row in rows
+    ]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return decode_text(path.read_bytes(), f"the list {path}").removeprefix("\ufeff")
+    except OSError as error:
+        raise ListError(f"the list {path} cannot be read ({error.strerror}).") from error

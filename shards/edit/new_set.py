@@ -1,0 +1,70 @@
+"""A new set made of clips of others: whole, or not there; a killed command starts over."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from ..format import (
+    BUILD,
+    MANIFEST,
+    REJECTS,
+    Journal,
+    Manifest,
+    read_journal,
+    remove_leftovers,
+    save_manifest,
+    verify_quick,
+    write_journal,
+)
+from ..storage import open_folder
+from .rewrite import Part, ShardRewriter, clear_errors
+from .transaction import EditError, Folder, prune_groups
+
+
+@contextlib.contextmanager
+def new_set(out: Path | str, command: str) -> Iterator[Folder]:
+    """An empty folder for the set, which nobody else writes. Raises EditError, StorageError."""
+    folder = open_folder(out)
+    with clear_errors(folder):
+        folder.make()
+        with folder.locked() as is_ours:
+            if not is_ours:
+                raise EditError(f"another command is writing {folder}: wait for it.")
+            if folder.size(MANIFEST) is not None:
+                raise EditError(f"{folder} is a shard set already: give another -o.")
+            if read_journal(folder) is not None:
+                remove_leftovers(folder, None)
+            foreign = [name for name in folder.names() if name != BUILD]
+            if foreign:
+                raise EditError(f"{folder} is not empty ({foreign[0]}): give another -o.")
+            write_journal(folder, Journal(command, 0))
+            yield folder
+
+
+def write_set(
+    folder: Folder,
+    new: Manifest,
+    parts: Sequence[Part],
+    progress: Callable[[], None],
+    rejects: bytes = b"",
+) -> Manifest:
+    """Write the set `new`, whose clips are those of the parts; -> it as it was saved."""
+    rewriter = ShardRewriter(
+        folder, new, first_number=0, progress=progress,
+        max_bytes=max(shard.bytes for part in parts for shard in part.source.shards),
+    )  # fmt: skip
+    with closing(rewriter):
+        for part in parts:
+            rewriter.add(part)
+        shards, index = rewriter.finish()
+    new = prune_groups(replace(new, shards=shards, index=index, root=str(folder)))
+    if faults := verify_quick(new):
+        raise EditError(f"{folder} is not as it was written ({faults[0]}): run the command again.")
+    folder.write(REJECTS, rejects)
+    saved = save_manifest(new, str(folder))
+    remove_leftovers(folder, saved)
+    return saved

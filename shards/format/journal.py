@@ -1,0 +1,82 @@
+"""What an edit of a set will write and make obsolete, so that a killed one leaves no waste.
+
+The journal is written before the first shard of an edit and removed after the manifest. Files that
+it names and the manifest does not are of no use, and no fault: the next edit removes them. They are
+found by name, since a tar that somebody else put there is not ours to remove.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+
+from ..storage import LocalFolder, RemoteFolder
+from .schema import CLASSES, INDEX, MANIFEST, NOTES, REJECTS, Manifest
+
+BUILD = ".build"  # folder for what only an unfinished build or edit needs
+_JOURNAL = f"{BUILD}/edit.json"
+_SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.tar")
+_INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
+_FILES = "|".join(map(re.escape, (CLASSES, INDEX, MANIFEST, NOTES, REJECTS)))
+_TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|index-[0-9a-f]+\.npy|{_FILES})\..*tmp")
+Folder = LocalFolder | RemoteFolder
+
+
+@dataclass(frozen=True)
+class Journal:
+    """first_new: number of the first shard that the edit writes. obsolete: shards that it replaces.
+
+    plan: hash of what an `add` builds, which another run of the same command goes on with.
+    """
+
+    command: str
+    first_new: int
+    obsolete: tuple[str, ...] = ()
+    plan: str = ""
+
+    def names(self, shard: str) -> bool:
+        """Whether the edit writes or replaces this shard."""
+        match = _SHARD_NUMBER.fullmatch(shard)
+        return shard in self.obsolete or (match is not None and int(match[1]) >= self.first_new)
+
+
+def next_shard_number(manifest: Manifest) -> int:
+    """No shard of the set has this number or a higher one."""
+    return 1 + max((int(shard.name[6:-4]) for shard in manifest.shards), default=-1)
+
+
+def write_journal(folder: Folder, journal: Journal) -> None:
+    """Raises OSError, StorageError."""
+    folder.write(_JOURNAL, json.dumps(asdict(journal)).encode())
+
+
+def read_journal(folder: Folder) -> Journal | None:
+    """That of an edit that runs or was killed; None without one. Raises StorageError."""
+    try:
+        body = json.loads(folder.read(_JOURNAL))
+    except FileNotFoundError:
+        return None
+    return Journal(**{**body, "obsolete": tuple(body["obsolete"])})
+
+
+def remove_leftovers(folder: Folder, manifest: Manifest | None) -> None:
+    """Remove what ended or killed builds and edits left beside `manifest` (None: there is none)."""
+    journal, names = read_journal(folder), folder.names()
+    kept = {shard.name for shard in manifest.shards} if manifest else set()
+    index_file = manifest.index_file if manifest else ""
+    for name in names:
+        is_shard = journal is not None and name not in kept and journal.names(name)
+        is_index = name != index_file and _INDEX_NAME.fullmatch(name)
+        if is_shard or (manifest and is_index):
+            folder.remove(name)
+    remove_temporary_files(folder)
+    if BUILD in names:
+        folder.remove(BUILD)
+
+
+def remove_temporary_files(folder: Folder) -> None:
+    """Those of a build or edit that was killed, and no other file of that kind."""
+    for name in folder.names():
+        if _TEMPORARY.fullmatch(name):
+            folder.remove(name)
