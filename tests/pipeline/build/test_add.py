@@ -116,7 +116,7 @@ def test_a_video_whose_key_gets_a_hash_by_a_new_namesake_is_known_again(tmp_path
     [
         ({"grouping": None, "sampling": {"rule": "by_ear"}}, "unknown sampling 'by_ear'"),
         (
-            {"sampling": {"rule": "paper", "frames": 4, "fps": 5}},
+            {"sampling": {"rule": "paper", "frames": 4, "pace": 5}},
             "a rule that this version does not",
         ),
         ({"resize": {"rule": "nearest"}}, "this version makes other clips"),
