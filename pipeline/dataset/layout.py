@@ -82,7 +82,8 @@ def _drop_wrapper(places: list[_Place], min_folders: int) -> list[_Place]:
 
 
 def _guess_subsets(places: list[_Place], remarks: Remarks) -> list[_Place]:
-    """Take top folders named as subsets for that, where the others do not speak against it."""
+    """Take top folders named as subsets for that, where the others do not speak against it; others
+    beside them that hold class folders are in no subset."""
     tops = {place.folders[0] for place in places}
     with_classes = {place.folders[0] for place in places if len(place.folders) > 1}
     words = {top: number for top in tops if (number := subset_number(top)) is not None}
@@ -94,9 +95,10 @@ def _guess_subsets(places: list[_Place], remarks: Remarks) -> list[_Place]:
     if not is_split:
         return places
     _check_labels([p for p in places if p.folders[0] in words and len(p.folders) == 1], remarks)
+    others = sorted(tops & with_classes - words.keys())
     taken = [
-        _Place(place.name, place.folders[1:], words[place.folders[0]])
-        if place.folders[0] in words
+        _Place(place.name, place.folders[1:], words.get(place.folders[0], 0))
+        if len(place.folders) > 1
         else place
         for place in places
         if place.folders[0] not in words or len(place.folders) > 1
@@ -108,7 +110,6 @@ def _guess_subsets(places: list[_Place], remarks: Remarks) -> list[_Place]:
     ]
     if renamed:
         remarks.notes.append(f"top folders: {', '.join(renamed)}")
-    others = sorted(tops - words.keys())
     if others:
         remarks.notes.append(f"top folders that are in no subset: {', '.join(others)}")
     return taken

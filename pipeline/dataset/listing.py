@@ -24,6 +24,7 @@ def list_videos(files: Files, remarks: Remarks, lists: Collection[str] = ()) -> 
     for name in files.names():
         if name.startswith(".") or "/." in name:
             hidden.append(name)
+            folders.add(f"/{name}".partition("/.")[0].lstrip("/"))
             continue
         folder = name.rpartition("/")[0]
         folders.add(folder)
