@@ -44,7 +44,7 @@ class Video:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What is not taken for one reason. reason: follows the count. names: the first of them."""
+    """What is not taken for one reason. reason: says what it is. names: the first of them."""
 
     reason: str
     count: int
@@ -108,7 +108,7 @@ def note_lines(notes_json: bytes | None) -> list[str]:
     for entry in body["left_out"]:
         names = ", ".join(entry["names"])
         more = ", ..." if entry["count"] > len(entry["names"]) else ""
-        lines.append(f"left out: {entry['count']} {entry['reason']}: {names}{more}")
+        lines.append(f"left out: {entry['reason']}, {entry['count']} in all: {names}{more}")
     return lines
 
 
@@ -120,7 +120,7 @@ class Remarks:
         self._left_out: dict[str, list[str]] = {}
 
     def leave_out(self, reason: str, names: list[str]) -> None:
-        """reason: as in "3 `reason`"."""
+        """reason: says what they are, in the plural."""
         if names:
             self._left_out.setdefault(reason, []).extend(names)
 
@@ -131,6 +131,6 @@ class Remarks:
         )
 
     def describe_left_out(self) -> str:
-        """ " (left out: 3 hidden files)", or "" where nothing was."""
-        parts = [f"{entry.count} {entry.reason}" for entry in self.left_out()]
+        """ " (left out: hidden files, 3 in all)", or "" where nothing was."""
+        parts = [f"{entry.reason}, {entry.count} in all" for entry in self.left_out()]
         return f" (left out: {'; '.join(parts)})" if parts else ""
