@@ -6,6 +6,7 @@ import contextlib
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -63,6 +64,12 @@ def video_streams(container: InputContainer) -> list[VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & is_cover]
 
 
+def describe_streams(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
+    """The entry "streams" of `Clip.warnings`, where the file has several."""
+    indices = [video.index for video in video_streams(container)]
+    return {"streams": {"in_file": indices, "taken": stream.index}} if indices[1:] else {}
+
+
 def read_header(path: Path) -> tuple[bytes, int]:
     """The first bytes of a file, and how many it has. Raises VideoDecodeError for a pipe or the
     like: reading it could wait for ever."""
@@ -82,11 +89,14 @@ def missing_bytes(header: bytes, num_bytes: int, stream: VideoStream) -> int:
     return max(avi.movie_end(header), _segment_end(header), num_bytes, *ends) - num_bytes
 
 
-def cut_off(path: Path, num_bytes: int, num_missing: int) -> VideoDecodeError:
-    """The error of a file that broke off."""
-    return VideoDecodeError(
-        f"{path} is cut off: {num_bytes:,} bytes of at least {num_bytes + num_missing:,}."
-    )
+def check_whole(path: Path | str, stream: VideoStream) -> None:
+    """Raise VideoDecodeError for a file that is cut off, as far as `missing_bytes` can tell."""
+    header, num_bytes = read_header(Path(path))
+    num_missing = missing_bytes(header, num_bytes, stream)
+    if num_missing:
+        raise VideoDecodeError(
+            f"{path} is cut off: {num_bytes:,} bytes of at least {num_bytes + num_missing:,}."
+        )
 
 
 def says_its_length(header: bytes, container: InputContainer) -> bool:

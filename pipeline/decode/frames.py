@@ -90,16 +90,28 @@ def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
     The display matrix sends (x, y) to (a*x + c*y, b*x + d*y); x grows to the right, y downwards.
     """
+    a, b, c, d = _display_matrix(frame)
+    if is_turned(frame):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def is_turned(frame: av.VideoFrame) -> bool:
+    """Whether a player shows the rows of a frame as columns."""
+    a, b, c, d = _display_matrix(frame)
+    return abs(b) + abs(c) > abs(a) + abs(d)
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """(a, b, c, d), see `upright`."""
     # `frame.side_data` would be held by the frame that it holds: pixels that only the garbage
     # collector frees, 2 MB a clip.
     side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return pixels
+        return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return a, b, c, d
 
 
 def resize(frames: np.ndarray, out: np.ndarray, fit: str = "squeeze") -> None:

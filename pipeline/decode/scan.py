@@ -66,8 +66,8 @@ def scan_video(
         return scan, _avi_decoder(video)
     opened, stream = stack.enter_context(open_video(path, stream=sampler.stream))
     scan = _scan_stream(opened, stream, header, num_bytes, sampler.fps is not None, keep_partial)
-    if scan.num_missing and not keep_partial:
-        raise container.cut_off(path, num_bytes, scan.num_missing)
+    if not keep_partial:
+        container.check_whole(path, stream)
     return scan, stream.codec_context
 
 
@@ -100,9 +100,8 @@ def _scan_stream(
     if num_bytes <= _MAX_BYTES_IN_MEMORY and is_whole and not num_missing:  # parts: all is counted
         index = index_packets(packets, stream.codec_context, opened.format.name)
     seconds = clock.times(_frame_stamps(stamps, index)) if by_time else None
-    videos = [video.index for video in container.video_streams(opened)]
     has_length = container.says_its_length(header, opened)
-    streams = {"in_file": videos, "taken": stream.index} if videos[1:] else {}
+    streams = container.describe_streams(opened, stream)
     return Scan(
         num_packets=len(packets),
         num_declared=int(stream.frames) % (1 << 30),  # 2^30: an AVI that was written to a pipe
@@ -112,8 +111,8 @@ def _scan_stream(
         clock=clock,
         duration=_declared_seconds(opened, stream) if has_length else 0.0,
         num_missing=num_missing,
-        stream=stream.index if videos[1:] else None,
-        warnings={"streams": streams, "no_length": not has_length},
+        stream=stream.index if streams else None,
+        warnings={**streams, "no_length": not has_length},
     )
 
 

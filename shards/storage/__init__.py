@@ -2,12 +2,13 @@
 
 from .archive import ARCHIVE_SUFFIXES, Archive, ArchiveError, is_archive, open_archive
 from .cache import ShardCache
-from .folder import FileFetcher, LocalFolder, open_folder, read_bytes
+from .folder import FileFetcher, LocalFolder, fetch_file, open_folder, read_bytes
 from .place import (
     MissingFileError,
     ShardInfo,
     StorageError,
     join,
+    local_path,
     normalize,
     open_binary,
     try_lock,
@@ -19,7 +20,7 @@ from .remote_folder import RemoteFolder
 
 __all__ = [
     "ARCHIVE_SUFFIXES", "Archive", "ArchiveError", "FileFetcher", "LocalFolder", "MissingFileError",
-    "RemoteFolder", "ShardCache", "ShardInfo", "ShardPrefetcher", "StorageError", "is_archive",
-    "join", "normalize", "open_archive", "open_binary", "open_folder", "read_bytes", "try_lock",
-    "url_of", "writer_id",
+    "RemoteFolder", "ShardCache", "ShardInfo", "ShardPrefetcher", "StorageError", "fetch_file",
+    "is_archive", "join", "local_path", "normalize", "open_archive", "open_binary", "open_folder",
+    "read_bytes", "try_lock", "url_of", "writer_id",
 ]  # fmt: skip

@@ -96,6 +96,15 @@ def read_bytes(url: str) -> bytes:
     return open_folder(folder).read(name)
 
 
+def fetch_file(url: str, path: Path, max_bytes: int) -> bool:
+    """Write the file behind a URL to `path`; -> False where it has more than `max_bytes`.
+
+    Raises StorageError.
+    """
+    folder, name = url.rsplit("/", 1)
+    return RemoteFolder(folder).fetch_up_to(name, path, max_bytes)
+
+
 class FileFetcher:
     """Gives files below `root` (a path, a URL or an archive) as local ones.
 

@@ -129,6 +129,23 @@ class RemoteFolder:
             "upload that shard again."
         )
 
+    def fetch_up_to(self, name: str, path: Path, max_bytes: int) -> bool:
+        """Write a file to `path`, in pieces; -> False where it has more than `max_bytes`."""
+
+        def copy(files: Any, source: str) -> bool:
+            num_bytes = 0
+            with files.open(source, "rb") as remote, path.open("wb") as local:
+                while block := remote.read(1 << 20):
+                    num_bytes += local.write(block)
+                    if num_bytes > max_bytes:
+                        return False
+            return True
+
+        try:
+            return bool(self._try(name, "fetched", copy))
+        except FileNotFoundError as error:
+            raise self._error(name, "fetched", error, 1) from error
+
     def _put(self, name: str, operation: Callable[[Any, str], Any]) -> None:
         def put(files: Any, path: str) -> None:
             if "s3" not in files.protocol:  # a bucket is not made here: its name may be a typo

@@ -49,10 +49,21 @@ def eval_main(run: Path, **options: Any) -> None:
 @click.option("--timeline", type=_PATH, help="Draw the windows' answers over time (.png, .svg).")
 @click.option("--annotate", type=_PATH, help="Write the video with its label drawn in (.mp4).")
 @click.option("--cam", type=_PATH, help="Show where the model looks (.gif).")
+@click.option(
+    "--stream", type=click.IntRange(min=0),
+    help="Index of the video stream, where a file has several. [the run's, else the main one]",
+)  # fmt: skip
+@click.option(
+    "--max-mb", type=_COUNT, default=100, show_default=True, help="Largest file of a URL."
+)
+@click.option(
+    "--max-seconds", type=_COUNT, default=120, show_default=True,
+    help="Longest video of a URL; a live stream is recorded that long.",
+)  # fmt: skip
 @_device_option
 @one_sentence
 def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
-    """Predict the action in VIDEOS (files, folders or globs) with the run folder RUN.
+    """Predict the action in VIDEOS (files, folders, globs, URLs) with the run folder RUN.
 
     For several videos, --timeline, --annotate and --cam take a folder.
     """

@@ -168,8 +168,9 @@ def _check_shards_fit(state: dict[str, Any], manifest: Manifest) -> None:
 
 def _describe_rule(sampling: dict[str, Any]) -> str:
     """A sampling rule as text; how many frames and views were kept does not change the rule."""
-    stride = f" of stride {sampling['stride']}" if "stride" in sampling else ""
-    return f"{sampling.get('rule')!r}{stride}"
+    texts = {"stride": " of stride {}", "fps": " at {:g} fps", "stream": " from video stream {}"}
+    parts = (text.format(sampling[name]) for name, text in texts.items() if name in sampling)
+    return f"{sampling.get('rule')!r}{''.join(parts)}"
 
 
 def _describe_classes(classes: Iterable[str]) -> str:

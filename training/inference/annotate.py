@@ -1,7 +1,10 @@
 """`har-predict --annotate`: the video written again, with the label of every moment drawn into it.
 
-Notes: frames keep their own times, so a video of variable frame rate stays in step; sound is left
-out. Sizes are rounded down to even numbers, which yuv420p needs.
+Notes:
+- Frames keep their own times, so a video of variable frame rate stays in step; AVI knows one rate
+  only, and such videos are refused there. Sound is left out.
+- The picture keeps its size and the shape of its pixels. H.264 of an odd width or height is written
+  with full color (4:4:4), for 4:2:0 has one color for two pixels.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,11 +17,12 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from ...atomic import replacing
-from .predictor import Frame
+from .frames import Frame
 from .windows import PredictionError, Segment, segment_at
 
 CONTAINER_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".avi": "avi"}
 _TIME_BASE = Fraction(1, 90_000)  # seconds
+_MPEG4_TIME_BASE = Fraction(1, 60_000)  # MPEG-4 part 2 allows at most 1/65,535
 _TEXT_COLOR, _BAR_COLOR, _BACKGROUND = (255, 255, 255, 255), (90, 170, 255, 255), (0, 0, 0, 170)
 
 
@@ -52,11 +56,10 @@ def _encode(
     for frame in frames:
         image = Image.fromarray(frame.rgb())
         if stream is None:
-            stream = _add_stream(container, frame.fps, image.width // 2 * 2, image.height // 2 * 2)
+            stream = _add_stream(container, frame, image.size)
         size = (stream.width, stream.height)
-        if (image.width // 2 * 2, image.height // 2 * 2) != size:
+        if image.size != size:
             image = image.resize(size)  # some videos change their size midway
-        image = image.crop((0, 0, *size))
         segment = segment_at(segments, frame.seconds)
         if id(segment) not in strips:
             probability = float(segment.probabilities[segment.label])
@@ -67,21 +70,33 @@ def _encode(
         strip = strips[id(segment)]
         image.paste(strip, (0, stream.height - strip.height), strip)
         av_frame = av.VideoFrame.from_image(image)
-        last_pts = max(last_pts + 1, round(frame.seconds / _TIME_BASE))
-        av_frame.pts, av_frame.time_base = last_pts, _TIME_BASE
+        time_base = stream.codec_context.time_base
+        pts = round(frame.seconds / time_base)
+        if pts <= last_pts and container.format.name == "avi":
+            raise PredictionError(
+                "the video has frames at uneven times, which AVI cannot hold: give --annotate a "
+                "name that ends in .mp4 or .mkv."
+            )
+        last_pts = max(last_pts + 1, pts)
+        av_frame.pts, av_frame.time_base = last_pts, time_base
         container.mux(stream.encode(av_frame))
     if stream is not None:
         container.mux(stream.encode())
 
 
-def _add_stream(container: Any, fps: float, width: int, height: int) -> Any:
-    """An H.264 stream, or MPEG-4 part 2 where this FFmpeg has no libx264."""
+def _add_stream(container: Any, frame: Frame, size: tuple[int, int]) -> Any:
+    """An H.264 stream, or MPEG-4 part 2 where this FFmpeg has no libx264. size: (width, height)."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    rate = Fraction(frame.fps).limit_denominator(1001)
+    stream = container.add_stream(codec, rate=rate)
+    (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
+    stream.codec_context.sample_aspect_ratio = frame.pixel_aspect
+    stream.codec_context.time_base = _TIME_BASE if codec == "libx264" else _MPEG4_TIME_BASE
+    if container.format.name == "avi":
+        stream.codec_context.time_base = 1 / rate
     if codec == "libx264":
         stream.options = {"crf": "20", "preset": "fast"}
-        stream.codec_context.time_base = _TIME_BASE  # MPEG-4 part 2 allows at most 1/65,535 s
+        stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
     else:
         stream.bit_rate = 4_000_000
     return stream

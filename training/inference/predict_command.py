@@ -8,16 +8,20 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...atomic import write_atomically
-from ...pipeline.decode import VideoDecodeError
+from ...pipeline.decode import VideoDecodeError, describe_warnings
 from ..plots import plot_timeline
 from . import annotate, grad_cam
-from .predictor import Predictor, find_videos, read_frames
+from .frames import read_frames
+from .predictor import Predictor
+from .uploaded_video import UploadLimits
+from .video_source import find_videos, local_file, name_of
 from .windows import PredictionError, Segment, check_window, mean_segments, timeline
 
 # the options that write a picture, and what its file may be; the first is chosen in a folder
@@ -38,11 +42,15 @@ def predict_videos(
     as_csv: bool = False,
     window: float | None = None,
     hop: float | None = None,
+    stream: int | None = None,
+    max_mb: int = 100,
+    max_seconds: int = 120,
     **pictures: Path | None,
 ) -> int:
-    """Predict `videos` (files, folders, globs) and print; -> exit code, 1 when any video failed.
+    """Predict `videos` (files, folders, globs, URLs) and print; -> exit code, 1 when any failed.
 
-    window, hop: seconds. pictures: timeline, annotate, cam, each a file, or a folder for several
+    window, hop: seconds. stream: see `ClipSampler`; None = the run's. max_mb, max_seconds: of a
+    video behind a URL. pictures: timeline, annotate, cam, each a file, or a folder for several
     videos. Raises PredictionError or CheckpointError, each one sentence.
     """
     if as_json and as_csv:
@@ -54,17 +62,27 @@ def predict_videos(
         raise PredictionError(f"{name} is about windows: add --window SECONDS.")
     if not videos:
         raise PredictionError("there is nothing to predict: give video files, folders or globs.")
-    paths = find_videos(videos)
-    targets = _picture_paths(pictures, paths)
+    sources = find_videos(videos)
+    targets = _picture_paths(pictures, sources)
     predictor = Predictor(run_dir, device)
+    if stream is not None:
+        predictor.sampler = replace(predictor.sampler, stream=stream)
     if as_csv:
         _print_csv([["video", "start", "end", "rank", "class", "probability", "error"]])
     entries = []
-    for path, files in zip(paths, targets, strict=True):
-        entry = _predict_video(predictor, path, top, window, hop, files)
+    for source, files in zip(sources, targets, strict=True):
+        try:
+            with local_file(source, UploadLimits(max_mb, max_seconds)) as (path, notes):
+                name = source.name if isinstance(source, Path) else name_of(source)
+                entry = _predict_video(predictor, path, name, top, window, hop, files)
+            entry |= {"warnings": texts} if (texts := notes + entry.pop("warnings")) else {}
+        except VideoDecodeError as error:
+            entry = {"error": str(error)}  # names the file
+            print(error, file=sys.stderr)
+        for text in entry.get("warnings", ()):
+            print(f"{source}: {text}", file=sys.stderr)
+        entry = {"video": str(source), **entry}
         entries.append(entry)
-        if "error" in entry:
-            print(entry["error"], file=sys.stderr)  # names the file
         if as_csv:
             _print_csv(_csv_rows(entry))
         elif not as_json and "error" not in entry:
@@ -75,7 +93,7 @@ def predict_videos(
 
 
 def _picture_paths(
-    pictures: Mapping[str, Path | None], videos: Sequence[Path]
+    pictures: Mapping[str, Path | None], videos: Sequence[Path | str]
 ) -> list[dict[str, Path]]:
     """The pictures to write for each video: the file named, or one a video in the folder named."""
     targets: list[dict[str, Path]] = [{} for _ in videos]
@@ -87,12 +105,12 @@ def _picture_paths(
             raise PredictionError(
                 f"--{option} {out} is one file for {len(videos)} videos: give a folder."
             )
-        files = [out if out.suffix else out / f"{video.stem}{suffixes[0]}" for video in videos]
+        files = [out if out.suffix else out / (name_of(video) + suffixes[0]) for video in videos]
         if len(set(files)) < len(files):
             raise PredictionError(
                 f"--{option}: two of the videos have the same name: predict them apart."
             )
-        sources = {video.resolve() for video in videos}
+        sources = {video.resolve() for video in videos if isinstance(video, Path)}
         overwritten = next((file for file in files if file.resolve() in sources), None)
         if overwritten is not None:
             raise PredictionError(
@@ -110,31 +128,34 @@ def _picture_paths(
 def _predict_video(
     predictor: Predictor,
     path: Path,
+    name: str,
     top: int,
     window: float | None,
     hop: float | None,
     files: dict[str, Path],
 ) -> dict[str, Any]:
-    """-> the answer to one video as JSON has it, its pictures written; a video that cannot be
-    decoded has an error in place of its answer."""
+    """-> the answer to one video as JSON has it, and its warnings; its pictures are written.
+
+    name: of the video, for its pictures. Raises VideoDecodeError.
+    """
 
     def top_classes(probabilities: np.ndarray, k: int = top) -> list[dict[str, Any]]:
         pairs = predictor.top_classes(probabilities, k)
         return [{"class": name, "probability": value} for name, value in pairs]
 
     windows: list[Segment] = []
-    try:
-        if window is None or hop is None:
-            mean = predictor.predict_video(path)
-            segments = [Segment(0.0, float("inf"), mean)]
-        else:
-            windows = list(predictor.predict_windows(read_frames(path), window, hop))
-            mean = np.mean([window.probabilities for window in windows], axis=0)
-            segments = timeline(windows)
-        _write_pictures(predictor, path, segments, windows, files)
-    except VideoDecodeError as error:
-        return {"video": str(path), "error": str(error)}
-    entry: dict[str, Any] = {"video": str(path), "top": top_classes(mean)}
+    warnings: dict[str, Any] = {}
+    if window is None or hop is None:
+        mean = predictor.predict_video(path, warnings)
+        segments = [Segment(0.0, float("inf"), mean)]
+    else:
+        frames = read_frames(path, predictor.sampler.stream, warnings)
+        windows = list(predictor.predict_windows(frames, window, hop))
+        mean = np.mean([window.probabilities for window in windows], axis=0)
+        segments = timeline(windows)
+    _write_pictures(predictor, path, name, segments, windows, files)
+    warnings.pop("no_length", None)  # it is in order, and what is there is predicted
+    entry: dict[str, Any] = {"top": top_classes(mean), "warnings": describe_warnings(warnings)}
     if windows:
         entry["windows"] = [
             {"start": w.start, "end": w.end, "top": top_classes(w.probabilities)} for w in windows
@@ -148,6 +169,7 @@ def _predict_video(
 def _write_pictures(
     predictor: Predictor,
     path: Path,
+    name: str,
     segments: list[Segment],
     windows: list[Segment],
     files: dict[str, Path],
@@ -158,9 +180,9 @@ def _write_pictures(
         means = list(mean_segments(windows))  # not merged: a row shows every change
         borders = [means[0].start, *(segment.end for segment in means)]
         probabilities = [segment.probabilities for segment in means]
-        plot_timeline(files["timeline"], borders, probabilities, predictor.classes, path.name)
+        plot_timeline(files["timeline"], borders, probabilities, predictor.classes, name)
     if "annotate" in files:
-        frames = read_frames(path)
+        frames = read_frames(path, predictor.sampler.stream)
         annotate.write_annotated(files["annotate"], frames, segments, predictor.classes)
     if "cam" in files:
         panels = grad_cam.animate_clip(predictor, predictor.decode_video(path)[0])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...errors import HarError
 
 T = TypeVar("T")
+_SAME = 1e-6  # seconds: moments that are no further apart are one
 
 
 class PredictionError(HarError):
@@ -50,21 +51,44 @@ def check_window(window: float, hop: float | None) -> float:
     return hop
 
 
-def sliding_windows(items: Iterable[T], length: int, hop: int) -> Iterator[list[T]]:
-    """Windows of `length` items, one every `hop`; the last ends with the last item.
+def sliding_windows(
+    items: Iterable[tuple[float, T]], window: float, hop: float
+) -> Iterator[tuple[float, float, list[tuple[float, T]]]]:
+    """Items with the seconds at which they begin, rising -> (start, end, items) of windows of
+    `window` seconds, one every `hop`, from the first item's beginning.
 
-    Fewer items than `length` give one short window. Holds `length` items at a time.
+    A window holds the items that begin in it; where none does, the one that is shown then. An item
+    lasts until the next, the last one as long as the one before it. The last window ends with the
+    last item; what is shorter than `window` gives one short window. Holds the items of `window`
+    seconds at a time.
     """
-    window: deque[T] = deque(maxlen=length)
-    num_seen, num_covered, next_end = 0, 0, length
-    for item in items:
-        window.append(item)
-        num_seen += 1
-        if num_seen == next_end:
-            yield list(window)
-            num_covered, next_end = num_seen, next_end + hop
-    if num_seen > num_covered:
-        yield list(window)
+    held: deque[tuple[float, T]] = deque()
+    number, now, step = 0, 0.0, 0.0
+
+    def whole_windows(end: float) -> Iterator[tuple[float, float, list[tuple[float, T]]]]:
+        nonlocal number
+        while number * hop + window <= end + _SAME:
+            yield _cut_window(held, number * hop, number * hop + window)
+            number += 1
+
+    for seconds, item in items:
+        yield from whole_windows(seconds)
+        step, now = (seconds - now if held else step), seconds
+        held.append((seconds, item))
+        earliest = min(number * hop, seconds - window) + _SAME
+        while len(held) > 1 and held[1][0] <= earliest:
+            held.popleft()
+    end = now + step
+    yield from whole_windows(end if held else 0.0)
+    if held and (number == 0 or now >= (number - 1) * hop + window - _SAME):
+        yield _cut_window(held, max(0.0, end - window), end)
+
+
+def _cut_window(
+    held: Iterable[tuple[float, T]], start: float, end: float
+) -> tuple[float, float, list[tuple[float, T]]]:
+    items = [item for item in held if start - _SAME <= item[0] < end - _SAME]
+    return start, end, items or [item for item in held if item[0] < start][-1:]
 
 
 def mean_segments(windows: Sequence[Segment]) -> Iterator[Segment]:

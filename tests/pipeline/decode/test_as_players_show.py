@@ -13,8 +13,8 @@ from made_videos import encode, ffmpeg, shown
 
 from har.pipeline.dataset import find_videos
 from har.pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clip
-from har.training.inference import predictor
-from har.training.inference.predictor import read_frames
+from har.training.inference import video_source
+from har.training.inference.frames import read_frames
 from har.training.inference.uploaded_video import check_video
 
 pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
@@ -139,4 +139,4 @@ def test_every_suffix_is_found_and_opened_in_any_case(tmp_path: Path) -> None:
         assert decode_clip(path, frames=2).num_decoded == len(shown(path, (80, 96))), suffix
         check_video(path, max_seconds=60)
     assert len(find_videos(tmp_path).videos) == len(VIDEO_SUFFIXES)
-    assert len(predictor.find_videos([tmp_path])) == len(VIDEO_SUFFIXES)
+    assert len(video_source.find_videos([tmp_path])) == len(VIDEO_SUFFIXES)

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from har.training.inference import annotate, predictor
+from har.training.inference import annotate, frames
 from har.training.inference.windows import Segment
 
 CLASSES = ["Punch", "YoYo", "A" * 80]
@@ -36,8 +36,8 @@ def _video(path: Path, times: list[int], size: tuple[int, int] = (64, 96)) -> Pa
 
 
 def _read(path: Path) -> tuple[list[float], list[np.ndarray]]:
-    frames = list(predictor.read_frames(path))
-    return [frame.seconds for frame in frames], [frame.rgb() for frame in frames]
+    read = list(frames.read_frames(path))
+    return [frame.seconds for frame in read], [frame.rgb() for frame in read]
 
 
 def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: Path):
@@ -45,7 +45,7 @@ def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: P
     source = _video(tmp_path / "a.mkv", times)
     segments = [_segment(0, 0.3, 0), _segment(0.3, 1, 1)]
     out = annotate.write_annotated(
-        tmp_path / "b.mp4", predictor.read_frames(source), segments, CLASSES
+        tmp_path / "b.mp4", frames.read_frames(source), segments, CLASSES
     )
     before, plain = _read(source)
     after, drawn = _read(out)
@@ -63,7 +63,7 @@ def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: P
 
 def test_odd_sizes_lose_one_row_and_column(tmp_path: Path):
     picture = av.VideoFrame.from_ndarray(np.zeros((51, 67, 3), np.uint8))
-    frames = [predictor.Frame(n / 25, 25.0, picture) for n in range(3)]
+    frames = [frames.Frame(n / 25, 25.0, picture) for n in range(3)]
     out = annotate.write_annotated(tmp_path / "b.mp4", frames, [_segment(0, 9, 0)], CLASSES)
     assert _read(out)[1][0].shape == (50, 66, 3)
 
@@ -80,7 +80,7 @@ def test_a_long_name_is_made_to_fit_and_the_bar_is_the_probability():
 
 def test_a_fault_midway_leaves_no_file(tmp_path: Path):
     def frames():
-        yield from list(predictor.read_frames(_video(tmp_path / "a.mkv", [0, 4, 8])))
+        yield from list(frames.read_frames(_video(tmp_path / "a.mkv", [0, 4, 8])))
         raise ValueError("the video is cut")
 
     with pytest.raises(ValueError, match="is cut"):

@@ -18,7 +18,7 @@ from made_shards import CLASSES, make_run, make_shards
 from har.pipeline.decode import VideoDecodeError, decode_clip
 from har.shards.format import ClipReader, Manifest, load_manifest
 from har.training.evaluation import evaluate_run
-from har.training.inference import predict_videos, predictor
+from har.training.inference import predict_videos, predictor, video_source
 from har.training.plots import style
 
 
@@ -51,7 +51,7 @@ def decoder(monkeypatch: pytest.MonkeyPatch, clips: Manifest) -> list[dict]:
         reader = ClipReader(clips)
         pixels = reader.read(sample)
         reader.close()
-        return [SimpleNamespace(pixels=pixels)]
+        return [SimpleNamespace(pixels=pixels, warnings={})]
 
     monkeypatch.setattr(predictor, "decode_clips", decode)
     return calls
@@ -205,18 +205,18 @@ def test_files_folders_and_globs_are_found_once_and_in_order(tmp_path: Path):
         (inside / name).write_text("")
     (tmp_path / "b.mkv").write_text("")
     one, two, other = inside / "1.MP4", inside / "2.avi", tmp_path / "b.mkv"
-    assert predictor.find_videos([other, tmp_path / "a"]) == [other, one, two]
-    assert predictor.find_videos([str(tmp_path / "a" / "**" / "*.avi"), two]) == [two]
-    assert predictor.find_videos(["missing.avi"]) == [Path("missing.avi")]
+    assert video_source.find_videos([other, tmp_path / "a"]) == [other, one, two]
+    assert video_source.find_videos([str(tmp_path / "a" / "**" / "*.avi"), two]) == [two]
+    assert video_source.find_videos(["missing.avi"]) == [Path("missing.avi")]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path):
     odd = tmp_path / "clip[1].avi"
     odd.write_text("")
-    assert predictor.find_videos([odd]) == [odd]
+    assert video_source.find_videos([odd]) == [odd]
 
 
 def test_a_folder_or_glob_without_videos_is_an_error(tmp_path: Path):
     for empty in (tmp_path, tmp_path / "*.avi"):
-        with pytest.raises(predictor.PredictionError, match="there is no video in"):
-            predictor.find_videos([empty])
+        with pytest.raises(video_source.PredictionError, match="there is no video in"):
+            video_source.find_videos([empty])

@@ -1,5 +1,6 @@
 """Windows over a long video: which frames they hold, and the timeline that they make."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_predictor import make_video_run
+from made_videos import variable_rate, wrong_rate
 
 from har.training.inference import windows
-from har.training.inference.predictor import Predictor, read_frames
+from har.training.inference.frames import read_frames
+from har.training.inference.predictor import Predictor
 from har.training.inference.windows import PredictionError, Segment
 
 
@@ -17,15 +20,26 @@ def _window(start: float, end: float, *probabilities: float) -> Segment:
     return Segment(start, end, np.array(probabilities, np.float32))
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 20), st.data())
-def test_windows_cover_every_frame_and_are_whole(n: int, length: int, data: st.DataObject):
-    hop = data.draw(st.integers(1, length))
-    found = list(windows.sliding_windows(range(n), length, hop))
-    assert {frame for one in found for frame in one} == set(range(n))
-    assert all(one == list(range(one[0], one[0] + min(length, n))) for one in found)
-    assert [one[0] for one in found[:-1]] == [k * hop for k in range(len(found) - 1)]
-    assert found[-1][-1] == n - 1
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 20), st.data())
+def test_windows_cover_every_frame_and_are_of_their_seconds(
+    steps: list[int], window: int, data: st.DataObject
+):
+    """Steps between frames and windows in tenths of a second."""
+    hop = data.draw(st.integers(1, window)) / 10
+    times = [sum(steps[:n]) / 10 for n in range(len(steps) + 1)]
+    end = times[-1] + (steps[-1] / 10 if steps else 0)
+    found = list(windows.sliding_windows([(time, time) for time in times], window / 10, hop))
+    assert {time for _, _, held in found for _, time in held} == set(times)
+    for number, (start, stop, held) in enumerate(found):
+        inside = [time for time in times if start - 1e-6 <= time < stop - 1e-6]
+        before = [time for time in times if time < start]
+        assert [time for _, time in held] == (inside or before[-1:])
+        is_last = number == len(found) - 1
+        assert start == pytest.approx(max(0, end - window / 10) if is_last and stop == end else
+                                      number * hop)  # fmt: skip
+        assert stop - start == pytest.approx(min(window / 10, end)) or (len(times) == 1)
+    assert found[-1][1] <= end + 1e-6
 
 
 def test_no_frame_gives_no_window():
@@ -33,7 +47,8 @@ def test_no_frame_gives_no_window():
 
 
 def test_a_long_stream_is_held_one_window_at_a_time():
-    assert {len(one) for one in windows.sliding_windows(range(10_000), 8, 4)} == {8}
+    frames = ((n / 25, n) for n in range(10_000))
+    assert {len(held) for _, _, held in windows.sliding_windows(frames, 0.32, 0.16)} == {8}
 
 
 def test_the_timeline_is_the_mean_of_the_windows_that_cover_a_moment():
@@ -74,7 +89,8 @@ def test_one_window_over_a_whole_video_is_its_prediction(
     assert one.probabilities == pytest.approx(predictor.predict_video(video), abs=1e-5)
     frames = list(read_frames(video))
     assert (one.start, one.end) == (0, pytest.approx(len(frames) / 25))
-    again = [predictor.resize_frame(frames[i].rgb()) for i in predictor.frame_indices(len(frames))]
+    times = [frame.seconds for frame in frames]
+    again = [predictor.resize_frame(frames[i].rgb()) for i in predictor.frame_indices(times)]
     assert np.array_equal(np.stack(again), predictor.decode_video(video)[0])  # to the bit
 
 
@@ -86,3 +102,22 @@ def test_windows_are_of_the_seconds_asked_for(tmp_path: Path, synthetic_videos: 
     assert [one.start for one in found[:-1]] == pytest.approx(
         [0.4 * k for k in range(len(found) - 1)]
     )
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@pytest.mark.parametrize("name", ["phone.mp4", "header.webm"])
+def test_windows_of_uneven_frames_and_lying_headers_are_of_seconds(tmp_path: Path, name: str):
+    predictor = Predictor(make_video_run(tmp_path / "a"), "cpu")
+    if name == "phone.mp4":  # 30 frames to 1.2 s, 30 to 4.8 s, 40 to 5.48 s
+        video = variable_rate(tmp_path / name, ["-c:v", "libx264"])
+        starts, end, counts = [0, 1, 2, 3, 3.48], 5.48, [36, 17, 17, 28, 46]
+    else:
+        video, starts, end, counts = wrong_rate(tmp_path / name), [0, 0.4], 2.4, [50, 50]
+    sizes: list[int] = []
+    choose = predictor.frame_indices
+    predictor.frame_indices = lambda times: sizes.append(len(times)) or choose(times)
+    found = list(predictor.predict_windows(read_frames(video), 2, 1))
+    assert [one.start for one in found] == pytest.approx(starts, abs=0.002)
+    assert [one.end - one.start for one in found] == pytest.approx([2] * len(found))
+    assert found[-1].end == pytest.approx(end, abs=0.002)
+    assert sizes == pytest.approx(counts, abs=1)

@@ -1,0 +1,64 @@
+"""What is odd about video files, in words: of one file, and of the files of a build."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_UNITS = {"packets": "packets", "frames": "frames", "seconds": "s", "bytes": "bytes"}
+
+
+def describe_warnings(warnings: Mapping[str, Any]) -> list[str]:
+    """`Clip.warnings` as sentences, in which "it" is the file."""
+    texts = []
+    if "streams" in warnings:
+        indices, taken = warnings["streams"]["in_file"], warnings["streams"]["taken"]
+        texts.append(
+            f"it has several video streams ({', '.join(map(str, indices))}): {taken} was taken, "
+            "--stream chooses another."
+        )
+    if "guessed_times" in warnings:
+        count = warnings["guessed_times"]
+        texts.append(f"{count} of its frames have no usable time stamp: its frame rate gives it.")
+    if "repaired" in warnings:
+        texts.append(f"{warnings['repaired']} of its frames are damaged: FFmpeg repaired them.")
+    if "lost" in warnings:
+        texts.append(f"it lost {_amounts(warnings['lost'])}.")
+    if "no_length" in warnings:
+        texts.append("it does not say how long it is: whether it was cut off cannot be told.")
+    return texts
+
+
+def summarize_warnings(videos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same of many: a line for each kind, with how many videos it is true of."""
+    kinds: dict[str, list[Any]] = {}
+    for video in videos:
+        for name, value in video["warnings"].items():
+            kinds.setdefault(name, []).append(value)
+    lines = []
+    for name, values in sorted(kinds.items()):
+        if name == "streams":
+            taken = Counter(value["taken"] for value in values)
+            counts = ", ".join(f"stream {index} of {taken[index]}" for index in sorted(taken))
+            text = f"several video streams, taken: {counts}; --stream chooses another"
+        elif name == "lost":
+            total: Counter[str] = Counter()
+            for value in values:
+                total.update(value)
+            text = f"in the set without what is lost of them: {_amounts(total)}"
+        elif name == "no_length":
+            text = "of a kind that does not say how long it is: a cut-off one cannot be told"
+        else:
+            text = {
+                "guessed_times": "{} frames without a usable time stamp: the frame rate gives it",
+                "repaired": "{} frames that are damaged and that FFmpeg repaired",
+            }[name].format(sum(values))
+        lines.append(f"{len(values)} {'video' if len(values) == 1 else 'videos'}: {text}")
+    return lines
+
+
+def _amounts(lost: Mapping[str, float]) -> str:
+    """ "3 packets, 1.2 s, 1,000 bytes"."""
+    values = {name: lost[name] for name in _UNITS if lost.get(name)}
+    return ", ".join(f"{round(value, 3):,} {_UNITS[name]}" for name, value in values.items())
