@@ -98,6 +98,17 @@ def shown(path: Path, size: tuple[int, int] = (80, 96), *stream: str) -> np.ndar
     return np.frombuffer(pixels, np.uint8).reshape(-1, *size, 3)
 
 
+def probe(path: Path, stream: str = "v:0") -> np.ndarray:
+    """Seconds of each frame since the first, by ffprobe."""
+    entry = "frame=best_effort_timestamp_time"
+    command = ["ffprobe", "-v", "error", "-select_streams", stream, "-show_entries", entry]
+    text = subprocess.run([*command, "-of", "csv=p=0", path], check=True, capture_output=True)
+    times: list[float] = []
+    for word in text.stdout.decode().replace(",", " ").split():  # N/A: the last one of an AVI
+        times.append(float(word) if word != "N/A" else times[-1] + 1 / 25)
+    return np.array(times) - times[0]
+
+
 def variable_rate(path: Path, arguments: list[str]) -> Path:
     """As a phone records: 30 frames at 25, 30 at 8 and 40 at 59 a second; 5.48 s in all."""
     times = "if(lt(N,30),N*40,if(lt(N,60),1200+(N-30)*120,4800+(N-60)*17))"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...errors import HarError
 
 T = TypeVar("T")
+_ONLY_ITEM = 0.04  # seconds that an item lasts where there is no other
 _SAME = 1e-6  # seconds: moments that are no further apart are one
 
 
@@ -63,7 +64,7 @@ def sliding_windows(
     seconds at a time.
     """
     held: deque[tuple[float, T]] = deque()
-    number, now, step = 0, 0.0, 0.0
+    number, now, step = 0, 0.0, _ONLY_ITEM
 
     def whole_windows(end: float) -> Iterator[tuple[float, float, list[tuple[float, T]]]]:
         nonlocal number

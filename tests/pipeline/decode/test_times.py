@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_videos import by_hand, encode, ffmpeg, resized, variable_rate, wrong_rate
+from made_videos import by_hand, encode, ffmpeg, probe, resized, variable_rate, wrong_rate
 
 from har.pipeline.decode import FrameClock, VideoDecodeError, decode_clip, decode_clips, open_video
 from har.pipeline.sampling import ClipSampler
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 SIZE = (24, 32)
-
-
-def probe(path: Path, stream: str = "v:0") -> np.ndarray:
-    """Seconds of each frame since the first, by ffprobe."""
-    entry = "frame=best_effort_timestamp_time"
-    command = ["ffprobe", "-v", "error", "-select_streams", stream, "-show_entries", entry]
-    text = subprocess.run([*command, "-of", "csv=p=0", path], check=True, capture_output=True)
-    times: list[float] = []
-    for word in text.stdout.decode().replace(",", " ").split():  # N/A: the last one of an AVI
-        times.append(float(word) if word != "N/A" else times[-1] + 1 / 25)
-    return np.array(times) - times[0]
 
 
 def clock_times(path: Path) -> tuple[list[float], FrameClock]:

@@ -1,15 +1,17 @@
 """The annotated video: the same pictures at the same times, with the label of the moment below."""
 
+import shutil
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import av
+import made_videos
 import numpy as np
 import pytest
 
 from har.training.inference import annotate, frames
-from har.training.inference.windows import Segment
+from har.training.inference.windows import PredictionError, Segment
 
 CLASSES = ["Punch", "YoYo", "A" * 80]
 
@@ -61,11 +63,56 @@ def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: P
     assert not list(tmp_path.glob(".*"))
 
 
-def test_odd_sizes_lose_one_row_and_column(tmp_path: Path):
-    picture = av.VideoFrame.from_ndarray(np.zeros((51, 67, 3), np.uint8))
-    frames = [frames.Frame(n / 25, 25.0, picture) for n in range(3)]
-    out = annotate.write_annotated(tmp_path / "b.mp4", frames, [_segment(0, 9, 0)], CLASSES)
-    assert _read(out)[1][0].shape == (50, 66, 3)
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "avi"])
+def test_any_size_and_the_pixel_aspect_stay(
+    tmp_path: Path, suffix: str, codec: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(av, "codecs_available", {codec})
+    picture = av.VideoFrame.from_ndarray(np.full((51, 67, 3), 90, np.uint8))
+    source = [frames.Frame(n / 25, 25.0, picture, Fraction(4, 3)) for n in range(9)]
+    out = annotate.write_annotated(tmp_path / f"b.{suffix}", source, [_segment(0, 9, 0)], CLASSES)
+    copy = list(frames.read_frames(out))
+    assert [frame.seconds for frame in copy] == pytest.approx([n / 25 for n in range(9)], abs=1e-3)
+    assert copy[0].rgb().shape == (51, 67, 3)
+    assert copy[0].pixel_aspect == Fraction(4, 3)
+    assert np.abs(copy[0].rgb()[:20].astype(int) - 90).max() <= 12
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_a_copy_of_uneven_frames_has_their_times(
+    tmp_path: Path, suffix: str, codec: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(av, "codecs_available", {codec})
+    source = made_videos.variable_rate(tmp_path / "a.mp4", ["-c:v", "libx264"])
+    out = tmp_path / f"b.{suffix}"
+    arguments = (out, frames.read_frames(source), [_segment(0, 9, 0)], CLASSES)
+    if suffix == "avi":
+        with pytest.raises(PredictionError, match=r"uneven times, which AVI cannot hold"):
+            annotate.write_annotated(*arguments)
+        assert not out.exists()
+        return
+    annotate.write_annotated(*arguments)
+    assert made_videos.probe(out) == pytest.approx(made_videos.probe(source), abs=1.1e-3)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@pytest.mark.parametrize("turn", ["0", "90"])
+def test_a_copy_of_an_anamorphic_phone_video_has_its_shape(tmp_path: Path, turn: str):
+    wide = made_videos.encode(tmp_path / "a.mp4", ["-c:v", "libx264", "-vf", "setsar=4/3"], 5)
+    source = tmp_path / "b.mp4"
+    made_videos.ffmpeg("-i", wide, "-c", "copy", "-metadata:s:v", f"rotate={turn}", source)
+    out = annotate.write_annotated(
+        tmp_path / "c.mp4", frames.read_frames(source), [_segment(0, 9, 0)], CLASSES
+    )
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        size, aspect = (stream.width, stream.height), stream.sample_aspect_ratio
+    assert (size, aspect) == (
+        ((96, 80), Fraction(4, 3)) if turn == "0" else ((80, 96), Fraction(3, 4))
+    )
 
 
 def test_a_long_name_is_made_to_fit_and_the_bar_is_the_probability():
@@ -79,10 +126,10 @@ def test_a_long_name_is_made_to_fit_and_the_bar_is_the_probability():
 
 
 def test_a_fault_midway_leaves_no_file(tmp_path: Path):
-    def frames():
+    def broken():
         yield from list(frames.read_frames(_video(tmp_path / "a.mkv", [0, 4, 8])))
         raise ValueError("the video is cut")
 
     with pytest.raises(ValueError, match="is cut"):
-        annotate.write_annotated(tmp_path / "b.mp4", frames(), [_segment(0, 9, 0)], CLASSES)
+        annotate.write_annotated(tmp_path / "b.mp4", broken(), [_segment(0, 9, 0)], CLASSES)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]

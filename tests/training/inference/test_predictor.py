@@ -42,7 +42,7 @@ def decoder(monkeypatch: pytest.MonkeyPatch, clips: Manifest) -> list[dict]:
     """The calls of `decode_clips`."""
     calls: list[dict] = []
 
-    def decode(path: Path, sampling: Any, size: tuple[int, int]) -> list[SimpleNamespace]:
+    def decode(path: Path, sampling: Any, size: tuple[int, int], **_: Any) -> list:
         calls.append({"sampling": sampling.describe(), "size": size})
         try:
             sample = int(Path(path).read_text())
