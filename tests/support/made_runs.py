@@ -76,9 +76,13 @@ def make(
     classes: list[str] | None = None,
     device: str = "NVIDIA H200",
     right: float | None = None,
+    manifest_digest: str = "ab" * 32,
     **config: Any,
 ) -> Path:
-    """A finished, evaluated run folder (without checkpoint and pictures)."""
+    """A finished, evaluated run folder (without checkpoint and pictures).
+
+    The evaluation is RUN/eval.json, as of earlier versions.
+    """
     split, classes = split or SPLIT, classes or CLASSES
     folder.mkdir(parents=True)
     lines = metric_lines(model, epochs, seed)
@@ -93,6 +97,7 @@ def make(
         "seconds": 60.0 * SPEEDS[model],
         "split": split,
         "classes": classes,
+        "manifest_digest": manifest_digest,
     }
     share = 0.95 - 0.04 * list(DISPLAY_NAMES).index(model) if right is None else right
     tested = evaluation(folder, model, best["epoch"], split, classes, share)

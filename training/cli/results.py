@@ -32,10 +32,24 @@ _device_option = click.option(
 @click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
 @one_sentence
 def eval_main(run: Path, **options: Any) -> None:
-    """Evaluate the best checkpoint of the run folder RUN."""
-    from ..evaluation import describe_evaluation, evaluate_run
+    """Evaluate the best checkpoint of the run folder RUN, or of each fold in it."""
+    from ..evaluation import describe_evaluation, describe_folds, evaluate_run, pool_folds
+    from ..runtime.fold_dir import list_run_folders
 
-    click.echo(describe_evaluation(evaluate_run(run, **options)))
+    folders = list_run_folders(run)
+    if folders == [run]:
+        click.echo(describe_evaluation(evaluate_run(run, **options)))
+        return
+    results = []
+    for folder in folders:
+        results.append(evaluate_run(folder, **options))
+        accuracy, videos = results[-1]["video@1"], results[-1]["videos"]
+        click.echo(f"{folder}: video@1 {accuracy:.4f} of {videos} videos")
+    if options["subset"] == "test" and options["split"] is None:
+        click.echo(describe_evaluation(pool_folds(results, str(run))))
+    else:
+        folds = [{"video@1": result["video@1"]} for result in results]
+        click.echo(f"video@1 of the folds {describe_folds(folds)}")
 
 
 @click.command()
@@ -83,15 +97,27 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
     help="A picture of clips to show, as 'har-shards preview' draws it.",
 )  # fmt: skip
 @click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
+@click.option(
+    "--subset", type=click.Choice(["test", "val", "train"]),
+    help="Take the evaluations on this subset. [test; val where a run has no test clips]",
+)  # fmt: skip
+@click.option("--views", type=_COUNT, help="Take the evaluations of so many views. [the fewest]")
 @click.option("--cards", is_flag=True, help="Write a MODEL_CARD.md into each run folder, too.")
 @one_sentence
-def report_main(runs: tuple[Path, ...], out: Path, cards: bool, **options: Any) -> None:
-    """Write the report of evaluated run folders: Table 1, curves and the rest."""
-    from ..report import write_model_card, write_report
+def report_main(
+    runs: tuple[Path, ...], out: Path, cards: bool, subset: str | None, views: int | None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Write the report of evaluated run folders: Table 1, curves and the rest.
 
-    click.echo(f"report: {write_report(runs, out, **options)}")
-    for run in runs if cards else ():
-        click.echo(f"card: {write_model_card(run)}")
+    A folder of folds (har-train --folds) is one row.
+    """
+    from ..report import write_model_card, write_report
+    from ..runtime.fold_dir import list_run_folders
+
+    click.echo(f"report: {write_report(runs, out, subset=subset, views=views, **options)}")
+    for folder in (folder for run in runs if cards for folder in list_run_folders(run)):
+        click.echo(f"card: {write_model_card(folder, subset, views)}")
 
 
 @click.command()

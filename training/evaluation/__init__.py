@@ -1,9 +1,12 @@
 """Accuracy, intervals and calibration of a finished run."""
 
 from .evaluate import EvaluationError, evaluate_run
-from .summary import Predictions, describe_evaluation, leak_text, summarize
+from .files import examples_path, list_evaluations
+from .folds import FoldError, parse_fold, pool_folds
+from .summary import Predictions, describe_evaluation, describe_folds, leak_text, summarize
 
 __all__ = [
-    "EvaluationError", "Predictions", "describe_evaluation", "evaluate_run", "leak_text",
+    "EvaluationError", "FoldError", "Predictions", "describe_evaluation", "describe_folds",
+    "evaluate_run", "examples_path", "leak_text", "list_evaluations", "parse_fold", "pool_folds",
     "summarize",
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""`har-eval`: a run's best checkpoint on one subset of a split -> eval.json, CSV and pictures.
+"""`har-eval`: a run's best checkpoint on one subset of a split -> eval.json, CSV and pictures, in
+a folder of their own (`files`).
 
 Notes:
 - Never under autocast, whatever the run trained in: figures then do not depend on whether a
@@ -35,6 +36,8 @@ from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_example
 from ..runtime import checkpoint
 from ..runtime.device import select_device
 from ..step import forward
+from .files import NAME as EVAL_NAME
+from .files import evaluation_folder
 from .summary import Predictions, summarize
 
 
@@ -53,12 +56,12 @@ def evaluate_run(
     batch_size: int | None = None,
     allow_other_split: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate `run_dir`/best.pt; writes eval.json (eval-val.json, ...) and returns its content.
+    """Evaluate `run_dir`/best.pt; writes eval.json and returns its content.
 
     shards, split, batch_size: None for the run's own; shards may be a URL. subset: "test", "val" or
     "train". views: average the softmax of up to this many clips of a video (1 as in the paper);
     more than are stored are cut out of the stored clips' frames, as many of each. Beside eval.json
-    go per_class.csv, confusion.png and examples.png.
+    go per_class.csv, confusion.png and examples.png, into `run_dir`/eval/SPLIT-SUBSET-VIEWS.
 
     Raises EvaluationError, CheckpointError, ShardSetError or SplitError, each one sentence.
     """
@@ -93,7 +96,7 @@ def evaluate_run(
             classes=state["classes"],
         ),
     }
-    _write_results(Path(run_dir), result, manifest)
+    _write_results(evaluation_folder(Path(run_dir), result, state["split"]), result, manifest)
     return result
 
 
@@ -255,21 +258,21 @@ def _choose_clips(
     return indices, views_per_clip
 
 
-def _write_results(run_dir: Path, result: dict[str, Any], manifest: Manifest) -> None:
+def _write_results(folder: Path, result: dict[str, Any], manifest: Manifest) -> None:
     """The CSV and the pictures, then eval.json: where that is, all is there."""
-    suffix = "" if result["on"] == "test" else f"-{result['on']}"
+    folder.mkdir(parents=True, exist_ok=True)
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, list(result["per_class"][0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(result["per_class"])
-    write_atomically(run_dir / f"per_class{suffix}.csv", table.getvalue().encode())
+    write_atomically(folder / "per_class.csv", table.getvalue().encode())
     title = f"{DISPLAY_NAMES.get(result['model'], result['model'])} on {result['on']}"
     classes = [row["class"] for row in result["per_class"]]
     matrix = np.array(result["confusion"])
-    plot_confusion(run_dir / f"confusion{suffix}.png", matrix, classes, title)
-    _write_examples(run_dir / f"examples{suffix}.png", result, manifest)
+    plot_confusion(folder / "confusion.png", matrix, classes, title)
+    _write_examples(folder / "examples.png", result, manifest)
     text = json.dumps(result, indent=1) + "\n"
-    write_atomically(run_dir / f"eval{suffix}.json", text.encode())
+    write_atomically(folder / EVAL_NAME, text.encode())
 
 
 def _write_examples(path: Path, result: dict[str, Any], manifest: Manifest) -> None:

@@ -55,14 +55,19 @@ def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> fl
 
     Sum over bins of (rows in the bin / N) * |accuracy - mean confidence|, in [0,1]; nan for N=0.
     """
-    if len(labels) == 0:
-        return float("nan")
-    confidence = probabilities.max(axis=1).astype(np.float64)
     is_right = probabilities.argmax(axis=1) == labels
+    return confidence_error(probabilities.max(axis=1), is_right, bins)
+
+
+def confidence_error(confidence: Floats, is_right: NDArray[np.bool_], bins: int = 15) -> float:
+    """`calibration_error` of the top classes' probabilities [N] and whether they are right [N]."""
+    if len(confidence) == 0:
+        return float("nan")
+    confidence = confidence.astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     bin_of_row = np.digitize(confidence, edges, right=True)  # [N], bins are (low, high]
     gap = np.bincount(bin_of_row, is_right - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels))
+    return float(np.abs(gap).sum() / len(confidence))
 
 
 def bootstrap_interval(

@@ -5,6 +5,7 @@ loss is about videos. The leak (share of these clips with a clip of the same gro
 train subset) stands beside every accuracy that is printed: without it none can be judged.
 """
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,6 @@ def summarize(
     )
     predicted = probabilities.argmax(axis=1)
     matrix = metrics.confusion(labels, predicted, len(classes))
-    is_right = predicted == labels
     # the last of equal ones stays in a dict
     key_of_video = dict(sorted(zip(videos.tolist(), keys, strict=True), reverse=True))
     rows = zip(
@@ -59,18 +59,34 @@ def summarize(
         "videos": len(video_numbers),
         "loss": float(predictions.losses.mean(dtype=np.float64)),
         "clip@1": metrics.topk_accuracy(predictions.probabilities, predictions.labels),
-        "video@1": float(is_right.mean()),
         "video@5": metrics.topk_accuracy(probabilities, labels, 5),
-        "mean_class_acc": metrics.mean_class_accuracy(matrix),
-        "interval": list(metrics.bootstrap_interval(is_right)),
-        "ece": metrics.calibration_error(probabilities, labels),
-        "per_class": _per_class(matrix, classes),
-        "confusion": matrix.tolist(),
-        "confused": _most_confused(matrix, classes),
+        **summarize_videos(matrix, predicted == labels, probabilities.max(axis=1), classes),
         "predictions": [
             {"key": key, "true": classes[t], "predicted": classes[p], "probability": probability}
             for key, t, p, probability in sorted(rows)
         ],
+    }
+
+
+def summarize_videos(
+    matrix: NDArray[np.int64],
+    is_right: NDArray[np.bool_],
+    confidence: NDArray[np.floating],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """The numbers of eval.json that follow from the top class of each video.
+
+    matrix: int64 [K,K], their confusion. is_right: bool [V]. confidence: float [V], the top class's
+    probability.
+    """
+    return {
+        "video@1": float(is_right.mean()),
+        "mean_class_acc": metrics.mean_class_accuracy(matrix),
+        "interval": list(metrics.bootstrap_interval(is_right)),
+        "ece": metrics.confidence_error(confidence, is_right),
+        "per_class": _per_class(matrix, classes),
+        "confusion": matrix.tolist(),
+        "confused": _most_confused(matrix, classes),
     }
 
 
@@ -98,13 +114,29 @@ def leak_text(leak: float | None) -> str:
     return "leak unknown" if leak is None else f"leak {leak:.1%}"
 
 
+def describe_folds(folds: Sequence[dict[str, Any]]) -> str:
+    """The spread of the folds' accuracies in words."""
+    values = [fold["video@1"] for fold in folds]
+    text = f"{min(values):.4f} to {max(values):.4f}"
+    if len(values) > 1:
+        text += f", mean {statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+    return text
+
+
+def _report_options(result: dict[str, Any]) -> str:
+    """The options with which har-report takes this evaluation."""
+    subset = "" if result["on"] == "test" else f" --subset {result['on']}"
+    return subset + (f" --views {result['views']}" if result["views"] > 1 else "")
+
+
 def describe_evaluation(result: dict[str, Any]) -> str:
     """eval.json as lines for the terminal, the leak beside every accuracy."""
     split, leak = result["split"], leak_text(result["split"]["leak"])
     views = "1 clip a video" if result["views"] == 1 else f"up to {result['views']} clips a video"
     low, high = result["interval"]
+    epoch = "each fold" if "folds" in result else f"epoch {result['epoch']}"
     lines = [
-        f"{result['model']}, {result['checkpoint']} of epoch {result['epoch']}, on {result['on']} "
+        f"{result['model']}, {result['checkpoint']} of {epoch}, on {result['on']} "
         f"of split {split['name']} ({split['digest']}): {result['videos']} videos, {views}",
         f"  video@1              {result['video@1']:.4f}  {leak}  95% [{low:.4f}, {high:.4f}]",
         f"  video@5              {result['video@5']:.4f}  {leak}",
@@ -113,11 +145,13 @@ def describe_evaluation(result: dict[str, Any]) -> str:
         f"  loss                 {result['loss']:.4f}",
         f"  calibration (ECE)    {result['ece']:.4f}",
     ]
+    if "folds" in result:
+        lines.insert(2, f"  video@1 of the folds {describe_folds(result['folds'])}")
     if result["confused"]:
         pairs = [f"{c['true']} as {c['predicted']} ({c['count']})" for c in result["confused"][:3]]
         lines.append("  most confused        " + ", ".join(pairs))
     lines += [
         "leak: share of these clips with a clip of the same group in the run's train subset",
-        f"next: har-report {result['run']}",
+        f"next: har-report {result['run']}{_report_options(result)}",
     ]
     return "\n".join(lines)

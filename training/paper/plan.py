@@ -1,10 +1,11 @@
 """What `har-reproduce` has to do: stages of training runs, each with its configuration and folder.
 
 The state is nothing but files: a run is trained when its summary.json is there, and evaluated when
-its eval.json is. A stage is all four models with one preset, split and seed, and ends with its
+an eval.json is. A stage is all four models with one preset, split and seed, and ends with its
 report, so the first stage already gives Table 1.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,10 +15,11 @@ from typing import Any
 from ...errors import HarError
 from .. import config as configs
 from ..config import Config
+from ..evaluation import list_evaluations
 from ..plots import DISPLAY_NAMES
 
 MODELS = tuple(DISPLAY_NAMES)  # R3D first: missing weights then show within minutes
-_OWN_SETTINGS = ("preset", "model", "split", "seed", "shards", "weights", "out", "resume")
+_OWN_SETTINGS = ("preset", "model", "split", "seed", "shards", "weights", "out", "resume", "folds")
 
 
 class ReproduceError(HarError):
@@ -70,7 +72,14 @@ class RunPlan:
 
     @property
     def is_evaluated(self) -> bool:
-        return self.is_trained and (self.folder / "eval.json").is_file()
+        return self.is_trained and bool(list_evaluations(self.folder))
+
+    @property
+    def subset(self) -> str | None:
+        """What the trained run can be evaluated on: test, else val; None where it has neither."""
+        split = json.loads((self.folder / "summary.json").read_text())["split"]
+        clips = split.get("clips", {"test": 1})  # runs of earlier versions all had test clips
+        return next((name for name in ("test", "val") if clips.get(name)), None)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ... import models
 from ...shards.storage import try_lock
+from ..evaluation import list_evaluations
 from . import estimate
 from .plan import ReproduceError, ReproduceOptions, RunPlan, Stage, plan_stages
 
@@ -94,7 +95,14 @@ def _train_and_evaluate(run: RunPlan) -> int:
     if not (run.folder / "best.pt").is_file():
         print(f"{run.folder} has no checkpoint and is left out of the report.", file=sys.stderr)
         return 0
-    return call_command("har-eval", run.folder)
+    if run.subset is None:
+        print(
+            f"{run.folder}: its split has neither test nor val clips, so it is left out of the "
+            "report.",
+            file=sys.stderr,
+        )
+        return 0
+    return call_command("har-eval", run.folder, "--subset", run.subset)
 
 
 def _train(run: RunPlan) -> int:
@@ -108,12 +116,13 @@ def _train(run: RunPlan) -> int:
 
 def _write_report(stage: Stage) -> int:
     """The report of all seeds of this preset and split so far, unless it is newer than they."""
-    evaluations = sorted(stage.runs[0].folder.parent.glob("*/eval.json"))
+    folders = sorted(path for path in stage.runs[0].folder.parent.iterdir() if path.is_dir())
+    evaluations = [path for folder in folders for path in list_evaluations(folder)]
     page = stage.report / "report.html"
     newest = max((path.stat().st_mtime for path in evaluations), default=0.0)
     if not evaluations or (page.is_file() and page.stat().st_mtime >= newest):
         return 0
-    folders = [path.parent for path in evaluations]
+    folders = [folder for folder in folders if list_evaluations(folder)]
     return call_command("har-report", *folders, "-o", stage.report, "--cards")
 
 

@@ -1,7 +1,8 @@
 """`har-report`: runs -> tables, claims, pictures, Markdown, HTML, model cards."""
 
+from .comparison import load_runs
 from .model_card import write_model_card
-from .runs import ReportError, Run, load_run, load_runs
+from .runs import ReportError, Run, load_run
 from .sections import write_report
 from .tables import format_duration
 

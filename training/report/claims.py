@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from .runs import MODEL_ORDER, Run, group_by_model
+from .comparison import group_by_model
+from .runs import MODEL_ORDER, Run
 from .tables import PAPER_TABLE1, format_duration
 
 SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
@@ -160,15 +161,16 @@ def _judge_memory(groups: Groups) -> tuple[str, str]:
 
 
 def _judge_more_epochs(groups: Groups) -> tuple[str, str]:
-    runs = [*groups.get("r2plus1d", []), *groups.get("resnet3d", [])]
-    if not runs:
+    rows = [*groups.get("r2plus1d", []), *groups.get("resnet3d", [])]
+    if not rows:
         return NOT_TESTED, "Needs a run of R2Plus1D or ResNet3D."
     verdicts, evidence = [], []
-    for run in runs:
+    for run in (part for row in rows for part in row.parts):
         best, epochs = run.summary["best_epoch"], run.summary["epochs"]
         # the best epoch is among the last tenth: validation accuracy still rose at the end
         verdicts.append(SUPPORTED if epochs - best <= epochs // 10 else CONTRADICTED)
-        evidence.append(f"{run.label}: best epoch {best} of {epochs}")
+        name = run.label or f"{run.display_name}, {run.folder.name}"
+        evidence.append(f"{name}: best epoch {best} of {epochs}")
     return _combine(verdicts), "; ".join(evidence) + "."
 
 

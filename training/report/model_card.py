@@ -16,9 +16,12 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def write_model_card(folder: Path) -> Path:
-    """Write the card of a finished, evaluated run into its folder; -> path. Raises ReportError."""
-    run = load_run(Path(folder))
+def write_model_card(folder: Path, subset: str | None = None, views: int | None = None) -> Path:
+    """Write the card of a finished, evaluated run into its folder; -> path.
+
+    subset, views: of which evaluation (see `load_run`). Raises ReportError.
+    """
+    run = load_run(Path(folder), subset, views)
     tested = [row for row in run.evaluation["per_class"] if row.get("support") != 0]
     multiply_adds = run.evaluation.get("multiply_adds")
     card = render(
@@ -40,7 +43,10 @@ def _list_protocol(run: Run) -> list[tuple[str, Any]]:
     return [
         *((name, value) for name, value in values if value not in (None, "")),
         ("stopped because", run.summary["stop_reason"]),
-        ("best checkpoint by", "validation accuracy"),
+        (
+            "best checkpoint by",
+            "validation accuracy" if run.val_accuracy >= 0 else "the last epoch",
+        ),
         ("training time", format_duration(run.summary["seconds"])),
         ("device", run.environment.get("device", "unknown")),
         ("torch", run.environment.get("versions", {}).get("torch", "unknown")),
@@ -58,7 +64,7 @@ def _list_results(run: Run) -> list[tuple[str, str]]:
         ("Mean class accuracy", f"{result['mean_class_acc']:.4f}"),
         ("Loss", f"{result['loss']:.4f}"),
         ("Calibration error (ECE, 15 bins)", f"{result['ece']:.4f}"),
-        ("Validation accuracy", f"{run.summary['best_val_acc']:.4f}"),
+        ("Validation accuracy", f"{run.val_accuracy:.4f}" if run.val_accuracy >= 0 else "no clips"),
     ]
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from ...atomic import write_atomically
 from .. import plots
 from ..runtime import checkpoint
+from .comparison import group_by_model, group_seeds
 from .document import Picture
 from .render import png_size
-from .runs import MODEL_ORDER, ReportError, Run, group_by_model
+from .runs import MODEL_ORDER, ReportError, Run
 
 _MAX_COLUMN_WIDTH = 1400  # pixels; a wider picture keeps its size and scrolls
 _FIGURES = {"loss": (6, 10), "acc": (11, 15)}  # the paper's: of the first model, of all models
@@ -25,10 +26,12 @@ _QUANTITIES = {"loss": "loss", "acc": "accuracy"}
 
 def choose_runs(runs: Sequence[Run]) -> list[Run]:
     """For each model the run that stands for it: the best by validation accuracy."""
-    return [
-        max(group, key=lambda run: float(run.summary["best_val_acc"]))
-        for group in group_by_model(runs).values()
-    ]
+    return [max(group, key=lambda run: run.val_accuracy) for group in group_by_model(runs).values()]
+
+
+def _choose_part(run: Run) -> Run:
+    """Of several folds the one whose network is shown: the best by validation accuracy."""
+    return max(run.parts, key=lambda part: part.val_accuracy)
 
 
 def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
@@ -42,32 +45,45 @@ def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
             figure = first + MODEL_ORDER.index(model)
             prefix, caption = f"fig{figure:02d}-", f"As the paper's figure {figure}: {caption}"
         path = out / f"{prefix}{word}-{model}.png"
-        plots.plot_model_curves(path, [run.curves for run in group], quantity)
-        seeds = f", {len(group)} runs" if len(group) > 1 else ""
-        alt = "; ".join(_describe_curves(run, quantity) for run in group)
+        parts = [part for run in group for part in run.parts]
+        plots.plot_model_curves(path, [part.curves for part in parts], quantity)
+        seeds = f", {len(parts)} runs" if len(parts) > 1 else ""
+        alt = "; ".join(
+            _describe_curves(run, part, quantity) for run in group for part in run.parts
+        )
         pictures.append(Picture(path, f"{caption}{seeds}.", alt))
     path = out / f"fig{all_models}-{word}-all.png"
-    plots.plot_all_curves(path, [run.curves for run in runs], quantity)
-    ends = [f"{run.label} {run.metrics[-1][f'val_{quantity}']:.3f}" for run in runs]
+    plots.plot_all_curves(path, [part.curves for run in runs for part in run.parts], quantity)
+    ends = [
+        f"{run.label} {_format(part.metrics[-1][f'val_{quantity}'])}"
+        for run in runs
+        for part in run.parts
+    ]
     alt = f"Validation {word} of the last epoch: {', '.join(ends)}."
     caption = f"As the paper's figure {all_models}: {word} of all models, training and validation."
     return [*pictures, Picture(path, caption, alt)]
 
 
-def _describe_curves(run: Run, quantity: str) -> str:
-    """The ends of the curves in words."""
-    first, last = run.metrics[0], run.metrics[-1]
+def _describe_curves(run: Run, part: Run, quantity: str) -> str:
+    """The ends of the curves of `part`, a fold of `run` or the run itself, in words."""
+    first, last = part.metrics[0], part.metrics[-1]
     train, val = f"train_{quantity}", f"val_{quantity}"
+    validation = "no validation"
+    if first[val] is not None:
+        validation = f"validation from {first[val]:.3f} to {last[val]:.3f}"
     return (
         f"{run.label}: training {_QUANTITIES[quantity]} from {first[train]:.3f} to "
-        f"{last[train]:.3f}, validation from {first[val]:.3f} to {last[val]:.3f} in "
-        f"{len(run.metrics)} epochs"
+        f"{last[train]:.3f}, {validation} in {len(part.metrics)} epochs"
     )
 
 
+def _format(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
 def draw_costs(out: Path, runs: Sequence[Run]) -> Picture:
-    """Training time, speed and memory side by side; seeds of a model as their mean."""
-    groups = group_by_model(runs)
+    """Training time, speed and memory side by side; seeds of one setting as their mean."""
+    groups = group_seeds(runs)
     is_short = max(run.summary["seconds"] for run in runs) < 300
     divisor, unit = (1, "seconds") if is_short else (60, "minutes")
 
@@ -79,8 +95,8 @@ def draw_costs(out: Path, runs: Sequence[Run]) -> Picture:
         "Clips per second (median epoch)": means(lambda run: run.median("clips_per_s")),
         "Peak memory (GiB)": [peak or None for peak in means(lambda run: run.peak_gib)],
     }
-    names = [group[0].display_name for group in groups.values()]
-    path = plots.plot_costs(out / "costs.png", names, list(groups), bars)
+    names, models = list(groups), [group[0].model for group in groups.values()]
+    path = plots.plot_costs(out / "costs.png", names, models, bars)
     alt = "; ".join(
         f"{title}: " + ", ".join(map(_describe_cost, names, values))
         for title, values in bars.items()
@@ -115,12 +131,13 @@ def draw_class_results(out: Path, runs: Sequence[Run]) -> list[Picture]:
 
 
 def _draw_class_accuracy(out: Path, runs: Sequence[Run]) -> Picture:
-    classes, groups = runs[0].classes, group_by_model(runs)
+    classes, groups = runs[0].classes, group_seeds(runs)
     recalls = {
-        group[0].display_name: np.mean([_class_recalls(run) for run in group], axis=0).tolist()
-        for group in groups.values()
+        label: np.mean([_class_recalls(run) for run in group], axis=0).tolist()
+        for label, group in groups.items()
     }
-    path = plots.plot_class_accuracy(out / "per-class.png", classes, recalls, list(groups))
+    models = [group[0].model for group in groups.values()]
+    path = plots.plot_class_accuracy(out / "per-class.png", classes, recalls, models)
     mean = np.mean(list(recalls.values()), axis=0)
     hard, easy = int(np.nanargmin(mean)), int(np.nanargmax(mean))
     alt = (
@@ -142,10 +159,11 @@ def copy_examples(out: Path, runs: Sequence[Run]) -> list[Picture]:
     """The strips that har-eval drew, where it did."""
     pictures = []
     for run in choose_runs(runs):
-        if (run.folder / "examples.png").is_file():
+        part = _choose_part(run)
+        if part.examples_path.is_file():
             path = out / f"examples-{run.model}.png"
-            write_atomically(path, (run.folder / "examples.png").read_bytes())
-            examples = plots.choose_examples(run.evaluation["predictions"])
+            write_atomically(path, part.examples_path.read_bytes())
+            examples = plots.choose_examples(part.evaluation["predictions"])
             alt = "; ".join(f"{row['true']} predicted as {row['predicted']}" for row in examples)
             caption = f"{run.label}: its surest right and its surest wrong answers."
             pictures.append(Picture(path, caption, alt))
@@ -156,9 +174,10 @@ def draw_filters(out: Path, runs: Sequence[Run]) -> list[Picture]:
     """Figure 16 and the other models' first-layer filters, of the runs that kept best.pt."""
     pictures = []
     for run in choose_runs(runs):
-        if not (run.folder / "best.pt").is_file():
+        path = _choose_part(run).folder / "best.pt"
+        if not path.is_file():
             continue
-        state_dict = checkpoint.load(run.folder / "best.pt")["model"]
+        state_dict = checkpoint.load(path)["model"]
         name, caption = f"filters-{run.model}.png", f"First-layer filters of {run.label}."
         if run.model == "r2plus1d":
             name = f"fig16-{name}"

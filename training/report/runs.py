@@ -1,27 +1,24 @@
-"""The runs of a report: read from their folders, checked, sorted as in the paper, and labelled.
+"""One run of a report, read from its folder, with the evaluation that is asked for.
 
-What may not be compared silently is refused here, before anything is drawn: runs of other classes,
-another split or another number of views, and an eval.json that is not of the run's best checkpoint.
+An evaluation that is not of the run's best checkpoint is refused.
 """
 
 import json
 import statistics
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import HarError
-from ..evaluation import leak_text
+from ..evaluation import examples_path, leak_text, list_evaluations
 from ..plots import DISPLAY_NAMES, Curves
 
 MODEL_ORDER = tuple(DISPLAY_NAMES)  # of the paper's Table 1
 _MISSING_FILES = {
     "metrics.jsonl": "{} is not a run: give folders that har-train wrote.",
     "summary.json": "{} has no summary.json, so its training has not ended: let har-train finish.",
-    "eval.json": "{0} has no eval.json: run 'har-eval {0}' first.",
 }
 
 
@@ -33,7 +30,8 @@ class ReportError(HarError):
 class Run:
     """One finished and evaluated run: its files, parsed. metrics: the lines of metrics.jsonl.
 
-    label: how tables name the run; unique in a report.
+    evaluation_path: the eval.json. label: how tables name the run, unique in a report;
+    row_label: how they name it and the runs that differ from it in the seed alone.
     """
 
     folder: Path
@@ -42,7 +40,9 @@ class Run:
     evaluation: dict[str, Any]
     config: dict[str, Any]
     environment: dict[str, Any]
+    evaluation_path: Path
     label: str = ""
+    row_label: str = ""
 
     @property
     def model(self) -> str:
@@ -58,9 +58,29 @@ class Run:
         return list(self.summary["classes"])
 
     @property
+    def parts(self) -> Sequence["Run"]:
+        """The run itself; of several folds as one row, each fold."""
+        return (self,)
+
+    @property
     def best_metrics(self) -> dict[str, Any]:
         """The metrics of the checkpoint that was tested."""
         return next(line for line in self.metrics if line["epoch"] == self.summary["best_epoch"])
+
+    @property
+    def best_over_epochs(self) -> dict[str, Any]:
+        """Lowest loss and highest accuracy over all epochs, each of its own epoch; None where the
+        run has no val subset."""
+        best = {"train_loss": min, "train_acc": max, "val_loss": min, "val_acc": max}
+        columns = {name: [line[name] for line in self.metrics] for name in best}
+        return {
+            name: None if None in values else best[name](values) for name, values in columns.items()
+        }
+
+    @property
+    def examples_path(self) -> Path:
+        """The strips of frames that har-eval drew."""
+        return examples_path(self.evaluation_path)
 
     @property
     def curves(self) -> Curves:
@@ -86,47 +106,36 @@ class Run:
     def leak_text(self) -> str:
         return leak_text(self.evaluation["split"]["leak"])
 
+    @property
+    def val_accuracy(self) -> float:
+        """Of the best checkpoint; -1 without a val subset."""
+        accuracy = self.summary["best_val_acc"]
+        return -1.0 if accuracy is None else float(accuracy)
+
     def median(self, name: str) -> float:
         """Median over the epochs of a field of metrics.jsonl."""
         return statistics.median(float(line[name]) for line in self.metrics)
 
 
-def group_by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of each model, in the order they come."""
-    models = dict.fromkeys(run.model for run in runs)
-    return {model: [run for run in runs if run.model == model] for model in models}
+def load_run(folder: Path, subset: str | None = None, views: int | None = None) -> Run:
+    """Read one run folder with its evaluation on `subset` of `views` views.
 
-
-def load_runs(folders: Sequence[Path], *, allow_mixed: bool = False) -> list[Run]:
-    """Read the run folders -> runs in the paper's order, each with its label.
-
-    Raises ReportError for a folder that is no finished, evaluated run, and unless `allow_mixed`
-    for runs that differ in classes, split or views.
+    None: on test (on val where the run's split has no test clips), of one view, or the fewest that
+    there are. Raises ReportError, saying what to run where a file is missing.
     """
-    if not folders:
-        raise ReportError("there is no run to report: give one or more run folders of har-train.")
-    path, count = Counter(Path(folder).resolve() for folder in folders).most_common(1)[0]
-    if count > 1:
-        raise ReportError(f"the run {path} is given twice: give each run once.")
-    runs = [load_run(Path(folder)) for folder in folders]
-    if not allow_mixed:
-        _check_comparable(runs)
-    runs.sort(key=lambda run: (*MODEL_ORDER, run.model).index(run.model))
-    return _add_labels(runs)
-
-
-def load_run(folder: Path) -> Run:
-    """Read one run folder. Raises ReportError, saying what to run where a file is missing."""
     for name, message in _MISSING_FILES.items():
         if not (folder / name).is_file():
             raise ReportError(message.format(folder))
+    summary = _read(folder / "summary.json", json.loads)
+    evaluation, path = _choose_evaluation(folder, summary["split"], subset, views)
     run = Run(
         folder,
         _read(folder / "metrics.jsonl", lambda text: [json.loads(s) for s in text.splitlines()]),
-        _read(folder / "summary.json", json.loads),
-        _read(folder / "eval.json", json.loads),
+        summary,
+        evaluation,
         _read(folder / "config.toml", tomllib.loads),
         _read(folder / "environment.json", json.loads),
+        path,
     )
     best, tested = run.summary["best_epoch"], run.evaluation["epoch"]
     if not any(line["epoch"] == best for line in run.metrics):
@@ -135,7 +144,7 @@ def load_run(folder: Path) -> Run:
         )
     if tested != best:
         raise ReportError(
-            f"{folder}: eval.json is of epoch {tested} and the best is {best}: "
+            f"{folder}: {path.relative_to(folder)} is of epoch {tested} and the best is {best}: "
             f"run 'har-eval {folder}' again."
         )
     return run
@@ -148,46 +157,29 @@ def _read(path: Path, parse: Callable[[str], Any]) -> Any:
         raise ReportError(f"{path} cannot be read ({error}): train this run again.") from error
 
 
-def _check_comparable(runs: Sequence[Run]) -> None:
-    """All runs must be tested on the same classes, split and views as the first, as trained."""
-    first = runs[0]
-    for run in runs:
-        difference = None
-        if run.classes != first.classes:
-            difference = f"classes ({len(run.classes)} and {len(first.classes)})"
-        elif run.split_text != first.split_text:
-            difference = f"split ({run.split_text} and {first.split_text})"
-        elif run.evaluation["views"] != first.evaluation["views"]:
-            views = run.evaluation["views"], first.evaluation["views"]
-            difference = f"number of views ({views[0]} and {views[1]})"
-        if difference:
-            raise ReportError(
-                f"{run.folder} and {first.folder} are not comparable, they differ in {difference}: "
-                "report them apart, or add --allow-mixed."
-            )
-        trained, tested = run.summary["split"], run.evaluation["split"]
-        if trained["digest"] != tested["digest"]:
-            raise ReportError(
-                f"{run.folder} was trained on split {trained['name']} ({trained['digest']}) and "
-                f"evaluated on {tested['name']} ({tested['digest']}): "
-                f"run 'har-eval {run.folder}' on its own split, or add --allow-mixed."
-            )
+def _choose_evaluation(
+    folder: Path, trained: dict[str, Any], subset: str | None, views: int | None
+) -> tuple[dict[str, Any], Path]:
+    """(content, path) of the evaluation that is asked for, of the run's own split if there is one.
 
-
-def _add_labels(runs: Sequence[Run]) -> list[Run]:
-    """Labels: the model; its split where splits are mixed; its seed, or its folder, where a model
-    comes more than once."""
-    labels = [run.display_name for run in runs]
-    if len({(run.split_text, len(run.classes)) for run in runs}) > 1:
-        labels = [
-            f"{run.display_name} [{run.evaluation['split']['name']}, {len(run.classes)} classes]"
-            for run in runs
-        ]
-    seeds = [f"seed {run.config.get('seed')}" for run in runs]
-    for details in (seeds, [run.folder.name for run in runs]):
-        counts = Counter(labels)
-        labels = [
-            label if counts[label] == 1 else f"{label}, {detail}"
-            for label, detail in zip(labels, details, strict=True)
-        ]
-    return [replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
+    trained: the split of the run.
+    """
+    clips = trained.get("clips", {"test": 1})  # runs of earlier versions all had test clips
+    subset = subset or ("test" if clips["test"] else "val")
+    paths = list_evaluations(folder)
+    found = [(_read(path, json.loads), path) for path in paths]
+    fitting = [
+        (result["split"]["digest"] != trained["digest"], result["views"], -order)
+        for order, (result, _) in enumerate(found)
+        if result["on"] == subset and views in (None, result["views"])
+    ]
+    if not fitting:
+        options = (f" --subset {subset}" if subset != "test" else "") + (
+            f" --views {views}" if views else ""
+        )
+        names = ", ".join(str(path.relative_to(folder)) for path in paths)
+        raise ReportError(
+            f"{folder} has no evaluation on {subset}{f' of {views} views' if views else ''}"
+            f"{f' (it has {names})' if names else ''}: run 'har-eval {folder}{options}' first."
+        )
+    return found[-min(fitting)[2]]

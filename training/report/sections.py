@@ -11,14 +11,16 @@ from ...atomic import write_atomically
 from ..plots import DISPLAY_NAMES, svg_copies
 from . import pictures, tables
 from .claims import judge_claims
+from .comparison import are_mixed, load_runs
 from .document import Block, Section, Table, Text
+from .folded_run import FoldedRun
 from .render import render
-from .runs import ReportError, Run, load_runs
+from .runs import ReportError, Run
 
 TITLE = "Action recognition: training report"
 _TEST_NOTE = (
-    "The best checkpoint on the test subset. Interval: bootstrap over videos. Video@k: the right "
-    "class is among the k most probable, averaged over the views of a video. ECE: expected "
+    "The best checkpoint on the {subset} subset. Interval: bootstrap over videos. Video@k: the "
+    "right class is among the k most probable, averaged over the views of a video. ECE: expected "
     "calibration error, 15 bins. "
     "Leak: share of test clips with a clip of the same group in train."
 )
@@ -30,15 +32,19 @@ def write_report(
     *,
     contact_sheet: Path | None = None,
     allow_mixed: bool = False,
+    subset: str | None = None,
+    views: int | None = None,
 ) -> Path:
     """Write the report of the run `folders` into the folder `out`; -> report.md.
 
-    contact_sheet: a PNG to show; else `out`/contact_sheet.png where it is there. Files of an
-    earlier report in `out` are replaced. Raises ReportError, one sentence, for a run that is
-    not finished or not evaluated, and for runs of different classes, splits or views unless
-    `allow_mixed`; nothing is written then.
+    A folder of folds (`har-train --folds`) is one row. subset, views: which evaluation of each run;
+    None for test, or val where a run has no test clips, and for one view. contact_sheet: a PNG to
+    show; else `out`/contact_sheet.png where it is there. Files of an earlier report in `out` are
+    replaced. Raises ReportError, one sentence, for a run that is not finished or not evaluated, and
+    for runs of different classes, shard sets, splits, subsets or views unless `allow_mixed`;
+    nothing is written then.
     """
-    runs = load_runs(folders, allow_mixed=allow_mixed)
+    runs = load_runs(folders, allow_mixed=allow_mixed, subset=subset, views=views)
     if out.exists() and not out.is_dir():
         raise ReportError(f"{out} is a file: give a folder for the report with -o.")
     out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +68,7 @@ def _make_sections(runs: Sequence[Run], out: Path, contact_sheet: Path | None) -
         Section("Loss", pictures.draw_curves(out, runs, "loss")),
         Section("Accuracy", pictures.draw_curves(out, runs, "acc")),
         Section("What training took", _make_costs(runs, out)),
-        Section("The test subset in detail", _make_test(runs, out)),
+        Section(f"The {_name_subsets(runs)} subset in detail", _make_test(runs, out)),
         Section("Right and wrong", examples),
         Section("First-layer filters", filters),
         Section("Clips", clips),
@@ -77,11 +83,12 @@ def _describe_runs(runs: Sequence[Run]) -> str:
     classes = sorted({len(run.classes) for run in runs})
     videos = sorted({run.evaluation["videos"] for run in runs})
     splits = dict.fromkeys(run.split_text for run in runs)
+    num_runs = sum(len(run.parts) for run in runs)
     return (
-        f"{len(runs)} run{'s' * (len(runs) > 1)} of {len(models)} "
+        f"{num_runs} run{'s' * (num_runs > 1)} of {len(models)} "
         f"model{'s' * (len(models) > 1)} ({', '.join(models)}) on "
         f"{' and '.join(map(str, classes))} classes, tested on "
-        f"{' and '.join(map(str, videos))} videos. "
+        f"{' and '.join(map(str, videos))} {_name_subsets(runs)} videos. "
         f"Split: {'; '.join(splits)} (leak: share of test clips with a clip of the same group in "
         "train)."
     )
@@ -92,8 +99,29 @@ def _split_caption(runs: Sequence[Run]) -> str:
     return f"Split: {splits.pop()}." if len(splits) == 1 else "Splits differ: see each row."
 
 
-def _are_mixed(runs: Sequence[Run]) -> bool:
-    return len({(run.split_text, *run.classes) for run in runs}) > 1
+def _name_subsets(runs: Sequence[Run]) -> str:
+    return " and ".join(dict.fromkeys(str(run.evaluation["on"]) for run in runs))
+
+
+def _make_warnings(runs: Sequence[Run]) -> list[Block]:
+    """What must be known before any accuracy is read."""
+    texts = []
+    if are_mixed(runs):
+        texts.append("Runs of different splits, shard sets or classes: rows do not compare.")
+    on_val = [run.label for run in runs if run.evaluation["on"] == "val"]
+    if on_val:
+        texts.append(
+            f"{', '.join(on_val)}: the figures named test are of the val subset, by which the best "
+            "checkpoint was chosen, so they are too high."
+        )
+    for run in runs:
+        if isinstance(run, FoldedRun) and run.missing_folds:
+            missing = ", ".join(map(str, run.missing_folds))
+            texts.append(
+                f"{run.label}: not every video was tested, for want of fold {missing}; "
+                f"'har-train --resume {run.folder}' and 'har-eval {run.folder}' complete it."
+            )
+    return [Text(text, strong=True) for text in texts]
 
 
 def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
@@ -105,14 +133,22 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
     paper = [row.cells() for row in tables.PAPER_TABLE1]
     tables.write_csv(out / "table1.csv", columns, best)
     tables.write_csv(out / "table1_over_epochs.csv", columns, over_epochs)
-    blocks: list[Block] = []
-    if _are_mixed(runs):
-        blocks.append(Text("Runs of different splits or classes: rows do not compare.", True))
+    blocks = _make_warnings(runs)
     blocks.append(Table(f"At the best checkpoint (by validation accuracy). {split}", columns, best))
     if seeds:
         tables.write_csv(out / "table1_seeds.csv", columns, seeds)
-        caption = f"Several runs of a model: mean ± sample deviation of the rows above. {split}"
+        caption = f"Runs that differ in the seed alone: mean ± sample deviation. {split}"
         blocks.append(Table(caption, columns, seeds))
+    folded = [run for run in runs if isinstance(run, FoldedRun)]
+    if folded:
+        rows = [tables.fold_row(run) for run in folded]
+        caption = (
+            "Folds: each video is tested once, by the network that was not trained on its fold. "
+            "Losses and accuracies of train and val above are means over the folds; Test Acc and "
+            "its interval (bootstrap) are of the videos of all folds together."
+        )
+        blocks.append(Table.from_dicts(caption, rows))
+        tables.write_csv(out / "folds.csv", list(rows[0]), [list(row.values()) for row in rows])
     caption = (
         "Best over all epochs: lowest loss and highest accuracy, each of its own epoch; "
         f"the test accuracy is the best checkpoint's. {split}"
@@ -131,8 +167,8 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
 def _compare_with_paper(runs: Sequence[Run]) -> str:
     paper = (
         "The paper's figures are of UCF101: 101 classes, one random split of all 13,320 videos, "
-        "which puts clips of one group into two subsets (98.3 % of test clips on average over 20 such "
-        "splits)."
+        "which puts clips of one group into two subsets (98.3 % of test clips on average over 20 "
+        "such splits)."
     )
     if any(len(run.classes) != tables.UCF101_CLASSES for run in runs):
         return f"{paper} These runs are on other data: the two are not comparable."
@@ -151,7 +187,8 @@ def _make_costs(runs: Sequence[Run], out: Path) -> list[Block]:
 def _make_test(runs: Sequence[Run], out: Path) -> list[Block]:
     few = len(runs[0].classes) <= 5
     note = " Video@5 says nothing here: there are no more than five classes." if few else ""
-    table = Table.from_dicts(_TEST_NOTE + note, [tables.test_row(run) for run in runs])
+    text = _TEST_NOTE.format(subset=_name_subsets(runs)) + note
+    table = Table.from_dicts(text, [tables.test_row(run) for run in runs])
     tables.write_csv(out / "test.csv", table.columns, table.rows)
     blocks: list[Block] = [table]
     chosen = pictures.choose_runs(runs)
@@ -168,8 +205,8 @@ def _make_test(runs: Sequence[Run], out: Path) -> list[Block]:
 
 
 def _make_claims(runs: Sequence[Run]) -> list[Block]:
-    if _are_mixed(runs):
-        return [Text("Not judged: the runs are of different splits or classes.")]
+    if are_mixed(runs):
+        return [Text("Not judged: the runs are of different splits, shard sets or classes.")]
     caption = f"What these runs say about the paper's claims. {_split_caption(runs)}"
     note = (
         "A difference in accuracy counts where the intervals do not overlap; a difference in cost "
@@ -186,14 +223,16 @@ def _make_runs(runs: Sequence[Run], missing: Sequence[str]) -> list[Block]:
     rows = [
         {
             "Model": run.label,
-            "Run": f"`{run.folder.name}`",
-            "Seed": str(run.config.get("seed", "unknown")),
-            "Device": str(run.environment.get("device", "unknown")),
-            "torch": str(run.environment.get("versions", {}).get("torch", "unknown")),
-            "Commit": str(run.environment.get("commit") or "unknown")[:10],
-            "Command": f"`{_format_command(run)}`",
+            "Run": f"`{part.folder.name}`",
+            "Evaluation": f"`{part.evaluation_path.relative_to(part.folder)}`",
+            "Seed": str(part.config.get("seed", "unknown")),
+            "Device": str(part.environment.get("device", "unknown")),
+            "torch": str(part.environment.get("versions", {}).get("torch", "unknown")),
+            "Commit": str(part.environment.get("commit") or "unknown")[:10],
+            "Command": f"`{_format_command(part)}`",
         }
         for run in runs
+        for part in run.parts
     ]
     text = f"Missing here: {'; '.join(missing)}." if missing else "Nothing is missing."
     return [Table.from_dicts("What each row comes from.", rows), Text(text)]

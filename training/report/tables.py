@@ -13,7 +13,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ...atomic import write_atomically
-from .runs import Run, group_by_model
+from ..evaluation import describe_folds
+from .comparison import group_seeds
+from .folded_run import FoldedRun
+from .runs import Run
 
 UCF101_CLASSES = 101
 TABLE1_COLUMNS = (
@@ -23,21 +26,24 @@ TABLE1_COLUMNS = (
 
 @dataclass(frozen=True)
 class Table1Row:
-    """One row of Table 1. Losses and accuracies (0..1) of train, val, test."""
+    """One row of Table 1. Losses and accuracies (0..1) of train, val, test; None without val."""
 
     model: str
     train_loss: float
     train_acc: float
-    val_loss: float
-    val_acc: float
+    val_loss: float | None
+    val_acc: float | None
     test_acc: float
 
-    def numbers(self) -> list[float]:
+    def numbers(self) -> list[float | None]:
         """In the order of TABLE1_COLUMNS; the last is the mean accuracy (paper, section 9)."""
-        return [*astuple(self)[1:], (self.train_acc + self.val_acc + self.test_acc) / 3]
+        mean = None
+        if self.val_acc is not None:
+            mean = (self.train_acc + self.val_acc + self.test_acc) / 3
+        return [*astuple(self)[1:], mean]
 
     def cells(self) -> list[str]:
-        return [self.model, *(f"{number:.4f}" for number in self.numbers())]
+        return [self.model, *("-" if n is None else f"{n:.4f}" for n in self.numbers())]
 
 
 PAPER_TABLE1 = (
@@ -57,20 +63,38 @@ def best_checkpoint_row(run: Run) -> Table1Row:
 
 def best_over_epochs_row(run: Run) -> Table1Row:
     """Lowest loss and highest accuracy over all epochs, each of its own epoch."""
-    best = {"train_loss": min, "train_acc": max, "val_loss": min, "val_acc": max}
-    values = {name: choose(line[name] for line in run.metrics) for name, choose in best.items()}
-    return Table1Row(run.label, **values, test_acc=run.evaluation["video@1"])
+    return Table1Row(run.label, **run.best_over_epochs, test_acc=run.evaluation["video@1"])
 
 
 def seed_rows(runs: Sequence[Run]) -> list[list[str]]:
-    """For each model with several runs: mean and sample deviation of `best_checkpoint_row`."""
+    """For runs that differ in the seed alone: mean, sample deviation of `best_checkpoint_row`."""
     rows = []
-    for group in group_by_model(runs).values():
+    for label, group in group_seeds(runs).items():
         if len(group) > 1:
             columns = zip(*(best_checkpoint_row(run).numbers() for run in group), strict=True)
-            cells = [f"{statistics.mean(c):.4f} ± {statistics.stdev(c):.4f}" for c in columns]
-            rows.append([f"{group[0].display_name} ({len(group)} runs)", *cells])
+            rows.append([f"{label} ({len(group)} runs)", *map(_mean_cell, columns)])
     return rows
+
+
+def _mean_cell(values: Sequence[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return "-"
+    return f"{statistics.mean(numbers):.4f} ± {statistics.stdev(numbers):.4f}"
+
+
+def fold_row(run: FoldedRun) -> dict[str, str]:
+    """The accuracy over the videos of all folds with its interval, and how the folds spread."""
+    low, high = run.evaluation["interval"]
+    return {
+        "Model": run.label,
+        "Folds": f"{len(run.folds)} of {run.num_folds}",
+        "Videos": str(run.evaluation["videos"]),
+        "Video@1 of all": f"{run.evaluation['video@1']:.4f}",
+        "95 % interval": f"{low:.4f} to {high:.4f}",
+        "Of the folds": describe_folds(run.evaluation["folds"]),
+        "Each fold": ", ".join(f"{row['video@1']:.4f}" for row in run.evaluation["folds"]),
+    }
 
 
 def cost_row(run: Run) -> dict[str, str]:
@@ -79,13 +103,15 @@ def cost_row(run: Run) -> dict[str, str]:
         "Model": run.label,
         "Parameters": f"{run.summary['parameters']:,}",
         "Multiply-adds a clip": format_multiply_adds(run.evaluation.get("multiply_adds")),
-        "Epochs": str(run.summary["epochs"]),
-        "Best epoch": str(run.summary["best_epoch"]),
+        "Epochs": " + ".join(str(part.summary["epochs"]) for part in run.parts),
+        "Best epoch": ", ".join(str(part.summary["best_epoch"]) for part in run.parts),
         "Time": format_duration(run.summary["seconds"]),
         "Clips/s": f"{run.median('clips_per_s'):,.1f}",
         "Waiting for data": f"{run.median('data_wait'):.1%}",
         "Peak memory": f"{run.peak_gib:,.2f} GiB" if run.peak_gib else "not measured",
-        "Stopped because": str(run.summary["stop_reason"]),
+        "Stopped because": "; ".join(
+            dict.fromkeys(str(part.summary["stop_reason"]) for part in run.parts)
+        ),
     }
 
 

@@ -16,15 +16,20 @@ from PIL import Image
 from har.shards import splits
 from har.shards.format import Manifest
 from har.training.evaluation import (
+    FoldError,
     Predictions,
     describe_evaluation,
     evaluate,
     evaluate_run,
     leak_text,
+    metrics,
+    pool_folds,
     summarize,
 )
 from har.training.plots import choose_examples, style
 from har.training.runtime import checkpoint
+
+FOLDER = "eval/grouped-test-1view"
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +93,7 @@ def test_clips_that_come_twice_or_apart_are_an_error_not_a_mean(ids: list, views
 
 def test_every_number_of_eval_json_is_what_the_model_says_clip_by_clip(run: Path, clips: Manifest):
     result = evaluate_run(run)
-    assert json.loads((run / "eval.json").read_text()) == result
+    assert json.loads((run / FOLDER / "eval.json").read_text()) == result
     test = splits.make_split(clips, "grouped").test
     assert (result["clips"], result["videos"]) == (len(test), len(test)) == (6, 6)
     probabilities, labels = _by_hand(run, clips, test)
@@ -132,16 +137,65 @@ def _by_hand(
     return np.array(rows), clips.index["label"][ids].astype(int)
 
 
-def test_other_sides_go_to_files_of_their_own(run: Path):
-    evaluate_run(run, subset="val", batch_size=3)
-    names = {path.name for path in run.iterdir()}
-    expected = {"eval-val.json", "per_class-val.csv", "confusion-val.png", "examples-val.png"}
-    assert names == {"best.pt"} | expected
-    assert json.loads((run / "eval-val.json").read_text())["on"] == "val"
+def test_no_evaluation_replaces_another(tmp_path: Path):
+    clips = make_shards(tmp_path / "shards", views=2)
+    run = make_run(tmp_path / "run", clips)
+    asked: list[dict[str, Any]] = [
+        {}, {"subset": "val", "batch_size": 3}, {"views": 2},
+        {"split": "paper", "allow_other_split": True},
+    ]  # fmt: skip
+    results = [evaluate_run(run, **options) for options in asked]
+    other = results[-1]["split"]["digest"][:8]
+    names = ("grouped-test-1view", "grouped-val-1view", "grouped-test-2views")
+    for name, result in zip((*names, f"paper-test-1view-{other}"), results, strict=True):
+        folder = run / "eval" / name
+        assert json.loads((folder / "eval.json").read_text()) == result
+        files = {"eval.json", "per_class.csv", "confusion.png", "examples.png"}
+        assert {path.name for path in folder.iterdir()} == files
+    assert len(list((run / "eval").iterdir())) == 4
+    assert describe_evaluation(results[1]).endswith(f"next: har-report {run} --subset val")
+    assert describe_evaluation(results[2]).endswith(f"next: har-report {run} --views 2")
+
+
+def test_folds_are_pooled_as_one_evaluation_of_all_videos(tmp_path: Path):
+    """Every figure against the one that the joint predictions give."""
+    clips = make_shards(tmp_path / "shards", views=2)
+    results = []
+    for fold in (3, 1, 2):
+        run = make_run(tmp_path / f"fold-{fold}", clips, split=f"fold-{fold}/3", seed=fold)
+        results.append(evaluate_run(run, views=2))
+    pooled = pool_folds(results, "runs")
+    assert (pooled["videos"], pooled["clips"]) == (30, 60)
+    rows = pooled["predictions"]
+    assert [row["key"] for row in rows] == sorted(
+        {key.split("+")[0] for key in clips.keys(slice(None))}
+    )
+    true, predicted = ([row[name] for row in rows] for name in ("true", "predicted"))
+    right = [t == p for t, p in zip(true, predicted, strict=True)]
+    assert pooled["video@1"] == pytest.approx(np.mean(right))
+    matrix = metrics.confusion(
+        *(np.array([CLASSES.index(name) for name in names]) for names in (true, predicted)), 3
+    )
+    assert pooled["confusion"] == matrix.tolist()
+    assert pooled["mean_class_acc"] == pytest.approx(metrics.mean_class_accuracy(matrix))
+    assert pooled["interval"] == list(metrics.bootstrap_interval(np.array(right)))
+    for name, weight in (("loss", "clips"), ("clip@1", "clips"), ("video@5", "videos")):
+        values = [result[name] for result in results]
+        weights = [result[weight] for result in results]
+        assert pooled[name] == pytest.approx(np.dot(values, weights) / sum(weights))
+    assert [row["fold"] for row in pooled["folds"]] == [1, 2, 3]
+    assert (pooled["split"]["name"], pooled["split"]["leak"]) == ("3 folds", 0)
+    assert pool_folds(results[:2], "runs")["split"]["name"] == "2 of 3 folds"
+    text = describe_evaluation(pooled)
+    low, high = (pick(row["video@1"] for row in pooled["folds"]) for pick in (min, max))
+    assert f"video@1 of the folds {low:.4f} to {high:.4f}, mean " in text
+    with pytest.raises(FoldError, match=r"a video was tested in two folds \(1, 3, 3\)"):
+        pool_folds([*results[:2], results[0]], "runs")
 
 
 def test_csv_and_pictures_lie_beside_eval_json(run: Path):
     result = evaluate_run(run)
+    run = run / FOLDER
     with open(run / "per_class.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(CLASSES)

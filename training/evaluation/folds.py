@@ -1,0 +1,84 @@
+"""The evaluations of K folds as one: every video was tested once, by one of the K networks."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import HarError
+from ...shards.splits import FOLD_NAME
+from .summary import summarize_videos
+
+
+class FoldError(HarError):
+    """Evaluations that cannot be pooled; one sentence."""
+
+
+def parse_fold(name: str) -> tuple[int, int] | None:
+    """(fold from 1, number of folds) of a split's name "fold-2/5"; None for another split."""
+    fold = FOLD_NAME.fullmatch(name)
+    return (int(fold[1]), int(fold[2])) if fold else None
+
+
+def pool_folds(results: Sequence[dict[str, Any]], run: str) -> dict[str, Any]:
+    """Contents of eval.json of several folds -> one of the same entries, over the videos of all.
+
+    run: the folder that holds the runs. Figures are those of all videos (or clips) together, not
+    means over the folds. "folds" has a row for each fold: its number, videos and video@1. The
+    split is called "5 folds", or "3 of 5 folds" where some are missing.
+
+    Raises FoldError where the results are not of different folds of one split.
+    """
+    results = sorted(results, key=lambda result: _fold_of(result)[0])
+    folds = [_fold_of(result) for result in results]
+    numbers, num_folds = [fold for fold, _ in folds], folds[0][1]
+    predictions = [row for result in results for row in result["predictions"]]
+    if len({row["key"] for row in predictions}) < len(predictions):
+        raise FoldError(
+            f"{run}: a video was tested in two folds ({', '.join(map(str, numbers))}), so they are "
+            "not of one set and seed: report them apart."
+        )
+    clips, videos = ([result[name] for result in results] for name in ("clips", "videos"))
+    leaks = [result["split"]["leak"] for result in results]
+    digests = "".join(result["split"]["digest"] for result in results)
+    count = f"{len(folds)} of " * (len(folds) < num_folds)
+    return {
+        **{name: results[0][name] for name in ("model", "checkpoint", "on", "views")},
+        "multiply_adds": results[0].get("multiply_adds"),
+        "run": run,
+        "epoch": [result["epoch"] for result in results],
+        "split": {
+            "name": f"{count}{num_folds} folds",
+            "seed": results[0]["split"]["seed"],
+            "digest": hashlib.sha256(digests.encode()).hexdigest()[:16],
+            "leak": None if None in leaks else _weighted_mean(leaks, clips),
+        },
+        "folds": [
+            {"fold": fold, "videos": result["videos"], "video@1": result["video@1"]}
+            for fold, result in zip(numbers, results, strict=True)
+        ],
+        "clips": sum(clips),
+        "videos": sum(videos),
+        "loss": _weighted_mean([result["loss"] for result in results], clips),
+        "clip@1": _weighted_mean([result["clip@1"] for result in results], clips),
+        "video@5": _weighted_mean([result["video@5"] for result in results], videos),
+        **summarize_videos(
+            np.sum([result["confusion"] for result in results], axis=0),
+            np.array([row["true"] == row["predicted"] for row in predictions]),
+            np.array([row["probability"] for row in predictions]),
+            [row["class"] for row in results[0]["per_class"]],
+        ),
+        "predictions": sorted(predictions, key=lambda row: row["key"]),
+    }
+
+
+def _fold_of(result: dict[str, Any]) -> tuple[int, int]:
+    fold = parse_fold(result["split"]["name"])
+    if fold is None:
+        raise FoldError(f"split {result['split']['name']} is not a fold.")
+    return fold
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float:
+    return float(np.average(values, weights=weights))
