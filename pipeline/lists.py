@@ -14,6 +14,7 @@ from ..shards.splits import Split
 from .dataset.tables import TableRow, column_names, decode_text, find_delimiter, read_rows
 
 _COLUMNS = ("key", "label", "group", "split")
+_ALIASES = {"class": "label", "subset": "split"}  # as `write_keys` calls them
 
 
 class ListError(HarError):
@@ -35,7 +36,8 @@ def read_keys(path: Path) -> list[str]:
 def read_labels(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV `key,label[,group][,split]`; an empty cell leaves things as they are.
 
-    Raises ListError, DatasetError.
+    What `write_keys` wrote will do: `class` counts there, not the number in `label`. Raises
+    ListError, DatasetError.
     """
     rows = _read_rows(path)
     for line, row in rows:
@@ -93,6 +95,9 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     text = _read_text(path)
     header, *rows = read_rows(text, find_delimiter(text) or ",", str(path)) or [TableRow(1, [])]
     columns = column_names(header.fields)
+    for name, meaning in _ALIASES.items():
+        if name in columns:
+            columns = [meaning if c == name else "" if c == meaning else c for c in columns]
     if "key" not in columns:
         raise ListError(
             f"{path} has the columns {', '.join(columns) or 'none'}: it needs key, and may have "

@@ -32,13 +32,12 @@ def info(shard_set: str, split_name: str | None, seed: int, keys_file: Path | No
 
     if keys_file and not split_name:
         raise UserError("--keys writes the subsets of a split: name it with --split.")
-    click.echo(
-        describe_split(shard_set, split_name, seed) if split_name else describe_set(shard_set)
-    )
+    text = describe_split(shard_set, split_name, seed) if split_name else describe_set(shard_set)
     if keys_file:
         manifest = load_manifest(shard_set)
         num_clips = write_keys(manifest, make_split(manifest, split_name or "", seed), keys_file)
-        click.echo(f"{keys_file}: {num_clips} clips")
+        text += f"\n{keys_file}: {num_clips} clips"
+    click.echo(text)
 
 
 @shards_main.command()

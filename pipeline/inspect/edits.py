@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from ...shards.edit import count_moved_clips
-from ...shards.format import REJECTS, Edit, Manifest
+from ...shards.format import REJECTS, Manifest
 from ..build import Added
 from ..dataset import note_lines
 
@@ -16,9 +16,9 @@ def describe_edit(before: Manifest, after: Manifest) -> str:
     """before, after: the set in one folder, before and after a command."""
     if before.digest == after.digest:
         return f"{after.root}: nothing to change."
-    changes = after.changes_since(before.digest)
+    changes = after.describe_changes_since(before.digest)
     lines = [
-        f"{after.root}: {describe_changes(changes)}; now {describe_size(after)}",
+        f"{after.root}: {changes}; now {describe_size(after)}",
         *_describe_classes(before, after),
         *_describe_splits(before, after),
         *describe_leftovers(after),
@@ -39,20 +39,6 @@ def describe_add(added: Added) -> str:
     if len(added.rejects) > _MAX_NAMES:
         lines.append(f"and {len(added.rejects) - _MAX_NAMES} more, see {REJECTS}")
     return "\n".join(lines)
-
-
-def describe_changes(changes: Edit | None) -> str:
-    """ "3 clips added, 1 removed"; what an edit of no clip did to the shards."""
-    if changes is None:
-        return "changed"
-    counts = [
-        (changes.added, "added"), (changes.removed, "removed"), (changes.relabelled, "relabelled")
-    ]  # fmt: skip
-    texts = [f"{count} {what}" for count, what in counts if count]
-    if not texts:
-        return "the same clips in other shards"
-    number, rest = texts[0].split(" ", 1)
-    return ", ".join([f"{number} clip{'s' * (number != '1')} {rest}", *texts[1:]])
 
 
 def describe_size(manifest: Manifest) -> str:

@@ -10,7 +10,7 @@ from ...shards import splits
 from ...shards.format import REJECTS, Manifest, load_manifest
 from ..build import load_rejects
 from ..dataset import describe_notes
-from .edits import describe_changes, describe_leftovers, describe_size
+from .edits import describe_leftovers, describe_size
 
 _MAX_REJECTS_SHOWN = 5
 
@@ -51,7 +51,7 @@ def describe_set(root: Path | str) -> str:
         *_describe_rejects(root, manifest)[1:],
         *describe_notes(root),
         *_describe_empty_classes(manifest),
-        *(f"{'edits':13s}{edit.command}: {describe_changes(edit)}" for edit in manifest.edits),
+        *(f"{'edits':13s}{edit.command}: {edit}" for edit in manifest.edits),
         *describe_leftovers(manifest),
         f"splits       {', '.join(_possible_splits(manifest)) or 'none'}",
         "",

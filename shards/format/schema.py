@@ -55,6 +55,17 @@ class Edit:
     removed: int = 0
     relabelled: int = 0
 
+    def __str__(self) -> str:
+        """ "3 clips added, 1 clip removed"; what an edit of no clip did to the shards."""
+        texts = [
+            f"{count} {'clip ' if count == 1 else 'clips '}{what}"
+            for count, what in (
+                (self.added, "added"), (self.removed, "removed"), (self.relabelled, "relabelled")
+            )
+            if count
+        ]  # fmt: skip
+        return ", ".join(texts) or "the same clips in other shards"
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -113,6 +124,13 @@ class Manifest:
         )
         commands = ", ".join(dict.fromkeys(edit.command for edit in edits))
         return Edit(commands, digest, added, removed, relabelled)
+
+    def describe_changes_since(self, digest: str) -> str:
+        """What the user is told of the set with this digest: "" where it is this very one."""
+        if digest == self.digest:
+            return ""
+        edit = self.changes_since(digest)
+        return str(edit) if edit else f"its manifest is {self.digest[:12]}, was {digest[:12]}"
 
     def shard_path(self, number: int) -> Path:
         """The file of a shard of a local set."""

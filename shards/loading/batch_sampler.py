@@ -128,11 +128,15 @@ class BatchSampler:
 
 
 def check_resume(digest: str, manifest: Manifest) -> None:
-    """Raise BatchSamplerError if a checkpoint's manifest `digest` is not that of this set."""
-    if digest != manifest.digest:
+    """Raise BatchSamplerError if a checkpoint's manifest `digest` is not that of this set.
+
+    A set that was only compacted since has the same clips in the same order.
+    """
+    edit = manifest.changes_since(digest)
+    if digest != manifest.digest and (edit is None or edit.command != "compact"):
         raise BatchSamplerError(
-            f"the shard set at {manifest.root} has changed since the run began (manifest "
-            f"{manifest.digest[:12]}, was {digest[:12]}): restore it or start a new run."
+            f"the shard set at {manifest.root} has changed since the run began "
+            f"({manifest.describe_changes_since(digest)}): restore it or start a new run."
         )
 
 

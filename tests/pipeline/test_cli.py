@@ -1,5 +1,8 @@
 """The commands as a user types them: text, exit codes, nothing lost."""
 
+import csv
+import json
+import shutil
 from pathlib import Path
 
 import made_videos
@@ -8,6 +11,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from har.pipeline.cli import shards_main
+from har.pipeline.inspect import describe_split
+from har.shards.format import load_manifest
+from har.shards.splits import make_split
 
 
 def _run(*arguments: object) -> Result:
@@ -126,3 +132,118 @@ def test_missing_videos_say_where_to_get_them_and_missing_sets_how_to_build(tmp_
     for command in ("info", "verify", "preview"):
         said = _run(command, tmp_path / "set")
         assert (said.exit_code, "make shards" in said.output) == (2, True)
+
+
+def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(folder / "set", root)
+    clips = load_manifest(root)
+    keys = tmp_path / "keys.csv"
+    said = _run("info", root, "--split", "grouped", "--keys", keys)
+    assert said.output.endswith(f"{keys}: {len(clips.index)} clips\n")
+    frozen = _run("relabel", root, keys)
+    assert f"{root}: {len(clips.index)} clips relabelled; now " in frozen.output
+    assert describe_split(root, "csv").splitlines()[2:-1] == said.output.splitlines()[2:-2]
+    (tmp_path / "list.txt").write_text("\ufeffv_YoYo_g01_c01\n\nv_YoYo_g02_*\n")
+    removed = _run("remove", root, "--key", "v_Punch_g01_c0?", "--list", tmp_path / "list.txt")
+    assert removed.exit_code == 0
+    left = len(load_manifest(root).index)
+    for text in (
+        f"{root}: {len(clips.index) - left} clips removed; now {left} clips of {left} videos",
+        "splits in which the clips that were there stay: ", "csv\n",
+        f"removed: {len(clips.index) - left} clips are still in ", "'har-shards compact",
+    ):  # fmt: skip
+        assert text in removed.output
+    assert "frees about" in _run("verify", root).output
+    assert "frees about" in _run("info", root).output
+    (tmp_path / "labels.csv").write_text("key;label\r\nv_YoYo_g03_c01;Juggling\r\n", "utf-16")
+    relabelled = _run("relabel", root, tmp_path / "labels.csv")
+    assert "new classes: Juggling\nYoYo -> Juggling: 1 clips\n" in relabelled.output
+    compacted = _run("compact", root)
+    assert f"{root}: the same clips in other shards; now {left} clips" in compacted.output
+    assert _run("compact", root).output == f"{root}: nothing to change.\n"
+    said = _run("info", root)
+    assert "edits        remove: " in said.output
+    assert "edits        compact: the same clips in other shards" in said.output
+    assert "frees" not in said.output
+    subset = _run("subset", root, "-o", tmp_path / "sub", "--classes", "YoYo", "--per-class", 2)
+    assert f"{tmp_path / 'sub'}: 2 clips of 2 videos in 1 shards" in subset.output
+    merged = _run("merge", tmp_path / "sub", root, "-o", tmp_path / "both", "--skip-existing")
+    assert f"{tmp_path / 'both'}: {left} clips of {left} videos" in merged.output
+    for name in ("set", "sub", "both"):
+        assert _run("verify", tmp_path / name).exit_code == 0
+
+
+def test_add_says_what_was_added_and_left_out(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "set", tmp_path / "set")
+    shutil.copytree(folder / "videos", tmp_path / "videos")
+    made_videos.write(tmp_path / "videos" / "Wave" / "v_Wave_g01_c01.avi", frames=12)
+    (tmp_path / "videos" / "Wave" / "v_Wave_g02_c01.avi").write_bytes(b"no video")
+    refused = _run("add", tmp_path / "set", tmp_path / "videos")
+    assert (refused.exit_code, "'--existing skip' leaves" in refused.output) == (2, True)
+    said = _run("add", tmp_path / "set", tmp_path / "videos", "--existing", "skip")
+    num_old = len(load_manifest(folder / "set").index)
+    for text in (
+        f"{tmp_path / 'set'}: 1 clip added; now {num_old + 1} clips", "new classes: Wave",
+        "splits in which the clips that were there stay: grouped, official-2", "left out: ",
+        "not in the set: Wave/v_Wave_g02_c01.avi: ",
+    ):  # fmt: skip
+        assert text in said.output, said.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["remove", "SET"], "name the clips with --key or --list"),
+        (["remove", "SET", "--key", "none"], "has the key 'none': keys are like"),
+        (["remove", "SET", "--list", "none.txt"], "the list none.txt cannot be read (No such file"),
+        (["remove", "SET", "--list", "EMPTY"], "has the columns none: it needs key"),
+        (["relabel", "SET", "EMPTY"], "has the columns none: it needs key"),
+        (
+            ["relabel", "SET", "BAD"],
+            ", line 3: key must not be empty and split 'no' must be one of",
+        ),
+        (["relabel", "SET", "KEYS"], "changes nothing: it needs key and one of label, group"),
+        (["subset", "SET", "-o", "OUT"], "say which clips with --classes, --per-class or --list"),
+        (["subset", "SET", "-o", "SET/..", "--per-class", "1"], "is not empty ("),
+        (["merge", "SET", "SET", "-o", "OUT"], "cannot be merged with itself"),
+        (["info", "SET", "--keys", "k.csv"], "name it with --split"),
+        (["info", "SET", "--split", "grouped", "--keys", "k.txt"], "must end in .csv or .json"),
+        (["add", "SET", "nowhere"], "there are no videos at"),
+        (["compact", "nowhere"], "there is no shard set at nowhere"),
+    ],
+)
+def test_mistakes_about_finished_sets_are_one_sentence(
+    folder: Path, tmp_path: Path, words: list[str], says: str
+) -> None:
+    lists = {"EMPTY": "\n", "BAD": "key,split\n\n,no\n", "KEYS": "key\nv_YoYo_g01_c01\n"}
+    for name, text in lists.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    places = {name: tmp_path / f"{name}.csv" for name in lists}
+    places |= {"SET": folder / "set", "SET/..": folder, "OUT": tmp_path / "out"}
+    before = load_manifest(folder / "set").digest
+    said = _run(*(places.get(word, word) for word in words))
+    assert (said.exit_code, says in said.output) == (2, True), said.output
+    assert len(said.output.strip().splitlines()) == 1
+    assert load_manifest(folder / "set").digest == before
+
+
+def test_keys_of_a_split_are_written_for_other_tools(folder: Path, tmp_path: Path) -> None:
+    for suffix in ("csv", "json"):
+        path = tmp_path / f"keys.{suffix}"
+        assert _run("info", folder / "set", "--split", "grouped", "--keys", path).exit_code == 0
+    with open(tmp_path / "keys.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clips = json.loads((tmp_path / "keys.json").read_text())
+    assert [{name: str(value) for name, value in clip.items()} for clip in clips] == rows
+    assert list(rows[0]) == ["key", "subset", "label", "class", "group"]
+    manifest = load_manifest(folder / "set")
+    split = make_split(manifest, "grouped")
+    for name in ("train", "val", "test"):
+        keys = [row["key"] for row in rows if row["subset"] == name]
+        assert keys == manifest.keys(split.subset(name))
+    assert clips[0] == {
+        "key": "v_Punch_g01_c01", "subset": "train", "label": 0, "class": "Punch",
+        "group": "Punch/g01",
+    }  # fmt: skip
+    assert (folder / "set" / "classes.txt").read_text() == "Punch\nYoYo\n"

@@ -80,6 +80,7 @@ def make_run(folder: Path, clips: Manifest, **settings: Any) -> Path:
         "config": asdict(config),
         "classes": list(clips.classes),
         "split": split.describe(),
+        "manifest_digest": clips.digest,
         "preprocessing": {
             "frames": config.frames,
             "crop_size": [16, 16],

@@ -80,6 +80,7 @@ def evaluate_run(
         predictions = predict_batches(model, batches, views=views_per_clip)
     finally:
         loader.close()
+    changes = manifest.describe_changes_since(state.get("manifest_digest", manifest.digest))
     result = {
         "run": str(run_dir),
         "model": state["model_name"],
@@ -88,6 +89,7 @@ def evaluate_run(
         "on": subset,
         "split": {**chosen.describe(), "leak": _leak(state, manifest, indices)},
         "views": views,
+        **({"set_changes": changes} if changes else {}),
         "multiply_adds": count_multiply_adds(model, transform, loader.device),
         **summarize(
             predictions,
@@ -164,9 +166,15 @@ def _check_shards_fit(state: dict[str, Any], manifest: Manifest) -> None:
     else:
         return
     raise EvaluationError(
-        f"{manifest.root} has {found} and the run was trained on {needed}: give the shards of the "
-        "run with --shards."
+        f"{manifest.root} has {found} and the run was trained on {needed}"
+        f"{_describe_changes(state, manifest)}: give the shards of the run with --shards."
     )
+
+
+def _describe_changes(state: dict[str, Any], manifest: Manifest) -> str:
+    """What became of the run's set, where this is it."""
+    edit = manifest.changes_since(state.get("manifest_digest", manifest.digest))
+    return f" (since the run began: {edit})" if edit else ""
 
 
 def _describe_rule(sampling: dict[str, Any]) -> str:
@@ -199,10 +207,13 @@ def _choose_split(
             "span classes, it balances the classes now, so test clips may have been trained on; "
             "train a new run, or add --allow-other-split."
         )
+    changes, remedy = _describe_changes(state, manifest), "leave out --split and --shards"
+    if changes:
+        remedy = "give the set as it was with --shards, train a new run"
     raise EvaluationError(
         f"split {split.name} ({split.digest}) of {manifest.root} is not the split the run was "
-        f"trained on, {trained['name']} ({trained['digest']}), so test clips may have been "
-        "trained on: leave out --split and --shards, or add --allow-other-split."
+        f"trained on, {trained['name']} ({trained['digest']}){changes}, so test clips may have "
+        f"been trained on: {remedy}, or add --allow-other-split."
     )
 
 

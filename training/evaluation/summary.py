@@ -150,6 +150,8 @@ def describe_evaluation(result: dict[str, Any]) -> str:
     if result["confused"]:
         pairs = [f"{c['true']} as {c['predicted']} ({c['count']})" for c in result["confused"][:3]]
         lines.append("  most confused        " + ", ".join(pairs))
+    if "set_changes" in result:
+        lines.append(f"the shards are not as the run was trained on: {result['set_changes']}")
     lines += [
         "leak: share of these clips with a clip of the same group in the run's train subset",
         f"next: har-report {result['run']}{_report_options(result)}",

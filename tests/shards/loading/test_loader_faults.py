@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_tars import make_tars
 
+from har.shards.edit import compact_set, relabel_clips, remove_clips
 from har.shards.format import ShardSetError, load_manifest
 from har.shards.format.reader import ClipReader
 from har.shards.loading import (
@@ -174,6 +175,14 @@ def test_another_manifest_refuses_to_resume(clips, tmp_path):
     other = make_tars(tmp_path / "other", clips=32)
     with pytest.raises(BatchSamplerError, match=r"other has changed since .* start a new run"):
         check_resume(clips.digest, other)
+    keys = other.keys()
+    compact_set(remove_clips(other.root, keys[:3]).root)
+    changed = relabel_clips(other.root, [{"key": keys[3], "label": "new"}])
+    with pytest.raises(
+        BatchSamplerError, match=r"began \(3 clips removed, 1 clip relabelled\): restore"
+    ):
+        check_resume(other.digest, changed)
+    check_resume(changed.digest, compact_set(other.root))  # the same clips in the same order
 
 
 @pytest.mark.parametrize("times", [40, pytest.param(1500, marks=pytest.mark.slow)])

@@ -14,6 +14,7 @@ from made_shards import CLASSES, make_run, make_shards
 from PIL import Image
 
 from har.shards import splits
+from har.shards.edit import relabel_clips, remove_clips
 from har.shards.format import Manifest
 from har.training.evaluation import (
     FoldError,
@@ -319,6 +320,22 @@ def test_shards_with_other_videos_have_an_unknown_leak(tmp_path: Path, run: Path
         evaluate_run(run, shards=other.root)
     result = evaluate_run(run, shards=other.root, allow_other_split=True)
     assert result["split"]["leak"] is None
+
+
+def test_a_run_is_told_what_became_of_its_set(run: Path, clips: Manifest):
+    assert "set_changes" not in evaluate_run(run)
+    (test_clip,) = clips.keys(splits.make_split(clips, "grouped").test[:1])
+    relabel_clips(clips.root, [{"key": test_clip, "split": "val"}])
+    result = evaluate_run(run)
+    assert result["set_changes"] == "1 clip relabelled"
+    assert "not as the run was trained on: 1 clip relabelled" in describe_evaluation(result)
+    remove_clips(clips.root, [test_clip])
+    with pytest.raises(evaluate.EvaluationError, match="1 clip removed, 1 clip relabelled") as error:
+        evaluate_run(run)
+    assert "give the set as it was with --shards" in str(error.value)
+    relabel_clips(clips.root, [{"key": "*_c01", "label": "Zoo"}])
+    with pytest.raises(evaluate.EvaluationError, match=r"has 4 classes .*since the run began: 1 "):
+        evaluate_run(run)
 
 
 def test_a_side_without_clips_is_an_error(clips: Manifest):
