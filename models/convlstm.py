@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..shards.transforms.clip_transform import ClipTransform
+from . import weights as weight_files
 from .recurrence import Plan, Recurrence
 
 State = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer, each [B,C,H,W]
@@ -133,6 +135,8 @@ class ConvLSTM(nn.Module):
     time.
     chunk: steps at once in the first layer; twice as many in the others, whose maps are smaller.
     dropout: before the classifier.
+    weights: "none", a file or a run folder; the classifier stays new. freeze: "none", or the last
+    part that stays fixed: "stem", "layer1", "layer2", ...
     """
 
     def __init__(
@@ -152,6 +156,8 @@ class ConvLSTM(nn.Module):
         recompute: bool = True,
         chunk: int = 2,
         dropout: float = 0.0,
+        weights: str | Path | None = weight_files.NONE,
+        freeze: str | None = weight_files.NONE,
     ) -> None:
         super().__init__()
         kernels = [kernel] * len(hidden) if isinstance(kernel, int) else list(kernel)
@@ -182,6 +188,21 @@ class ConvLSTM(nn.Module):
         self.fc = nn.Linear(hidden[-1], num_classes)
         nn.init.normal_(self.fc.weight, 0, 0.01)
         nn.init.zeros_(self.fc.bias)
+        self.weights_info = weight_files.load_weights(
+            self, weights, builder=None, model_name="convlstm"
+        )
+        self._freeze(freeze)
+
+    def _freeze(self, last: str | None) -> None:
+        """Keep the layers up to `last` as they are in training; the stem is part of the first."""
+        parts = ["stem", *(f"layer{n + 1}" for n in range(len(self.layers)))]
+        frozen = weight_files.parts_up_to(last, parts)
+        for layer in self.layers[: len(frozen) - 1] if frozen else ():
+            layer.requires_grad_(False)
+        if frozen:
+            for name, parameter in self.layers[0].named_parameters():
+                if name.startswith("stem_"):
+                    parameter.requires_grad_(False)
 
     def features(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """x [B,3,T,H,W] -> (last layer's h, states to hand on with the next piece of the video).

@@ -19,7 +19,6 @@ from torch import nn
 
 from . import weights as weight_files
 from .video_resnet import ConvBuilder, VideoResNet
-from .weights import WeightsError
 
 STEM_MIDPLANES = 45  # at width 64; scaled with the width otherwise
 _MIDPLANES = ("matched", "torchvision")
@@ -48,7 +47,7 @@ class R2Plus1D(VideoResNet):
 
     midplanes: "matched" or "torchvision", see the head of this file.
     The other options are those of `har.models.resnet3d.ResNet3D`; "kinetics400" weights are
-    torchvision's r2plus1d_18 and need midplanes="torchvision".
+    torchvision's r2plus1d_18 and need midplanes="torchvision" (which `har-train` sets for them).
     """
 
     def __init__(
@@ -62,15 +61,14 @@ class R2Plus1D(VideoResNet):
         dropout: float = 0.0,
         width: int = 64,
         weights: str | Path | None = weight_files.NONE,
+        freeze: str | None = weight_files.NONE,
     ) -> None:
         if midplanes not in _MIDPLANES:
             raise ValueError(f"midplanes must be one of {_MIDPLANES}, got {midplanes!r}")
-        if weights == weight_files.KINETICS and (midplanes != "torchvision" or width != 64):
-            raise WeightsError(
-                f"the {weights} weights of r2plus1d need midplanes='torchvision' and width=64, got "
-                f"midplanes={midplanes!r} and width={width}; set those, or start with weights="
-                f"{weight_files.NONE!r}"
-            )
+        weight_files.check_kinetics_options(
+            weights, "r2plus1d", midplanes=(midplanes, "torchvision"), width=(width, 64),
+            temporal_stride=(temporal_stride, 2), stem_pool=(stem_pool, False),
+        )  # fmt: skip
         super().__init__(
             num_classes,
             r2plus1d_stem,
@@ -83,6 +81,7 @@ class R2Plus1D(VideoResNet):
         )
         hint = "" if midplanes == "torchvision" else "torchvision's need midplanes='torchvision'"
         self.load_weights(weights, "r2plus1d_18", "r2plus1d", hint)
+        self.freeze(freeze)
 
 
 def r2plus1d_stem(planes: int) -> nn.Sequential:

@@ -7,8 +7,6 @@ Notes:
   r2plus1d_18, or mc3_18.
 - Built from our modules, which equal torchvision's (tests/models/test_resnets.py): importing
   torchvision takes 1.4 s of CPU time, as much as torch itself.
-- A frozen layer stays in eval mode under `train()`: a batch norm in training mode would go on
-  moving its running mean and variance although its weights stand still.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from torch import nn
 from . import weights as weight_files
 from .r2plus1d import conv_builder, r2plus1d_stem
 from .video_resnet import ConvBuilder, StemBuilder, VideoResNet, basic_stem, conv3d_simple
-
-LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
 def conv3d_no_temporal(
@@ -45,7 +41,7 @@ class R3D(VideoResNet):
     """torchvision's video ResNet-18, fine-tuned end to end or frozen up to a layer.
 
     backbone: "r3d_18", "r2plus1d_18" or "mc3_18".
-    weights: "kinetics400" (torchvision's cache, fetched once), a path, or "none".
+    weights: "kinetics400" (torchvision's cache, fetched once), a file, a run folder, or "none".
     freeze: "none", or the last part that stays fixed: "stem", "layer1" ... "layer4".
     dropout: before the classifier.
     """
@@ -61,26 +57,7 @@ class R3D(VideoResNet):
     ) -> None:
         if backbone not in BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
-        frozen = _frozen_layers(freeze)
         stem, convs, temporal_stride = _ARCHITECTURES[backbone]
         super().__init__(num_classes, stem, convs, temporal_stride=temporal_stride, dropout=dropout)
-        self.load_weights(weights, backbone)
-        self._frozen = frozen
-        for name in frozen:
-            self.get_submodule(name).requires_grad_(False)
-        self.train()
-
-    def train(self, mode: bool = True) -> R3D:
-        """As nn.Module.train, but frozen layers stay in eval mode."""
-        super().train(mode)
-        for name in self._frozen:
-            self.get_submodule(name).eval()
-        return self
-
-
-def _frozen_layers(freeze: str | None) -> tuple[str, ...]:
-    if freeze is None or freeze == "none":
-        return ()
-    if freeze not in LAYERS:
-        raise ValueError(f"freeze must be none or one of {', '.join(LAYERS)}, got {freeze!r}")
-    return LAYERS[: LAYERS.index(freeze) + 1]
+        self.load_weights(weights, backbone, "r3d")
+        self.freeze(freeze)

@@ -14,7 +14,9 @@ class ResNet3D(VideoResNet):
     temporal_stride: of layers 2-4, 2 or 1. stem_pool: max pool after the stem.
     zero_init_residual: every block starts as the identity. dropout: before the classifier.
     width: channels of the stem and layer 1; the other layers have 2, 4 and 8 times as many.
-    weights: "none", "kinetics400" (torchvision's r3d_18) or a path; the classifier stays new.
+    weights: "none", "kinetics400" (torchvision's r3d_18, for the options above as they are), a file
+    or a run folder; the classifier stays new. freeze: "none", or the last part that stays fixed:
+    "stem", "layer1" ... "layer4".
     """
 
     def __init__(
@@ -27,7 +29,12 @@ class ResNet3D(VideoResNet):
         dropout: float = 0.0,
         width: int = 64,
         weights: str | Path | None = weight_files.NONE,
+        freeze: str | None = weight_files.NONE,
     ) -> None:
+        weight_files.check_kinetics_options(
+            weights, "resnet3d", width=(width, 64), temporal_stride=(temporal_stride, 2),
+            stem_pool=(stem_pool, False),
+        )  # fmt: skip
         super().__init__(
             num_classes,
             basic_stem,
@@ -40,3 +47,4 @@ class ResNet3D(VideoResNet):
         )
         hint = "" if width == 64 else "kinetics400 needs width=64"
         self.load_weights(weights, "r3d_18", "resnet3d", hint)
+        self.freeze(freeze)

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shards.transforms.clip_transform import ClipTransform
-from .upgrade import upgrade_state_dict
-from .weights import WeightsInfo, load_into, resolve_weights
+from .weights import WeightsInfo, load_weights, parts_up_to
 
+LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")  # what `freeze` may name
 # (in_planes, out_planes, stride (t, s), (in_planes, out_planes) of the whole block) -> module
 ConvBuilder = Callable[[int, int, tuple[int, int], tuple[int, int]], nn.Module]
 StemBuilder = Callable[[int], nn.Sequential]  # from its number of output channels
@@ -64,7 +65,9 @@ class VideoResNet(nn.Module):
     stem, convs: make the stem and the convolutions of each layer. width: channels of stem and
     layer 1; the other layers have 2, 4 and 8 times as many. temporal_stride: of layers 2-4.
     transform: the input that the network is made for. weights_info: the file of weights that was
-    loaded; None for random weights.
+    loaded; None for random weights. A frozen layer stays in eval mode under `train()`: a batch norm
+    in training mode would go on moving its running mean and variance although its weights stand
+    still.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class VideoResNet(nn.Module):
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
         self.transform = ClipTransform()
         self.weights_info: WeightsInfo | None = None
+        self._frozen: tuple[str, ...] = ()
         stride = (temporal_stride, 2)
         self.stem = stem(width)
         if stem_pool:
@@ -123,18 +127,26 @@ class VideoResNet(nn.Module):
                     nn.init.zeros_(module.conv2.get_parameter("1.weight"))
 
     def load_weights(
-        self, weights: str | Path | None, builder: str, model_name: str = "", hint: str = ""
+        self, weights: str | Path | None, builder: str, model_name: str, hint: str = ""
     ) -> None:
-        """Load everything but the classifier from a file, and note which file it was.
+        """Load everything but the classifier and note what it was; see `weights.load_weights`."""
+        self.weights_info = load_weights(
+            self, weights, builder=builder, model_name=model_name, hint=hint
+        )
 
-        weights, builder: see `resolve_weights`. model_name: ours, for files of older versions.
-        """
-        resolved = resolve_weights(weights, builder)
-        if resolved is not None:
-            state_dict, info = resolved
-            state_dict = upgrade_state_dict(model_name, state_dict)
-            load_into(self, state_dict, f"the weights in {info.path}", hint)
-            self.weights_info = info
+    def freeze(self, last: str | None) -> None:
+        """Keep the layers up to `last` (of LAYERS; or "none") as they are in training."""
+        self._frozen = parts_up_to(last, LAYERS)
+        for name in self._frozen:
+            self.get_submodule(name).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module.train, but frozen layers stay in eval mode."""
+        super().train(mode)
+        for name in self._frozen:
+            self.get_submodule(name).eval()
+        return self
 
 
 def basic_stem(planes: int) -> nn.Sequential:

@@ -1,14 +1,16 @@
 """Weight files: find them, read them without running anything in them, refuse what does not fit.
 
-Nothing ever falls back to random weights: every failure is one sentence that says what to do next
-(`WeightsError`).
+Taken are state dicts, checkpoints that hold one, and run folders of har-train; the classifier never
+is. Nothing ever falls back to random weights: every failure is one sentence that says what to do
+next (`WeightsError`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import HarError
+from .upgrade import upgrade_state_dict
 
 KINETICS = "kinetics400"
 NONE = "none"
@@ -35,44 +38,125 @@ class WeightsError(HarError):
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where the weights of a network came from; shown to the user, kept in checkpoints.
+    """Where the weights of a network came from, and what of it they are.
 
-    source: "kinetics400" or "file"; path: the file read; sha256: of the whole file, in hex.
+    source: "kinetics400" or "file"; path: the file read; sha256: of the whole file, in hex. run: of
+    a checkpoint of har-train what it is of, else "". loaded, not_loaded: names of the network's
+    parameters and buffers; unused: those of the file that it did not take.
     """
 
     source: str
     path: str
     sha256: str
+    run: str = ""
+    loaded: tuple[str, ...] = ()
+    not_loaded: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """For the log: the file, what was loaded and what was not."""
+        total = len(self.loaded) + len(self.not_loaded)
+        return (
+            f"weights {self.path}, sha256 {self.sha256}{self.run and f', {self.run}'}: "
+            f"{len(self.loaded)} of {total} tensors loaded; new: "
+            f"{_shorten(self.not_loaded)}; in the file and not used: {_shorten(self.unused)}"
+        )
 
 
-def resolve_weights(
-    weights: str | Path | None, builder: str
-) -> tuple[dict[str, Tensor], WeightsInfo] | None:
-    """Resolve the `weights` option to a state dict, or None for "none".
+def load_weights(
+    model: nn.Module,
+    weights: str | Path | None,
+    *,
+    builder: str | None,
+    model_name: str,
+    hint: str = "",
+) -> WeightsInfo | None:
+    """Load the option `weights` into a network, all but its classifier; None for "none".
 
-    builder: torchvision's name for the network whose Kinetics weights "kinetics400" means.
-    Raises WeightsError where the file is missing, cannot be fetched, or is not a state dict.
+    weights: "kinetics400", a file, or a run folder. builder: torchvision's name of the network
+    whose weights "kinetics400" means, None where there are none. model_name: ours. hint: what
+    weights of that builder need. Raises WeightsError where they are missing, damaged or do not fit;
+    the model is then unchanged.
     """
     if weights is None or weights == NONE:
         return None
-    path = _kinetics_file(builder) if weights == KINETICS else Path(weights)
-    state_dict = read_state_dict(path)
-    source = KINETICS if weights == KINETICS else "file"
-    return state_dict, WeightsInfo(source=source, path=str(path), sha256=_sha256(path))
+    if weights == KINETICS and builder is None:
+        raise WeightsError(
+            f"there are no {KINETICS} weights for {model_name}: give --weights a state dict or a "
+            f"run folder of {model_name}, or {NONE}"
+        )
+    path = _kinetics_file(str(builder)) if weights == KINETICS else _weights_file(Path(weights))
+    state_dict, run = read_weights(path)
+    state_dict, text = upgrade_state_dict(run.get("model_name", model_name), state_dict), ""
+    if run:
+        text = f"a run of {run['model_name']}, {len(run['classes'])} classes, epoch {run['epoch']}"
+        options = ",".join(f"{name}={value}" for name, value in run["model_options"].items())
+        hint = f"the file is of --model {run['model_name']} with --model-options {options}"
+    loaded = load_into(model, state_dict, f"the weights in {path}", hint)
+    own = model.state_dict()
+    return WeightsInfo(
+        KINETICS if weights == KINETICS else "file",
+        str(path),
+        _sha256(path),
+        text,
+        loaded=tuple(name for name in own if name in loaded),
+        not_loaded=tuple(name for name in own if name not in loaded),
+        unused=tuple(name for name in state_dict if name not in loaded),
+    )
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict (or a checkpoint holding one as "model" or "state_dict") to the CPU.
+def check_kinetics_options(
+    weights: str | Path | None, model_name: str, **options: tuple[Any, Any]
+) -> None:
+    """Refuse "kinetics400" for a network built otherwise than torchvision's: WeightsError.
 
-    Only plain tensors are read (`weights_only=True`): a pickle with anything else in it is
-    refused, not run. Raises WeightsError.
+    options: the value of each and the one that the weights need. Some change no tensor's shape (the
+    strides), so the weights would load and mean something else.
     """
+    wrong = [name for name, (value, needed) in options.items() if value != needed]
+    if weights == KINETICS and wrong:
+        needs = ",".join(f"{name}={str(needed).lower()}" for name, (_, needed) in options.items())
+        given = ", ".join(f"{name}={options[name][0]!r}" for name in wrong)
+        raise WeightsError(
+            f"the {KINETICS} weights of {model_name} need {needs}, got {given}: change that in "
+            f"--model-options, or start with --weights {NONE}"
+        )
+
+
+def parts_up_to(last: str | None, parts: Sequence[str]) -> tuple[str, ...]:
+    """The option `freeze`: the parts of a network up to `last`, none for "none". ValueError."""
+    if last is None or last == NONE:
+        return ()
+    if last not in parts:
+        raise ValueError(f"freeze must be none or one of {', '.join(parts)}, got {last!r}")
+    return tuple(parts[: parts.index(last) + 1])
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join([*names[:4], f"{len(names) - 4} more"][: len(names)]) or "none"
+
+
+def _weights_file(path: Path) -> Path:
+    """A file as it is; of a run folder its best.pt."""
+    if path.is_dir() and (path / "best.pt").is_file():
+        return path / "best.pt"
     if not path.is_file():
-        problem = "is a folder, not a file" if path.is_dir() else "does not exist"
+        problem = "is a folder without a best.pt" if path.is_dir() else "does not exist"
         raise WeightsError(
             f"the weights file {path} {problem}; pass --weights a state dict saved with "
-            f"torch.save, or --weights {NONE} to start from random weights"
+            f"torch.save, a run folder of har-train, or {NONE} to start from random weights"
         )
+    return path
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """-> a state dict (or what a checkpoint holds as "model" or "state_dict") on the CPU, and of a
+    checkpoint of har-train its model_name, model_options, classes and epoch.
+
+    Only plain tensors are read (`weights_only=True`): a pickle with anything else in it is
+    refused, not run. Prefixes of DDP and torch.compile are taken off the names. Raises
+    WeightsError.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen types for damaged or foreign files
@@ -82,23 +166,34 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"({type(error).__name__}: {first_line[:120]}); nothing in it was run; "
             f"save one with torch.save(model.state_dict(), path) or fetch it again"
         ) from error
+    run: dict[str, Any] = {}
     if isinstance(content, Mapping):
+        entries = ("model_name", "model_options", "classes", "epoch")
+        if all(name in content for name in entries):
+            run = {name: content[name] for name in entries}
         for key in ("state_dict", "model"):
             if isinstance(content.get(key), Mapping):
-                return _check_tensors(content[key], path)
-    return _check_tensors(content, path)
+                content = content[key]
+                break
+    state_dict = _check_tensors(content, path)
+    return {_WRAPPERS.sub("", name): tensor for name, tensor in state_dict.items()}, run
+
+
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # DDP's (and AveragedModel's), torch.compile's
 
 
 def load_into(
     model: nn.Module, state_dict: Mapping[str, Tensor], origin: str, hint: str = ""
-) -> None:
-    """Load every entry but the classifier's, after checking that all of them fit.
+) -> set[str]:
+    """Load every entry but the classifier's, after checking that all of them fit; -> their names.
 
     origin: what the error calls the weights. Raises WeightsError that names the first keys that
     are missing, unexpected or of another shape; the model is then unchanged. A file may lack
-    `num_batches_tracked`: files older than that counter do, and nothing here reads it.
+    `num_batches_tracked`: files older than that counter do, and nothing here reads it. It may have
+    an AveragedModel's `n_averaged`.
     """
-    new = {k: v for k, v in state_dict.items() if not k.startswith(CLASSIFIER)}
+    left_out = (CLASSIFIER, "n_averaged")
+    new = {k: v for k, v in state_dict.items() if not k.startswith(left_out)}
     own = {k: v for k, v in model.state_dict().items() if not k.startswith(CLASSIFIER)}
     missing = [k for k in own if k not in new and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in new if k not in own]
@@ -118,6 +213,7 @@ def load_into(
         advice = hint or "pass the weights of the same network"
         raise WeightsError(f"{origin} do not fit this network: {'; '.join(problems)}; {advice}")
     model.load_state_dict(new, strict=False)
+    return set(new)
 
 
 def _kinetics_file(builder: str) -> Path:

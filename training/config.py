@@ -44,7 +44,7 @@ _MINIMUM = {
     "workers": 0, "seed": 0, "split_seed": 0, "plateau_patience": 0, "max_minutes": 0,
     "save_every_minutes": 0, "clip_grad": 0, "warmup_epochs": 0, "epsilon_increment": 0,
     "rotation": 0, "weight_decay": 0, "shuffle_block_size": 0, "max_corrupt": 0,
-    "mixup_alpha": 0, "cutmix_alpha": 0,
+    "mixup_alpha": 0, "cutmix_alpha": 0, "log_every": 0,
 }  # fmt: skip
 
 
@@ -63,8 +63,10 @@ class Config:
     preset: str = _opt("paper", "Where the defaults come from; single options override it.")
     model: str = _opt("resnet3d", "Which of the four models.")
     model_options: str = _opt("", "Options of the model, e.g. 'width=32,dropout=0.2'.")
-    weights: str | None = _opt(None, "kinetics400, none or a file. [r3d: kinetics400; else none]")
-    freeze: str | None = _opt(None, "r3d: stem or layer1-4, the last group kept fixed. [none]")
+    weights: str | None = _opt(
+        None, "kinetics400, none, a file or a run folder. [r3d: kinetics400; else none]"
+    )
+    freeze: str | None = _opt(None, "stem or layer1-4: the last part kept fixed. [none]")
     recompute: str = _opt(
         "auto", "convlstm: compute gates again in the backward pass; auto: where memory is short.",
         flags={"--recompute": "on", "--no-recompute": "off"},
@@ -115,6 +117,8 @@ class Config:
     sync_bn: bool = _opt(False, "Batch norm over all ranks (CUDA), for small shares per rank.")
     compile: bool = _opt(False, "Train with torch.compile.")
     deterministic: bool = _opt(False, "Only bit-reproducible algorithms, where torch has them.")
+    eval_train: bool = _opt(False, "Train figures of the best checkpoint: a pass at the end.")
+    log_every: float = _opt(30.0, "Without a terminal: seconds between lines; 0 = none.")
     save_every_minutes: float = _opt(10.0, "Save last.pt within an epoch too; 0 = only after each.")
     shuffle_block_size: int = _opt(
         0, "Shuffle in blocks of clips, for sets beyond memory; 0 = off."
@@ -206,6 +210,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "brightness": 0.2,  # a little light and colour, alike for all frames of a clip
         "contrast": 0.2,
         "saturation": 0.2,
+        "eval_train": True,  # of mixed clips train accuracy says little
         "mixup_alpha": 0.2,  # clips between clips: the strongest regulariser of the modern recipes
         "crop_scale": 0.25,  # of the area: 0.08 often cuts the action out of the frame
         "class_weights": "none",  # the classes differ by 1.67 at most

@@ -1,11 +1,12 @@
 """The training loop of all four models: `fit`, `train_epoch`, `evaluate`. A step is in `step.py`.
 
-No step waits for the device: losses and hits are summed there and read once an epoch.
+No step waits for the device: losses and hits are summed there, and read at the end of an epoch and
+for each line of progress.
 """
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from .runtime.distributed import DistributedContext, init_distributed
 from .runtime.signals import Interrupted, SignalWatch, watch_signals
 from .runtime.step_timer import bottleneck, time_shares
 from .runtime.tensorboard import TensorBoardWriter
-from .setup import prepare
+from .setup import make_train_eval_loader, prepare
 from .state import Log, TrainProgress, TrainState
+from .status import EpochStatus
 from .step import forward, train_step, update_metrics
 
 
@@ -38,7 +40,8 @@ def fit(
     `Interrupted` after saving.
     """
     with init_distributed(config.device, config.rank_timeout) as ctx:
-        state = prepare(config, folder, log if ctx.is_main_process else run_dir.no_log, ctx)
+        log = log if ctx.is_main_process else run_dir.no_log
+        state = prepare(config, folder, log, ctx, resumed=resume is not None)
         try:
             if resume is not None:
                 state.load_state_dict(resume)
@@ -71,6 +74,8 @@ def train(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         finish_epoch(state, line)
         reason = state.ctx.broadcast(stop_reason(state))
     summary = state.summary(reason, finite=finite)
+    if state.config.eval_train and finite:
+        summary |= evaluate_best_on_train(state, watch)
     if state.ctx.is_main_process:
         with run_dir.writing(state.folder):
             run_dir.write_json(state.folder / "summary.json", summary)
@@ -86,15 +91,13 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     loader, accum = state.train_loader, state.config.grad_accum_steps
     state.model.train()
     state.optimizer.zero_grad(set_to_none=True)
+    state.group_weight.zero_()
     now = last_save = time.perf_counter()
     bad_step = torch.full((), -1, device=state.device)  # the first whose loss is not finite
-    batches = track(
-        loader.epoch(epoch, first_step),
-        loader.num_batches - first_step,
-        f"epoch {epoch}",
-        postfix=lambda: f"{state.data_wait():.1%} waiting for data",
-    )
-    for batch in batches:
+    steps, num_steps = loader.epoch(epoch, first_step), loader.num_batches - first_step
+    progress = {"quiet": not state.ctx.is_main_process, "log_every": state.config.log_every}
+    status = EpochStatus(state)
+    for batch in track(steps, num_steps, f"epoch {epoch}", status=status, **progress):
         update = (batch.step + 1) % accum == 0 or batch.step + 1 == loader.num_batches
         loss = train_step(state, batch, update)
         bad_step = torch.where((bad_step < 0) & ~loss.isfinite(), batch.step, bad_step)
@@ -114,11 +117,12 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     now = state.progress.add_time(now)
     state.flush_step_timer()
     train_seconds = state.progress.epoch_seconds
+    state.average_buffers()
     val_metrics: dict[str, Any] = {"loss": None, "acc": None}
     if state.val_loader is not None:
-        val_metrics = evaluate(
-            state.eval_model, state.val_loader.epoch(), state.device, state.precision, state.ctx
-        )
+        steps, num_steps = state.val_loader.epoch(), state.val_loader.num_batches
+        batches = track(steps, num_steps, f"epoch {epoch}, validation", **progress)
+        val_metrics = evaluate(state.eval_model, batches, state.device, state.precision, state.ctx)
     state.progress.add_time(now)
     line: dict[str, Any] = {
         "epoch": epoch,
@@ -154,8 +158,47 @@ def evaluate(
         for batch in batches:
             logits = forward(model, batch.clips, precision)
             losses = F.cross_entropy(logits, batch.labels, reduction="none")
-            update_metrics(metrics, logits, losses, batch)
+            update_metrics(metrics, logits, losses, batch.labels, batch.valid)
     return (ctx or DistributedContext()).all_reduce_metrics(metrics).compute()
+
+
+def evaluate_best_on_train(state: TrainState, watch: SignalWatch) -> dict[str, float]:
+    """The best checkpoint on the train clips, not augmented or mixed; -> entries of the summary.
+
+    Raises Interrupted when a signal came; a resumed run comes here again.
+    """
+    path = state.folder / "best.pt"
+    if not state.ctx.broadcast(path.is_file()):
+        return {}
+    state.eval_model.load_state_dict(checkpoint.load(path)["model"])  # training is over
+    loader = make_train_eval_loader(state)
+    try:
+        batches = track(
+            stop_on_signal(loader.epoch(), state, watch),
+            loader.num_batches,
+            "train clips, best checkpoint",
+            quiet=not state.ctx.is_main_process,
+            log_every=state.config.log_every,
+        )
+        metrics = evaluate(state.eval_model, batches, state.device, state.precision, state.ctx)
+    finally:
+        loader.close()
+    state.log(
+        f"best checkpoint on the train clips, not augmented: loss {metrics['loss']:.4f} "
+        f"acc {metrics['acc']:.4f}"
+    )
+    return {"best_train_loss": metrics["loss"], "best_train_acc": metrics["acc"]}
+
+
+def stop_on_signal(
+    batches: Iterable[DeviceBatch], state: TrainState, watch: SignalWatch
+) -> Iterator[DeviceBatch]:
+    """The batches, until a signal came to any rank (asked every tenth batch): Interrupted."""
+    for batch in batches:
+        number = state.ctx.all_reduce_max(watch.number, state.device) if batch.step % 10 == 0 else 0
+        if number:
+            raise Interrupted(number)
+        yield batch
 
 
 def save_if_due(
@@ -174,6 +217,7 @@ def save_if_due(
         return False
     if ctx.all_reduce_max(int(bad_step.item()), state.device) < 0:  # never nan over a good one
         state.flush_step_timer()
+        state.average_buffers()
         checkpoint_state = state.state_dict()
         if ctx.is_main_process:
             checkpoint.save_last(checkpoint_state, state.folder)

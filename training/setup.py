@@ -33,9 +33,17 @@ from .step import dummy_step, random_clips
 
 
 def prepare(
-    config: Config, folder: Path, log: Log, ctx: DistributedContext | None = None
+    config: Config,
+    folder: Path,
+    log: Log,
+    ctx: DistributedContext | None = None,
+    *,
+    resumed: bool = False,
 ) -> TrainState:
-    """Open the shards, split them, build model, optimizer and loaders. Writes nothing."""
+    """Open the shards, split them, build model, optimizer and loaders. Writes nothing.
+
+    resumed: weights of a checkpoint will follow, so `--weights` is not read again.
+    """
     config, ctx = config.resolve(), ctx or DistributedContext()
     if config.tensorboard:
         tensorboard.check_installed()
@@ -47,7 +55,8 @@ def prepare(
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
     options = model_options(config)
-    model = build_model(config, options, len(manifest.classes))
+    weights = "none" if resumed else config.weights
+    model = build_model(config, options, len(manifest.classes), weights)
     device = check_device(config, model, device, functools.partial(make_optimizer, config), log)
     model = place_model(model, device, precision)
     transform = make_transform(config, cast(ClipTransform, model.transform))
@@ -90,6 +99,7 @@ def prepare(
         precision=precision,
         log=log,
         train_metrics=MetricSums(device),
+        group_weight=torch.zeros((), device=device),
     )
     log(describe(state))
     return state
@@ -128,18 +138,21 @@ def known_options(config: Config) -> dict[str, Any]:
 
 
 def model_options(config: Config) -> dict[str, Any]:
-    """--model-options, then --dropout and --zero-init where the model has them, --freeze and
-    --recompute, which are an error where it has not."""
+    """--model-options, then those that are options of har-train: --dropout, --freeze, --zero-init
+    where the model has it, --recompute, which is an error where it has not; and the midplanes that
+    Kinetics weights need."""
     options, known = config.options, known_options(config)
-    for name, owner in (("freeze", "r3d"), ("recompute", "convlstm")):
-        value = getattr(config, name)
-        if value in (None, "auto"):
-            continue
-        if config.model != owner:
+    if config.recompute != "auto":
+        if config.model != "convlstm":
             raise ConfigError(
-                f"--{name} {value}: {config.model} has no such option; use it with {owner}."
+                f"--recompute {config.recompute}: {config.model} has no such option; use it with "
+                "convlstm."
             )
-        options[name] = value == "on" if name == "recompute" else value
+        options["recompute"] = config.recompute == "on"
+    if config.freeze is not None:
+        options["freeze"] = config.freeze
+    if config.weights == "kinetics400" and "midplanes" in known:
+        options.setdefault("midplanes", "torchvision")
     if config.dropout:
         options.setdefault("dropout", config.dropout)
     if config.zero_init and "zero_init_residual" in known:
@@ -147,16 +160,12 @@ def model_options(config: Config) -> dict[str, Any]:
     return options
 
 
-def build_model(config: Config, options: dict[str, Any], num_classes: int) -> nn.Module:
-    """The model; `--weights` goes to it as an option. A wrong option is a ConfigError."""
-    if "weights" in models.options_of(config.model):
-        options = {**options, "weights": config.weights}
-    elif config.weights != "none":
-        raise ConfigError(
-            f"--weights {config.weights!r}: there are no pretrained weights for {config.model}; "
-            "use '--weights none' or another model."
-        )
+def build_model(
+    config: Config, options: dict[str, Any], num_classes: int, weights: str | None
+) -> nn.Module:
+    """The model, starting from `weights` (`--weights`). A wrong option is a ConfigError."""
     try:
+        options = {**options, "weights": weights}
         return models.build(config.model, num_classes, seed=config.seed, **options)
     except models.WeightsError:
         raise
@@ -247,6 +256,17 @@ def make_loaders(
     return train_loader, val_loader
 
 
+def make_train_eval_loader(state: TrainState) -> DeviceLoader:
+    """The train subset as validation sees clips: in order, not augmented (`--eval-train`)."""
+    config, ctx = state.config, state.ctx
+    sampler = BatchSampler(
+        np.sort(state.split.train), config.batch_size // config.grad_accum_steps,
+        rank=ctx.rank, world_size=ctx.world_size,
+    )  # fmt: skip
+    options = LoaderOptions(workers=config.workers, max_corrupt=config.max_corrupt)
+    return DeviceLoader(state.manifest, sampler, state.transform, state.device, options)
+
+
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -298,7 +318,9 @@ def describe(state: TrainState) -> str:
             "rule follows the training loss; '--val-from-train 0.1' holds out a tenth of train."
         )
     if weights is not None:
-        lines.insert(1, f"weights {weights.path}, sha256 {weights.sha256}")
+        lines.insert(1, weights.describe())
+        if weights.source == "kinetics400" and "midplanes" in state.model_options:
+            lines.insert(1, "midplanes=torchvision, as the kinetics400 weights need it")
     if config.shuffle_block_size:
         sampler = state.train_loader.loader.sampler
         lines.append(

@@ -56,7 +56,8 @@ class TrainState:
     ddp_model: `model` as the training step calls it: in DDP's wrapper with several ranks, compiled
     with --compile. model_options: all of the model's, as it was built. class_weights: float32 [K],
     None for an unweighted loss. val_loader: None where the split has no val clips. train_metrics:
-    of the epoch under way. history: a line an epoch.
+    of the epoch under way. group_weight: with gradient accumulation that of the clips whose
+    gradients are added up so far. history: a line an epoch.
     """
 
     config: Config
@@ -80,6 +81,7 @@ class TrainState:
     precision: torch.dtype
     log: Log
     train_metrics: MetricSums
+    group_weight: torch.Tensor
     best: BestEpoch = field(default_factory=BestEpoch)
     progress: TrainProgress = field(default_factory=TrainProgress)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -98,6 +100,13 @@ class TrainState:
             self.val_loader.close()
         if self.tb_writer is not None:
             self.tb_writer.close()
+
+    def average_buffers(self) -> None:
+        """Make batch norm's running statistics, and the EMA's, those of all ranks: before they are
+        evaluated or saved. Every rank must call it."""
+        self.ctx.average_buffers(self.model)
+        if self.ema is not None:
+            self.ctx.average_buffers(self.ema.module)
 
     def data_wait(self) -> float:
         """The share of the epoch's time so far that was spent waiting for data."""

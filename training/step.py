@@ -5,7 +5,11 @@ Notes:
   train, val and test, is not, so that they can be compared.
 - The last batch of an epoch is padded to full size (`har.shards.loading`); padding has weight 0 in
   loss and metrics.
+- With gradient accumulation the gradients of a group of batches are added up and divided once, by
+  the weights of the group's valid clips: the last group of an epoch may be shorter than the others.
 """
+
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -20,7 +24,7 @@ from .state import TrainState
 
 def train_step(state: TrainState, batch: DeviceBatch, update_weights: bool) -> torch.Tensor:
     """One batch; -> its loss, on the device. With gradient accumulation only the last batch of a
-    step has `update_weights`.
+    group has `update_weights`; ranks exchange their gradients there and nowhere else.
 
     Dropout is a pure function of (seed, epoch, step, rank), like order and augmentation, so that a
     resumed run needs no random state.
@@ -29,13 +33,16 @@ def train_step(state: TrainState, batch: DeviceBatch, update_weights: bool) -> t
     seed = (config.seed, state.progress.epoch, batch.step, state.ctx.rank)
     torch.manual_seed(np.random.SeedSequence(seed).generate_state(1)[0])
     clips, targets = mix_batch(state, batch)
-    logits = forward(state.ddp_model, clips, state.precision)  # [b,K] float32
-    losses = F.cross_entropy(logits, targets, reduction="none")  # [b]
-    loss = training_loss(state, batch, logits, targets, losses)
-    state.loss_scaler.backward(loss / config.grad_accum_steps)
+    with nullcontext() if update_weights else state.ctx.no_sync(state.ddp_model):
+        logits = forward(state.ddp_model, clips, state.precision)  # [b,K] float32
+        losses = F.cross_entropy(logits, targets, reduction="none")  # [b]
+        loss = training_loss(state, batch, logits, targets, losses)
+        state.loss_scaler.backward(loss)
     if update_weights:
+        if config.grad_accum_steps > 1:
+            divide_gradients(state)
         step_optimizer(state)
-    update_metrics(state.train_metrics, logits, losses, batch)
+    update_metrics(state.train_metrics, logits, losses, targets, batch.valid)
     return loss.detach()
 
 
@@ -86,7 +93,8 @@ def training_loss(
 ) -> torch.Tensor:
     """Cross entropy with class weights and label smoothing, "mean" over the global batch.
 
-    losses: [b], the cross entropy without smoothing.
+    losses: [b], the cross entropy without smoothing. With gradient accumulation it is the sum over
+    this rank's b rows divided by b, and `divide_gradients` makes the mean over the group.
     """
     weights = batch.valid.float()  # [b]
     if state.class_weights is not None:
@@ -94,17 +102,41 @@ def training_loss(
     smoothing = state.config.label_smoothing
     if smoothing:
         losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    if state.config.grad_accum_steps > 1:
+        state.group_weight += weights.sum() / len(weights)
+        return (losses * weights).sum() / len(weights)
     # DDP divides by the ranks what each of them adds
     total = state.ctx.all_reduce_sum(weights.sum())
     return (losses * weights).sum() / total * state.ctx.world_size
 
 
+def divide_gradients(state: TrainState) -> None:
+    """The group's added gradients -> those of the mean over its valid clips, on all ranks."""
+    factor = state.ctx.world_size / state.ctx.all_reduce_sum(state.group_weight)
+    for parameter in state.model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor)
+    state.group_weight.zero_()
+
+
 def update_metrics(
-    metrics: MetricSums, logits: torch.Tensor, losses: torch.Tensor, batch: DeviceBatch
+    metrics: MetricSums,
+    logits: torch.Tensor,
+    losses: torch.Tensor,
+    targets: torch.Tensor,
+    valid: torch.Tensor,
 ) -> None:
-    """Add the batch's valid clips to the running sums, without waiting for the device."""
-    correct = (logits.argmax(1) == batch.labels) & batch.valid
-    metrics.update((losses * batch.valid).sum(), correct.sum(), batch.valid.sum())
+    """Add the valid clips to the running sums, without waiting for the device.
+
+    targets: labels [b], or of mixed clips shares [b,K]. A mixed clip counts as correct by the share
+    of the predicted class in it.
+    """
+    predicted = logits.argmax(1)  # [b]
+    if targets.dim() == 1:
+        correct = predicted == targets
+    else:
+        correct = targets.gather(1, predicted[:, None])[:, 0]
+    metrics.update((losses * valid).sum(), (correct * valid).sum(), valid.sum())
 
 
 def random_clips(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,15 @@ def train(shards: Path, out: Path, *more: Any, model: str = "resnet3d") -> Resul
     return har_train(*words(shards, out, *more, model=model))
 
 
-def prepared(shards: Path, **settings: Any) -> TrainState:
+def prepared(
+    shards: Path, log: Callable[[str], None] = lambda _: None, **settings: Any
+) -> TrainState:
     """The state of such a run before its first step."""
     given = {
         "shards": str(shards), "model_options": OPTIONS["resnet3d"], "frames": 4, "size": 16,
         "batch_size": 6, "precision": "fp32", "device": "cpu",
     }  # fmt: skip
-    return setup.prepare(Config(**{**given, **settings}), Path("unused"), lambda _: None)
+    return setup.prepare(Config(**{**given, **settings}), Path("unused"), log)
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from importlib import metadata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ from tiny_train import OPTIONS, har_train, message, metrics_of, prepared, train
 from har import models
 from har.shards import splits
 from har.shards.format import load_manifest
-from har.training import loop, setup, step
+from har.training import loop, setup, status, step
 from har.training.config import Config, ConfigError
+from har.training.evaluation import evaluate_run
 from har.training.input import DeviceBatch
 from har.training.runtime import checkpoint
+from har.training.runtime.signals import Interrupted, SignalWatch
+from har.training.status import EpochStatus
 
 
 @pytest.mark.parametrize("model", ["resnet3d", "r2plus1d", "convlstm"])
@@ -131,7 +135,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeyp
         (["--split", "csv"], "needs a split column"),
         (["--weights", "missing.pth"], "missing.pth"),
         (["--model-options", "depth=3"], "no option 'depth'"),
-        (["--freeze", "layer1"], "--freeze layer1: resnet3d has no such option; use it with r3d"),
+        (["--freeze", "layer9"], "freeze must be none or one of stem, layer1"),
         (["--no-recompute"], "--recompute off: resnet3d has no such option; use it with convlstm"),
         (["--device", "cuda:77"], "asks for a GPU"),
         (["--cache", "gpu"], "keeps the clips on a GPU and this run is on cpu"),
@@ -231,6 +235,108 @@ def test_a_mixed_batch_learns_from_both_labels(shards, option):
     assert not torch.equal(clips, batch.clips)
 
 
+def test_a_mixed_clip_counts_by_the_share_of_the_predicted_class(shards):
+    state = prepared(shards, mixup_alpha=0.4, optimizer="sgd", lr=1e-9)
+    state.model.eval()
+    batch = next(state.train_loader.epoch(1))
+    clips, targets = step.mix_batch(state, batch)
+    logits = state.model(clips)
+    losses = torch.nn.functional.cross_entropy(logits, targets)
+    shares = targets[torch.arange(6), logits.argmax(1)]
+    step.train_step(state, batch, update_weights=True)
+    state.close()
+    assert state.train_metrics.compute() == pytest.approx(
+        {"loss": losses.item(), "acc": shares.mean().item(), "count": 6}
+    )
+
+
+def test_the_best_checkpoint_is_measured_on_the_train_clips_as_they_are(shards, tmp_path):
+    result = train(shards, tmp_path / "run", "--mixup-alpha", 0.4, "--eval-train")
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    measured = evaluate_run(tmp_path / "run", subset="train", device="cpu")
+    assert summary["best_train_acc"] == pytest.approx(measured["clip@1"])
+    assert summary["best_train_loss"] == pytest.approx(measured["loss"], rel=1e-5)
+    assert "best checkpoint on the train clips, not augmented: loss " in result.output
+    assert "best_train_acc" not in summary_of(shards, tmp_path / "plain", "--epochs", 1)
+
+
+def summary_of(shards, out, *more):
+    train(shards, out, *more)
+    return json.loads((out / "summary.json").read_text())
+
+
+def test_a_signal_ends_the_pass_over_the_train_clips(shards):
+    state, watch = prepared(shards), SignalWatch()
+    watch.number = 15
+    with pytest.raises(Interrupted):
+        next(loop.stop_on_signal(state.val_loader.epoch(), state, watch))
+    state.close()
+
+
+def test_without_a_terminal_lines_tell_loss_rate_speed_and_what_is_left(shards, tmp_path):
+    lines = train(shards, tmp_path / "a", "--log-every", 1e-9).stderr.splitlines()
+    text = r"loss \d\.\d{4} lr 1\.0e-03 \d+\.\d clips/s, run 0\d:\d\d left, "
+    for epoch in (1, 2):
+        for n in (1, 2, 3):
+            line = next(line for line in lines if line.startswith(f"epoch {epoch}: {n}/3 steps, "))
+            assert re.search(rf"0\d:\d\d left, {text}\d+% data wait$", line), line
+        assert any(line.startswith(f"epoch {epoch}, validation: 1/1, ") for line in lines)
+    assert train(shards, tmp_path / "b", "--log-every", 0).stderr == ""
+
+
+def test_the_loss_and_speed_of_a_line_are_those_since_the_line_before(shards, monkeypatch):
+    state, now = prepared(shards, max_minutes=1.0), [10.0]
+    monkeypatch.setattr(status, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    epoch_status = EpochStatus(state)
+    for seconds, steps, sums, text in (
+        (1, 1, [6.0, 3.0, 6.0], "loss 1.0000 lr 1.0e-03 6.0 clips/s, run 00:59 left"),
+        (2, 2, [6.6, 9.0, 12.0], "loss 0.1000 lr 1.0e-03 3.0 clips/s, run 00:57 left"),
+    ):
+        now[0] += seconds
+        state.train_metrics.sums.copy_(torch.tensor(sums))
+        assert epoch_status(steps).startswith(text)
+    state.history.append({"seconds": 0.1})
+    state.config = Config(epochs=11)
+    now[0] += 3  # 6 s for 3 steps of 3; 10 epochs of 0.1 s follow
+    assert "run 00:01 left," in epoch_status(3)
+    state.close()
+
+
+@pytest.mark.parametrize("model", ["resnet3d", "r2plus1d", "convlstm", "r3d"])
+def test_a_run_of_other_classes_starts_any_model_with_a_new_classifier(shards, tmp_path, model):
+    options = {} if model == "r3d" else Config(model_options=OPTIONS[model]).options
+    old = models.build(model, 5, seed=9, weights="none", **options)
+    torch.save({"model_name": model, "model_options": options, "classes": list("abcde"), "epoch": 7,
+                "model": old.state_dict()}, tmp_path / "best.pt")  # fmt: skip
+    messages = []
+    state = prepared(
+        shards, messages.append, model=model, model_options=OPTIONS[model], weights=str(tmp_path),
+        freeze="layer1",
+    )  # fmt: skip
+    assert f"weights {tmp_path / 'best.pt'}, sha256 " in messages[0]
+    size = len(old.state_dict())
+    assert f"a run of {model}, 5 classes, epoch 7: {size - 2} of {size} tensors " in messages[0]
+    assert messages[0].count("fc.weight, fc.bias") == 2  # new, and in the file and not used
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    for name, value in before.items():
+        assert value.equal(old.state_dict()[name]) == (not name.startswith("fc.")), name
+    loop.train_epoch(state, SignalWatch())
+    state.close()
+    first_layer = ("stem.", "layer1.", "layers.0.")
+    for name, value in state.model.state_dict().items():
+        if value.is_floating_point():
+            assert value.equal(before[name]) == name.startswith(first_layer), name
+
+
+def test_a_resumed_run_does_not_need_the_weights_it_started_from(shards, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    assert train(shards, first, "--epochs", 1).exit_code == 0
+    assert train(shards, second, "--epochs", 1, "--weights", first).exit_code == 0
+    shutil.rmtree(first)
+    assert har_train("--resume", second, "--epochs", 2).exit_code == 0
+
+
 def test_colourful_cached_smoothed_runs_train(shards, tmp_path):
     more = ["--cutmix-alpha", 0.2, "--brightness", 0.3, "--saturation", 0.3, "--cache", "ram"]
     more += ["--shuffle-block-size", 8, "--max-corrupt", 1, "--label-smoothing", 0.1]
@@ -273,21 +379,30 @@ def test_padding_does_not_count_in_loss_or_metrics(shards):
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_accumulation_gives_the_gradient_of_the_whole_batch(shards):
-    """18 train clips, batch 6 at once or as 3 x 2, batch norm in eval so that clips do not mix."""
+@pytest.mark.parametrize(
+    ("batch_size", "parts"),
+    [(6, 3), (8, 2), (12, 3)],  # 18 train clips: groups of 3; 2, 2, 1 and padding; 3, 2 and padding
+)
+@pytest.mark.parametrize("class_weights", [None, [0.25, 1.0, 4.0]])
+def test_accumulation_trains_as_the_whole_batch_does(
+    shards, monkeypatch, batch_size, parts, class_weights
+):
+    """The weights after an epoch, batch norm in eval so that clips do not mix."""
+    monkeypatch.setattr(torch.nn.Module, "train", lambda self, mode=True: self)
     weights = []
-    for parts in (1, 3):
+    for accum in (1, parts):
         state = prepared(
-            shards, grad_accum_steps=parts, optimizer="sgd", lr=0.1, class_weights="none"
-        )
-        state.model.eval()
-        for batch in state.train_loader.epoch(1):
-            step.train_step(state, batch, update_weights=(batch.step + 1) % parts == 0)
-            if batch.step + 1 == parts:
-                break
+            shards, batch_size=batch_size, grad_accum_steps=accum, optimizer="sgd", lr=0.1,
+            clip_grad=0.5,
+        )  # fmt: skip
+        state.class_weights = None if class_weights is None else torch.tensor(class_weights)
+        for module in state.model.modules():
+            module.training = False
+        loop.train_epoch(state, SignalWatch())
         state.close()
-        weights.append(state.model.fc.weight.detach().clone())
-    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-7)
+        weights.append(state.model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_modern_preset_trains_and_evaluates_the_average(shards, tmp_path):

@@ -87,6 +87,28 @@ class Run:
         return Curves(self.model, self.display_name, self.metrics, self.summary["best_epoch"])
 
     @property
+    def running_measure(self) -> str:
+        """What `train_loss` and `train_acc` of its epochs are of."""
+        if not (self.config.get("mixup_alpha") or self.config.get("cutmix_alpha")):
+            return "means over the epoch's steps, of clips as they were trained on"
+        if "eval_train" in self.config:
+            return (
+                "means over the epoch's steps, of mixed clips: loss against their mixed labels, "
+                "accuracy as the share of the predicted class in them"
+            )
+        return (
+            "means over the epoch's steps, of mixed clips: loss against their mixed labels, "
+            "accuracy against one of the two labels (a run of an earlier version)"
+        )
+
+    @property
+    def train_measure(self) -> str:
+        """What the train figures at its best checkpoint are of."""
+        if "best_train_acc" in self.summary:
+            return "measured at the end, of the best checkpoint on the train clips, not augmented"
+        return self.running_measure
+
+    @property
     def peak_gib(self) -> float:
         """The most memory of all epochs, in GiB; 0 where it was not measured."""
         return max(int(line["peak_bytes"] or 0) for line in self.metrics) / 2**30

@@ -154,6 +154,7 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
         f"the test accuracy is the best checkpoint's. {split}"
     )
     blocks.append(Table(caption, columns, over_epochs))
+    blocks.append(Text(_describe_train_figures(runs)))
     blocks.append(Table("The paper's own Table 1, on UCF101.", columns, paper))
     blocks.append(Text(_compare_with_paper(runs), strong=True))
     if any(run.model == "r3d" and run.config.get("weights") == "none" for run in runs):
@@ -162,6 +163,23 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
     if any(run.config.get("class_weights") == "balanced" for run in runs):
         blocks.append(Text("Losses are unweighted, also where the loss that trained was weighted."))
     return blocks
+
+
+def _describe_train_figures(runs: Sequence[Run]) -> str:
+    """Which runs' train figures are of what, in both readings."""
+    readings = {
+        "At the best checkpoint": [run.train_measure for run in runs],
+        "Over all epochs and in the curves": [run.running_measure for run in runs],
+    }
+    sentences = []
+    for reading, measures in readings.items():
+        labels = {
+            measure: [run.label for run, own in zip(runs, measures, strict=True) if own == measure]
+            for measure in dict.fromkeys(measures)
+        }
+        texts = [f"{measure} ({', '.join(names)})" for measure, names in labels.items()]
+        sentences.append(f"{reading}: {'; '.join(texts)}.")
+    return f"Train Loss and Train Acc, and so Avg Acc. {' '.join(sentences)}"
 
 
 def _compare_with_paper(runs: Sequence[Run]) -> str:

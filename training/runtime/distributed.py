@@ -1,9 +1,13 @@
 """Several processes as one run: `torchrun --nproc-per-node N $(which har-train) ...`.
 
-Each rank takes its part of the same global batch, so the number of ranks changes speed and not the
-training. Rank 0 alone writes files and lines; sums are added over ranks and divided once.
+Each rank takes its part of the same global batch, so the number of ranks changes the speed, and of
+the training what batch norm sees: a rank's part, unless SyncBN. Rank 0 alone writes files and
+lines; sums are added over ranks and divided once.
 
 Notes:
+- DDP would send rank 0's running statistics to all ranks before every step. Here each rank keeps
+  those of its own part and `average_buffers` makes them equal before evaluation and saving, as
+  timm's `distribute_bn`: all clips count, and nothing is sent in between.
 - What one rank alone could decide (a signal, a time limit) is agreed on first, because ranks that
   disagree on whether another step follows wait for each other.
 - A rank that dies breaks the others' next exchange at once under gloo (its connections close), a
@@ -13,10 +17,10 @@ Notes:
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -82,7 +86,22 @@ class DistributedContext:
         if self.world_size == 1:
             return model
         device_ids = None if device.type == "cpu" else [device.index]
-        return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            model, device_ids=device_ids, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
+
+    def no_sync(self, ddp_model: nn.Module) -> AbstractContextManager[None]:
+        """Inside it, backward passes of a model of `wrap_model` leave gradients on their rank."""
+        if self.world_size == 1:
+            return nullcontext()
+        return cast(DistributedDataParallel, ddp_model).no_sync()
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Set the model's floating-point buffers to their mean over the ranks, on every rank."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.all_reduce_sum(buffer) / self.world_size)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ _BEFORE_TRAINING = ("config.toml", "environment.json", "log.txt")  # written bef
 # What may differ in a resumed run: how long, and on what machine, but not what is computed.
 RESUMABLE = (
     "epochs", "max_minutes", "patience", "workers", "device", "save_every_minutes", "shards",
-    "cache", "rank_timeout", "tensorboard", "recompute",
+    "cache", "rank_timeout", "tensorboard", "recompute", "eval_train", "log_every",
 )  # fmt: skip
 
 

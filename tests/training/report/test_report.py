@@ -183,6 +183,29 @@ def test_the_papers_figures_never_stand_without_their_data_set(four: tuple[list[
     assert "not comparable" in after[:1200]
 
 
+def test_table1_says_what_its_train_figures_are_of(tmp_path: Path):
+    plain = make(tmp_path / "plain", "r3d")
+    mixed = make(tmp_path / "mixed", "r2plus1d", mixup_alpha=0.2, eval_train=False)
+    old = make(tmp_path / "old", "resnet3d", cutmix_alpha=0.2)
+    measured = make(tmp_path / "measured", "convlstm", mixup_alpha=0.2, eval_train=True)
+    change_json(measured / "summary.json", best_train_loss=0.125, best_train_acc=0.875)
+    text = write_report([plain, mixed, old, measured], tmp_path / "out").read_text()
+    first, _, second = text.partition("Over all epochs and in the curves: ")
+    first = first.rpartition("At the best checkpoint: ")[2]
+    assert "of clips as they were trained on (R3D); " in first
+    assert "the share of the predicted class in them (R2Plus1D); " in first
+    assert "against one of the two labels (a run of an earlier version) (ResNet3D); " in first
+    assert "of the best checkpoint on the train clips, not augmented (ConvLSTM)." in first
+    assert "the share of the predicted class in them (R2Plus1D, ConvLSTM); " in second
+    rows = {row[0]: row for row in read_csv(tmp_path / "out" / "table1.csv")}
+    assert rows["ConvLSTM"][1:3] == ["0.1250", "0.8750"]
+    test_acc = json.loads((measured / "eval.json").read_text())["video@1"]
+    average = (0.875 + float(rows["ConvLSTM"][4]) + test_acc) / 3
+    assert float(rows["ConvLSTM"][6]) == pytest.approx(average, abs=1e-4)
+    over_epochs = {row[0]: row for row in read_csv(tmp_path / "out" / "table1_over_epochs.csv")}
+    assert over_epochs["ConvLSTM"][2] != "0.8750"
+
+
 @pytest.mark.parametrize(("weights", "count"), [("none", 5), ("kinetics400", 6)])
 def test_the_report_notes_random_weights_missing_parts_and_a_video5_of_five_classes(
     tmp_path: Path, weights: str, count: int

@@ -1,5 +1,7 @@
 """Several ranks train as one process does: same weights, same figures, one writer."""
 
+import copy
+import json
 import os
 import signal
 import subprocess
@@ -9,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_train import metrics_of, words
+import torch.nn.functional as F
+from tiny_train import OPTIONS, metrics_of, prepared, words
 
+from har.training import loop
 from har.training.config import ConfigError
+from har.training.optim import ModelEma
 from har.training.runtime import checkpoint, distributed
 
 SUPPORT = Path(__file__).resolve().parents[2] / "support"
@@ -28,27 +33,82 @@ def start(command):
     return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=SUPPORT)
 
 
-def outcome(shards, out, ranks, *model):
+def outcome(shards, out, ranks, **settings):
+    """What an epoch of `ranks.py` gives."""
     before = [*TORCHRUN, str(ranks)] if ranks > 1 else [sys.executable]
-    done = start([*before, str(SUPPORT / "ranks.py"), str(shards), str(out), *model])
+    words = [str(SUPPORT / "ranks.py"), str(shards), str(out), json.dumps(settings)]
+    done = start([*before, *words])
     assert done.returncode == 0, done.stderr[-2000:]
     return torch.load(out, weights_only=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "model", [("resnet3d", "width=4"), ("convlstm", "hidden=[4],stem_channels=4")]
-)
-def test_two_and_three_ranks_give_the_weights_of_one(shards, tmp_path, model):
-    whole = outcome(shards, tmp_path / "1.pt", 1, *model)
+    ("model", "more", "exchanges"),
+    [("resnet3d", {}, 3), ("convlstm", {}, 3),
+     # 18 clips in micro-batches of 6: 2 updates of 2 and 1, and so 2 exchanges
+     ("resnet3d", {"batch_size": 12, "grad_accum_steps": 2}, 2)],
+)  # fmt: skip
+def test_two_and_three_ranks_give_the_weights_of_one(shards, tmp_path, model, more, exchanges):
+    settings = {"model": model, "model_options": OPTIONS[model], "frozen_norms": True}
+    whole = outcome(shards, tmp_path / "1.pt", 1, **settings | {"batch_size": 6} | more)
     for ranks in (2, 3):
-        parts = outcome(shards, tmp_path / f"{ranks}.pt", ranks, *model)
+        parts = outcome(shards, tmp_path / f"{ranks}.pt", ranks, **settings | more)
+        assert parts["exchanges"] == exchanges
         for key, value in whole["model"].items():
             torch.testing.assert_close(parts["model"][key], value, rtol=1e-4, atol=1e-6)
         for side in ("train", "val"):
             assert parts[side]["count"] == whole[side]["count"]
             assert parts[side]["loss"] == pytest.approx(whole[side]["loss"], rel=1e-4)
             assert parts[side]["acc"] == whole[side]["acc"]
+
+
+def predict_ranks(shards, ranks, **settings):
+    """An epoch as `ranks` processes should train it, in one: batch norm sees each share alone, the
+    gradients are added up, running statistics and their average are means over the shares."""
+    state = prepared(shards, optimizer="sgd", lr=0.05, **settings)
+    state.model.train()
+    shares = [copy.deepcopy(state.model) for _ in range(ranks)]
+    averages = [ModelEma(share, state.config.ema_decay) for share in shares]
+    for batch in state.train_loader.epoch(1):
+        weights = state.class_weights[batch.labels] * batch.valid
+        for rank, share in enumerate(shares):
+            share.load_state_dict(dict(state.model.named_parameters()), strict=False)
+            rows = slice(rank * 6 // ranks, (rank + 1) * 6 // ranks)
+            losses = F.cross_entropy(share(batch.clips[rows]), batch.labels[rows], reduction="none")
+            ((losses * weights[rows]).sum() / weights.sum()).backward()
+        for parameter, *parts in zip(
+            *(net.parameters() for net in (state.model, *shares)), strict=True
+        ):
+            parameter.grad = sum(part.grad for part in parts)
+            for part in parts:
+                part.grad = None
+        state.optimizer.step()
+        for share, average in zip(shares, averages, strict=True):
+            share.load_state_dict(dict(state.model.named_parameters()), strict=False)
+            average.update(share)
+    mean = copy.deepcopy(averages[0].module)
+    for buffer, *parts in zip(mean.buffers(), *(a.module.buffers() for a in averages), strict=True):
+        if buffer.is_floating_point():
+            buffer.copy_(sum(parts) / ranks)
+    val = loop.evaluate(mean, state.val_loader.epoch(), state.device, state.precision)
+    state.close()
+    return state.model, mean, val
+
+
+@pytest.mark.slow
+def test_batch_norm_of_two_ranks_sees_shares_and_its_statistics_are_their_mean(shards, tmp_path):
+    settings = {"model": "resnet3d", "model_options": OPTIONS["resnet3d"], "ema_decay": 0.5}
+    parts = outcome(shards, tmp_path / "2.pt", 2, **settings)
+    model, averaged, val = predict_ranks(shards, 2, **settings)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(parts["model"][name], value, rtol=1e-4, atol=1e-6)
+    for name, value in averaged.state_dict().items():
+        torch.testing.assert_close(parts["eval_model"][name], value, rtol=1e-4, atol=1e-6)
+    first, second = parts["buffers"]
+    assert all(first[name].equal(second[name]) for name in first)
+    assert parts["val"]["loss"] == pytest.approx(val["loss"], rel=1e-4)
+    assert parts["val"]["acc"] == val["acc"]
 
 
 def command_line(shards, out, *more):
