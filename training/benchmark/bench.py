@@ -15,6 +15,7 @@ stays; on the CPU it is the time in which the step waited, which a busy machine 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import statistics
 import tempfile
@@ -34,6 +35,7 @@ from .data import LoaderStep, noise_transform, write_noise_set
 from .steps import BASELINE, Step, Workload, make_step, matrix_product, matrix_size, peak_memory
 
 _LOADER = "loader + "  # before a model's name: the same step on the loader's batches
+_GPU_CACHE = "gpu cache + "  # the same on batches that are gathered on the device
 _MATRIX = "matrix"  # the matrix product
 
 
@@ -49,17 +51,27 @@ def run(
     target = devices.select_device(device)
     shape = (batch_size, 3, frames, size, size)
     workload = Workload(shape, target, select_precision(precision, target), recompute)
+    results = measure_models(names, workload, steps, rounds)
+    return json.dumps(results, indent=1) if as_json else _table(results, workload)
+
+
+def measure_models(
+    names: Sequence[str], workload: Workload, steps: int, rounds: int, *, gpu_cache: bool = False
+) -> list[dict[str, Any]]:
+    """One object a model, as JSON prints them. gpu_cache: time batches of `--cache gpu` as well."""
     baselines = {name: BASELINE + _with_same_baseline(name) for name in names}
     candidates = [*names, *sorted(set(baselines.values()))]
-    seconds, data_waits = _measure(names, candidates, workload, steps, rounds)
+    sources = {_LOADER: False, **({_GPU_CACHE: True} if gpu_cache else {})}
+    seconds, data_waits = _measure(names, candidates, workload, steps, rounds, sources)
     peaks = {candidate: peak_memory(candidate, workload) for candidate in candidates}
-    results = [
-        compare(name, baselines[name], seconds, peaks, workload)
-        | data_costs(name, seconds, data_waits[_LOADER + name], workload)
-        | utilization(name, seconds, workload)
-        for name in names
-    ]
-    return json.dumps(results, indent=1) if as_json else _table(results, workload)
+    results = []
+    for name in names:
+        result = compare(name, baselines[name], seconds, peaks, workload)
+        result |= data_costs(name, seconds, data_waits[_LOADER + name], workload)
+        if gpu_cache:
+            result["ratio.gpu_cache_step"] = seconds[_GPU_CACHE + name] / seconds[name]
+        results.append(result | utilization(name, seconds, workload))
+    return results
 
 
 def _with_same_baseline(name: str) -> str:
@@ -68,10 +80,11 @@ def _with_same_baseline(name: str) -> str:
 
 
 def _measure(
-    names: Sequence[str], candidates: Sequence[str], workload: Workload, steps: int, rounds: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """-> the medians of `time_rounds` over all `candidates`, the models `names` again on the
-    loader's batches, and the matrix product."""
+    names: Sequence[str], candidates: Sequence[str], workload: Workload, steps: int, rounds: int,
+    sources: Mapping[str, bool],
+) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
+    """-> the medians of `time_rounds` over all `candidates`, the models `names` again on batches of
+    each source (prefix of their names -> with a GPU cache or not), and the matrix product."""
     batch_size, _, frames, size, _ = workload.shape
     all_steps = {candidate: make_step(candidate, workload) for candidate in candidates}
     all_steps[_MATRIX] = matrix_product(workload.device, workload.precision)
@@ -82,13 +95,13 @@ def _measure(
         contextlib.ExitStack() as loaders,
     ):
         manifest = write_noise_set(Path(folder), max(16, 2 * batch_size), transform)
-        for name in names:
+        for (prefix, gpu_cache), name in itertools.product(sources.items(), names):
             step = LoaderStep(
-                all_steps[name], manifest, transform,
-                batch_size=batch_size, num_batches=num_batches, device=workload.device,
+                all_steps[name], manifest, transform, batch_size=batch_size,
+                num_batches=num_batches, device=workload.device, gpu_cache=gpu_cache,
             )  # fmt: skip
             loaders.callback(step.close)
-            all_steps[_LOADER + name] = step
+            all_steps[prefix + name] = step
         return time_rounds(all_steps, steps, rounds, workload.device)
 
 

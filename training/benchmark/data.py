@@ -63,20 +63,25 @@ def write_noise_set(folder: Path, num_clips: int, transform: ClipTransform) -> M
 class LoaderStep:
     """Training steps on batches of a loader that reads a set's clips again and again in one epoch.
 
-    step: what is done with clips [B,C,T,h,w]. num_batches: how many will be asked for. data_time:
-    seconds the host waited for batches since `skip_prefetched`.
+    step: what is done with clips [B,C,T,h,w]. num_batches: how many will be asked for. gpu_cache:
+    as `--cache gpu`. data_time: seconds the host waited for batches since `skip_prefetched`.
     """
 
     PREFETCHED = 3  # batches that may be ready: two of the loader, one on its way to a GPU
 
     def __init__(
         self, step: Step, manifest: Manifest, transform: ClipTransform, *, batch_size: int,
-        num_batches: int, device: torch.device,
+        num_batches: int, device: torch.device, gpu_cache: bool = False,
     ) -> None:  # fmt: skip
         indices = np.resize(np.arange(len(manifest.index)), num_batches * batch_size)
         sampler = BatchSampler(indices, batch_size, seed=0, shuffle=True)
         self._loader = DeviceLoader(
-            manifest, sampler, transform, device, augmentation=Augmentation()
+            manifest,
+            sampler,
+            transform,
+            device,
+            augmentation=Augmentation(),
+            gpu_cache=gpu_cache,
         )
         self._step, self._batches = step, self._loader.epoch()
         self.data_time = 0.0

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ... import models
 from ...models.convlstm import ConvLSTM
@@ -50,20 +52,33 @@ def make_step(candidate: str, workload: Workload) -> Step:
     Without an argument it runs on a batch that stays on the device, else on clips [B,C,T,h,w].
     """
     (B, _, T, H, W), device = workload.shape, workload.device
-    clips, precision = random_clips(B, T, (H, W), device), workload.precision
-    is_baseline = candidate.startswith(BASELINE)
-    if is_baseline:
+    clips = random_clips(B, T, (H, W), device)
+    if candidate.startswith(BASELINE):
         model = baseline.build(candidate.removeprefix(BASELINE), NUM_CLASSES).to(device)
-        clips, precision = clips.contiguous(), torch.float32
-    else:
-        options = {"weights": "none"} if "weights" in models.options_of(candidate) else {}
-        model = models.build(candidate, NUM_CLASSES, seed=0, **options)
-        if isinstance(model, ConvLSTM):
-            set_recompute(model, workload)
-        model = devices.place_model(model, device, precision)
+        workload = replace(workload, precision=torch.float32)
+        return training_step(model, clips.contiguous(), workload, fused=False)
+    return training_step(build_model(candidate, workload), clips, workload)
+
+
+def build_model(name: str, workload: Workload, **options: Any) -> nn.Module:
+    """One of our four models, random weights, as it is trained."""
+    if "weights" in models.options_of(name):
+        options = {"weights": "none", **options}
+    model = models.build(name, NUM_CLASSES, seed=0, **options)
+    if isinstance(model, ConvLSTM) and "recompute" not in options:
+        set_recompute(model, workload)
+    return devices.place_model(model, workload.device, workload.precision)
+
+
+def training_step(
+    model: nn.Module, clips: torch.Tensor, workload: Workload, *, fused: bool = True
+) -> Step:
+    """Forward and backward pass and Adam; float16 with loss scaling, as in training."""
+    device, precision = workload.device, workload.precision
+    capturable = fused and device.type == "cuda"  # in a CUDA graph
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fused, capturable=capturable)
     scaler = LossScaler(precision, device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=not is_baseline)
-    labels = torch.zeros(B, dtype=torch.int64, device=device)
+    labels = torch.zeros(len(clips), dtype=torch.int64, device=device)
     model.train()
 
     def step(clips: torch.Tensor = clips) -> None:
