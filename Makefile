@@ -19,7 +19,7 @@ DEMO_r3d      := --weights none --lr 3e-4 --augment --epochs 14
 # OpenMP threads that wait give their core away: on shared cores spinning costs 7-10 times the step.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: help install demo shards reproduce test test-all lint format docs clean
+.PHONY: help install demo shards reproduce test test-all gpu lint format docs clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,10 @@ lint: install  ## ruff and mypy.
 format: install  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+gpu:  ## Test and measure everything on a GPU in nine minutes; needs torch and torchvision, no install.
+	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/har
+	PYTHONPATH=build/gpu $(PYTHON) -m har.training.benchmark.gpu --tests tests/gpu $(OPTIONS)
 
 docs: install  ## The API reference, from the docstrings, into site/.
 	$(BIN)/pdoc har -o site

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from har.pipeline import synthetic
-
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as har-export does
 
 
@@ -25,6 +23,8 @@ def real_clips() -> Path:
 @pytest.fixture(scope="session")
 def synthetic_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic set of 6 classes x 5 groups x 1 clip; read it, do not change it."""
+    from har.pipeline import synthetic  # not above: the GPU tests run where there is no PyAV
+
     folder = tmp_path_factory.mktemp("synthetic") / "videos"
     synthetic.write_videos(folder, groups=5, clips=1)
     return folder

@@ -121,7 +121,7 @@ def gpu_main(
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """What the figures depend on."""
-    environment = {
+    environment: dict[str, Any] = {
         "device": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -141,7 +141,9 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 def run_tests(session: Session, folder: Path | None) -> None:
     """The GPU tests, in a process of their own; without a GPU they fail instead of skipping."""
     on_cuda = session.device.type == "cuda"
-    environment = {**os.environ, **({"HAR_REQUIRE_CUDA": "1"} if on_cuda else {})}
+    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # for --deterministic
+    if on_cuda:
+        environment["HAR_REQUIRE_CUDA"] = "1"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
     try:
         run = subprocess.run(
@@ -149,8 +151,7 @@ def run_tests(session: Session, folder: Path | None) -> None:
             timeout=max(1.0, session.left("tests")), check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        output = error.stdout or b""
-        text = output if isinstance(output, str) else output.decode(errors="replace")
+        text = (error.stdout or b"").decode(errors="replace")  # bytes, in spite of text=True
         session.results["tests"] = {"exit code": 1, "output": f"{text[-4000:]}\nout of time"}
         return
     session.results["tests"] = {"exit code": run.returncode, "output": run.stdout[-4000:]}

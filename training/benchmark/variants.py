@@ -84,7 +84,7 @@ def _convolve_frames(conv: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
     B, _, T = x.shape[:3]
     frames = x.transpose(1, 2).flatten(0, 1)  # [B*T,C,H,W], channels last
     stride, padding = conv.stride[1:], conv.padding[1:]
-    y = F.conv2d(frames, conv.weight.squeeze(2), None, stride, padding)  # type: ignore[arg-type]
+    y = F.conv2d(frames, conv.weight.squeeze(2), None, stride, padding)
     return y.unflatten(0, (B, T)).transpose(1, 2)[:, :, :: conv.stride[0]]
 
 
@@ -108,7 +108,7 @@ def _convolve_padded(conv: nn.Conv3d, channels: int, x: torch.Tensor) -> torch.T
     weight = F.pad(conv.weight, (0, 0, 0, 0, 0, 0, 0, channels - conv.in_channels))
     weight = weight.contiguous(memory_format=torch.channels_last_3d)
     stride, padding = conv.stride, conv.padding
-    return F.conv3d(x, weight, None, stride, padding)  # type: ignore[arg-type]
+    return F.conv3d(x, weight, None, stride, padding)
 
 
 def pad_channels(channels: int, clips: torch.Tensor) -> torch.Tensor:
