@@ -22,10 +22,15 @@ from .group import shards_main
     default="paper",
     show_default=True,
     help="paper: step = frames of the video // T, from the first. uniform: first to last, evenly. "
-    "dense: at --stride, --clips windows over the video.",
+    "dense: at --stride or --fps, --clips windows over the video.",
 )
-@click.option("--stride", default=2, show_default=True, help="dense: distance of two frames.")
+@click.option("--stride", type=int, help="dense: distance of two frames. [2]")
+@click.option("--fps", type=float, help="dense: frames a second, by their time stamps.")
 @click.option("--clips", default=1, show_default=True, help="dense: clips a video.")
+@click.option(
+    "--stream", type=click.IntRange(min=0),
+    help="Index of the video stream, where files have several. [the one that a player shows]",
+)  # fmt: skip
 @click.option(
     "--shard-size",
     default="64MB",
@@ -43,7 +48,7 @@ from .group import shards_main
     "--max-rejects", type=click.IntRange(0), help="Videos that may fail. [1%, at least 10]"
 )
 @click.option(
-    "--keep-partial", is_flag=True, help="Keep what decodes of a video that fails half way."
+    "--keep-partial", is_flag=True, help="Keep what decodes of a video that is cut off or damaged."
 )
 @one_sentence
 def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
@@ -58,7 +63,9 @@ def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
     from ..inspect import describe_build
     from ..sampling import ClipSampler
 
-    sampling = (options[name] for name in ("sampling", "frames", "stride", "clips"))
+    sampling = (
+        options[name] for name in ("sampling", "frames", "stride", "clips", "fps", "stream")
+    )
     build_options = builds.BuildOptions(
         sampling=ClipSampler(*sampling),
         size=builds.parse_size(options["size"]),

@@ -20,6 +20,7 @@ from .schema import (
     REJECTS,
     SCHEMA,
     SUBSETS,
+    WARNINGS,
     Edit,
     Manifest,
     ShardInfo,
@@ -33,6 +34,7 @@ from .writer import ShardWriter, sample_bytes, write_shard
 
 __all__ = [
     "BUILD", "CLASSES", "INDEX", "MANIFEST", "NOTES", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS",
+    "WARNINGS",
     "ClipReader", "Edit", "Fault", "Journal", "Manifest", "ShardInfo", "ShardSetError",
     "ShardWriter", "index_dtype", "load_manifest", "make_index", "next_shard_number", "open_shard",
     "read_journal", "remove_leftovers", "remove_temporary_files", "sample_bytes", "save_manifest",

@@ -12,13 +12,13 @@ import re
 from dataclasses import asdict, dataclass
 
 from ..storage import LocalFolder, RemoteFolder
-from .schema import CLASSES, INDEX, MANIFEST, NOTES, REJECTS, Manifest
+from .schema import CLASSES, INDEX, MANIFEST, NOTES, REJECTS, WARNINGS, Manifest
 
 BUILD = ".build"  # folder for what only an unfinished build or edit needs
 _JOURNAL = f"{BUILD}/edit.json"
 _SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.tar")
 _INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
-_FILES = "|".join(map(re.escape, (CLASSES, INDEX, MANIFEST, NOTES, REJECTS)))
+_FILES = "|".join(map(re.escape, (CLASSES, INDEX, MANIFEST, NOTES, REJECTS, WARNINGS)))
 _TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|index-[0-9a-f]+\.npy|{_FILES})\..*tmp")
 Folder = LocalFolder | RemoteFolder
 
