@@ -1,0 +1,153 @@
+"""har-predict on URLs: the answer of the same file, within limits of size and time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import pytest
+from click.testing import CliRunner, Result
+from made_predictor import make_video_run
+from made_rtsp import camera
+from made_server import s3, serving
+from made_videos import encode, ffmpeg
+
+from har.shards import storage
+from har.shards.storage import remote_folder
+from har.training.cli.results import predict_main
+from har.training.inference import video_source
+from har.training.inference.uploaded_video import UploadLimits
+from har.training.inference.video_source import local_file
+
+pytest.importorskip("aiohttp")
+needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video_run(tmp_path_factory.mktemp("url") / "a")
+
+
+@pytest.fixture
+def video(synthetic_videos: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "files" / "clip.avi"
+    path.parent.mkdir()
+    shutil.copy(sorted(synthetic_videos.rglob("*.avi"))[0], path)
+    return path
+
+
+def predict(run: Path, *given: object) -> Result:
+    return CliRunner().invoke(predict_main, [str(run), *map(str, given)])
+
+
+def answers(told: Result) -> list[dict]:
+    return [{**entry, "video": ""} for entry in json.loads(told.stdout)]
+
+
+@pytest.mark.parametrize("kind", ["http", "http with a query", "s3", "file"])
+def test_a_url_gives_the_answer_of_its_file(run: Path, video: Path, tmp_path: Path, kind: str):
+    options = ["--json", "--window", 0.8, "--annotate", tmp_path / "out"]
+    expected = answers(predict(run, *options, video))
+    shutil.rmtree(tmp_path / "out")
+    if kind == "s3":
+        pytest.importorskip("s3fs")
+        with s3("videos"):
+            storage.open_folder("s3://videos").write("clip.avi", video.read_bytes())
+            told = predict(run, *options, "s3://videos/clip.avi")
+    elif kind == "file":
+        told = predict(run, *options, video.as_uri())
+    else:
+        with serving(video.parent) as server:
+            query = "?key=a/b" if "query" in kind else ""
+            url = f"{server.url}/clip.avi{query}"
+            told = predict(run, *options, url)
+            assert json.loads(told.stdout)[0]["video"] == url
+    assert told.exit_code == 0, told.output
+    assert answers(told) == expected
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("clip.avi", ["--max-seconds", 1], "was not predicted: it is longer than 1 s"),
+        ("large.avi", ["--max-mb", 1], "was not predicted: it is larger than 1 MB (--max-mb)"),
+        ("list.m3u8", [], "was not predicted: it is no video that can be read here"),
+        ("missing.avi", [], "missing.avi cannot be fetched"),
+        ("cut.avi", [], "cut.avi is cut off"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_sentence_that_names_the_url(
+    run: Path, video: Path, name: str, options: list, text: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote_folder, "PAUSE", 0.01)
+    data = video.read_bytes()
+    (video.parent / "large.avi").write_bytes(data + bytes(2_000_000))
+    (video.parent / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:10,\nfile://{video}\n")
+    (video.parent / "cut.avi").write_bytes(data[: len(data) // 2])
+    with serving(video.parent) as server:
+        told = predict(run, "--json", *options, f"{server.url}/{name}", video)
+    assert told.exit_code == 1
+    bad, good = json.loads(told.stdout)
+    assert text in bad["error"]
+    assert f"{server.url}/{name}" in bad["error"]
+    assert "har-" not in bad["error"].replace("har-predict", "")
+    assert good["top"]
+
+
+@needs_ffmpeg
+def test_a_live_stream_is_recorded_for_its_seconds(run: Path, tmp_path: Path):
+    video = encode(tmp_path / "yard.mp4", ["-c:v", "libx264", "-g", "12", "-bf", "0"], frames=50)
+    with camera(video) as url:
+        with local_file(url, UploadLimits(max_seconds=2)) as (path, notes):
+            with av.open(str(path)) as container:
+                times = [frame.time for frame in container.decode(video=0)]
+            assert times[-1] - times[0] < 2
+            assert len(times) >= 25  # it begins at a key picture
+        told = predict(run, "--json", "--max-seconds", 2, url)
+    assert notes == ["only its beginning was recorded: --max-seconds and --max-mb set limits."]
+    assert not path.exists()
+    assert told.exit_code == 0, told.output
+    (entry,) = json.loads(told.stdout)
+    assert (entry["video"], entry["warnings"]) == (url, notes)
+
+
+def test_a_camera_that_is_not_there_is_one_sentence(run: Path):
+    told = predict(run, "rtsp://127.0.0.1:9/yard")
+    assert told.exit_code == 1
+    assert "rtsp://127.0.0.1:9/yard cannot be read (Connection refused)." in told.output
+
+
+def test_what_is_taken_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("http:").mkdir()
+    Path("http:/mine.avi").touch()
+    names = ["rtsp://camera/", "https://host/a/b%20c.mp4?x=1", "http://mine.avi", "13:28:35Z.mp4"]
+    videos = video_source.find_videos(names)
+    assert videos == [*names[:2], Path("http:/mine.avi"), Path("13:28:35Z.mp4")]
+    assert [video_source.name_of(video) for video in videos] == [
+        "camera", "b c", "mine", "13:28:35Z",
+    ]  # fmt: skip
+
+
+@needs_ffmpeg
+def test_several_video_streams_are_said_and_one_can_be_chosen(run: Path, tmp_path: Path):
+    path = tmp_path / "two.mkv"
+    sources = ["-f", "lavfi", "-i", "testsrc2=size=96x80:rate=25"]
+    sources += ["-f", "lavfi", "-i", "color=red:size=192x160:rate=25"]
+    ffmpeg(*sources, "-map", "0", "-map", "1", "-t", "1", "-c:v", "ffv1", path)
+    single = tmp_path / "one.mkv"
+    ffmpeg("-i", path, "-map", "0:1", "-c", "copy", single)
+    for window in ([], ["--window", 0.5]):
+        told = predict(run, "--json", *window, path)
+        text = "it has several video streams (0, 1): 0 was taken, --stream chooses another."
+        assert f"{path}: {text}" in told.stderr
+        assert json.loads(told.stdout)[0]["warnings"] == [text]
+        (other,) = answers(predict(run, "--json", *window, "--stream", 1, path))
+        assert "1 was taken" in other.pop("warnings")[0]
+        assert [other] == answers(predict(run, "--json", *window, single))
+        missing = predict(run, *window, "--stream", 2, path)
+        assert missing.exit_code == 1
+        assert "two.mkv has no video stream 2: give one of 0, 1 as --stream" in missing.output
