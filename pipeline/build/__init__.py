@@ -6,6 +6,7 @@ from .dask import ClusterError, dask_executor
 from .executor import BuildError, RunOptions
 from .plan import BuildOptions, BuildPlan, PlanError, make_plan, parse_bytes, parse_size
 from .shard_task import ShardTask, TaskError, build_shard
+from .warning_rows import load_warnings
 
 __all__ = [
     "AddOptions",
@@ -23,6 +24,7 @@ __all__ = [
     "build_shard_set",
     "dask_executor",
     "load_rejects",
+    "load_warnings",
     "make_plan",
     "parse_bytes",
     "parse_size",

@@ -43,6 +43,7 @@ from .build import check_free_space, check_rejects, encode_rejects, load_rejects
 from .executor import Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan, package_versions
 from .shard_task import Report, ShardTask, index_rows, load_report
+from .warning_rows import save_warnings
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def add_videos(
         lines = encode_rejects(_rejects_of(manifest) + rejects)
         with_clear_errors(folder, folder.write, REJECTS, lines)
         check_rejects(rejects, len(dataset.videos), folder, run_options.max_rejects)
+        with_clear_errors(folder, save_warnings, folder, in_order)
         new = replace(_with_shards(manifest, in_order), classes=dataset.classes, groups=groups)
         new = _commit(folder, manifest, new, dataset, rejects)
         return Added(manifest, new, found, num_skipped, num_renamed, tuple(rejects))

@@ -34,6 +34,7 @@ from ..dataset import FindOptions, find_videos
 from .executor import BuildError, Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
 from .shard_task import Report, ShardTask, index_rows, load_report
+from .warning_rows import save_warnings
 
 REJECTS_SHARE, MIN_REJECTS = 0.01, 10
 _PLAN = f"{BUILD}/plan.json"
@@ -187,6 +188,7 @@ def _finish(
     if notes := plan.dataset.notes_json():
         with_clear_errors(out, out.write, NOTES, notes)
     check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
+    with_clear_errors(out, save_warnings, out, reports)
     reports = [report for report in reports if report["shard"]]
     rows = [row for number, report in enumerate(reports) for row in index_rows(report, number)]
     manifest = Manifest(

@@ -29,6 +29,7 @@ from ..decode.decoder_process import (
 )
 from .decoder_pool import DecoderPool
 from .plan import BuildOptions, describe_differences, package_versions
+from .warning_rows import WarningRow, warning_rows
 
 Report = dict[str, Any]
 DECODERS = DecoderPool()
@@ -92,6 +93,7 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
     num_bytes = options.sampling.clips * math.prod(options.clip_shape)
     rows: list[list[Any]] = []
     rejects: list[dict[str, str]] = []
+    warnings: list[WarningRow] = []
     with contextlib.ExitStack() as stack:
         # The decoder is given back before the shard is closed: another task may have it while the
         # disk takes this shard in.
@@ -102,6 +104,7 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
                 try:
                     clips = _decode(decoder, videos, task, number)
                     rows += _write(writer, task, number, clips)
+                    warnings += warning_rows(video, task.classes[video.label], clips[0][1])
                 except DecoderError as error:
                     reject = {"path": printable(video.path), "class": task.classes[video.label]}
                     reason = str(error).removesuffix(".")
@@ -110,7 +113,9 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
         shard = asdict(writer.close()) if rows else None
     if shard is None:
         out.remove(task.shard_name)
-    report = {"plan": task.plan, "shard": shard, "rows": rows, "rejects": rejects}
+    report = {
+        "plan": task.plan, "shard": shard, "rows": rows, "rejects": rejects, "warnings": warnings
+    }  # fmt: skip
     out.write(task.report_name, json.dumps(report).encode())
     return report
 
@@ -177,6 +182,8 @@ def _write(
         }
         if facts["stream"] is not None:  # the file has several
             metadata["stream"] = facts["stream"]
+        if "lost" in facts["warnings"]:
+            metadata["lost"] = facts["warnings"]["lost"]
         offset, checksum = writer.add(key, pixels, video.label, metadata)
         rows.append(
             [

@@ -46,9 +46,9 @@ def summarize_warnings(videos: Sequence[Mapping[str, Any]]) -> list[str]:
             total: Counter[str] = Counter()
             for value in values:
                 total.update(value)
-            text = f"in the set without what is lost of them: {_amounts(total)}"
+            text = f"kept in part (--keep-partial), lost: {_amounts(total)}"
         elif name == "no_length":
-            text = "of a kind that does not say how long it is: a cut-off one cannot be told"
+            text = "a kind of file that does not say how long it is: a cut is not noticed"
         else:
             text = {
                 "guessed_times": "{} frames without a usable time stamp: the frame rate gives it",

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ...shards import splits
-from ...shards.format import REJECTS, Manifest, load_manifest
-from ..build import load_rejects
+from ...shards.format import REJECTS, WARNINGS, Manifest, load_manifest
+from ..build import load_rejects, load_warnings
 from ..dataset import describe_notes
+from ..decode import summarize_warnings
 from .edits import describe_leftovers, describe_size
 
 _MAX_REJECTS_SHOWN = 5
@@ -21,6 +22,7 @@ def describe_build(manifest: Manifest, out: Path | str) -> str:
         f"{out}: {describe_size(manifest)}",
         *_describe_rejects(out, manifest),
         *describe_notes(out),
+        *describe_oddities(out, manifest),
         *_describe_empty_classes(manifest),
     ]
     if manifest.grouping is None:
@@ -50,6 +52,7 @@ def describe_set(root: Path | str) -> str:
         f"rejects      {manifest.rejects}",
         *_describe_rejects(root, manifest)[1:],
         *describe_notes(root),
+        *describe_oddities(root, manifest),
         *_describe_empty_classes(manifest),
         *(f"{'edits':13s}{edit.command}: {edit}" for edit in manifest.edits),
         *describe_leftovers(manifest),
@@ -127,6 +130,14 @@ def _describe_empty_classes(manifest: Manifest) -> list[str]:
         return []
     shown = ", ".join(names[:_MAX_REJECTS_SHOWN]) + ", ..." * (len(names) > _MAX_REJECTS_SHOWN)
     return [f"no clip: {len(names)} of the {len(counts)} classes: {shown}"]
+
+
+def describe_oddities(root: Path | str, manifest: Manifest) -> list[str]:
+    """What is odd about videos of the set: a line for each kind, with how many they are."""
+    rows = load_warnings(root)
+    keys = set(manifest.keys()) if rows else set()  # videos may have been removed since
+    lines = summarize_warnings([row for row in rows if row["key"] in keys])
+    return [*lines, f"each of them: {root}/{WARNINGS}"] if lines else []
 
 
 def _possible_splits(manifest: Manifest) -> list[str]:
