@@ -6,6 +6,7 @@ twice. torch is imported inside the command's body only: --help answers at once.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from dataclasses import fields
@@ -55,21 +56,33 @@ def config_options(command: Command) -> Command:
         flag = option_type is bool
         name = field.name.replace("_", "-")
         declaration = f"--{name}/--no-{name}" if flag else f"--{name}"
-        flags = dict(field.metadata.get("flags", {}))  # options that stand for a value
-        bare: dict[str, Any] = {}
-        if declaration in flags:
-            bare = {"is_flag": False, "flag_value": flags.pop(declaration)}
+        aliases = dict(field.metadata.get("flags", {}))  # options that stand for a value
+        more: dict[str, Any] = {}
+        if declaration in aliases:
+            more = {
+                "is_flag": False, "flag_value": aliases.pop(declaration),
+                "callback": lambda ctx, option, value: ctx.meta.get(option.name, value),
+            }  # fmt: skip
         text = field.metadata["help"]
         if field.default not in (None, ""):
             text += f" [{str(field.default).lower() if flag else field.default}]"
         command = click.option(
-            declaration, type=option_type, default=None, help=text, metavar=metavar, **bare
+            declaration, type=option_type, default=None, help=text, metavar=metavar, **more
         )(command)
-        for extra, value in flags.items():  # of before there was "auto"
+        for alias, value in aliases.items():  # of before there was "auto"
             command = click.option(
-                extra, field.name, flag_value=value, type=option_type, default=None, hidden=True
-            )(command)
+                alias, is_flag=True, is_eager=True, expose_value=False, hidden=True,
+                callback=functools.partial(_set_value, field.name, value),
+            )(command)  # fmt: skip
     return command
+
+
+def _set_value(
+    name: str, value: str, ctx: click.Context, _: click.Parameter, is_given: bool
+) -> None:
+    """Let an alias stand for option `name` with `value`."""
+    if is_given:
+        ctx.meta[name] = value
 
 
 @click.command()
