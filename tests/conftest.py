@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as har-export does
 
@@ -28,3 +31,28 @@ def synthetic_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "videos"
     synthetic.write_videos(folder, groups=5, clips=1)
     return folder
+
+
+@pytest.fixture
+def made_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a font with 走, 3 and a space (squares), the only one installed beside DejaVu's."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for point in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(point)
+    pen.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({ord(character): "square" for character in "走3 "})
+    builder.setupGlyf(dict.fromkeys((".notdef", "square"), pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys((".notdef", "square"), (800, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Made Sans", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    path = str(tmp_path / "made.ttf")
+    builder.save(path)
+    entries = [e for e in font_manager.fontManager.ttflist if e.name.startswith("DejaVu Sans")]
+    entries.append(font_manager.ttfFontProperty(font_manager.get_font(path)))
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+    return "Made Sans"

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ...errors import HarError
+from ...fonts import load_font
 from ...shards.format import ClipReader, Manifest, load_manifest
 
 CAPTION = 14  # pixels of height for the text above each row
@@ -87,7 +88,8 @@ def _draw(strips: list[tuple[str, np.ndarray]]) -> Image.Image:
     picture = Image.new("RGB", (t * (W + GAP), len(strips) * row_height), "white")
     draw = ImageDraw.Draw(picture)
     for row, (caption, frames) in enumerate(strips):
-        draw.text((2, row * row_height + 1), caption, fill="black")
+        font = None if caption.isascii() else load_font(caption, 11)  # None: Pillow's own
+        draw.text((2, row * row_height + 1), caption, fill="black", font=font)
         for column, frame in enumerate(frames):
             corner = (column * (W + GAP), row * row_height + CAPTION)
             picture.paste(Image.fromarray(frame), corner)

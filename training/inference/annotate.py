@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import av
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...atomic import replacing
+from ...fonts import load_font
 from .frames import Frame
 from .windows import PredictionError, Segment, segment_at
 
@@ -111,18 +111,12 @@ def draw_label(name: str, probability: float, width: int, height: int) -> Image.
     draw.rectangle(bar, fill=_BAR_COLOR)
     number = f"{probability:.2f}"
     size = (height - bar_height) * 0.62
-    font = _load_font(size)
-    max_width = width - 3 * margin - draw.textlength(number, font)
+    font, number_font = load_font(name, size), load_font(number, size)
+    max_width = width - 3 * margin - draw.textlength(number, number_font)
     while draw.textlength(name, font) > max_width and size > 6:
         size *= 0.92
-        font = _load_font(size)
+        font, number_font = load_font(name, size), load_font(number, size)
     middle = (height - bar_height) / 2
     draw.text((margin, middle), name, _TEXT_COLOR, font, anchor="lm")
-    draw.text((width - margin, middle), number, _TEXT_COLOR, font, anchor="rm")
+    draw.text((width - margin, middle), number, _TEXT_COLOR, number_font, anchor="rm")
     return strip
-
-
-def _load_font(size: float) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and has more letters than Pillow's own."""
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(path), size)

@@ -1,7 +1,8 @@
 """Pictures of predictions: confusion matrix, accuracy by class, and examples as strips of frames.
 
-The first two grow with the number of classes instead of shrinking their text, so that 101 classes
-are as readable as 3; a page that shows them lets the large ones scroll.
+The first two grow with the number of classes and the length of their names instead of shrinking
+their text, so that 101 classes are as readable as 3; a page that shows them lets the large ones
+scroll.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from numpy.typing import NDArray
 
-from .style import model_style, new_figure
+from .style import model_style, new_figure, text_width
 
+_NAMES_WIDTH = 1.3  # inches that the pictures keep for names; longer ones make them larger
 _MAX_COUNTS = 25  # classes; above, a cell is too small for its count
 _EXAMPLE_FRAMES = 6  # of a clip in a strip
 
@@ -30,8 +32,11 @@ def plot_confusion(path: Path, matrix: NDArray, classes: Sequence[str], title: s
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = max(4.4, 2.6 + (0.42 if K <= _MAX_COUNTS else 0.115) * K)  # inches
     fontsize = 9 if K <= _MAX_COUNTS else 6.5
-    upright = K > 4 or max(map(len, classes)) > 8
-    with new_figure(path, side, side * (0.94 if upright else 0.8)) as figure:
+    with new_figure(path, side, side) as figure:
+        names_width = text_width(figure, classes, fontsize)
+        upright = K > 4 or max(map(len, classes)) > 8 or names_width > 0.7
+        more = max(0.0, names_width - _NAMES_WIDTH)
+        figure.set_size_inches(side + more, side * (0.94 if upright else 0.8) + more * upright)
         axes = figure.subplots()
         # square root: one clip of 25 is 0.04, which a linear scale would show as white as 0
         image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
@@ -83,13 +88,16 @@ def plot_class_accuracy(
     row_height = max(0.2, 0.07 * len(recalls)) if len(rows) <= 30 else 0.17  # inches
     # equal values would hide each other: each label has its own height within the row
     offsets = np.linspace(-0.24, 0.24, len(recalls)) if len(recalls) > 1 else [0.0]
+    fontsize = 9 if len(rows) <= 30 else 8
     with new_figure(path, 4.8, 1.4 + row_height * len(rows)) as figure:
+        more = max(0.0, text_width(figure, classes, fontsize) - _NAMES_WIDTH)
+        figure.set_figwidth(4.8 + more)
         axes = figure.subplots()
         for (label, values), model, offset in zip(recalls.items(), models, offsets, strict=True):
             color, marker = model_style(model)
             style: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": color}
             axes.plot(np.asarray(values)[order], rows + offset, label=label, **style)
-        axes.set_yticks(rows, [classes[i] for i in order], fontsize=9 if len(rows) <= 30 else 8)
+        axes.set_yticks(rows, [classes[i] for i in order], fontsize=fontsize)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(-0.03, 1.03)
         axes.set_xlabel("Test accuracy of the class")
@@ -118,16 +126,27 @@ def plot_examples(
     """One strip of frames a prediction (clips uint8 [T,H,W,C]) under its predicted class."""
     T, H, W, _ = clips[0].shape
     strip_height = 6.4 * H / (W * min(_EXAMPLE_FRAMES, T))
+    titles = [_title_example(row) for row in predictions]
     with new_figure(path, 6.4, len(predictions) * (strip_height + 0.28)) as figure:
+        if text_width(figure, titles, 9, fontweight="bold") > 6.2:  # inches: a second line, and
+            # smaller letters where that is not enough
+            titles = [title.replace(", is ", ",\nis ") for title in titles]
+            figure.set_figheight(len(predictions) * (strip_height + 0.44))
+        fontsize = 9 * min(1.0, 6.2 / text_width(figure, titles, 9, fontweight="bold"))
         rows = np.ravel(figure.subplots(len(predictions), 1))
-        for axes, row, clip in zip(rows, predictions, clips, strict=True):
+        for axes, row, title, clip in zip(rows, predictions, titles, clips, strict=True):
             indices = np.linspace(0, T - 1, min(_EXAMPLE_FRAMES, T)).round().astype(int)
             gap = ((0, 0), (0, 0), (0, 3), (0, 0))  # white, between frames
             frames = np.pad(clip[indices], gap, constant_values=255)  # [F,H,W+3,C]
             axes.imshow(np.concatenate(list(frames), axis=1)[:, :-3])
             axes.set_axis_off()
-            correct = row["true"] == row["predicted"]
-            answer = f"{row['predicted']} ({row['probability']:.0%})"
-            title = f"right: {answer}" if correct else f"wrong: {answer}, is {row['true']}"
-            axes.set_title(title, fontsize=9, color="#1b6e3c" if correct else "#a8321f")
+            color = "#1b6e3c" if row["true"] == row["predicted"] else "#a8321f"
+            axes.set_title(title, fontsize=fontsize, color=color)
     return path
+
+
+def _title_example(row: Mapping[str, Any]) -> str:
+    answer = f"{row['predicted']} ({row['probability']:.0%})"
+    if row["true"] == row["predicted"]:
+        return f"right: {answer}"
+    return f"wrong: {answer}, is {row['true']}"

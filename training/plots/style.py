@@ -6,7 +6,8 @@ Agg canvas are used, never pyplot, so no window opens whatever MPLBACKEND says.
 """
 
 import io
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -14,8 +15,10 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ...atomic import write_atomically
+from ...fonts import choose_fonts
 
 DPI = 200
 # the paper's names of the models, in the order of its Table 1
@@ -61,11 +64,34 @@ def new_figure(path: Path, width: float, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), dpi=DPI)
         FigureCanvasAgg(figure)
         yield figure
+        _set_fonts(figure.findobj(Text))
         path.parent.mkdir(parents=True, exist_ok=True)
         copies = [path.with_suffix(".svg")] if _with_svg.get() else []
         for out_path in dict.fromkeys([path, *copies]):
             kind = out_path.suffix.lower().removeprefix(".")
             buffer = io.BytesIO()
             metadata = {"Software": None} if kind == "png" else {"Date": None}
-            figure.savefig(buffer, format=kind, metadata=metadata)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", r"Glyph \d+")  # choose_fonts has said it
+                figure.savefig(buffer, format=kind, metadata=metadata)
             write_atomically(out_path, buffer.getvalue())
+
+
+def text_width(figure: Figure, texts: Iterable[str], fontsize: float, **style: str) -> float:
+    """Width in inches of the widest of `texts`, as the figure would show them; 0 for none."""
+    drawn = [figure.text(0, 0, text, fontsize=fontsize, **style) for text in texts]
+    _set_fonts(drawn)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+")
+        widths = [text.get_window_extent().width for text in drawn]
+    for text in drawn:
+        text.remove()
+    return max(widths, default=0.0) / figure.dpi
+
+
+def _set_fonts(texts: Iterable[Text]) -> None:
+    """Where the style's font lacks characters of the texts: others behind it."""
+    texts = list(texts)
+    fonts = choose_fonts(text.get_text() for text in texts)
+    for text in texts if len(fonts) > 1 else ():
+        text.set_fontfamily([font.name for font in fonts])

@@ -21,7 +21,7 @@ from .runs import MODEL_ORDER, ReportError, Run, load_run
 # Settings that say where and how fast a run is computed, not what.
 _NOT_COMPARED = (
     "seed", "shards", "workers", "device", "cache", "save_every_minutes", "rank_timeout",
-    "tensorboard",
+    "tensorboard", "eval_train", "log_every",
 )  # fmt: skip
 _MAX_SETTINGS = 4  # that a label names
 

@@ -64,8 +64,11 @@ class Run:
 
     @property
     def best_metrics(self) -> dict[str, Any]:
-        """The metrics of the checkpoint that was tested."""
-        return next(line for line in self.metrics if line["epoch"] == self.summary["best_epoch"])
+        """The metrics of the checkpoint that was tested; those of train by `train_measure`."""
+        best = self.summary["best_epoch"]
+        line = next(line for line in self.metrics if line["epoch"] == best)
+        names = ("train_loss", "train_acc")
+        return line | {name: self.summary.get(f"best_{name}", line[name]) for name in names}
 
     @property
     def best_over_epochs(self) -> dict[str, Any]:

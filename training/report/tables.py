@@ -55,11 +55,9 @@ PAPER_TABLE1 = (
 
 
 def best_checkpoint_row(run: Run) -> Table1Row:
-    """Every figure at the checkpoint that was tested; `Run.train_measure` says what those of train
-    are."""
+    """Every figure at the checkpoint that was tested."""
     names = ("train_loss", "train_acc", "val_loss", "val_acc")
     values = {name: run.best_metrics[name] for name in names}
-    values |= {name: run.summary.get(f"best_{name}", values[name]) for name in names[:2]}
     return Table1Row(run.label, **values, test_acc=run.evaluation["video@1"])
 
 

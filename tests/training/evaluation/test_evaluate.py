@@ -330,7 +330,9 @@ def test_a_run_is_told_what_became_of_its_set(run: Path, clips: Manifest):
     assert result["set_changes"] == "1 clip relabelled"
     assert "not as the run was trained on: 1 clip relabelled" in describe_evaluation(result)
     remove_clips(clips.root, [test_clip])
-    with pytest.raises(evaluate.EvaluationError, match="1 clip removed, 1 clip relabelled") as error:
+    with pytest.raises(
+        evaluate.EvaluationError, match="1 clip removed, 1 clip relabelled"
+    ) as error:
         evaluate_run(run)
     assert "give the set as it was with --shards" in str(error.value)
     relabel_clips(clips.root, [{"key": "*_c01", "label": "Zoo"}])

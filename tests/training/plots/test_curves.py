@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from har.training.plots import (
@@ -20,8 +21,10 @@ from har.training.plots import (
     plot_class_accuracy,
     plot_confusion,
     plot_costs,
+    plot_examples,
     plot_filters,
     plot_model_curves,
+    plot_timeline,
     style,
 )
 
@@ -161,6 +164,50 @@ def test_confusion_names_every_class_without_overlap(tmp_path: Path, drawn: list
         assert _no_overlap(labels)
     counts = [text.get_text() for text in axes.texts]
     assert counts == ([str(n + 1) for n in range(classes)] if classes <= 25 else [])
+
+
+LONG = [f"{n}_an_action_whose_name_is_longer_than_fifty_letters_{'x' * n}" for n in range(3)]
+PREDICTIONS = [
+    {"true": LONG[0], "predicted": LONG[0], "probability": 0.9},
+    {"true": LONG[1] * 2, "predicted": LONG[2], "probability": 0.8},
+]
+CLIPS = [np.zeros((16, 12, 16, 3), np.uint8)] * 2
+
+
+@pytest.mark.usefixtures("fine")
+@pytest.mark.parametrize(
+    ("draw", "axes_width"),  # inches that are left for what the picture shows
+    [
+        (lambda path: plot_confusion(path, np.eye(3), LONG, "R3D on test"), 1.2),
+        (lambda path: plot_confusion(path, np.eye(30), LONG * 10, "R3D on test"), 3.0),
+        (lambda path: plot_class_accuracy(path, LONG, {"R3D": [0.1, 0.5, 0.9]}, ["r3d"]), 2.5),
+        (lambda path: plot_timeline(path, [0, 1, 2, 3], np.eye(3), LONG, LONG[2] + ".mp4"), 3.5),
+        (lambda path: plot_examples(path, PREDICTIONS, CLIPS), 6.0),
+    ],
+)
+def test_names_of_more_than_fifty_letters_are_whole_and_leave_room(
+    tmp_path: Path, drawn: list, draw: Any, axes_width: float
+):
+    draw(tmp_path / "x.png")
+    (figure,) = drawn
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    assert any("longer_than_fifty" in text.get_text() for text in texts)
+    for text in texts:
+        if "longer_than_fifty" in text.get_text():
+            box = text.get_window_extent()
+            assert (box.x0, box.y0) >= (-1, -1), text
+            assert box.x1 <= figure.bbox.x1 + 1, text
+            assert box.y0 >= -1, text
+            assert box.y1 <= figure.bbox.y1 + 1, text
+    assert figure.axes[0].get_window_extent().width / figure.dpi > axes_width
+
+
+def test_text_that_matplotlibs_font_lacks_is_drawn_by_another(
+    tmp_path: Path, drawn: list, made_font: str
+):
+    plot_confusion(tmp_path / "c.png", np.eye(2), ["走", "YoYo"], "t")
+    for label in drawn[0].axes[0].get_yticklabels():
+        assert label.get_fontfamily() == ["DejaVu Sans", made_font]
 
 
 def test_confusion_shows_shares_of_the_true_class_and_an_empty_class_as_none(
