@@ -63,12 +63,13 @@ def read_journal(folder: Folder) -> Journal | None:
 def remove_leftovers(folder: Folder, manifest: Manifest | None) -> None:
     """Remove what ended or killed builds and edits left beside `manifest` (None: there is none)."""
     journal, names = read_journal(folder), folder.names()
-    kept = {shard.name for shard in manifest.shards} if manifest else set()
-    index_file = manifest.index_file if manifest else ""
+    kept = {CLASSES, NOTES, REJECTS} if manifest else set()
+    if manifest is not None:
+        kept |= {manifest.index_file, *(shard.name for shard in manifest.shards)}
     for name in names:
-        is_shard = journal is not None and name not in kept and journal.names(name)
-        is_index = name != index_file and _INDEX_NAME.fullmatch(name)
-        if is_shard or (manifest and is_index):
+        is_shard = journal is not None and journal.names(name)
+        is_other = name in (CLASSES, REJECTS) or _INDEX_NAME.fullmatch(name)
+        if name not in kept and (is_shard or (is_other and (journal or manifest))):
             folder.remove(name)
     remove_temporary_files(folder)
     if BUILD in names:

@@ -167,7 +167,7 @@ def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_
     assert "edits        compact: the same clips in other shards" in said.output
     assert "frees" not in said.output
     subset = _run("subset", root, "-o", tmp_path / "sub", "--classes", "YoYo", "--per-class", 2)
-    assert f"{tmp_path / 'sub'}: 2 clips of 2 videos in 1 shards" in subset.output
+    assert f"{tmp_path / 'sub'}: 1 clips of 1 videos in 1 shards" in subset.output
     merged = _run("merge", tmp_path / "sub", root, "-o", tmp_path / "both", "--skip-existing")
     assert f"{tmp_path / 'both'}: {left} clips of {left} videos" in merged.output
     for name in ("set", "sub", "both"):

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import killed_edits
 import made_videos
 import numpy as np
 import pytest
@@ -205,3 +206,19 @@ def test_add_to_a_url(folders: dict[str, Path], root: Path, tmp_path: Path) -> N
     assert clips_of(added) == clips_of(local)
     names = {path.rsplit("/", 1)[-1] for path in store.ls(f"/{tmp_path.name}/set", detail=False)}
     assert names == {path.name for path in root.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_killed_add_leaves_the_old_set_or_the_new_one(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """At 10 of the moments at which it changes files."""
+    shutil.copytree(folders["set"], tmp_path / "pristine" / "set")
+    shutil.copytree(folders["set"], tmp_path / "pristine" / "other")
+    videos = tmp_path / "pristine" / "videos"
+    shutil.copytree(folders["first"], videos)
+    shutil.copytree(folders["more"] / "Wave", videos / "Wave")
+    command = [sys.executable, killed_edits.__file__, "add", str(tmp_path), "10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert "10 of " in done.stdout
