@@ -163,6 +163,13 @@ COMMANDS = {  # a line: what it may write below the working folder
     "har-shards info data/shards --split grouped": (),
     "har-shards verify data/shards": (),
     "har-shards preview data/shards": ("sheet.png",),
+    "har-shards subset data/shards --per-class 4 -o data/small": ("data/small/",),
+    "har-shards add data/small data/videos --existing skip": ("data/small/",),
+    "har-shards remove data/small --key 'v_SwipeUp_g01*'": ("data/small/",),
+    "har-shards info data/small --split grouped --keys keys.csv": ("keys.csv",),
+    "har-shards relabel data/small keys.csv": ("data/small/",),
+    "har-shards compact data/small": ("data/small/",),
+    "har-shards merge data/small data/shards --skip-existing -o data/both": ("data/both/",),
     "har-train --resume runs/convlstm --epochs 2": ("runs/convlstm/",),
     "har-eval runs/convlstm": ("runs/convlstm/",),
     f"har-predict runs/convlstm {VIDEO} --window 0.5 --timeline t.png --annotate a.mp4 --cam c.gif":
