@@ -46,9 +46,10 @@ class ShardSet:
         return self.manifest.classes
 
     def split(self, name: str = "grouped", seed: int = 0) -> Split:
-        """The clips of train, val and test by the scheme `name` (one of `splits.SPLIT_SCHEMES`).
+        """The clips of train, val and test by the scheme `name` (one of `splits.SPLIT_SCHEMES`, or
+        "fold-1/5" ... "fold-5/5", which test each clip once).
 
-        seed: of the scheme "paper". Raises SplitError where the set lacks what the scheme needs.
+        seed: of "paper" and the folds. Raises SplitError where the set lacks what the scheme needs.
         """
         return make_split(self.manifest, name, seed)
 

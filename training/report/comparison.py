@@ -23,6 +23,8 @@ _NOT_COMPARED = (
     "seed", "shards", "workers", "device", "cache", "save_every_minutes", "rank_timeout",
     "tensorboard", "eval_train", "log_every",
 )  # fmt: skip
+# Settings that belong to the model, and the preset, which is nothing but a name for others.
+_OF_MODEL = ("model", "model_options", "weights", "freeze", "recompute", "preset")
 _MAX_SETTINGS = 4  # that a label names
 
 
@@ -56,6 +58,17 @@ def settings_of(run: Run) -> dict[str, Any]:
     """The settings that decide what is computed, but for the seed; old files lack some defaults."""
     settings = {**asdict(Config()), **configs.upgrade(run.config)}
     return {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
+
+
+def recipe_of(run: Run) -> tuple[str, ...]:
+    """The settings but for the model and what belongs to it; lr and augment are in it only where
+    they are not what the model has by itself. Runs of one recipe compare models."""
+    settings = settings_of(run)
+    own = Config(model=run.model, weights=settings["weights"]).resolve()
+    for name in ("lr", "augment"):
+        if settings[name] == getattr(own, name):
+            settings[name] = None
+    return tuple(f"{name} {value!r}" for name, value in settings.items() if name not in _OF_MODEL)
 
 
 def group_by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -227,6 +227,7 @@ def _make_claims(runs: Sequence[Run]) -> list[Block]:
         return [Text("Not judged: the runs are of different splits, shard sets or classes.")]
     caption = f"What these runs say about the paper's claims. {_split_caption(runs)}"
     note = (
+        "A claim is judged by runs that differ in what it is about and in nothing else. "
         "A difference in accuracy counts where the intervals do not overlap; a difference in cost "
         "where both were measured with the same device, batch size, frames and size."
     )

@@ -84,6 +84,11 @@ def load_last(path: Path) -> dict[str, Any]:
 def load(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU. Raises CheckpointError for anything but one of ours."""
     path = Path(path)
+    if (path.parent / "folds.json").is_file():
+        raise CheckpointError(
+            f"{path.parent} holds the runs of several folds: give one of them, e.g. "
+            f"{path.parent / 'fold-1'}."
+        )
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}: give a run folder of har-train.")
     try:

@@ -1,6 +1,7 @@
 """har-reproduce: the plan, what is skipped or resumed, what it costs; once with real commands."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -129,6 +130,30 @@ def test_a_run_that_became_nan_is_left_out_of_the_report(options, commands: list
     assert not any("r3d-0" in word for word in commands[-1])
 
 
+@pytest.mark.parametrize(
+    ("clips", "evaluated"),
+    [({"test": 0, "val": 3}, ["--subset", "val"]), ({"test": 3, "val": 0}, ["--subset", "test"]),
+     ({"test": 0, "val": 0}, None)],
+)  # fmt: skip
+def test_runs_are_evaluated_on_what_their_split_has(
+    options, commands: list, monkeypatch, capsys, clips: dict, evaluated: list | None
+):
+    call = module.call_command
+
+    def train(*words: object) -> int:
+        code = call(*words)
+        if words[0] == "har-train":
+            summary = Path(str(words[-1])) / "summary.json"
+            summary.write_text(json.dumps({"split": {"clips": clips}}))
+        return code
+
+    monkeypatch.setattr(module, "call_command", train)
+    assert reproduce_paper(replace(options, seeds=1, splits=("csv",))) == 0
+    calls = [words[2:] for words in commands if words[0] == "har-eval"]
+    assert calls == [evaluated] * 4 * (evaluated is not None)
+    assert ("neither test nor val clips" in capsys.readouterr().err) == (evaluated is None)
+
+
 def test_ctrl_c_says_that_the_same_command_goes_on(options, commands, monkeypatch, capsys):
     def stop(*_: object) -> int:
         raise KeyboardInterrupt
@@ -150,7 +175,7 @@ def test_two_at_once_are_refused(options: ReproduceOptions, commands: list):
 def test_the_cost_is_epochs_times_clips_over_speed(options: ReproduceOptions, monkeypatch):
     monkeypatch.setattr(estimate, "measure_speed", lambda config: estimate.Speed(10.0, 40.0))
     monkeypatch.setattr(estimate, "measure_decoding", lambda videos: 1800.0)
-    monkeypatch.setattr(estimate, "device_name", lambda device: "a test")
+    monkeypatch.setattr(estimate.devices, "device_name", lambda device: "a test")
     lines = estimate.describe_costs(options, plan_stages(options)).splitlines()
     # 50 epochs of 6.4 clips at 10/s and 1.6 at 40/s, then 2 test clips at 40/s; four models
     run = 50 * (6.4 / 10 + 1.6 / 40) + 2 / 40

@@ -6,6 +6,7 @@ from made_runs import SPEEDS, make
 
 from har.training.report import load_runs
 from har.training.report.claims import (
+    _NO_PAIR,
     CONTRADICTED,
     INCONCLUSIVE,
     MIXED,
@@ -54,6 +55,9 @@ def test_costs_are_judged_only_where_they_were_measured_alike(tmp_path: Path):
     assert judged["factorized"] == MIXED  # fewer clips/s, less memory
     runs[2] = make(tmp_path / "small", "resnet3d", batch_size=2)
     judged = verdicts(*runs)
+    assert {judged[claim] for claim in ("time", "factorized")} == {NOT_TESTED}
+    assert judged["memory"] == SUPPORTED  # by the three that are alike
+    judged = verdicts(runs[2], runs[3])
     assert {judged[claim] for claim in ("time", "memory", "factorized")} == {NOT_TESTED}
 
 
@@ -62,6 +66,27 @@ def test_memory_of_a_cpu_process_judges_no_model(tmp_path: Path):
     judged = verdicts(*runs)
     assert judged["memory"] == NOT_TESTED
     assert judged["factorized"] == CONTRADICTED  # by clips/s alone
+
+
+def test_claims_about_models_are_judged_by_runs_of_one_recipe_only(tmp_path: Path):
+    other = {"optimizer": "sgd", "lr_scheduler": "cosine"}
+    good = make(tmp_path / "r3d", "r3d", right=1.0, lr=1e-3)  # its own rate without weights
+    mixed = [good, make(tmp_path / "a", "r2plus1d", right=0.2, **other)]
+    claims = judge_claims(load_runs(mixed))
+    assert (claims[0].verdict, claims[0].evidence) == (NOT_TESTED, _NO_PAIR)
+    paired = [*mixed, make(tmp_path / "b", "r2plus1d", right=1.0)]
+    assert verdicts(*paired)["ranking"] == INCONCLUSIVE  # by the pair alone, not by both R2Plus1D
+    paired += [make(tmp_path / "c", "r3d", right=0.9, **other)]
+    assert verdicts(*paired)["ranking"] == f"{SUPPORTED}, in part {INCONCLUSIVE}"
+
+
+def test_class_weights_are_judged_by_runs_that_differ_in_nothing_else(tmp_path: Path):
+    weighted = make(tmp_path / "w", "r3d", right=1.0, class_weights="balanced")
+    modern = {"preset": "modern", "optimizer": "adamw", "mixup_alpha": 0.2}
+    plain = make(tmp_path / "n", "r3d", right=0.3, class_weights="none", **modern)
+    claim = judge_claims(load_runs([weighted, plain]))[-1]
+    assert (claim.verdict, claim.evidence) == (NOT_TESTED, _NO_PAIR)
+    assert "Needs runs of one model" in judge_claims(load_runs([weighted]))[-1].evidence
 
 
 def test_class_weights_are_judged_on_runs_with_and_without(tmp_path: Path):
