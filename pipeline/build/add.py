@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import printable
 from ...shards.edit import (
     EditError,
     are_ucf101,
@@ -157,7 +158,9 @@ def _choose_videos(
                 return True
             plain = video.key.removesuffix(f"-{_hash_of_path(video)}")  # see `find_videos`
             index = indices.get(plain.casefold())
-            return index is not None and reader.read_metadata(index).get("source") == video.path
+            return index is not None and reader.read_metadata(index).get("source") == printable(
+                video.path
+            )
 
         in_set = [video for video in videos if exists(video)]
     if in_set and existing == "refuse":

@@ -37,7 +37,7 @@ class ClassList:
 
 
 def read_class_list(
-    files: Files | None, classes: Path | None, found: Collection[str] = ()
+    files: Files, classes: Path | None, found: Collection[str] = ()
 ) -> ClassList | None:
     """The list given, else the classInd.txt in the top folder, else None.
 
@@ -45,11 +45,11 @@ def read_class_list(
     number. found: names of folders or labels, which decide what `1 person`, `2 persons` means.
     Raises DatasetError.
     """
-    if classes is None and (files is None or files.size(CLASS_LIST) < 0):
+    if classes is None and files.size(CLASS_LIST) < 0:
         return None
-    place = str(classes) if classes is not None else f"{files.root}/{CLASS_LIST}"
+    place = str(classes or f"{files.root}/{CLASS_LIST}")
     try:
-        data = read_place(place) if classes is not None else files.read(CLASS_LIST)
+        data = files.read(CLASS_LIST) if classes is None else read_place(place)
     except OSError as error:
         raise DatasetError(f"the class list {place} cannot be read ({error}).") from error
     text = decode_text(data, f"the class list {place}")

@@ -5,6 +5,7 @@ it lies below the root.
 """
 
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,11 +118,11 @@ class LocalFiles(Files):
         return sorted(names)
 
     def size(self, name: str) -> int:
-        path = Path(self.root, name)
         try:
-            return -1 if path.is_dir() else path.stat().st_size
+            status = os.stat(Path(self.root, name))
         except OSError:
             return -1
+        return -1 if stat.S_ISDIR(status.st_mode) else status.st_size
 
     def read(self, name: str) -> bytes:
         return Path(self.root, name).read_bytes()

@@ -67,7 +67,8 @@ def find_videos(
         order, names = None, list_videos(files, remarks)
         folders = {part for name in names for part in name.split("/")[:-1]}
         class_list = read_class_list(files, classes, folders)
-        entries = read_tree(names, layout, class_list and class_list.names, remarks)
+        known = class_list.names if class_list else None
+        entries = read_tree(names, layout, known, remarks)
         if not entries:
             raise DatasetError(describe_nothing(place, remarks))
     entries = unify_names(entries, class_list, merge_case, remarks)
@@ -119,7 +120,7 @@ def _from_lists(
     class_list = read_class_list(files, classes, labels)
     beside = f"{places[0].rpartition('/')[0]}/{CLASS_LIST}"  # as in UCF101's folder of lists
     if class_list is None and storage.url_of(beside) is None and Path(beside).is_file():
-        class_list = read_class_list(None, Path(beside), labels)
+        class_list = read_class_list(files, Path(beside), labels)
     keep_numbers = all(video_list.has_paths for video_list in lists)
     entries, order = name_classes(found, by_folder, class_list, keep_numbers, remarks)
     if not entries:

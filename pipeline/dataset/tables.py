@@ -83,7 +83,7 @@ def read_rows(text: str, delimiter: str, what: str) -> list[TableRow]:
     Raises DatasetError.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = []
+    rows: list[TableRow] = []
     try:
         while True:
             line = reader.line_num + 1

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from ...pipeline.decode import (
     FILE_FAULTS,
+    IMAGE_FPS,
     FrameClock,
     VideoDecodeError,
     check_whole,
     describe_streams,
+    find_images,
     is_turned,
     open_video,
+    read_image,
     reason,
     upright,
 )
@@ -42,12 +45,15 @@ class Frame:
 def read_frames(
     path: Path | str, stream: int | None = None, warnings: dict[str, Any] | None = None
 ) -> Iterator[Frame]:
-    """Every frame of a video file, in the order of presentation.
+    """Every frame of a video file, or a folder of images, in the order of presentation.
 
     stream: index of the video stream, None = the one that a player shows. warnings: gets, behind
     the last frame, what is odd about the file (`Clip.warnings`). Raises VideoDecodeError, also for
     a file that is cut off.
     """
+    if Path(path).is_dir():
+        yield from _read_images(Path(path))
+        return
     try:
         with open_video(path, stream=stream) as (container, video):
             check_whole(path, video)
@@ -64,3 +70,14 @@ def read_frames(
         raise VideoDecodeError(f"{path} has no frame that decodes.")
     if warnings is not None:
         warnings |= streams | ({"guessed_times": clock.num_guessed} if clock.num_guessed else {})
+
+
+def _read_images(folder: Path) -> Iterator[Frame]:
+    clock = FrameClock(1 / IMAGE_FPS, IMAGE_FPS)
+    try:
+        for number, path in enumerate(find_images(folder)):
+            yield Frame(clock.tick(number), IMAGE_FPS, read_image(path))
+    except OSError as error:
+        raise VideoDecodeError(f"{folder} cannot be decoded ({reason(error)}).") from error
+    if clock.num_frames == 0:
+        raise VideoDecodeError(f"{folder} has no numbered images that can be read.")

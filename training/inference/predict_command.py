@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...atomic import write_atomically
+from ...errors import printable
 from ...pipeline.decode import VideoDecodeError, describe_warnings
 from ..plots import plot_timeline
 from . import annotate, grad_cam
@@ -74,14 +75,14 @@ def predict_videos(
         try:
             with local_file(source, UploadLimits(max_mb, max_seconds)) as (path, notes):
                 name = source.name if isinstance(source, Path) else name_of(source)
-                entry = _predict_video(predictor, path, name, top, window, hop, files)
+                entry = _predict_video(predictor, path, printable(name), top, window, hop, files)
             entry |= {"warnings": texts} if (texts := notes + entry.pop("warnings")) else {}
         except VideoDecodeError as error:
-            entry = {"error": str(error)}  # names the file
+            entry = {"error": printable(str(error))}  # names the file
             print(error, file=sys.stderr)
         for text in entry.get("warnings", ()):
             print(f"{source}: {text}", file=sys.stderr)
-        entry = {"video": str(source), **entry}
+        entry = {"video": printable(str(source)), **entry}
         entries.append(entry)
         if as_csv:
             _print_csv(_csv_rows(entry))

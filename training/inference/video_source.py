@@ -15,7 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 import av
 
-from ...pipeline.decode import FILE_FAULTS, VIDEO_SUFFIXES, VideoDecodeError, reason
+from ...pipeline.decode import (
+    FILE_FAULTS,
+    VIDEO_SUFFIXES,
+    VideoDecodeError,
+    find_images,
+    reason,
+)
 from ...shards.storage import StorageError, fetch_file, local_path
 from .uploaded_video import UploadError, UploadLimits, check_video
 from .windows import PredictionError
@@ -25,8 +31,9 @@ _SILENCE = 30.0  # seconds without an answer after which a live stream is given 
 
 
 def find_videos(names: Sequence[str | Path]) -> list[Path | str]:
-    """Files, folders (searched to the bottom), globs and URLs -> video files and URLs, each once.
+    """Files, folders (searched to the bottom), globs and URLs -> videos and URLs, each once.
 
+    A folder of numbered images is a video.
     A path that does not exist stays in the list, so that it is reported as a video that cannot be
     read. Raises PredictionError when a folder or a glob holds no video.
     """
@@ -35,8 +42,7 @@ def find_videos(names: Sequence[str | Path]) -> list[Path | str]:
         path = local_path(name)
         matches: list[Path | str] = [path]
         if path.is_dir():
-            found = sorted(path.rglob("*"))
-            matches = [entry for entry in found if entry.suffix.lower() in VIDEO_SUFFIXES]
+            matches = [entry for entry in [path, *sorted(path.rglob("*"))] if _is_video(entry)]
         elif "://" in str(name) and not str(name).startswith("file:") and not path.exists():
             matches = [str(name)]
         elif glob.has_magic(str(name)) and not path.exists():
@@ -48,6 +54,14 @@ def find_videos(names: Sequence[str | Path]) -> list[Path | str]:
             )
         videos.update(dict.fromkeys(matches))
     return list(videos)
+
+
+def _is_video(path: Path) -> bool:
+    """Whether it is called as one, or is a folder of images and of nothing else that is one."""
+    if path.is_dir():
+        has_videos = any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in path.iterdir())
+        return not has_videos and bool(find_images(path))
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def name_of(video: Path | str) -> str:

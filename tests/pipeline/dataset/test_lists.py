@@ -7,6 +7,7 @@ import pytest
 from made_trees import images, left_out, rows, touch
 
 from har.pipeline.dataset import DatasetError, find_videos
+from har.shards.storage import RemoteFolder
 
 TREE = ["run/1.avi", "run/2.avi", "walk/3.avi"]
 CSV = "path,label,group,split\r\nrun/1.avi,Läufer,s1,train\r\nwalk/3.avi,gehen,s2,validation\r\n"
@@ -143,6 +144,20 @@ def test_lists_and_tree_that_differ_are_counted(tmp_path: Path) -> None:
     for lists, says in {"no*.txt": "there is no such file", "gone.csv": "cannot be read"}.items():
         with pytest.raises(DatasetError, match=says):
             find_videos(root, lists=[str(tmp_path / lists)])
+
+
+def test_lists_and_videos_may_lie_behind_urls(tmp_path: Path) -> None:
+    root = touch(tmp_path, *TREE, *images("run/4"))
+    (tmp_path / "train.txt").write_text("run/1.avi\trun\nrun/4\trun\n")
+    (tmp_path / "val.txt").write_text("walk/3.avi walk\n")
+    for path in filter(Path.is_file, root.rglob("*")):
+        RemoteFolder("memory://lists").write(path.relative_to(root).as_posix(), path.read_bytes())
+    local = find_videos(root, lists=[str(tmp_path / "*.txt")])
+    remote = find_videos("memory://lists", lists=["memory://lists/*.txt"])
+    assert rows(remote) == {
+        "run/1.avi": "train run ", "run/4/": "train run ", "walk/3.avi": "val walk ",
+    }  # fmt: skip
+    assert (remote.videos, remote.left_out) == (local.videos, local.left_out)
 
 
 def test_a_name_that_fits_two_files_is_not_guessed(tmp_path: Path) -> None:

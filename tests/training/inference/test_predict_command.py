@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -134,3 +137,38 @@ def test_what_makes_no_sense_is_one_sentence(run: Path, given: list, text: str):
     assert told.exit_code == 2
     assert text in told.output
     assert "Traceback" not in told.output
+
+
+def test_names_that_are_no_utf_8_and_folders_of_images_are_videos(
+    run: Path, videos: list, tmp_path: Path
+):
+    odd = tmp_path / "a" / "caf\udce9.avi"
+    odd.parent.mkdir()
+    odd.write_bytes(b"")
+    frames = tmp_path / "b" / "12"
+    frames.mkdir(parents=True)
+    with av.open(videos[0]) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            frame.to_image().save(frames / f"{number:05d}.png")
+    command = [
+        sys.executable,
+        "-c",
+        "from har.training.cli.results import predict_main as main; main()",
+    ]
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    for form in ("--json", "--csv", "--top=3"):
+        told = subprocess.run(
+            [*command, run, form, tmp_path, videos[0]], capture_output=True, env=environment
+        )
+        assert told.returncode == 1, told.stderr
+        assert "caf\\xe9.avi cannot be decoded" in told.stderr.decode()
+        lines = told.stdout.decode()
+        assert str(frames) in lines
+        if form == "--json":
+            first, *answers = json.loads(lines)
+            assert first["video"] == f"{tmp_path}/a/caf\\xe9.avi"
+            assert answers[0]["top"] == answers[1]["top"]  # the video's own frames, without loss
+    picture = tmp_path / "t.png"
+    told = _predict(run, "--window", 0.5, "--timeline", picture, "--csv", frames)
+    assert (told.exit_code, picture.exists()) == (0, True), told.output
+    assert {row["video"] for row in _rows(told)} == {str(frames)}
