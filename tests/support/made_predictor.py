@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from made_shards import make_run, make_shards
 
@@ -15,11 +16,14 @@ SMALL = {
 }
 
 
-def make_video_run(folder: Path, model: str = "convlstm", rule: str = "paper") -> Path:
+def make_video_run(
+    folder: Path, model: str = "convlstm", rule: str = "paper", **sampling: Any
+) -> Path:
     """A run folder of `model` for clips of 6 frames 36x48, cut to 16x16; `folder` is made."""
     folder.mkdir()
     clips = make_shards(
-        folder / "shards", shape=(6, 36, 48, 3), classes=CLASSES, clips=1, rule=rule
-    )
+        folder / "shards", shape=(6, 36, 48, 3), classes=CLASSES, clips=1, rule=rule,
+        sampling=sampling,
+    )  # fmt: skip
     settings = {"model": model, "model_options": SMALL[model], "frames": 6}
     return make_run(folder / "run", clips, **settings)

@@ -29,6 +29,7 @@ def make_shards(
     classes: tuple[str, ...] = CLASSES,
     views: int = 1,
     rule: str = "paper",
+    sampling: dict[str, Any] | None = None,
     groups: int = 5,
     clips: int = 2,
     draw: Callable[[str], np.ndarray] | None = None,
@@ -36,7 +37,8 @@ def make_shards(
 ) -> Manifest:
     """A set of `groups` x `clips` videos a class: raw pixels in one file, and index and manifest.
 
-    draw: key -> uint8 pixels of `shape`; None for noise. side: key -> subset of the split "csv".
+    sampling: more of its fields. draw: key -> uint8 pixels of `shape`; None for noise. side: key ->
+    subset of the split "csv".
     """
     root.mkdir()
     random = np.random.default_rng(0)
@@ -58,8 +60,8 @@ def make_shards(
     (root / "shard-000000.tar").write_bytes(data)
     shards = (ShardInfo("shard-000000.tar", len(rows), len(data), "0" * 32),)
     made = make_manifest(
-        rows, clip_shape=shape, sampling={"rule": rule}, classes=classes, groups=tuple(names),
-        grouping="ucf101", shards=shards,
+        rows, clip_shape=shape, sampling={"rule": rule, **(sampling or {})}, classes=classes,
+        groups=tuple(names), grouping="ucf101", shards=shards,
     )  # fmt: skip
     return save_manifest(made, root)
 

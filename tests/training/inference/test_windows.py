@@ -1,6 +1,7 @@
 """Windows over a long video: which frames they hold, and the timeline that they make."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_predictor import make_video_run
-from made_videos import variable_rate, wrong_rate
+from made_videos import ffmpeg, variable_rate, wrong_rate
 
+from har.pipeline.decode import decode_clips
+from har.pipeline.sampling import ClipSampler
 from har.training.inference import windows
+from har.training.inference.export import build_contract
 from har.training.inference.frames import read_frames
 from har.training.inference.predictor import Predictor
+from har.training.inference.uploaded_video import UploadError, check_video, decode_upload
 from har.training.inference.windows import PredictionError, Segment
 
 
@@ -120,3 +125,41 @@ def test_windows_of_uneven_frames_and_lying_headers_are_of_seconds(tmp_path: Pat
     assert [one.end - one.start for one in found] == pytest.approx([2] * len(found))
     assert found[-1].end == pytest.approx(end, abs=0.002)
     assert sizes == pytest.approx(counts, abs=1)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+def test_a_run_of_clips_by_time_predicts_by_time(tmp_path: Path):
+    run = make_video_run(tmp_path / "a", rule="dense", fps=5.0, clips=2)
+    predictor = Predictor(run, "cpu")
+    video = variable_rate(tmp_path / "phone.mp4", ["-c:v", "libx264", "-bf", "2"])
+    sampler = ClipSampler("dense", 6, fps=5.0, clips=2)
+    clips = decode_clips(video, sampler, (36, 48))
+    np.testing.assert_array_equal(predictor.decode_video(video), [clip.pixels for clip in clips])
+    assert build_contract(predictor, True, "")["sampling"] == {
+        "rule": "dense", "fps": 5.0, "clips": 2,
+    }  # fmt: skip
+    out = np.empty(2 * 6 * 36 * 48 * 3, np.uint8)  # as the page decodes
+    assert decode_upload(str(video), out, 10, asdict(predictor.sampler), (36, 48)) == 2
+    np.testing.assert_array_equal(out.reshape(2, 6, 36, 48, 3), [clip.pixels for clip in clips])
+    frames = list(read_frames(video))
+    times = [frame.seconds for frame in frames if 3 <= frame.seconds < 5]
+    moments = (times[-1] - times[0] - 1) / 2 + times[0] + np.arange(6) / 5
+    nearest = np.abs(np.array(times) - moments[:, None]).argmin(1)
+    assert predictor.frame_indices(times) == nearest.tolist()
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("phone.mp4", 5.48), ("header.webm", 2.4), ("slow.mp4", 1.5)]
+)
+def test_limits_of_length_are_seconds(tmp_path: Path, name: str, seconds: float):
+    path = tmp_path / name
+    if name == "phone.mp4":
+        variable_rate(path, ["-c:v", "libx264"])
+    elif name == "header.webm":
+        wrong_rate(path)
+    else:  # 360 frames
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=size=96x80:rate=240:d=1.5", path)
+    check_video(path, int(seconds + 1))
+    with pytest.raises(UploadError, match=f"it is longer than {int(seconds)} s"):
+        check_video(path, int(seconds))
