@@ -277,8 +277,8 @@ def _decode_once(
     path: Path, stream: int | None, indices: set[int], new_resizer: _NewResizer, keep_partial: bool
 ) -> _DecodedFrames:
     """One decode from the first frame to the last; keep_partial: past what does not decode."""
-    resizer, seconds, faults = new_resizer(), [], _FaultCounter(keep_partial)
-    num_repaired = 0
+    resizer, faults, num_repaired = new_resizer(), _FaultCounter(keep_partial), 0
+    seconds: list[float] = []
     with open_video(path, stream=stream) as (opened, video):
         clock = FrameClock.of_stream(opened, video)
         for frame in _every_frame(opened, video, faults):

@@ -59,8 +59,9 @@ class FrameClock:
         if self.num_frames == 0:
             self._start = time
         else:
-            is_known = time is not None and self._start is not None
-            seconds = time - self._start if is_known else self.seconds
+            seconds = self.seconds
+            if time is not None and self._start is not None:
+                seconds = time - self._start
             if not 0 < seconds - self.seconds <= self._max_step:
                 self.num_guessed += self.has_pts or time is not None
                 seconds = self.seconds + 1 / self.rate

@@ -119,12 +119,17 @@ def _record(url: str, path: Path, limits: UploadLimits) -> bool:
         stream = live.streams.best("video")
         if stream is None:
             raise VideoDecodeError(f"{url} has no video stream.")
-        copy, first, num_bytes = file.add_stream_from_template(stream), None, 0
+        copy, num_bytes = file.add_stream_from_template(stream), 0
+        first: int | None = None
         for packet in live.demux(stream):
-            if packet.pts is None or packet.dts is None or not (first or packet.is_keyframe):
+            if (
+                packet.pts is None
+                or packet.dts is None
+                or (first is None and not packet.is_keyframe)
+            ):
                 continue
-            first = packet if first is None else first
-            seconds = float((packet.pts - first.pts) * packet.time_base)
+            first = packet.pts if first is None else first
+            seconds = float((packet.pts - first) * packet.time_base)
             num_bytes += packet.size
             is_late = time.monotonic() - start > limits.max_seconds + _SILENCE
             if seconds >= limits.max_seconds or num_bytes > limits.max_mb * 1_000_000 or is_late:
