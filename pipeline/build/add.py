@@ -43,7 +43,7 @@ from ..sampling import ClipSampler
 from .build import check_free_space, check_rejects, encode_rejects, load_rejects, shard_tasks
 from .executor import Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan, package_versions
-from .shard_task import Report, ShardTask, index_rows, load_report
+from .shard_task import DECODERS, Report, ShardTask, index_rows, load_report
 from .warning_rows import save_warnings
 
 
@@ -87,7 +87,7 @@ def add_videos(
     PlanError, ShardSetError, StorageError, TaskError; KeyboardInterrupt passes.
     """
     add_options, run_options = add_options or AddOptions(), run_options or RunOptions()
-    with locked_set(root) as (folder, manifest):
+    with locked_set(root) as (folder, manifest), closing(DECODERS):
         found = find()
         dataset, num_renamed = _fit_to_set(manifest, found, add_options)
         num_skipped = len(found.videos) - len(dataset.videos)
@@ -100,7 +100,7 @@ def add_videos(
         _prepare(folder, manifest, tasks)
         reports = {task.number: report for task in tasks if (report := load_report(task, folder))}
         missing = [task for task in tasks if task.number not in reports]
-        check_free_space(plan, folder, len(missing) / len(tasks))
+        check_free_space(plan, folder, len(missing) / len(tasks), run_options)
         reports |= run_tasks(missing, folder, run_options, executor)
         in_order = [reports[task.number] for task in tasks]
         rejects = [reject for report in in_order for reject in report["rejects"]]

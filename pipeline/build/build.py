@@ -1,8 +1,10 @@
 """Build a shard set: plan -> one task a shard, through an executor -> index and manifest, last.
 
 A set is whole or it is not there. Finished shards stay when a build is interrupted, at whatever
-moment; the same command then makes only what is missing and ends with the same bytes. A build with
-other options or videos refuses to mix with what is there, and says what differs.
+moment; the same command then makes only what is missing and ends with the same bytes. It also
+mends: rejected videos that changed, or failed for a reason that can pass, are decoded again, and
+shards of a finished set that are missing or wrong are made again (`existing`). A build with other
+options or videos refuses to mix with what is there, and says what differs.
 
 The local executor is threads. Each drives a decoder process, and hashes and writes while that
 decodes the next video; both release the interpreter lock. Any other executor (`dask`) gets the same
@@ -14,30 +16,31 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from ...shards import storage
 from ...shards.format import (
-    BUILD,
     MANIFEST,
     NOTES,
     REJECTS,
     Manifest,
     ShardInfo,
-    load_manifest,
     make_index,
     remove_leftovers,
     remove_temporary_files,
     save_manifest,
 )
 from ..dataset import FindOptions, find_videos
-from .executor import BuildError, Folder, RunOptions, run_tasks, with_clear_errors
-from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
-from .shard_task import Report, ShardTask, index_rows, load_report
+from .estimate import describe_space
+from .executor import BuildError, Folder, RunOptions, run_calls, run_tasks, with_clear_errors
+from .existing import PLAN, Existing, find_existing
+from .plan import BuildOptions, BuildPlan, make_plan
+from .rejects import Reject, encode_rejects, load_rejects
+from .shapes import describe_shapes
+from .shard_task import DECODERS, Report, ShardTask, index_rows, retry_rejects
 from .warning_rows import save_warnings
 
 REJECTS_SHARE, MIN_REJECTS = 0.01, 10
-_PLAN = f"{BUILD}/plan.json"
 
 
 def build_shard_set(
@@ -58,31 +61,19 @@ def build_shard_set(
     options, run_options = options or BuildOptions(), run_options or RunOptions()
     folder = storage.open_folder(storage.normalize(out))
     plan = make_plan(find_videos(source, **find_options), options)
-    with _locked(folder):
-        manifest = _load_finished(plan, folder)
-        if manifest:
-            return manifest
-        _prepare(plan, folder)
-        tasks = shard_tasks(plan, str(folder), run_options.timeout)
-        reports = {task.number: report for task in tasks if (report := load_report(task, folder))}
+    tasks = shard_tasks(plan, str(folder), run_options.timeout)
+    with _locked(folder), contextlib.closing(DECODERS):
+        existing = find_existing(plan, tasks, folder, run_options, executor)
+        reports = _retry_rejects(tasks, existing, folder, run_options, executor)
         missing = [task for task in tasks if task.number not in reports]
-        check_free_space(plan, folder, len(missing) / len(tasks))
-        reports |= run_tasks(missing, folder, run_options, executor)
+        if existing.manifest is not None and not missing:
+            return _keep_finished(plan, existing.manifest, reports, folder)
+        _write_plan(plan, folder)
+        check_free_space(plan, folder, len(missing) / len(tasks), run_options)
+        _reopen(tasks, reports, folder)
+        if missing:
+            reports |= run_tasks(missing, folder, run_options, executor)
         return _finish(plan, folder, [reports[task.number] for task in tasks], run_options)
-
-
-def load_rejects(out: Path | str) -> list[dict[str, str]]:
-    """The rejects of a set, in the order of the plan: path, class, key, reason."""
-    try:
-        lines = storage.open_folder(out).read(REJECTS).decode().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line]
-
-
-def encode_rejects(rejects: list[dict[str, str]]) -> bytes:
-    """What the file of rejects holds."""
-    return "".join(json.dumps(reject, sort_keys=True) + "\n" for reject in rejects).encode()
 
 
 @contextlib.contextmanager
@@ -104,7 +95,7 @@ def shard_tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
     return [
         ShardTask(
             number=number,
-            plan=plan.hash,
+            plan=plan.layout,
             root=plan.dataset.root,
             out=out,
             videos=videos,
@@ -121,62 +112,81 @@ def shard_tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
     ]
 
 
-def _load_finished(plan: BuildPlan, out: Folder) -> Manifest | None:
-    """The set, if this very plan was built before; BuildError if another one was."""
-    if out.size(MANIFEST) is None:
-        return None
-    manifest = load_manifest(str(out))
-    if manifest.edits:
-        commands = ", ".join(dict.fromkeys(edit.command for edit in manifest.edits))
-        raise BuildError(
-            f"the set in {out} was changed since it was built ({commands}): see 'har-shards info "
-            f"{out}', or give another --out."
+def _retry_rejects(
+    tasks: list[ShardTask], existing: Existing, out: Folder, run_options: RunOptions,
+    executor: Executor | None,
+) -> dict[int, Report]:  # fmt: skip
+    """Look again at the videos that gave no clip; -> the reports of shards that stay as they are.
+
+    A shard is made again where one of its videos gives a clip now.
+    """
+    before = {n: report["rejects"] for n, report in existing.reports.items() if report["rejects"]}
+    if not before:
+        return existing.reports
+    after: dict[int, list[Reject]] = run_calls(
+        retry_rejects,
+        {number: (tasks[number], rejects) for number, rejects in before.items()},
+        {number: len(rejects) for number, rejects in before.items()},
+        "rejected videos", out, run_options, executor,
+    )  # fmt: skip
+    mended = {number for number, rejects in before.items() if len(after[number]) < len(rejects)}
+    num_before, num_after = (sum(map(len, rejects.values())) for rejects in (before, after))
+    if mended:
+        run_options.say(
+            f"{num_before - num_after} of {num_before} rejected videos give a clip now: "
+            f"{len(mended)} of {len(tasks)} shards are made again"
         )
-    if manifest.plan != plan.hash:
-        names = ("sampling", "resize", "grouping", "versions")
-        there = {name: getattr(manifest, name) for name in names}
-        there["classes"] = list(manifest.classes)
-        raise _other_plan(out, there, {name: plan.facts[name] for name in there})
+    return {
+        number: {**report, "rejects": after.get(number, [])}
+        for number, report in existing.reports.items()
+        if number not in mended
+    }
+
+
+def _keep_finished(
+    plan: BuildPlan, manifest: Manifest, reports: dict[int, Report], out: Folder
+) -> Manifest:
+    """Nothing of the set is made again; the rejects may have other reasons now."""
+    rejects = [reject for number in sorted(reports) for reject in reports[number]["rejects"]]
+    before = load_rejects(str(out))
+    sizes = {reject["key"]: reject["size"] for reject in before if "size" in reject}
+    for reject in rejects:  # with which `plan` was made
+        reject["size"] = sizes.get(reject["key"], reject["size"])
+    if rejects != before or out.size(REJECTS) is None:
+        with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
     remove_leftovers(out, manifest)
     return manifest
 
 
-def _other_plan(out: Folder, there: dict[str, Any], now: dict[str, Any]) -> BuildError:
-    text = (
-        "; ".join(describe_differences(there, now))
-        or "the list of videos or the shard size differs"
-    )
-    return BuildError(
-        f"{out} holds a shard set of another plan ({text}): give another --out, or remove it first."
-    )
+def _write_plan(plan: BuildPlan, out: Folder) -> None:
+    facts = {"hash": plan.hash, "layout": plan.layout, "facts": plan.facts}
+    with_clear_errors(out, out.write, PLAN, json.dumps(facts, indent=1).encode())
 
 
-def _prepare(plan: BuildPlan, out: Folder) -> None:
-    """Check that there is nothing yet, or an unfinished build of this plan, which is tidied up."""
-    names = with_clear_errors(out, out.names)
-    if BUILD in names and out.size(_PLAN) is not None:
-        there = json.loads(out.read(_PLAN))
-        if there["hash"] != plan.hash:
-            raise _other_plan(out, there["facts"], plan.facts)
-        remove_temporary_files(out)
-        return
-    foreign = [name for name in names if name != BUILD]
-    if foreign:
-        raise BuildError(
-            f"{out} is not empty ({foreign[0]}) and no unfinished build: give another --out."
-        )
-    text = json.dumps({"hash": plan.hash, "facts": plan.facts}, indent=1)
-    with_clear_errors(out, out.write, _PLAN, text.encode())
+def _reopen(tasks: list[ShardTask], reports: dict[int, Report], out: Folder) -> None:
+    """Make a finished set an unfinished build, in which the shards of `reports` are whole.
+
+    The manifest goes last: until then the set is what it was.
+    """
+    if out.size(MANIFEST) is not None:
+        for number, report in reports.items():
+            text = json.dumps(report).encode()
+            with_clear_errors(out, out.write, tasks[number].report_name, text)
+        with_clear_errors(out, out.remove, MANIFEST)
+    remove_temporary_files(out)
 
 
-def check_free_space(plan: BuildPlan, out: Folder, share: float) -> None:
-    """Raises BuildError where `share` of the shards does not fit."""
+def check_free_space(
+    plan: BuildPlan, out: Folder, share: float, run_options: RunOptions
+) -> None:
+    """Say what `share` of the shards takes. Raises BuildError where that does not fit."""
     needed, free = int(plan.max_bytes * share), out.free_bytes()
     if free is not None and needed > free:
         raise BuildError(
             f"the shards need up to {needed / 1e9:.2f} GB and {out} has {free / 1e9:.2f} GB free: "
             "give an --out with more room."
         )
+    run_options.say(describe_space(round(len(plan.dataset.videos) * share), needed, free))
 
 
 def _finish(
@@ -185,33 +195,31 @@ def _finish(
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
     with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
-    if notes := plan.dataset.notes_json():
-        with_clear_errors(out, out.write, NOTES, notes)
+    _write_notes(plan, reports, out)
     check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
     with_clear_errors(out, save_warnings, out, reports)
     reports = [report for report in reports if report["shard"]]
     rows = [row for number, report in enumerate(reports) for row in index_rows(report, number)]
-    manifest = Manifest(
-        clip_shape=plan.options.clip_shape,
-        sampling=plan.facts["sampling"],
-        resize=plan.facts["resize"],
-        classes=plan.dataset.classes,
-        groups=plan.groups,
-        grouping=plan.dataset.grouping,
-        shards=tuple(ShardInfo(**report["shard"]) for report in reports),
-        plan=plan.hash,
-        versions=plan.facts["versions"],
-        rejects=len(rejects),
-        index_sha256="",
-        index=make_index(rows),
-    )
+    shards = tuple(ShardInfo(**report["shard"]) for report in reports)
+    manifest = plan.manifest(shards, make_index(rows), len(rejects))
     saved: Manifest = with_clear_errors(out, save_manifest, manifest, str(out))
     remove_leftovers(out, saved)
     return saved
 
 
+def _write_notes(plan: BuildPlan, reports: list[Report], out: Folder) -> None:
+    """What was left out, guessed or changed, and the shapes of the videos."""
+    shapes = {report["shard"]["name"]: report["shapes"] for report in reports if report["shapes"]}
+    sentence = describe_shapes(shapes, len(plan.dataset.videos), plan.options)
+    notes = plan.dataset.notes_json(sentence, shapes)
+    if notes is None:
+        with_clear_errors(out, out.remove, NOTES)
+    else:
+        with_clear_errors(out, out.write, NOTES, notes)
+
+
 def check_rejects(
-    rejects: list[dict[str, str]], num_videos: int, out: Folder, max_rejects: int | None
+    rejects: list[Reject], num_videos: int, out: Folder, max_rejects: int | None
 ) -> None:
     """Raises BuildError where there are too many. max_rejects: see `RunOptions`."""
     if max_rejects is None:
@@ -221,7 +229,8 @@ def check_rejects(
     first = f"{rejects[0]['path']}: {rejects[0]['reason']}"
     if len(rejects) == num_videos:
         raise BuildError(
-            f"none of the {num_videos} videos gives a clip ({first}): see {out}/{REJECTS}."
+            f"none of the {num_videos} videos gives a clip ({first}): see {out}/{REJECTS}, mend "
+            "them and run the same command again."
         )
     raise BuildError(
         f"{len(rejects)} of {num_videos} videos give no clip ({first}), more than --max-rejects "

@@ -6,8 +6,9 @@ The local executor is threads, since each drives a decoder process of its own; a
 
 import errno
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from ...errors import HarError
 from ...progress import ProgressBar
 from ...shards.storage import LocalFolder, RemoteFolder
 from . import shard_task
+from .estimate import TimeEstimate
 from .shard_task import DECODERS, Report, ShardTask
 
 TIMEOUT = 300.0
@@ -33,77 +35,116 @@ class RunOptions:
     """How a build runs; none of it changes the bytes of the set.
 
     workers: None = one a core. timeout: seconds a video may take. max_rejects: None = 1% of the
-    videos, at least 10. on_video: called after each video, from any thread (not with an executor).
+    videos, at least 10. check: how a finished set is looked at, "quick" (files and their sizes) or
+    "full" (every byte). on_video: called after each video, from any thread (not with an executor).
     """
 
     workers: int | None = None
     timeout: float = TIMEOUT
     max_rejects: int | None = None
+    check: str = "quick"
     quiet: bool = False
     on_video: Callable[[], None] = lambda: None
+
+    def say(self, text: str) -> None:
+        """A line for the user, beside the progress bar."""
+        if not self.quiet:
+            ProgressBar.write(text, file=sys.stderr)
 
 
 def run_tasks(
     tasks: list[ShardTask], out: Folder, run_options: RunOptions, executor: Executor | None
 ) -> dict[int, Report]:
-    """Run the tasks; -> their reports by number."""
-    num_videos = sum(len(task.videos) for task in tasks)
-    with ProgressBar(num_videos, "build", quiet=run_options.quiet) as progress:
-        if executor is None:
-            return _run_in_threads(tasks, out, run_options, progress)
+    """Run the tasks; -> their reports by number. Decoders are left for the next call: who is done
+    closes `DECODERS`."""
+    calls = {task.number: (task,) for task in tasks}
+    num_videos = {task.number: len(task.videos) for task in tasks}
+    workers = None if executor else _num_workers(run_options)
+    estimate = TimeEstimate(sum(num_videos.values()), workers, run_options.say)
+    reports: dict[int, Report] = run_calls(
+        shard_task.build_shard, calls, num_videos, "build", out, run_options, executor,
+        on_video=estimate.advance,
+    )  # fmt: skip
+    if executor is not None:
+        _check_shards_arrived(reports, out)
+    return reports
 
-        def submit(task: ShardTask) -> Future[Report]:
-            future = executor.submit(shard_task.build_shard, task)
-            future.add_done_callback(lambda _: progress.advance(len(task.videos)))
+
+def run_calls(
+    function: Callable[..., Any],
+    calls: Mapping[int, tuple[Any, ...]],
+    num_videos: Mapping[int, int],
+    what: str,
+    out: Folder,
+    run_options: RunOptions,
+    executor: Executor | None,
+    on_video: Callable[[], None] = lambda: None,
+) -> dict[int, Any]:
+    """function(*arguments) for each of `calls`, by number; here it also gets a last argument, which
+    it calls after each video. num_videos: of each call. what: for the progress bar."""
+    total = sum(num_videos[number] for number in calls)
+    with ProgressBar(total, what, quiet=run_options.quiet) as progress:
+        if executor is None:
+
+            def advance() -> None:
+                progress.advance()
+                on_video()
+                run_options.on_video()
+
+            return _run_in_threads(function, calls, out, _num_workers(run_options), advance)
+
+        def submit(number: int, arguments: tuple[Any, ...]) -> Future[Any]:
+            future = executor.submit(function, *arguments)
+            future.add_done_callback(lambda _: progress.advance(num_videos[number]))
             return future
 
-        reports = _collect(tasks, out, submit)
-        _check_shards_arrived(reports, out)
-        return reports
+        return _collect(calls, out, submit)
+
+
+def _num_workers(run_options: RunOptions) -> int:
+    return max(1, run_options.workers or os.cpu_count() or 1)
 
 
 def _run_in_threads(
-    tasks: list[ShardTask], out: Folder, run_options: RunOptions, progress: ProgressBar
-) -> dict[int, Report]:
+    function: Callable[..., Any],
+    calls: Mapping[int, tuple[Any, ...]],
+    out: Folder,
+    workers: int,
+    on_video: Callable[[], None],
+) -> dict[int, Any]:
     """Two threads a decoder, so that it goes on with the next shard while the last one is on its
     way to the disk (a quarter of the time, with shards of 64 MB)."""
-
-    def on_video() -> None:
-        progress.advance()
-        run_options.on_video()
-
-    workers = max(1, run_options.workers or os.cpu_count() or 1)
     DECODERS.max_decoders = workers
-    try:
-        with ThreadPoolExecutor(2 * workers, thread_name_prefix="shard") as pool:
-            try:
-                return _collect(
-                    tasks, out, lambda task: pool.submit(shard_task.build_shard, task, on_video)
-                )
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                DECODERS.stop()
-                raise
-    finally:
-        DECODERS.close()
+    with ThreadPoolExecutor(2 * workers, thread_name_prefix="shard") as pool:
+        try:
+            return _collect(
+                calls, out, lambda _, arguments: pool.submit(function, *arguments, on_video)
+            )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            DECODERS.stop()
+            raise
 
 
 def _collect(
-    tasks: list[ShardTask], out: Folder, submit: Callable[[ShardTask], Future[Report]]
-) -> dict[int, Report]:
+    calls: Mapping[int, tuple[Any, ...]],
+    out: Folder,
+    submit: Callable[[int, tuple[Any, ...]], Future[Any]],
+) -> dict[int, Any]:
     """Submit all, a thousand at a time, and wait; the first error ends it."""
-    pending: dict[Future[Report], int] = {}
-    reports: dict[int, Report] = {}
-    remaining = iter(tasks)
+    pending: dict[Future[Any], int] = {}
+    results: dict[int, Any] = {}
+    remaining = iter(calls.items())
     while True:
         pending |= {
-            submit(task): task.number for task in islice(remaining, _MAX_SUBMITTED - len(pending))
+            submit(number, arguments): number
+            for number, arguments in islice(remaining, _MAX_SUBMITTED - len(pending))
         }
         if not pending:
-            return reports
+            return results
         done, _ = wait(pending, timeout=0.5, return_when="FIRST_COMPLETED")
         for future in done:
-            reports[pending.pop(future)] = with_clear_errors(out, future.result)
+            results[pending.pop(future)] = with_clear_errors(out, future.result)
 
 
 def _check_shards_arrived(reports: dict[int, Report], out: Folder) -> None:

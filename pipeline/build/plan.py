@@ -16,10 +16,12 @@ from importlib.metadata import version
 from itertools import accumulate, groupby
 from typing import Any
 
+import numpy as np
+
 from ...errors import HarError
-from ...shards.format import sample_bytes
+from ...shards.format import Manifest, ShardInfo, sample_bytes
 from ..dataset import Dataset, Video
-from ..decode import RESIZE
+from ..decode import FITS, RESIZE
 from ..sampling import ClipSampler
 
 MIN_SHARDS = 8
@@ -32,18 +34,22 @@ class PlanError(HarError):
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the bytes of a set depend on. size: (H, W). shard_bytes: most bytes of a shard."""
+    """What the bytes of a set depend on. size: (H, W). shard_bytes: most bytes of a shard. fit: see
+    `har.pipeline.decode.FITS`."""
 
     sampling: ClipSampler = field(default_factory=ClipSampler)
     size: tuple[int, int] = (128, 171)
     shard_bytes: int = 64_000_000
     keep_partial: bool = False
+    fit: str = "squeeze"
 
     def __post_init__(self) -> None:
         if not all(1 <= side <= 4096 for side in self.size):
             raise PlanError(f"--size {self.size[0]}x{self.size[1]}: each side must be in 1..4096.")
         if self.shard_bytes < MIN_SHARD_BYTES:
             raise PlanError(f"--shard-size {self.shard_bytes} bytes: give at least 1KB.")
+        if self.fit not in FITS:
+            raise PlanError(f"--fit {self.fit!r}: choose one of {', '.join(FITS)}.")
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -55,7 +61,8 @@ class BuildPlan:
     """shards: the videos of each. first_videos: number of the first video of each shard.
 
     groups: group names in the order of their numbers. facts: all that the bytes depend on but the
-    videos' contents; `hash` is the digest of facts and videos.
+    videos' contents; `hash` is the digest of facts and videos, `layout` the same without the sizes
+    of the videos: where only those differ, the shards of the others can be kept.
     """
 
     dataset: Dataset
@@ -65,12 +72,30 @@ class BuildPlan:
     groups: tuple[str, ...]
     facts: dict[str, Any]
     hash: str
+    layout: str
 
     @property
     def max_bytes(self) -> int:
         """Most bytes the finished set takes, its index left out."""
         num_clips = len(self.dataset.videos) * self.options.sampling.clips
         return num_clips * sample_bytes(self.options.clip_shape) + len(self.shards) * 1024
+
+    def manifest(self, shards: tuple[ShardInfo, ...], index: np.ndarray, rejects: int) -> Manifest:
+        """What the manifest of the finished set says. rejects: how many videos gave no clip."""
+        return Manifest(
+            clip_shape=self.options.clip_shape,
+            sampling=self.facts["sampling"],
+            resize=self.facts["resize"],
+            classes=self.dataset.classes,
+            groups=self.groups,
+            grouping=self.dataset.grouping,
+            shards=shards,
+            plan=self.hash,
+            versions=self.facts["versions"],
+            rejects=rejects,
+            index_sha256="",
+            index=index,
+        )
 
 
 def make_plan(dataset: Dataset, options: BuildOptions, min_shards: int = MIN_SHARDS) -> BuildPlan:
@@ -80,7 +105,11 @@ def make_plan(dataset: Dataset, options: BuildOptions, min_shards: int = MIN_SHA
     videos_per_shard = min(options.shard_bytes // video_bytes, -(-len(videos) // min_shards))
     shards = _cut_into_shards(videos, max(1, videos_per_shard))
     facts = _facts(dataset, options)
-    text = json.dumps([facts, [_hashed_fields(video) for video in videos]], sort_keys=True)
+    fields = [_hashed_fields(video) for video in videos]
+    hash_with_sizes = _digest([facts, fields])
+    for entry in fields:
+        del entry["size"]
+    layout = {name: value for name, value in facts.items() if name != "listing"}
     return BuildPlan(
         dataset=dataset,
         options=options,
@@ -88,8 +117,13 @@ def make_plan(dataset: Dataset, options: BuildOptions, min_shards: int = MIN_SHA
         first_videos=tuple(accumulate(map(len, shards[:-1]), initial=0)),
         groups=tuple(sorted({video.group for video in videos} - {""}, key=_natural_sort_key)),
         facts=facts,
-        hash=hashlib.sha256(text.encode()).hexdigest(),
+        hash=hash_with_sizes,
+        layout=_digest([layout, fields]),
     )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache  # each shard asks, and reading a package's metadata takes a millisecond
@@ -119,7 +153,7 @@ def _facts(dataset: Dataset, options: BuildOptions) -> dict[str, Any]:
     listing = json.dumps([[video.path, video.size] for video in dataset.videos])
     return {
         "sampling": options.sampling.describe(),
-        "resize": {**RESIZE, "size": list(options.size)},
+        "resize": resize_rule(options),
         "shard_bytes": options.shard_bytes,
         "keep_partial": options.keep_partial,
         "classes": list(dataset.classes),
@@ -128,6 +162,12 @@ def _facts(dataset: Dataset, options: BuildOptions) -> dict[str, Any]:
         "listing": hashlib.sha256(listing.encode()).hexdigest()[:16],
         "versions": package_versions(),
     }
+
+
+def resize_rule(options: BuildOptions) -> dict[str, Any]:
+    """What a manifest keeps: `fit` only where it is not the paper's."""
+    fit = {} if options.fit == "squeeze" else {"fit": options.fit}
+    return {**RESIZE, "size": list(options.size), **fit}
 
 
 def _hashed_fields(video: Video) -> dict[str, Any]:

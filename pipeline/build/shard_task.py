@@ -5,6 +5,9 @@ can take them, on any machine that sees the same videos and output. The report
 (`.build/shard-000000.json`) holds the shard's rows of the index and its rejects; it is written
 after the tar has its name, so a shard with a report is whole.
 
+`retry_rejects` looks again at videos that gave no clip, and `first_clips_differ` whether a shard
+that nobody vouches for is what this task would make.
+
 A decoder that dies gets a second try with the same video, since the system may have killed it for
 want of memory; one that hangs does not.
 """
@@ -13,9 +16,12 @@ import contextlib
 import json
 import math
 import socket
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import xxhash
 
 from ...errors import HarError, printable
 from ...shards import storage
@@ -29,9 +35,12 @@ from ..decode.decoder_process import (
 )
 from .decoder_pool import DecoderPool
 from .plan import BuildOptions, describe_differences, package_versions
+from .rejects import Reject, describe_reject, may_decode_now
+from .shapes import other_shape
 from .warning_rows import WarningRow, warning_rows
 
 Report = dict[str, Any]
+Clips = list[tuple[Any, dict[str, Any]]]  # pixels, uint8 [T,H,W,C], and facts of each
 DECODERS = DecoderPool()
 
 
@@ -41,7 +50,7 @@ class TaskError(HarError):
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to be. plan: hash of the plan. first_video: number of its first video.
+    """One shard to be. plan: the plan's `layout`. first_video: number of its first video.
 
     groups: number of each of its groups. root, out: absolute paths or URLs. versions: of what
     decodes, as the plan was made with.
@@ -69,17 +78,39 @@ class ShardTask:
 
 
 def load_report(task: ShardTask, out: storage.LocalFolder | storage.RemoteFolder) -> Report | None:
-    """The report of an earlier run, if its shard is there, whole, and of the same plan."""
+    """The report of an earlier run, if its shard is there, whole, of the same plan, and none of the
+    videos in it has another size now."""
     try:
         report: Report = json.loads(out.read(task.report_name))
-        is_valid = report["plan"] == task.plan and (
-            report["shard"] is None or out.size(task.shard_name) == report["shard"]["bytes"]
+        rejected = {reject["key"] for reject in report["rejects"]}
+        is_valid = report["plan"] == task.plan and all(
+            video.size == size or video.key in rejected
+            for video, size in zip(task.videos, report["sizes"], strict=True)
         )
+        if report["shard"] is not None:
+            is_valid &= out.size(task.shard_name) == report["shard"]["bytes"]
     except storage.StorageError:
         raise
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return report if is_valid else None
+
+
+def make_report(
+    task: ShardTask,
+    shard: dict[str, Any] | None,
+    rows: list[list[Any]],
+    rejects: list[Reject],
+    shapes: dict[str, int],
+) -> Report:
+    """The report of a shard that is whole. shard: None where no video gave a clip.
+
+    shapes: how many videos of another shape than the clips have which frame size ("640x480").
+    """
+    return {
+        "plan": task.plan, "sizes": [video.size for video in task.videos], "shard": shard,
+        "rows": rows, "rejects": rejects, "shapes": shapes,
+    }  # fmt: skip
 
 
 def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) -> Report:
@@ -89,35 +120,100 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
     of the shard is left.
     """
     _check_versions(task)
-    out, options = storage.open_folder(task.out), task.options
-    num_bytes = options.sampling.clips * math.prod(options.clip_shape)
+    out = storage.open_folder(task.out)
     rows: list[list[Any]] = []
-    rejects: list[dict[str, str]] = []
     warnings: list[WarningRow] = []
+    shapes: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         # The decoder is given back before the shard is closed: another task may have it while the
         # disk takes this shard in.
-        with DECODERS.acquire(num_bytes, task.timeout) as decoder:
+        with _acquire_decoder(task) as decoder:
             writer = stack.enter_context(write_shard(out, task.shard_name))
             videos = stack.enter_context(storage.FileFetcher(task.root))
-            for number, video in enumerate(task.videos):
-                try:
-                    clips = _decode(decoder, videos, task, number)
-                    rows += _write(writer, task, number, clips)
-                    warnings += warning_rows(video, task.classes[video.label], clips[0][1])
-                except DecoderError as error:
-                    reject = {"path": printable(video.path), "class": task.classes[video.label]}
-                    reason = str(error).removesuffix(".")
-                    rejects.append({**reject, "key": video.key, "reason": reason})
-                on_video()
+
+            def write(number: int, clips: Clips) -> None:
+                video, facts = task.videos[number], clips[0][1]
+                rows.extend(_write(writer, task, number, clips))
+                warnings.extend(warning_rows(video, task.classes[video.label], facts))
+                if name := other_shape(facts["source_size"], task.options.size):
+                    shapes[name] += 1
+
+            rejects = _decode_videos(decoder, videos, task, write, on_video)
         shard = asdict(writer.close()) if rows else None
     if shard is None:
         out.remove(task.shard_name)
-    report = {
-        "plan": task.plan, "shard": shard, "rows": rows, "rejects": rejects, "warnings": warnings
-    }  # fmt: skip
+    report = {**make_report(task, shard, rows, rejects, shapes), "warnings": warnings}
     out.write(task.report_name, json.dumps(report).encode())
     return report
+
+
+def retry_rejects(
+    task: ShardTask, rejects: list[Reject], on_video: Callable[[], None] = lambda: None
+) -> list[Reject]:
+    """Look again at videos of the task that gave no clip; -> those that still give none.
+
+    Only what changed, or failed for a reason that can pass, is decoded.
+    """
+    _check_versions(task)
+    videos_by_key = {video.key: video for video in task.videos}
+    kept, again = [], []
+    with storage.FileFetcher(task.root) as files:
+        for reject in rejects:
+            video = videos_by_key[reject["key"]]
+            if may_decode_now(reject, files.path(video.path)):
+                again.append(video)
+            else:
+                kept.append(reject)
+                on_video()
+        if again:
+            with _acquire_decoder(task) as decoder:
+                part = replace(task, videos=tuple(again))
+                kept += _decode_videos(decoder, files, part, lambda number, clips: None, on_video)
+    return kept
+
+
+def first_clips_differ(
+    task: ShardTask, checksum: int, key: str, on_video: Callable[[], None] = lambda: None
+) -> bool:
+    """Whether the video with this key gives another first clip than one with this xxh3_64."""
+    _check_versions(task)
+    checksums: list[int] = []
+    part = replace(task, videos=tuple(video for video in task.videos if video.key == key))
+
+    def compare(_: int, clips: Clips) -> None:
+        checksums.append(xxhash.xxh3_64_intdigest(clips[0][0].tobytes()))
+
+    with _acquire_decoder(task) as decoder, storage.FileFetcher(task.root) as files:
+        _decode_videos(decoder, files, part, compare, on_video)
+    return checksums != [checksum]
+
+
+def _acquire_decoder(task: ShardTask) -> contextlib.AbstractContextManager[DecoderProcess]:
+    options = task.options
+    num_bytes = options.sampling.clips * math.prod(options.clip_shape)
+    return DECODERS.acquire(num_bytes, task.timeout)
+
+
+def _decode_videos(
+    decoder: DecoderProcess,
+    files: storage.FileFetcher,
+    task: ShardTask,
+    write: Callable[[int, Clips], None],
+    on_video: Callable[[], None],
+) -> list[Reject]:
+    """Decode the videos of a task; -> those that give no clip. write: gets number and clips."""
+    rejects = []
+    for number, video in enumerate(task.videos):
+        try:
+            clips = _decode(decoder, files, task, number)
+        except DecoderError as error:
+            path = files.path(video.path)
+            reason = files.faults.get(path, str(error))
+            rejects.append(describe_reject(video, task.classes[video.label], reason, path))
+        else:
+            write(number, clips)
+        on_video()
+    return rejects
 
 
 def _check_versions(task: ShardTask) -> None:
@@ -133,13 +229,13 @@ def _check_versions(task: ShardTask) -> None:
 
 def _decode(
     decoder: DecoderProcess, videos: storage.FileFetcher, task: ShardTask, number: int
-) -> list[tuple[Any, dict[str, Any]]]:
+) -> Clips:
     """(pixels, facts) of each clip of a video. Keeps one video queued ahead.
 
     Raises DecoderError for what the file causes, TaskError for a fault of har.
     """
     options = task.options
-    args = (asdict(options.sampling), options.size, options.keep_partial)
+    args = (asdict(options.sampling), options.size, options.keep_partial, options.fit)
     path = videos.path(task.videos[number].path)
     for attempt in (1, 2):
         try:
@@ -161,9 +257,7 @@ def _decode(
     return list(zip(out.reshape(-1, *options.clip_shape), facts, strict=False))
 
 
-def _write(
-    writer: ShardWriter, task: ShardTask, number: int, clips: list[tuple[Any, dict[str, Any]]]
-) -> list[list[Any]]:
+def _write(writer: ShardWriter, task: ShardTask, number: int, clips: Clips) -> list[list[Any]]:
     """Write the clips of one video; -> their rows, without the shard's number."""
     video, rows = task.videos[number], []
     group = task.groups.get(video.group, -1)

@@ -66,11 +66,19 @@ class Dataset:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def notes_json(self) -> bytes | None:
-        """The content of a set's `notes.json`; None where there is nothing to say."""
-        if not self.left_out and not self.notes:
+    def notes_json(
+        self, note: str | None = None, shapes: dict[str, dict[str, int]] | None = None
+    ) -> bytes | None:
+        """The content of a set's `notes.json`; None where there is nothing to say.
+
+        note: one more. shapes: of the videos of each shard, where they are not the clips'.
+        """
+        notes = [*self.notes, *filter(None, [note])]
+        if not self.left_out and not notes:
             return None
-        body = {"left_out": list(map(asdict, self.left_out)), "notes": self.notes}
+        body = {"left_out": list(map(asdict, self.left_out)), "notes": notes}
+        if shapes:
+            body["shapes"] = shapes
         return (json.dumps(body, indent=1) + "\n").encode()
 
 

@@ -34,12 +34,16 @@ from .writer import BLOCK, END, encode_metadata, npy_header, padding, tar_header
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong. key: of the sample, or "". offset: in the shard, or -1."""
+    """One thing that is wrong. key: of the sample, or "". offset: in the shard, or -1.
+
+    is_foreign: the shard is not of this set, and building the set again does nothing about it.
+    """
 
     shard: str
     text: str
     key: str = ""
     offset: int = -1
+    is_foreign: bool = False
 
     def __str__(self) -> str:
         sample = f", sample {self.key}" if self.key else ""
@@ -71,7 +75,7 @@ def verify_quick(manifest: Manifest) -> list[Fault]:
     if journal := read_journal(folder):  # an edit that runs, or was killed: it leaves no fault
         foreign = {name for name in foreign if not journal.names(name)}
     text = "is not of this set: the manifest has no such"
-    return faults + [Fault(name, text) for name in sorted(foreign)]
+    return faults + [Fault(name, text, is_foreign=True) for name in sorted(foreign)]
 
 
 def verify_full(
