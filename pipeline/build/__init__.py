@@ -1,10 +1,11 @@
 """A data set of videos -> a shard set: plan, shard tasks, executors."""
 
 from .add import Added, AddOptions, add_videos
-from .build import build_shard_set, load_rejects
+from .build import build_shard_set
 from .dask import ClusterError, dask_executor
 from .executor import BuildError, RunOptions
 from .plan import BuildOptions, BuildPlan, PlanError, make_plan, parse_bytes, parse_size
+from .rejects import describe_reasons, load_rejects
 from .shard_task import ShardTask, TaskError, build_shard
 from .warning_rows import load_warnings
 
@@ -23,6 +24,7 @@ __all__ = [
     "build_shard",
     "build_shard_set",
     "dask_executor",
+    "describe_reasons",
     "load_rejects",
     "load_warnings",
     "make_plan",

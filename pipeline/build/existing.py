@@ -18,6 +18,7 @@ import xxhash
 
 from ...progress import ProgressBar
 from ...shards.format import (
+    BUILD,
     INDEX,
     MANIFEST,
     NO_GROUP,
@@ -35,7 +36,7 @@ from .executor import BuildError, Folder, RunOptions, run_calls, with_clear_erro
 from .plan import BuildPlan, describe_differences, make_plan
 from .rejects import Reject, describe_reject, load_rejects
 from .shapes import load_shapes
-from .shard_task import BUILD, Report, ShardTask, first_clips_differ, load_report, make_report
+from .shard_task import Report, ShardTask, first_clips_differ, load_report, make_report
 
 PLAN = f"{BUILD}/plan.json"
 _MAX_FAULTS_SHOWN = 10
@@ -74,7 +75,7 @@ def find_existing(
         reports = ((task.number, load_report(task, out)) for task in tasks)
         return Existing({number: report for number, report in reports if report is not None})
     if MANIFEST in names or INDEX in names:
-        return _recover(plan, tasks, out, run_options, executor)
+        return _recover(plan, tasks, out, run_options, executor, names)
     foreign = [name for name in names if name != BUILD]
     if foreign:
         raise BuildError(
@@ -88,14 +89,18 @@ def _check_finished(
     run_options: RunOptions,
 ) -> Existing:  # fmt: skip
     rejects = {reject["key"]: reject for reject in load_rejects(str(out))}
+    if manifest.edits:
+        commands = ", ".join(dict.fromkeys(edit.command for edit in manifest.edits))
+        raise BuildError(
+            f"the set in {out} was changed since it was built ({commands}): see 'har-shards info "
+            f"{out}', or give another --out."
+        )
     if manifest.plan not in (plan.hash, _plan_with_old_sizes(plan, rejects).hash):
         names = ("sampling", "resize", "grouping", "versions")
         there = {name: getattr(manifest, name) for name in names}
         there["classes"] = list(manifest.classes)
         raise _other_plan(out, there, {name: plan.facts[name] for name in there})
-    reports = _reports_of_index(plan, tasks, manifest, rejects)
-    if reports is None:
-        raise BuildError(f"{out} was changed since it was built: give another --out.")
+    reports = _reports_of_index(tasks, manifest, rejects) or {}
     faults = _verify(manifest, run_options)
     _describe_check(manifest, faults, out, run_options)
     broken = {fault.shard for fault in faults}
@@ -144,7 +149,7 @@ def _other_plan(out: Folder, there: dict[str, Any], now: dict[str, Any]) -> Buil
 
 
 def _reports_of_index(
-    plan: BuildPlan, tasks: list[ShardTask], manifest: Manifest, rejects: dict[str, Reject]
+    tasks: list[ShardTask], manifest: Manifest, rejects: dict[str, Reject]
 ) -> dict[int, Report] | None:
     """The reports that the set's shards were made with; None where it is of other videos."""
     shapes = load_shapes(str(manifest.root))
@@ -189,7 +194,7 @@ def _is_planned(task: ShardTask, row: tuple[Any, ...]) -> bool:
 
 def _recover(
     plan: BuildPlan, tasks: list[ShardTask], out: Folder, run_options: RunOptions,
-    executor: Executor | None,
+    executor: Executor | None, names: list[str],
 ) -> Existing:  # fmt: skip
     """What is left of a set whose manifest or index is gone or damaged."""
     index = _read_index(out)
@@ -204,7 +209,7 @@ def _recover(
     rejects = {reject["key"]: reject for reject in load_rejects(str(out))}
     try:
         manifest = _manifest_of_index(plan, tasks, out, index)
-        reports = _reports_of_index(plan, tasks, manifest, rejects)
+        reports = _reports_of_index(tasks, manifest, rejects)
     except (IndexError, ValueError):
         reports = None
     if reports is None:
@@ -221,7 +226,7 @@ def _recover(
     differ = run_calls(
         first_clips_differ, calls, dict.fromkeys(calls, 1), "check", out, run_options, executor
     )
-    if any(differ.values()):
+    if any(differ.values()) or (not first_rows and any(name.endswith(".tar") for name in names)):
         raise BuildError(
             f"the clips in {out} are not what these videos give with these options and versions: "
             "give another --out, or remove it first."

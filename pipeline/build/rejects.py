@@ -7,6 +7,7 @@ pass (time, permissions, a read error, memory), the same build decodes it again.
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ _PASSING_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
     errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENODEV, errno.EHOSTDOWN,
 )  # fmt: skip
+_LATE = "no answer within"
 _PASSING = (
-    "no answer within", "the decoder died", "memory", "scratch space",
+    _LATE, "the decoder died", "memory", "scratch space",
     *(os.strerror(number).lower() for number in _PASSING_ERRORS),
 )  # fmt: skip
 
@@ -55,6 +57,21 @@ def describe_reject(video: Video, class_name: str, reason: str, path: Path | Non
         "size": video.size,
         "xxh3": path and checksum(path),
     }
+
+
+def describe_reasons(rejects: list[Reject]) -> list[str]:
+    """A line a reason, the most frequent first: how many videos, and which is the first of them."""
+    by_reason: dict[str, list[Reject]] = {}
+    for reject in rejects:  # reasons that differ in their numbers only are one
+        by_reason.setdefault(re.sub(r"[\d.,]*\d", "N", reject["reason"]), []).append(reject)
+    lines = []
+    for alike in sorted(by_reason.values(), key=len, reverse=True):
+        first, others = alike[0], len(alike) - 1
+        line = f"{first['path']}{f' and {others} more' * bool(others)}: {first['reason']}"
+        if first["reason"].startswith(_LATE):
+            line += " (give a larger --timeout)"
+        lines.append(line)
+    return lines
 
 
 def may_decode_now(reject: Reject, path: Path) -> bool:

@@ -17,6 +17,14 @@ from .group import shards_main
 @click.option("--frames", default=16, show_default=True, help="Frames of a clip.")
 @click.option("--size", default="128x171", show_default=True, help="Height x width of a frame.")
 @click.option(
+    "--fit",
+    type=click.Choice(["squeeze", "crop", "pad"]),
+    default="squeeze",
+    show_default=True,
+    help="Frames of another shape (portrait, say): squeezed to --size, their center cut out, or "
+    "shown whole between black bars.",
+)
+@click.option(
     "--sampling",
     type=click.Choice(["paper", "uniform", "dense"]),
     default="paper",
@@ -50,11 +58,20 @@ from .group import shards_main
 @click.option(
     "--keep-partial", is_flag=True, help="Keep what decodes of a video that is cut off or damaged."
 )
+@click.option(
+    "--check",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="How a finished set is checked: sizes of the shards, or every byte.",
+)
 @one_sentence
 def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
-    """Decode VIDEOS (a folder of class folders, a list, or the URL of one) once into a shard set.
+    """Decode VIDEOS once into a shard set: a folder of class folders, a list, the URL of one, or a
+    .zip, .tar, .tar.gz or .rar of such a folder, which is not unpacked.
 
-    Run again after an interruption, the same command goes on where it stopped.
+    Run again after an interruption, the same command goes on where it stopped. On a finished set it
+    makes again what is missing or wrong, and looks again at videos that gave no clip.
 
     Example: har-shards build data/UCF-101 --out data/shards
     """
@@ -71,8 +88,10 @@ def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
         size=builds.parse_size(options["size"]),
         shard_bytes=builds.parse_bytes(options["shard_size"]),
         keep_partial=options["keep_partial"],
+        fit=options["fit"],
     )
-    run_options = builds.RunOptions(options["workers"], options["timeout"], options["max_rejects"])
+    names = ("workers", "timeout", "max_rejects", "check")
+    run_options = builds.RunOptions(**{name: options[name] for name in names})
     freeze_imports()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
     try:

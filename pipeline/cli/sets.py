@@ -66,8 +66,13 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
     for fault in faults:
         click.echo(str(fault), err=True)
     if faults:
-        remedy = "build it again" if not manifest.edits else "take those shards from a copy"
-        click.echo(f"{len(faults)} faults in {shard_set}: {remedy}.", err=True)
+        remedy = "run the same 'har-shards build' again with --check full"
+        if all(fault.is_foreign for fault in faults):
+            remedy = "move it elsewhere"
+        elif manifest.edits:
+            remedy = "take those shards from a copy"
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        click.echo(f"{count} in {shard_set}: {remedy}.", err=True)
         sys.exit(1)
     for line in describe_leftovers(manifest):
         click.echo(line)

@@ -8,12 +8,12 @@ import numpy as np
 
 from ...shards import splits
 from ...shards.format import REJECTS, WARNINGS, Manifest, load_manifest
-from ..build import load_rejects, load_warnings
+from ..build import describe_reasons, load_rejects, load_warnings
 from ..dataset import describe_notes
 from ..decode import summarize_warnings
 from .edits import describe_leftovers, describe_size
 
-_MAX_REJECTS_SHOWN = 5
+_MAX_CLASSES_SHOWN = 5
 
 
 def describe_build(manifest: Manifest, out: Path | str) -> str:
@@ -116,11 +116,10 @@ def _describe_rejects(out: Path | str, manifest: Manifest) -> list[str]:
     if not rejects:
         return []
     subject = "1 video is" if len(rejects) == 1 else f"{len(rejects)} videos are"
-    lines = [f"{subject} not in the set, see {out}/{REJECTS}:"]
-    lines += [f"  {row['path']}: {row['reason']}" for row in rejects[:_MAX_REJECTS_SHOWN]]
-    if len(rejects) > _MAX_REJECTS_SHOWN:
-        lines.append(f"  and {len(rejects) - _MAX_REJECTS_SHOWN} more")
-    return lines
+    return [
+        f"{subject} not in the set, see {out}/{REJECTS}; mended, the same build takes them in:",
+        *(f"  {line}" for line in describe_reasons(rejects)),
+    ]
 
 
 def _describe_empty_classes(manifest: Manifest) -> list[str]:
@@ -128,7 +127,7 @@ def _describe_empty_classes(manifest: Manifest) -> list[str]:
     names = [name for name, count in zip(manifest.classes, counts, strict=True) if not count]
     if not names:
         return []
-    shown = ", ".join(names[:_MAX_REJECTS_SHOWN]) + ", ..." * (len(names) > _MAX_REJECTS_SHOWN)
+    shown = ", ".join(names[:_MAX_CLASSES_SHOWN]) + ", ..." * (len(names) > _MAX_CLASSES_SHOWN)
     return [f"no clip: {len(names)} of the {len(counts)} classes: {shown}"]
 
 

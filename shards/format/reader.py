@@ -147,7 +147,7 @@ class ClipReader:
 
     def _error(self, sample: int, fault: str) -> ShardSetError:
         row = self.manifest.index[sample]
-        shard, remedy = int(row["shard"]), "build that shard again"
+        shard, remedy = int(row["shard"]), "the same 'har-shards build' with --check full"
         if self.prefetcher is not None:  # it was right when it arrived
             remedy = f"remove its copy {self.prefetcher.cached_path(shard)}"
         return ShardSetError(
