@@ -77,7 +77,7 @@ def _open_shards(manifest: Manifest, numbers: Iterable[int]) -> Iterator[dict[st
             if size != shard.bytes:
                 raise ShardSetError(
                     f"shard {url} has {size:,} bytes, not {shard.bytes:,}: run 'har-shards verify "
-                    f"{manifest.root}' and build that shard again."
+                    f"{manifest.root}' and the same 'har-shards build' again."
                 )
             yield {"url": url, "stream": stream}
 

@@ -176,9 +176,7 @@ def _reopen(tasks: list[ShardTask], reports: dict[int, Report], out: Folder) -> 
     remove_temporary_files(out)
 
 
-def check_free_space(
-    plan: BuildPlan, out: Folder, share: float, run_options: RunOptions
-) -> None:
+def check_free_space(plan: BuildPlan, out: Folder, share: float, run_options: RunOptions) -> None:
     """Say what `share` of the shards takes. Raises BuildError where that does not fit."""
     needed, free = int(plan.max_bytes * share), out.free_bytes()
     if free is not None and needed > free:

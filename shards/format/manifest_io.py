@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..storage import LocalFolder, RemoteFolder, open_folder
-from .journal import read_journal
+from .journal import BUILD, read_journal
 from .schema import (
     CLASSES,
     INDEX,
@@ -26,6 +26,7 @@ from .schema import (
 )
 from .validate import check_index, check_manifest
 
+_REMEDY = "run the same 'har-shards build' again, or take the file from a copy of the set"
 _NOT_SAVED = ("root", "digest", "index")
 
 
@@ -104,7 +105,9 @@ def _check(raw: bytes, folder: LocalFolder | RemoteFolder) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ShardSetError):
             raise
-        raise ShardSetError(f"{path} is not a shard set's manifest ({error}).") from error
+        raise ShardSetError(
+            f"{path} is not a shard set's manifest ({error}): {_REMEDY}."
+        ) from error
     check_manifest(manifest)
     return manifest
 
@@ -126,6 +129,11 @@ def _parse(body: dict[str, Any], folder: LocalFolder | RemoteFolder, digest: str
 
 def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
     missing = f"there is no shard set at {folder}"
+    if folder.size(INDEX) is not None and folder.size(f"{BUILD}/plan.json") is None:
+        return (
+            f"the shard set at {folder} has lost its {MANIFEST}: run the same 'har-shards build' "
+            f"again, it makes it from {INDEX}."
+        )
     if isinstance(folder, RemoteFolder):
         return (
             f"{missing} (no {MANIFEST}): give the URL of the folder that 'har-shards build --out' "
@@ -139,10 +147,15 @@ def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
             f"'har-shards {journal.command}' to {folder} did not end (no {MANIFEST}): run the same "
             "command again."
         )
-    if any(folder.path.glob("*.tar")) or any(folder.path.glob(".*.tmp")):
+    if (folder.path / BUILD).exists():
         return (
             f"the shard set at {folder} is half built (no {MANIFEST}): "
             "run the same 'har-shards build' again, it goes on where it stopped."
+        )
+    if any(folder.path.glob("*.tar")):
+        return (
+            f"{folder} holds shards, and neither {MANIFEST} nor {INDEX} says what is in them: take "
+            "both from a copy of the set, or build it again with another --out."
         )
     return f"{folder} is not a shard set (no {MANIFEST}): give the folder 'har-shards build' wrote."
 
@@ -152,9 +165,11 @@ def _load_index(manifest: Manifest, folder: LocalFolder | RemoteFolder) -> np.nd
     try:
         raw = folder.read(manifest.index_file)
     except OSError as error:
-        raise ShardSetError(f"{path} cannot be read ({error.strerror or 'missing'}).") from error
+        raise ShardSetError(
+            f"{path} cannot be read ({error.strerror or 'missing'}): {_REMEDY}."
+        ) from error
     if hashlib.sha256(raw).hexdigest() != manifest.index_sha256:
-        raise ShardSetError(f"{path} is not the index that {MANIFEST} was written with.")
+        raise ShardSetError(f"{path} is not the index that {MANIFEST} was written with: {_REMEDY}.")
     try:
         index = np.load(io.BytesIO(raw), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

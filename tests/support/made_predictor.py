@@ -17,13 +17,16 @@ SMALL = {
 
 
 def make_video_run(
-    folder: Path, model: str = "convlstm", rule: str = "paper", **sampling: Any
-) -> Path:
-    """A run folder of `model` for clips of 6 frames 36x48, cut to 16x16; `folder` is made."""
+    folder: Path, model: str = "convlstm", rule: str = "paper", fit: str | None = None,
+    **sampling: Any,
+) -> Path:  # fmt: skip
+    """A run folder of `model` for clips of 6 frames 36x48, or 48x24 with a `fit`, cut to 16x16;
+    `folder` is made."""
     folder.mkdir()
+    size = (48, 24) if fit else (36, 48)
     clips = make_shards(
-        folder / "shards", shape=(6, 36, 48, 3), classes=CLASSES, clips=1, rule=rule,
-        sampling=sampling,
+        folder / "shards", shape=(6, *size, 3), classes=CLASSES, clips=1, rule=rule,
+        sampling=sampling, fit=fit,
     )  # fmt: skip
     settings = {"model": model, "model_options": SMALL[model], "frames": 6}
     return make_run(folder / "run", clips, **settings)

@@ -30,6 +30,7 @@ def make_shards(
     views: int = 1,
     rule: str = "paper",
     sampling: dict[str, Any] | None = None,
+    fit: str | None = None,
     groups: int = 5,
     clips: int = 2,
     draw: Callable[[str], np.ndarray] | None = None,
@@ -62,6 +63,7 @@ def make_shards(
     made = make_manifest(
         rows, clip_shape=shape, sampling={"rule": rule, **(sampling or {})}, classes=classes,
         groups=tuple(names), grouping="ucf101", shards=shards,
+        resize={"fit": fit} if fit else {},
     )  # fmt: skip
     return save_manifest(made, root)
 
@@ -91,6 +93,7 @@ def make_run(folder: Path, clips: Manifest, **settings: Any) -> Path:
             "std": [0.2, 0.2, 0.2],
             "sampling": clips.sampling,
             "clip_shape": list(clips.clip_shape),
+            **clips.resize,
         },
     }
     checkpoint.save(state, folder / "best.pt")

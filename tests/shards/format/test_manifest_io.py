@@ -41,6 +41,12 @@ def test_missing_half_built_and_foreign_folders_are_told_apart(tmp_path, root):
     with pytest.raises(ShardSetError, match=r"no shard set at .*make shards"):
         load_manifest(tmp_path / "nowhere")
     (root / "manifest.json").unlink()
+    with pytest.raises(ShardSetError, match=r"lost its manifest\.json.*same 'har-shards build'"):
+        load_manifest(root)
+    (root / "index.npy").unlink()
+    with pytest.raises(ShardSetError, match=r"holds shards, and neither .*another --out"):
+        load_manifest(root)
+    (root / ".build").mkdir()
     with pytest.raises(ShardSetError, match=r"half built .*har-shards build"):
         load_manifest(root)
     (tmp_path / "else").mkdir()

@@ -301,6 +301,7 @@ def test_leak_of_the_train_side_is_one(run: Path):
         ({"shape": (2, 20, 24, 3)}, "clips of 2 frames and the run was trained on 4"),
         ({"shape": (4, 24, 24, 3)}, "of 24x24 and the run was trained on frames of 20x24"),
         ({"rule": "uniform"}, "rule 'uniform' and the run was trained on 'paper'"),
+        ({"fit": "pad"}, "the rule '--fit pad' and the run was trained on '--fit squeeze'"),
     ],
 )
 def test_foreign_shards_are_refused_in_one_sentence(

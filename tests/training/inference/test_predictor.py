@@ -97,18 +97,22 @@ def test_predictions_equal_the_evaluation_of_the_same_clips(
         assert probability == pytest.approx(evaluated[video.stem]["probability"], abs=1e-3)
 
 
-@pytest.mark.parametrize("model", list(SMALL))
+@pytest.mark.parametrize(
+    ("model", "fit"),
+    [*((model, None) for model in SMALL), ("convlstm", "crop"), ("convlstm", "pad")],
+)
 def test_a_real_video_file_predicts_what_its_clip_in_the_shards_evaluates_to(
-    tmp_path: Path, synthetic_videos: Path, model: str
+    tmp_path: Path, synthetic_videos: Path, model: str, fit: str | None
 ):
     files = {path.stem: path for path in sorted(synthetic_videos.rglob("*.avi"))}
     names = tuple(sorted({key.split("_")[1] for key in files})[:2])
 
     def draw(key: str) -> np.ndarray:
-        return decode_clip(files[key], frames=6, size=(36, 48)).pixels
+        return decode_clip(files[key], frames=6, size=size, fit=fit or "squeeze").pixels
 
+    size = (48, 24) if fit else (36, 48)
     clips = make_shards(
-        tmp_path / "shards", shape=(6, 36, 48, 3), classes=names, clips=1, draw=draw
+        tmp_path / "shards", shape=(6, *size, 3), classes=names, clips=1, draw=draw, fit=fit
     )
     settings = {"model": model, "model_options": SMALL[model], "frames": 6}
     assert _compare_with_shards(make_run(tmp_path / "run", clips, **settings), files) > 0

@@ -83,11 +83,13 @@ def test_windows_that_make_no_sense_are_refused(window: float, hop: float | None
         windows.check_window(window, hop)
 
 
-@pytest.mark.parametrize("rule", ["paper", "uniform"])
+@pytest.mark.parametrize(
+    ("rule", "fit"), [("paper", None), ("uniform", None), ("paper", "crop"), ("paper", "pad")]
+)
 def test_one_window_over_a_whole_video_is_its_prediction(
-    tmp_path: Path, synthetic_videos: Path, rule: str
+    tmp_path: Path, synthetic_videos: Path, rule: str, fit: str | None
 ):
-    predictor = Predictor(make_video_run(tmp_path / rule, rule=rule), "cpu")
+    predictor = Predictor(make_video_run(tmp_path / rule, rule=rule, fit=fit), "cpu")
     video = sorted(synthetic_videos.rglob("*.avi"))[0]
     (one,) = predictor.predict_windows(read_frames(video), 1000, 1000)
     assert one.probabilities == pytest.approx(predictor.predict_video(video), abs=1e-5)

@@ -1,0 +1,96 @@
+"""Sets built from an archive are those of the unpacked folder, byte for byte."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import made_videos
+import pytest
+from click.testing import CliRunner
+from made_archives import KINDS, pack_tree
+from made_builds import build, build_command, tree_bytes
+
+from har.pipeline.build import load_rejects
+from har.pipeline.build.decoder_pool import DecoderPool
+from har.pipeline.build.shard_task import DECODERS
+from har.pipeline.cli import shards_main
+from har.pipeline.dataset import DatasetError, find_videos
+from har.pipeline.inspect import describe_build
+from har.shards.storage import ArchiveError, archive
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keep_decoders() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DecoderPool, "close", lambda self: None)
+        yield
+    DECODERS.close()
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = made_videos.tree(tmp_path_factory.mktemp("archives") / "videos", groups=3, clips=1)
+    (root / "YoYo" / "v_YoYo_g09_c01.avi").write_bytes(b"no video")
+    (root / "classInd.txt").write_bytes(b"1 YoYo\r\n2 Punch\r\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def unpacked(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("unpacked") / "set"
+    build(videos, out)
+    return tree_bytes(out)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_set_of_an_archive_is_that_of_the_folder(
+    videos: Path, unpacked: dict[str, bytes], tmp_path: Path, kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if kind == ".rar":
+        pytest.importorskip("rarfile")
+    monkeypatch.setattr(archive, "_POINT_BYTES", 10_000)
+    path = pack_tree(videos, tmp_path / f"UCF101{kind}", top="UCF-101/")
+    result = CliRunner().invoke(shards_main, build_command(path, tmp_path / "set")[3:])
+    assert result.exit_code == 0, result.output
+    assert "6 clips of 6 videos" in result.output
+    assert tree_bytes(tmp_path / "set") == unpacked
+
+
+def test_subsets_and_groups_are_found_by_the_names_inside(videos: Path, tmp_path: Path) -> None:
+    path = pack_tree(videos / "Punch", tmp_path / "a.zip", top="train/Punch/")
+    assert {video.subset for video in find_videos(path).videos} == {1}
+    assert find_videos(path).grouping == "ucf101"
+
+
+def test_what_an_archive_cannot_give_is_a_reject_or_is_named(videos: Path, tmp_path: Path) -> None:
+    path = pack_tree(videos, tmp_path / "a.zip")
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"Punch/v_Punch_g02_c01.avi") + 2000
+    raw[at] ^= 1
+    path.write_bytes(raw)
+    manifest = build(path, tmp_path / "set")
+    reasons = {reject["key"]: reject["reason"] for reject in load_rejects(tmp_path / "set")}
+    assert reasons["v_Punch_g02_c01"].startswith("it is damaged in the archive (")
+    raw[at] ^= 1
+    path.write_bytes(raw)
+    assert manifest.rejects == 2
+    assert build(path, tmp_path / "set").rejects == 1  # got once more, whole
+    pack_tree(videos, path, top="../")
+    with pytest.raises(DatasetError, match="no videos"):
+        find_videos(path)
+    both = pack_tree(videos, tmp_path / "b.tar", top="top/../")
+    with pytest.raises(DatasetError, match="no videos"):
+        find_videos(both)
+    text = describe_build(
+        build(pack_tree(videos, tmp_path / "c.zip"), tmp_path / "c"), tmp_path / "c"
+    )
+    assert "left out" in text
+
+
+@pytest.mark.parametrize("name", ["broken.zip", "broken.tar.gz"])
+def test_an_archive_that_is_none_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"<html>404</html>")
+    with pytest.raises(ArchiveError, match="is damaged or no"):
+        find_videos(tmp_path / name)
+    with pytest.raises(ArchiveError, match="an archive behind a URL: download it"):
+        find_videos(f"memory://x/{name}")
