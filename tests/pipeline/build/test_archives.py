@@ -1,5 +1,6 @@
 """Sets built from an archive are those of the unpacked folder, byte for byte."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,10 +82,12 @@ def test_what_an_archive_cannot_give_is_a_reject_or_is_named(videos: Path, tmp_p
     both = pack_tree(videos, tmp_path / "b.tar", top="top/../")
     with pytest.raises(DatasetError, match="no videos"):
         find_videos(both)
-    text = describe_build(
-        build(pack_tree(videos, tmp_path / "c.zip"), tmp_path / "c"), tmp_path / "c"
-    )
-    assert "left out" in text
+    path = pack_tree(videos, tmp_path / "c.zip")
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("../out.avi", b"x")
+    text = describe_build(build(path, tmp_path / "c"), tmp_path / "c")
+    assert "left out: 1 files of the archive that are not read" in text
+    assert "../out.avi" in text
 
 
 @pytest.mark.parametrize("name", ["broken.zip", "broken.tar.gz"])
