@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_UNITS = {"packets": "packets", "frames": "frames", "seconds": "s", "bytes": "bytes"}
+_UNITS = {"packets": "packet", "frames": "frame", "seconds": "s", "bytes": "byte"}
 
 
 def describe_warnings(warnings: Mapping[str, Any]) -> list[str]:
@@ -19,10 +19,12 @@ def describe_warnings(warnings: Mapping[str, Any]) -> list[str]:
             "--stream chooses another."
         )
     if "guessed_times" in warnings:
-        count = warnings["guessed_times"]
-        texts.append(f"{count} of its frames have no usable time stamp: its frame rate gives it.")
+        frames = _count(warnings["guessed_times"], "frame")
+        texts.append(f"{frames} without a usable time stamp: the frame rate of the file gives it.")
     if "repaired" in warnings:
-        texts.append(f"{warnings['repaired']} of its frames are damaged: FFmpeg repaired them.")
+        texts.append(
+            f"{_count(warnings['repaired'], 'frame')} damaged: FFmpeg repaired what it could."
+        )
     if "lost" in warnings:
         texts.append(f"it lost {_amounts(warnings['lost'])}.")
     if "no_length" in warnings:
@@ -51,14 +53,19 @@ def summarize_warnings(videos: Sequence[Mapping[str, Any]]) -> list[str]:
             text = "a kind of file that does not say how long it is: a cut is not noticed"
         else:
             text = {
-                "guessed_times": "{} frames without a usable time stamp: the frame rate gives it",
-                "repaired": "{} frames that are damaged and that FFmpeg repaired",
-            }[name].format(sum(values))
-        lines.append(f"{len(values)} {'video' if len(values) == 1 else 'videos'}: {text}")
+                "guessed_times": "{} without a usable time stamp: the frame rate gives it",
+                "repaired": "{} damaged, FFmpeg repaired what it could",
+            }[name].format(_count(sum(values), "frame"))
+        lines.append(f"{_count(len(values), 'video')}: {text}")
     return lines
 
 
 def _amounts(lost: Mapping[str, float]) -> str:
     """ "3 packets, 1.2 s, 1,000 bytes"."""
-    values = {name: lost[name] for name in _UNITS if lost.get(name)}
-    return ", ".join(f"{round(value, 3):,} {_UNITS[name]}" for name, value in values.items())
+    return ", ".join(_count(lost[name], unit) for name, unit in _UNITS.items() if lost.get(name))
+
+
+def _count(number: float, unit: str) -> str:
+    """ "1,000 frames"."""
+    plural = "s" if number != 1 and unit != "s" else ""
+    return f"{round(number, 3):,} {unit}{plural}"

@@ -14,7 +14,7 @@ from made_videos import encode, ffmpeg, shown, tree
 
 from har.pipeline.build import BuildOptions, load_rejects, load_warnings
 from har.pipeline.cli import shards_main
-from har.pipeline.decode import decode_clip
+from har.pipeline.decode import decode_clip, describe_warnings, summarize_warnings
 from har.pipeline.inspect import describe_build, describe_set
 from har.pipeline.sampling import ClipSampler, SamplingError
 from har.shards.format import Manifest
@@ -82,7 +82,7 @@ def test_what_is_odd_is_counted_in_the_summary_and_named_for_each_video(
     }  # fmt: skip
     for text in (describe_build(manifest, out), describe_set(out)):
         assert "2 videos: several video streams, taken: stream 0 of 2; --stream chooses" in text
-        assert f"1 video: kept in part (--keep-partial), lost: {lost['packets']} packets, " in text
+        assert f"1 video: kept in part (--keep-partial), lost: {lost['packets']} packet" in text
         assert "1 video: a kind of file that does not say how long it is" in text
         assert f"each of them: {out}/warnings.jsonl" in text
     assert build(videos, out, options) == manifest
@@ -142,3 +142,20 @@ def test_clips_by_time_are_those_of_the_decoder_and_sets_without_have_no_field(
 def test_rates_that_make_no_sense_are_refused(options: dict, text: str) -> None:
     with pytest.raises(SamplingError, match=text):
         ClipSampler(**options)
+
+
+def test_what_is_odd_in_words() -> None:
+    lost = {"packets": 1, "frames": 2, "seconds": 1.25, "bytes": 13036}
+    warnings = {"guessed_times": 1, "repaired": 2, "lost": lost, "no_length": True}
+    assert describe_warnings(warnings) == [
+        "1 frame without a usable time stamp: the frame rate of the file gives it.",
+        "2 frames damaged: FFmpeg repaired what it could.",
+        "it lost 1 packet, 2 frames, 1.25 s, 13,036 bytes.",
+        "it does not say how long it is: whether it was cut off cannot be told.",
+    ]
+    assert summarize_warnings([{"warnings": warnings}, {"warnings": {"lost": lost}}]) == [
+        "1 video: 1 frame without a usable time stamp: the frame rate gives it",
+        "2 videos: kept in part (--keep-partial), lost: 2 packets, 4 frames, 2.5 s, 26,072 bytes",
+        "1 video: a kind of file that does not say how long it is: a cut is not noticed",
+        "1 video: 2 frames damaged, FFmpeg repaired what it could",
+    ]
