@@ -1,7 +1,9 @@
 """Batches on the device, here the CPU: equal to the torch path, kept, from --cache gpu the same."""
 
+import contextlib
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
 from har.shards.transforms.clip_transform import ClipTransform
 from har.training.config import ConfigError
-from har.training.input import DeviceLoader
+from har.training.input import DeviceLoader, device_loader
+from har.training.input import gpu_cache as gpu_cache_module
 from har.training.input.gpu_cache import GpuCache, check_fits
 from har.training.runtime import memory
 
@@ -145,6 +148,81 @@ def test_a_gpu_cache_without_a_gpu_or_that_does_not_fit_is_refused():
     check_fits(CUDA, 1000, 1000)
     with pytest.raises(ConfigError, match=r"needs 1,001 bytes.*cuda:0 has 1,000 free"):
         check_fits(CUDA, 1001, 1000)
+
+
+class Streams:
+    """What `torch.cuda` and `torch.xpu` have of streams and events, on the CPU, with a diary."""
+
+    def __init__(self):
+        self.diary = diary = []
+
+        class Event:
+            def __init__(self, enable_timing):
+                self.is_timed = enable_timing
+
+            def record(self, stream):
+                diary.append(("record", stream))
+
+            def synchronize(self):
+                diary.append(("synchronize", self))
+
+            def query(self):
+                return True
+
+            def elapsed_time(self, _):
+                return 0.0
+
+        self.Event = Event
+        self.stream = contextlib.nullcontext
+
+    def Stream(self, _):  # noqa: N802
+        return "side"
+
+    def current_stream(self, _):
+        return SimpleNamespace(wait_event=lambda event: self.diary.append(("wait", event)))
+
+
+@pytest.mark.parametrize("gpu_cache", [False, True])
+def test_a_device_with_streams_copies_beside_the_step_and_augments_there(
+    clips, monkeypatch, gpu_cache
+):
+    streams = Streams()
+    for module in (device_loader, gpu_cache_module):
+        monkeypatch.setattr(module, "stream_module", lambda _: streams)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    loader = loader_of(clips, augmentation=AUGMENTATION, gpu_cache=gpu_cache)
+    reader, processor, copied = ClipReader(clips), ClipProcessor(TRANSFORM, AUGMENTATION), 0
+    for batch in loader.epoch(3):
+        stored = torch.from_numpy(np.stack([reader.read(n) for n in batch.indices.tolist()]))
+        expected = processor.process_batch(stored, keys=batch.keys, seed=4, epoch=3)
+        assert torch.equal(batch.clips, expected)
+        copied += 1
+    loader.close()
+    assert copied == loader.num_batches
+    kinds = [kind for kind, _ in streams.diary]
+    assert kinds.count("wait") == copied  # of the step, for its batch
+    if not gpu_cache:  # no buffer is filled again before its copy has happened
+        assert kinds.count("synchronize") > 0
+
+
+def test_a_device_without_streams_gets_plain_copies_of_what_the_workers_augment(clips, monkeypatch):
+    """`meta` stands for mps: a device that the loader knows nothing about."""
+    meta = DeviceLoader(
+        clips, sampler_of(clips), TRANSFORM, torch.device("meta"), augmentation=AUGMENTATION
+    )
+    plain = loader_of(clips, augmentation=AUGMENTATION)
+    for one, two in zip(meta.epoch(1), plain.epoch(1), strict=True):
+        assert one.clips.device.type == one.labels.device.type == "meta"
+        assert one.clips.is_contiguous(memory_format=torch.channels_last_3d)
+        assert (one.clips.shape, one.clips.dtype, one.keys) == (
+            two.clips.shape,
+            two.clips.dtype,
+            two.keys,
+        )
+        assert one.copy_events is None
+    meta.close()
+    plain.close()
 
 
 def test_on_a_gpu_the_batches_of_the_cache_equal_those_without_it(clips):
