@@ -19,7 +19,7 @@ DEMO_r3d      := --weights none --lr 3e-4 --augment --epochs 14
 # OpenMP threads that wait give their core away: on shared cores spinning costs 7-10 times the step.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: help install demo shards reproduce test test-all gpu lint format docs clean
+.PHONY: help install demo shards reproduce test test-all test-avx2 gpu lint format docs clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,12 @@ test: install  ## Run the tests.
 
 test-all: install  ## Run the tests, the slow matrices and soaks too.
 	$(BIN)/python -m pytest -m ""
+
+# oneDNN and torch then do without AVX-512, so this machine computes like one without bf16 units.
+test-avx2: install  ## The numeric tests as on a processor without bf16 units.
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest \
+		tests/models tests/training/runtime tests/training/optim tests/training/test_*.py \
+		tests/training/inspection/test_doctor*.py
 
 lint: install  ## ruff and mypy.
 	$(BIN)/ruff check .

@@ -112,7 +112,7 @@ def _check_device(device: torch.device, _: Path) -> Result:
         return f"{device}, {name}, CUDA {torch.version.cuda}", []
     if device.type != "cpu":
         remedy = "har-train tries a step first, and says so; if it is wrong: --device cpu"
-        return f"{device}, {name}: no test of ours has run on such", [(True, WARNING, remedy)]
+        return f"{name}: no test of ours has run on {device.type}", [(True, WARNING, remedy)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     threads = torch.get_num_threads()

@@ -15,6 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 TOLERANCE = 0.05  # sound bf16 gives 0.003-0.006, sound fp16 0.0007, unsound 0.3 to infinity
 _FP16_GAIN = 1.2  # over bf16, below which bf16 is taken: it needs no loss scaling
+_LONG = 0.05  # seconds of repetitions after which three are enough
 _SLOW = 0.8  # of float32's speed: said where such a precision was asked for
 
 
@@ -94,7 +95,7 @@ def probe_precision(dtype: torch.dtype, device: torch.device, workaround: bool =
     """Time and check training steps of 3-D convolutions in `dtype` and in float32.
 
     On a GPU one as in the first residual group; on the CPU small ones of the last group, over
-    depths 1 to 4, as `place_model` has them or, without `workaround`, as torch has them: 0.1 s, or
+    depths 1 to 4, as `place_model` has them or, without `workaround`, as torch has them: 0.3 s, or
     a few seconds where the processor has no units for `dtype`. A device that has not the type at
     all gives an infinite error.
     """
@@ -141,8 +142,9 @@ def time_weight_gradient(
     x: torch.Tensor, weight: torch.Tensor, output_gradient: torch.Tensor, workaround: bool = False
 ) -> tuple[torch.Tensor, float]:
     """-> float32 gradient of a 3x3x3 convolution's weight, and the seconds of both passes."""
-    elapsed = float("inf")
-    for _ in range(3):  # the best of three: a busy machine must not decide the precision
+    seconds: list[float] = []
+    # the best of many: a busy machine must not decide the precision
+    while len(seconds) < 3 or (len(seconds) < 12 and sum(seconds) < _LONG):
         leaf = weight.clone().requires_grad_()
         convolve = functools.partial(F.conv3d, weight=leaf, padding=1)
         synchronize(x.device)
@@ -150,9 +152,9 @@ def time_weight_gradient(
         y = conv_at_depth_3(convolve, x) if workaround else convolve(x)
         y.backward(output_gradient)
         synchronize(x.device)
-        elapsed = min(elapsed, time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
     assert leaf.grad is not None
-    return leaf.grad.float(), elapsed
+    return leaf.grad.float(), min(seconds)
 
 
 def relative_error(value: torch.Tensor, exact: torch.Tensor) -> float:

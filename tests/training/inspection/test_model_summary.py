@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
+from processors import HAS_BF16_UNITS
 
 from har import models
 from har.training.cli.models import models_main
@@ -23,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "convlstm": {"hidden": (16, 24)},
     "r3d": {},
 }
+FULL_PRECISION = torch.bfloat16 if HAS_BF16_UNITS else torch.float32
 SHAPE = (4, 3, 8, 48, 48)
 
 
@@ -69,7 +71,7 @@ def measured_peak(
             for precision in (torch.float32, torch.bfloat16)
         ),
         *(
-            pytest.param(name, (4, 3, 16, 112, 112), torch.bfloat16, {}, marks=pytest.mark.slow)
+            pytest.param(name, (4, 3, 16, 112, 112), FULL_PRECISION, {}, marks=pytest.mark.slow)
             for name in models.NAMES
         ),
     ],
