@@ -121,6 +121,7 @@ def _from_lists(
     beside = f"{places[0].rpartition('/')[0]}/{CLASS_LIST}"  # as in UCF101's folder of lists
     if class_list is None and storage.url_of(beside) is None and Path(beside).is_file():
         class_list = read_class_list(files, Path(beside), labels)
+        remarks.notes.append(f"classes: those of {beside}, beside the list")
     keep_numbers = all(video_list.has_paths for video_list in lists)
     entries, order = name_classes(found, by_folder, class_list, keep_numbers, remarks)
     if not entries:

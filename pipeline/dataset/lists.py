@@ -40,6 +40,7 @@ def expand_places(places: Sequence[str]) -> list[str]:
             found.append(place)
             continue
         names = fnmatch.filter(storage.open_folder(folder).names(), pattern)
+        names = [name for name in names if not name.startswith(".")]
         if not names:
             raise DatasetError(f"--list {place}: there is no such file.")
         found += [f"{folder}/{name}" for name in names]
@@ -58,7 +59,10 @@ def read_lists(places: Sequence[str], is_source: bool, remarks: Remarks) -> list
             data = read_place(place)
         except OSError as error:
             reason = error.strerror or "there is no such file"
-            raise DatasetError(f"the list {place} cannot be read ({reason}).") from error
+            raise DatasetError(
+                f"the list {place} cannot be read ({reason}): give a file, or a quoted pattern of "
+                "several, as 'splits/*_test_split1.txt'."
+            ) from error
         video_list = parse_list(place, data, remarks)
         if not video_list.rows:
             raise DatasetError(f"{place} names no video.")
@@ -262,7 +266,7 @@ def _names_of_folders(
         (one.row.label, folders.get(one.path, "")) for one in found if one.row.label is not None
     }
     labels, names = Counter(label for label, _ in pairs), Counter(name for _, name in pairs)
-    if "" in names or max(labels.values()) > 1 or max(names.values()) > 1:
+    if len(pairs) == 1 or "" in names or max(labels.values()) > 1 or max(names.values()) > 1:
         return {}
     named = {label: name for label, name in pairs if label is not None}
     first = min(named, key=int)

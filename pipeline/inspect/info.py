@@ -27,8 +27,8 @@ def describe_build(manifest: Manifest, out: Path | str) -> str:
     ]
     if manifest.grouping is None:
         lines.append(
-            "no groups: the videos are not named like UCF101's and no --group-regex was given, so "
-            "the split 'grouped' is not possible; use '--split paper'."
+            "no groups: the videos are not named like UCF101's, and no --group-regex, --layout or "
+            "list gives any, so the split 'grouped' is not possible; use '--split paper'."
         )
     return "\n".join(lines)
 

@@ -139,6 +139,7 @@ def test_lists_and_tree_that_differ_are_counted(tmp_path: Path) -> None:
     }
     assert data.notes == ("list train.txt: taken for the subset train",)
     (tmp_path / "test.txt").write_text("run/1.avi run\n")
+    (tmp_path / "._test.txt").write_bytes(b"\0\5\x16\7")  # macOS leaves such beside each file
     with pytest.raises(DatasetError, match=r"names run/1.avi more than once: .*lists of one split"):
         find_videos(root, lists=[str(tmp_path / "*.txt")])
     for lists, says in {"no*.txt": "there is no such file", "gone.csv": "cannot be read"}.items():

@@ -185,5 +185,17 @@ def test_recipe(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert counts == LEFT_OUT.get(start, {})
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_lists_of_ucf101_give_its_official_splits(real_clips: Path, number: int) -> None:
+    lists = real_clips / "ucfTrainTestlist" / f"t*list0{number}.txt"
+    data = find_videos(real_clips / "ucf101", lists=[str(lists)])
+    assert (len(data.videos), len(data.classes), data.grouping) == (83, 101, "ucf101")
+    assert left_out(data)["videos that a list names and that are not there"][0] == 13_320 - 83
+    tested = range(7 * number - 6, 7 * number + 1)  # groups, as of the split official-N
+    for video in data.videos:
+        assert video.subset == (3 if int(video.group[-2:]) in tested else 1), video.path
+
+
 def test_each_shape_has_its_recipe() -> None:
     assert len(COMMANDS) == len(SHAPES)
