@@ -49,8 +49,8 @@ def choose_part(
     """bool [V]: one of `num_parts` balanced parts of the videos `among` (bool [V]), in whole
     groups: the one that lacks fewest classes and whose shares are nearest to 1 / `num_parts`.
 
-    Of `num_parts` down to `min_parts` it is the first number that gives a part with every class, or
-    else `num_parts`. There are no more parts than groups; a single group stays whole, no part.
+    `num_parts` goes down, to `min_parts` at most, where the part then lacks fewer classes. There are
+    no more parts than groups; a single group stays whole, no part.
     """
     chosen = np.zeros(len(groups), bool)
     _, group_of_row = np.unique(groups[among], return_inverse=True)
@@ -58,16 +58,19 @@ def choose_part(
     num_parts = min(num_parts, int(group_of_row.max(initial=0)) + 1)
     if num_parts < 2:
         return chosen
-    for number in (*range(num_parts, min(num_parts, min_parts) - 1, -1), num_parts):
+    fewest = len(labels)
+    for number in range(num_parts, min(num_parts, min_parts) - 1, -1):
         parts = balance_groups(group_of_row, label_of_row, number)[group_of_row]
         counts = np.zeros((number, int(label_of_row.max()) + 1))
         np.add.at(counts, (parts, label_of_row), 1)
         lacking = (counts == 0).sum(axis=1)
         distance = np.abs(counts / counts.sum(axis=0) - 1 / number).sum(axis=1).round(9)
         best = np.lexsort((distance, lacking))[0]
-        if lacking[best] == 0:
+        if lacking[best] < fewest:
+            fewest = lacking[best]
+            chosen[among] = parts == best
+        if fewest == 0:
             break
-    chosen[among] = parts == best
     return chosen
 
 

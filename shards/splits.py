@@ -217,9 +217,10 @@ def _balanced_subsets(manifest: Manifest) -> np.ndarray:
 def _fold_subsets(manifest: Manifest, fold: int, num_folds: int, seed: int) -> np.ndarray:
     """Fold `fold` (from 1) of `num_folds`."""
     if not 1 <= fold <= num_folds or num_folds < 2:
+        last = max(2, num_folds)
         raise SplitError(
-            f"there is no split 'fold-{fold}/{num_folds}': give fold-1/K to fold-K/K with K of 2 "
-            "or more."
+            f"there is no split 'fold-{fold}/{num_folds}': give fold-1/{last} to "
+            f"fold-{last}/{last}, or another number of folds of 2 or more."
         )
     labels, groups, video_of_sample = _list_videos(manifest)
     num_groups = int(groups.max()) + 1

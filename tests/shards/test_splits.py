@@ -191,7 +191,8 @@ def test_videos_without_groups_are_folded_one_by_one_and_that_is_said():
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("fold-6/5", "there is no split 'fold-6/5'"), ("fold-1/1", "K of 2 or more"),
+    [("fold-6/5", "there is no split 'fold-6/5': give fold-1/5 to fold-5/5"),
+     ("fold-1/1", "another number of folds of 2 or more"),
      ("fold-1/51", "has 50: give fewer folds, at most 50"), ("fold-0/5", "unknown split"),
      ("fold-1", "or fold-I/K")],
 )  # fmt: skip

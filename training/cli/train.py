@@ -121,10 +121,7 @@ def train_main(
         run_config = config.make(settings, file)
         folder = run_dir.choose_folder(out, run_config.model)
         if folds is not None:
-            plan = plan_folds(run_config, folder, folds)
-            if _is_main_process():
-                plan.save()
-            _train_folds(plan, {})
+            _train_folds(plan_folds(run_config, folder, folds), {}, is_new=True)
             return
     if code := _train(run_config, folder, state):
         sys.exit(code)
@@ -134,23 +131,28 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
 
 
-def _train_folds(plan: FoldDir, settings: dict[str, Any]) -> None:
+def _train_folds(plan: FoldDir, settings: dict[str, Any], *, is_new: bool = False) -> None:
     """Train the folds of `plan` that are not finished; exit code 1 where one of them diverged."""
     from ..folds import list_jobs
     from ..runtime import run_dir
+    from ..runtime.distributed import init_distributed
 
     say = click.echo if _is_main_process() else run_dir.no_log
     diverged = []
-    try:
-        for job in list_jobs(plan, settings):
-            say(f"fold {job.fold} of {plan.num_folds}, {job.folder}")
-            if _is_main_process() and job.state is None:
-                run_dir.remove_untrained(job.folder)
-            if _train(job.config, job.folder, job.state, plan.folder):
-                diverged.append(str(job.fold))
-    finally:
-        if _is_main_process():
-            plan.remove_untrained()
+    with init_distributed(plan.config.device, plan.config.rank_timeout) as ctx:
+        ctx.broadcast(None)  # every rank has found the folder free
+        if is_new and ctx.is_main_process:
+            plan.save()
+        try:
+            for job in list_jobs(plan, settings):
+                say(f"fold {job.fold} of {plan.num_folds}, {job.folder}")
+                if ctx.is_main_process and job.state is None:
+                    run_dir.remove_untrained(job.folder)
+                if _train(job.config, job.folder, job.state, plan.folder):
+                    diverged.append(str(job.fold))
+        finally:
+            if ctx.is_main_process:
+                plan.remove_untrained()
     say(f"all {plan.num_folds} folds are trained; next: har-eval {plan.folder}")
     if diverged:
         say(f"the loss of fold {', '.join(diverged)} became nan or infinite.")

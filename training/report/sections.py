@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...atomic import write_atomically
 from ..plots import DISPLAY_NAMES, svg_copies
+from ..runtime.fold_dir import is_fold_dir
 from . import pictures, tables
 from .claims import judge_claims
 from .comparison import are_mixed, load_runs
@@ -117,9 +118,11 @@ def _make_warnings(runs: Sequence[Run]) -> list[Block]:
     for run in runs:
         if isinstance(run, FoldedRun) and run.missing_folds:
             missing = ", ".join(map(str, run.missing_folds))
+            advice = "train and evaluate these, too."
+            if is_fold_dir(run.folder):
+                advice = f"'har-train --resume {run.folder}', then har-eval and har-report again."
             texts.append(
-                f"{run.label}: not every video was tested, for want of fold {missing}; "
-                f"'har-train --resume {run.folder}' and 'har-eval {run.folder}' complete it."
+                f"{run.label}: not every video was tested, for want of fold {missing}; {advice}"
             )
     return [Text(text, strong=True) for text in texts]
 

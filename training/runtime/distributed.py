@@ -108,6 +108,8 @@ class DistributedContext:
 def init_distributed(device: str, timeout: float = 300.0) -> Iterator[DistributedContext]:
     """Join the ranks that torchrun started; alone where it did not. Leaves at the end.
 
+    Within another such block it is that block's: ranks can join once only in a process.
+
     timeout: seconds after which a rank that does not answer is given up. Raises LostRankError in
     the block's place when an exchange with the others breaks.
     """
@@ -117,6 +119,9 @@ def init_distributed(device: str, timeout: float = 300.0) -> Iterator[Distribute
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     ctx = DistributedContext(int(os.environ["RANK"]), world_size, local_rank)
+    if dist.is_initialized():
+        yield ctx
+        return
     kind = best_device_type() if device == "auto" else device.partition(":")[0]
     if kind != "cpu" and local_rank >= torch.accelerator.device_count():
         raise ConfigError(

@@ -127,6 +127,14 @@ def test_har_train_under_torchrun_is_one_run_with_one_writer(shards, tmp_path):
     assert (out / "summary.json").exists()
 
 
+def test_folds_under_torchrun_are_trained_by_the_same_ranks(shards, tmp_path):
+    out = tmp_path / "run"
+    done = start([*TORCHRUN, "2", *command_line(shards, out, "--folds", "2", "--epochs", "1")])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("fold 2 of 2") == done.stdout.count("next: har-eval") == 1
+    assert len(list(out.glob("fold-*/summary.json"))) == 2
+
+
 def start_two_slow_ranks(shards, out, *more):
     """torchrun, with ranks that write their process ids and take 0.2 s a step; -> it, ids."""
     command = command_line(shards, out, "--epochs", "1000", *more)
