@@ -128,11 +128,12 @@ def _parse_table(place: str, rows: list[TableRow], remarks: Remarks) -> VideoLis
         split = fields.get("split", "").strip()
         subset = subset_number(split)
         label = fields.get("label", "").strip() if "label" in header else None
-        if (split and subset is None) or not names[0].strip() or label == "":
+        if split and subset is None:
             raise DatasetError(
-                f"{where}: path and label must not be empty and split {split!r} must be one of "
-                f"{', '.join(SUBSETS[1:])}, or empty."
+                f"{where}: split {split!r} must be one of {', '.join(SUBSETS[1:])}, or empty."
             )
+        if not names[0].strip() or label == "":
+            raise DatasetError(f"{where}: path and label must not be empty.")
         group = fields.get("group" if has_paths else "youtube_id")
         group = group.strip() if group is not None else None
         subset = subset or 0 if "split" in header else None

@@ -1,5 +1,6 @@
 """What the folders of a tree mean: subsets, classes, groups; what is left out."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,32 @@ def test_all_that_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
         "videos in the top folder, in no class folder": (1, ("loose.avi",)),
         "test videos without a class folder, which have no label": (1, ("test/7.avi",)),
     }
+
+
+def test_what_an_archive_holds_is_read_as_a_tree(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        names = ["top/train/a/1.avi", "top/Val/b/2.avi", "top/x.txt", "../up.avi"]
+        for name in [
+            *names,
+            "__MACOSX/top/a/._1.avi",
+            *(f"top/{one}" for one in images("test/c/9")),
+        ]:
+            archive.writestr(name, b"x")
+        link = zipfile.ZipInfo("top/train/a/link.avi")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "1.avi")
+    data = find_videos(tmp_path / "set.zip")
+    assert rows(data) == {
+        "Val/b/2.avi": "val b ",
+        "test/c/9/": "test c ",
+        "train/a/1.avi": "train a ",
+    }
+    reasons = left_out(data)
+    assert [
+        reasons[f"files of the archive that are not read ({why})"][1]
+        for why in ("a link", "its name leads out of the folder")
+    ] == [("top/train/a/link.avi",), ("../up.avi",)]
+    assert [video.size for video in data.videos] == [1, 3, 1]
 
 
 def test_links_that_lead_into_each_other_give_each_file_once(tmp_path: Path) -> None:
