@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torchvision import models as torchvision_models
 from torchvision.models import video as torchvision_video
 
@@ -87,6 +88,57 @@ def test_scratch_networks_take_torchvision_files_and_their_own(
     again = models.build(name, 7, seed=1, weights=own, **options)
     assert torch.equal(again.layer4[1].conv2[1].weight, model.layer4[1].conv2[1].weight)
     assert again.fc.out_features == 7
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
+def test_names_of_ddp_and_compile_are_taken(tmp_path: Path, prefix: str) -> None:
+    old = models.build("resnet3d", 5, seed=3, width=4)
+    state = {prefix + name: value for name, value in old.state_dict().items()}
+    for content in (state, {"state_dict": state, "epoch": 2}):
+        torch.save(content, tmp_path / "x.pt")
+        new = models.build("resnet3d", 3, seed=4, width=4, weights=tmp_path / "x.pt")
+        assert torch.equal(new.layer4[1].conv2[0].weight, old.layer4[1].conv2[0].weight)
+        assert new.weights_info.not_loaded == ("fc.weight", "fc.bias")
+
+
+def test_an_averaged_models_state_dict_is_taken(tmp_path: Path) -> None:
+    old = models.build("convlstm", 5, seed=3, hidden=(4,), stem_channels=4)
+    torch.save(AveragedModel(old).state_dict(), tmp_path / "ema.pt")
+    new = models.build(
+        "convlstm", 3, seed=4, hidden=(4,), stem_channels=4, weights=tmp_path / "ema.pt"
+    )
+    assert torch.equal(new.layers[0].input_weight, old.layers[0].input_weight)
+    assert new.weights_info.unused == ("n_averaged", "fc.weight", "fc.bias")
+
+
+def test_a_run_that_does_not_fit_says_what_it_was_trained_with(tmp_path: Path) -> None:
+    old = models.build("resnet3d", 5, width=8)
+    torch.save(
+        {"model_name": "resnet3d", "model_options": {"width": 8}, "classes": list("abcde"),
+         "epoch": 3, "model": old.state_dict()}, tmp_path / "best.pt",
+    )  # fmt: skip
+    advice = "the file is of --model resnet3d with --model-options width=8"
+    for name, options in (("resnet3d", {"width": 4}), ("convlstm", {})):
+        with pytest.raises(models.WeightsError, match=advice):
+            models.build(name, 5, weights=tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["resnet3d", "r2plus1d"])
+@pytest.mark.parametrize("options", [{"temporal_stride": 1}, {"stem_pool": True}, {"width": 32}])
+def test_kinetics_weights_are_refused_where_the_network_is_not_torchvisions(
+    name: str, options: dict[str, Any]
+) -> None:
+    given = {"midplanes": "torchvision", **options} if name == "r2plus1d" else options
+    (option,) = options
+    with pytest.raises(models.WeightsError, match=f"the kinetics400 weights of {name} .*{option}="):
+        models.build(name, 5, weights="kinetics400", **given)
+
+
+def test_there_are_no_kinetics_weights_of_convlstm() -> None:
+    with pytest.raises(models.WeightsError, match="no kinetics400 weights for convlstm: give"):
+        models.build("convlstm", 5, weights="kinetics400")
 
 
 def test_wrong_network_is_refused_naming_the_first_keys(files: dict[str, Path]) -> None:
@@ -202,23 +254,36 @@ def test_damaged_cache_is_refused(cache: Path, files: dict[str, Path]) -> None:
         r3d()
 
 
+@pytest.mark.parametrize(
+    ("name", "builder", "file", "options"),
+    [
+        ("r3d", "r3d_18", "r3d_18-b3b3357e.pth", {}),
+        ("resnet3d", "r3d_18", "r3d_18-b3b3357e.pth", {}),
+        ("r2plus1d", "r2plus1d_18", "r2plus1d_18-91a641e6.pth", {"midplanes": "torchvision"}),
+    ],
+)
 def test_cached_kinetics_weights_are_used(
-    cache: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    cache: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch,
+    name: str, builder: str, file: str, options: dict[str, Any],
+) -> None:  # fmt: skip
     cache.mkdir()
-    (cache / "r3d_18-b3b3357e.pth").write_bytes(files["r3d_18"].read_bytes())
-    monkeypatch.setattr("har.models.weights._sha256", lambda _: "b3b3357e" + "0" * 56)
-    model = r3d()
+    (cache / file).write_bytes(files[builder].read_bytes())
+    digest = file.removesuffix(".pth").rpartition("-")[2]
+    monkeypatch.setattr("har.models.weights._sha256", lambda _: digest + "0" * 56)
+    model = models.build(name, 5, weights="kinetics400", **options)
+    assert isinstance(model, VideoResNet)
     assert model.weights_info is not None
     assert model.weights_info.source == "kinetics400"
-    assert torch.equal(
-        model.layer4[1].conv2[0].weight, held(files["r3d_18"])["layer4.1.conv2.0.weight"]
-    )
+    theirs = held(files[builder])
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, theirs[key]) == (not key.startswith("fc.")), key
 
 
+@pytest.mark.parametrize("name", ["resnet3d", "r2plus1d", "r3d"])
 @pytest.mark.parametrize("last", [0, 2, 4])
-def test_freezing_stops_gradients_and_norms_up_to_the_group(last: int) -> None:
-    model = r3d(weights="none", freeze=LAYERS[last]).train()
+def test_freezing_stops_gradients_and_norms_up_to_the_group(last: int, name: str) -> None:
+    options = {"weights": "none"} if name == "r3d" else {"width": 4}
+    model = models.build(name, 5, seed=0, freeze=LAYERS[last], **options).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model(torch.randn(2, 3, 2, 16, 16)).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -229,6 +294,29 @@ def test_freezing_stops_gradients_and_norms_up_to_the_group(last: int) -> None:
         if key.endswith("running_mean"):
             frozen = key.split(".")[0] in LAYERS[: last + 1]
             assert torch.equal(before[key], value) == frozen, key
+
+
+@pytest.mark.parametrize(
+    ("last", "frozen"),
+    [("stem", ("layers.0.stem_",)), ("layer1", ("layers.0.",)),
+     ("layer2", ("layers.0.", "layers.1."))],
+)  # fmt: skip
+def test_freezing_a_convlstm_stops_the_gradients_of_its_first_layers(
+    last: str, frozen: tuple[str, ...]
+) -> None:
+    options: dict[str, Any] = {"hidden": (4, 4), "stem_channels": 4}
+    free, model = (
+        models.build("convlstm", 3, seed=0, **options, **more) for more in ({}, {"freeze": last})
+    )
+    x = torch.randn(2, 3, 3, 16, 16)
+    for network in (free, model):
+        network.train()(x).square().sum().backward()
+    for (name, parameter), other in zip(model.named_parameters(), free.parameters(), strict=True):
+        assert (parameter.grad is None) == name.startswith(frozen), name
+        if parameter.grad is not None:
+            assert torch.equal(parameter.grad, other.grad), name
+    with pytest.raises(ValueError, match="one of stem, layer1, layer2, got 'layer3'"):
+        models.build("convlstm", 3, **options, freeze="layer3")
 
 
 def test_bad_r3d_options_are_refused() -> None:
