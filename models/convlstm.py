@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ..shards.transforms.clip_transform import ClipTransform
 from . import weights as weight_files
+from .frame_input import CHANNELS, check_input, select_input
 from .recurrence import Plan, Recurrence
 
 State = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer, each [B,C,H,W]
@@ -134,7 +135,7 @@ class ConvLSTM(nn.Module):
     recompute: compute the gates again in the backward pass, or else keep them: less memory or less
     time.
     chunk: steps at once in the first layer; twice as many in the others, whose maps are smaller.
-    dropout: before the classifier.
+    dropout: before the classifier. input: "rgb", "diff" or "rgb+diff", see `frame_input`.
     weights: "none", a file or a run folder; the classifier stays new. freeze: "none", or the last
     part that stays fixed: "stem", "layer1", "layer2", ...
     """
@@ -156,6 +157,7 @@ class ConvLSTM(nn.Module):
         recompute: bool = True,
         chunk: int = 2,
         dropout: float = 0.0,
+        input: str = "rgb",
         weights: str | Path | None = weight_files.NONE,
         freeze: str | None = weight_files.NONE,
     ) -> None:
@@ -163,13 +165,15 @@ class ConvLSTM(nn.Module):
         kernels = [kernel] * len(hidden) if isinstance(kernel, int) else list(kernel)
         _check(hidden, kernels, stem_channels, stem_kernel, stem_stride, chunk)
         _check_choices(pooling, recompute, dropout)
+        check_input(input)
+        self.input = input
         self.transform = ClipTransform()
         self.return_sequences = return_sequences
         self.recompute = recompute
         plan = Plan(chunk, True, stem_stride, pooling, stem_pool=pooling if stem_pool else "none")
         self.layers = nn.ModuleList(
             ConvLSTMLayer(
-                3 if n == 0 else hidden[n - 1],
+                CHANNELS[input] if n == 0 else hidden[n - 1],
                 width,
                 kernels[n],
                 plan._replace(
@@ -208,10 +212,11 @@ class ConvLSTM(nn.Module):
         """x [B,3,T,H,W] -> (last layer's h, states to hand on with the next piece of the video).
 
         h is [B,C,h,w] of the last step, or [B,C,T,h,w] with `return_sequences`. Reading a video
-        in pieces, each with the state of the one before, gives what reading it whole gives.
+        in pieces, each with the state of the one before, gives what reading it whole gives, but for
+        the differences to frames of the piece before (`input`).
         """
         keep_gates = self._layers_that_keep_gates(x)
-        x = x.permute(2, 0, 1, 3, 4)  # [T,B,3,H,W]
+        x = select_input(x, self.input).permute(2, 0, 1, 3, 4)  # [T,B,C,H,W]
         states = []
         for n, layer in enumerate(self.layers):
             x, new = layer(

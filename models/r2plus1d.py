@@ -59,6 +59,8 @@ class R2Plus1D(VideoResNet):
         stem_pool: bool = False,
         zero_init_residual: bool = False,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        input: str = "rgb",
         width: int = 64,
         weights: str | Path | None = weight_files.NONE,
         freeze: str | None = weight_files.NONE,
@@ -78,17 +80,19 @@ class R2Plus1D(VideoResNet):
             stem_pool=stem_pool,
             zero_init_residual=zero_init_residual,
             dropout=dropout,
+            drop_path=drop_path,
+            input=input,
         )
         hint = "" if midplanes == "torchvision" else "torchvision's need midplanes='torchvision'"
         self.load_weights(weights, "r2plus1d_18", "r2plus1d", hint)
         self.freeze(freeze)
 
 
-def r2plus1d_stem(planes: int) -> nn.Sequential:
+def r2plus1d_stem(planes: int, in_planes: int = 3) -> nn.Sequential:
     """1x7x7 and 3x1x1, norm and ReLU after each: [B,3,T,H,W] -> [B,planes,T,H/2,W/2]."""
     midplanes = max(1, round(STEM_MIDPLANES * planes / 64))
     return nn.Sequential(
-        nn.Conv3d(3, midplanes, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
+        nn.Conv3d(in_planes, midplanes, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
         nn.BatchNorm3d(midplanes),
         nn.ReLU(inplace=True),
         nn.Conv3d(midplanes, planes, (3, 1, 1), 1, (1, 0, 0), bias=False),

@@ -43,7 +43,7 @@ class R3D(VideoResNet):
     backbone: "r3d_18", "r2plus1d_18" or "mc3_18".
     weights: "kinetics400" (torchvision's cache, fetched once), a file, a run folder, or "none".
     freeze: "none", or the last part that stays fixed: "stem", "layer1" ... "layer4".
-    dropout: before the classifier.
+    dropout: before the classifier. drop_path, input: as of `har.models.resnet3d.ResNet3D`.
     """
 
     def __init__(
@@ -54,10 +54,15 @@ class R3D(VideoResNet):
         weights: str | Path | None = weight_files.KINETICS,
         freeze: str | None = "none",
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        input: str = "rgb",
     ) -> None:
         if backbone not in BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
         stem, convs, temporal_stride = _ARCHITECTURES[backbone]
-        super().__init__(num_classes, stem, convs, temporal_stride=temporal_stride, dropout=dropout)
+        super().__init__(
+            num_classes, stem, convs, temporal_stride=temporal_stride, dropout=dropout,
+            drop_path=drop_path, input=input,
+        )  # fmt: skip
         self.load_weights(weights, backbone, "r3d")
         self.freeze(freeze)

@@ -13,6 +13,8 @@ class ResNet3D(VideoResNet):
 
     temporal_stride: of layers 2-4, 2 or 1. stem_pool: max pool after the stem.
     zero_init_residual: every block starts as the identity. dropout: before the classifier.
+    drop_path: stochastic depth, of the last block (see `video_resnet`). input: "rgb", "diff" or
+    "rgb+diff", what of the frames the first layer reads (see `frame_input`).
     width: channels of the stem and layer 1; the other layers have 2, 4 and 8 times as many.
     weights: "none", "kinetics400" (torchvision's r3d_18, for the options above as they are), a file
     or a run folder; the classifier stays new. freeze: "none", or the last part that stays fixed:
@@ -27,6 +29,8 @@ class ResNet3D(VideoResNet):
         stem_pool: bool = False,
         zero_init_residual: bool = False,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        input: str = "rgb",
         width: int = 64,
         weights: str | Path | None = weight_files.NONE,
         freeze: str | None = weight_files.NONE,
@@ -44,6 +48,8 @@ class ResNet3D(VideoResNet):
             stem_pool=stem_pool,
             zero_init_residual=zero_init_residual,
             dropout=dropout,
+            drop_path=drop_path,
+            input=input,
         )
         hint = "" if width == 64 else "kinetics400 needs width=64"
         self.load_weights(weights, "r3d_18", "resnet3d", hint)

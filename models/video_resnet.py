@@ -20,25 +20,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shards.transforms.clip_transform import ClipTransform
+from .frame_input import CHANNELS, check_input, select_input
 from .weights import WeightsInfo, load_weights, parts_up_to
 
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")  # what `freeze` may name
 # (in_planes, out_planes, stride (t, s), (in_planes, out_planes) of the whole block) -> module
 ConvBuilder = Callable[[int, int, tuple[int, int], tuple[int, int]], nn.Module]
-StemBuilder = Callable[[int], nn.Sequential]  # from its number of output channels
+StemBuilder = Callable[[int, int], nn.Sequential]  # from its numbers of output and input channels
 
 
 class BasicBlock(nn.Module):
     """relu(conv2(relu(conv1 x)) + downsample x); each convolution has its norm with it.
 
     [B,in,T,H,W] -> [B,out,T/st,H/ss,W/ss] for stride (st, ss). The shortcut has a convolution only
-    where the shape changes, as in figure 1 of the paper.
+    where the shape changes, as in figure 1 of the paper. drop_path: probability that training
+    leaves out the convolutions of a clip.
     """
 
     def __init__(
-        self, conv: ConvBuilder, in_planes: int, planes: int, stride: tuple[int, int]
+        self,
+        conv: ConvBuilder,
+        in_planes: int,
+        planes: int,
+        stride: tuple[int, int],
     ) -> None:
         super().__init__()
+        self.drop_path = 0.0
         block = (in_planes, planes)
         self.conv1 = nn.Sequential(
             conv(in_planes, planes, stride, block),
@@ -54,7 +61,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(self.conv1(x))
+        y = drop_clips(self.conv2(self.conv1(x)), self.drop_path if self.training else 0.0)
         y += x if self.downsample is None else self.downsample(x)
         return F.relu(y, inplace=True)
 
@@ -64,6 +71,8 @@ class VideoResNet(nn.Module):
 
     stem, convs: make the stem and the convolutions of each layer. width: channels of stem and
     layer 1; the other layers have 2, 4 and 8 times as many. temporal_stride: of layers 2-4.
+    drop_path: stochastic depth (Huang et al. 2016, arXiv 1603.09382) of the last block; the l-th of
+    L has drop_path l / L. input: see `frame_input`.
     transform: the input that the network is made for. weights_info: the file of weights that was
     loaded; None for random weights. A frozen layer stays in eval mode under `train()`: a batch norm
     in training mode would go on moving its running mean and variance although its weights stand
@@ -81,19 +90,25 @@ class VideoResNet(nn.Module):
         stem_pool: bool = False,
         zero_init_residual: bool = False,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        input: str = "rgb",
     ) -> None:
         super().__init__()
+        check_input(input)
         if temporal_stride not in (1, 2):
             raise ValueError(f"temporal_stride must be 1 or 2, got {temporal_stride}")
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
         self.transform = ClipTransform()
         self.weights_info: WeightsInfo | None = None
         self._frozen: tuple[str, ...] = ()
         stride = (temporal_stride, 2)
-        self.stem = stem(width)
+        self.input = input
+        self.stem = stem(width, CHANNELS[input])
         if stem_pool:
             self.stem.append(nn.MaxPool3d(3, (temporal_stride, 2, 2), 1))
         self.layer1 = _make_layer(convs[0], width, width, (1, 1))
@@ -102,11 +117,14 @@ class VideoResNet(nn.Module):
         self.layer4 = _make_layer(convs[3], 4 * width, 8 * width, stride)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(8 * width, num_classes)
+        blocks = [module for module in self.modules() if isinstance(module, BasicBlock)]
+        for number, block in enumerate(blocks, 1):
+            block.drop_path = drop_path * number / len(blocks)
         self._init_weights(zero_init_residual)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [B,3,T,H,W] -> logits [B,K]; any T, H, W >= 1."""
-        x = self.stem(x)  # [B,w,T,H/2,W/2]
+        x = self.stem(select_input(x, self.input))  # [B,w,T,H/2,W/2]
         x = self.layer1(x)
         x = self.layer2(x)  # [B,2w,T/2,H/4,W/4]
         x = self.layer3(x)  # [B,4w,T/4,H/8,W/8]
@@ -130,6 +148,8 @@ class VideoResNet(nn.Module):
         self, weights: str | Path | None, builder: str, model_name: str, hint: str = ""
     ) -> None:
         """Load everything but the classifier and note what it was; see `weights.load_weights`."""
+        if self.input == "rgb+diff":
+            hint = "weights of RGB need the option input=rgb (or diff)"
         self.weights_info = load_weights(
             self, weights, builder=builder, model_name=model_name, hint=hint
         )
@@ -149,10 +169,21 @@ class VideoResNet(nn.Module):
         return self
 
 
-def basic_stem(planes: int) -> nn.Sequential:
+def drop_clips(x: Tensor, probability: float) -> Tensor:
+    """Set random clips of a batch [B,...] to 0 and scale the others, so that the mean stays.
+
+    torchvision.ops.stochastic_depth in mode "row"; importing that takes 1.4 s (see `r3d`).
+    """
+    if not probability:
+        return x
+    kept = x.new_empty((len(x), *[1] * (x.dim() - 1))).bernoulli_(1 - probability)
+    return x * kept.div_(1 - probability)
+
+
+def basic_stem(planes: int, in_planes: int = 3) -> nn.Sequential:
     """3x7x7 convolution, norm, ReLU: [B,3,T,H,W] -> [B,planes,T,H/2,W/2]."""
     return nn.Sequential(
-        nn.Conv3d(3, planes, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+        nn.Conv3d(in_planes, planes, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
         nn.BatchNorm3d(planes),
         nn.ReLU(inplace=True),
     )

@@ -25,6 +25,7 @@ from ..errors import HarError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ("resnet3d", "r2plus1d", "convlstm", "r3d"),
+    "input": ("rgb", "diff", "rgb+diff"),
     "split": ("grouped", "official-1", "official-2", "official-3", "paper", "csv"),
     "preset": ("paper", "modern"),
     "lr_scheduler": ("plateau", "cosine"),
@@ -71,6 +72,7 @@ class Config:
         "auto", "convlstm: compute gates again in the backward pass; auto: where memory is short.",
         flags={"--recompute": "on", "--no-recompute": "off"},
     )  # fmt: skip
+    input: str = _opt("rgb", "What the first layer reads: frames, their differences, or both.")
     shards: str = _opt("data/shards", "The shard set, as 'make shards' makes it.")
     split: str = _opt("grouped", "Which rule splits the set.", metavar="|".join(SPLIT_NAMES))
     split_seed: int = _opt(0, "Seed of the splits 'paper' and fold-I/K.")
@@ -92,6 +94,7 @@ class Config:
     class_weights: str = _opt("balanced", "balanced: rare classes weigh more (section 3.4).")
     label_smoothing: float = _opt(0.0, "Share of each label spread over all classes.")
     dropout: float = _opt(0.0, "Before the classifier; the paper names it and does not use it (7).")
+    drop_path: float = _opt(0.0, "Stochastic depth of the last residual block; 0 = off.")
     zero_init: bool = _opt(False, "Residual branches start at zero, where the model has them.")
     ema_decay: float = _opt(0.0, "Of a moving average of the weights, to be evaluated; 0 = off.")
     clip_grad: float = _opt(0.0, "Largest norm of the gradient; 0 = no clipping.")
@@ -142,7 +145,7 @@ class Config:
             )
         for name, minimum in _MINIMUM.items():
             self._check(name, getattr(self, name) >= minimum, f"{minimum} or more")
-        for name in ("label_smoothing", "dropout", "ema_decay"):
+        for name in ("label_smoothing", "dropout", "drop_path", "ema_decay"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name in ("brightness", "contrast", "saturation", "hflip"):
             self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")

@@ -138,9 +138,9 @@ def known_options(config: Config) -> dict[str, Any]:
 
 
 def model_options(config: Config) -> dict[str, Any]:
-    """--model-options, then those that are options of har-train: --dropout, --freeze, --zero-init
-    where the model has it, --recompute, which is an error where it has not; and the midplanes that
-    Kinetics weights need."""
+    """--model-options, then those that are options of har-train: --dropout, --freeze, --input,
+    --zero-init where the model has it, --recompute and --drop-path, which are an error where it has
+    not; and the midplanes that Kinetics weights need."""
     options, known = config.options, known_options(config)
     if config.recompute != "auto":
         if config.model != "convlstm":
@@ -153,6 +153,15 @@ def model_options(config: Config) -> dict[str, Any]:
         options["freeze"] = config.freeze
     if config.weights == "kinetics400" and "midplanes" in known:
         options.setdefault("midplanes", "torchvision")
+    if config.drop_path:
+        if "drop_path" not in known:
+            raise ConfigError(
+                f"--drop-path {config.drop_path}: {config.model} has no residual blocks; "
+                "leave it out."
+            )
+        options.setdefault("drop_path", config.drop_path)
+    if config.input != "rgb":
+        options.setdefault("input", config.input)
     if config.dropout:
         options.setdefault("dropout", config.dropout)
     if config.zero_init and "zero_init_residual" in known:

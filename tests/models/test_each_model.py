@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from processors import HAS_BF16_UNITS
 from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
 
 from har import models
+from har.models.frame_input import select_input
+from har.models.video_resnet import BasicBlock, drop_clips
 from har.shards.transforms.clip_transform import ClipTransform
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -200,3 +203,49 @@ def test_its_clip_transform_is_that_of_torchvisions_weights(name: str) -> None:
         expected.resize_size,
     )
     assert (values["mean"], values["std"]) == (expected.mean, expected.std)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("kind", ["rgb", "diff", "rgb+diff"])
+def test_the_first_layer_reads_frames_differences_or_both(name: str, kind: str) -> None:
+    """The same as convolving the differences by hand: a network of RGB with those weights."""
+    options: dict[str, Any] = {"weights": "none"} if name == "r3d" else {}
+    net = models.build(name, 3, seed=0, input=kind, **options).eval()
+    first = next(p for p in net.parameters() if p.dim() == 5)
+    assert first.shape[1] == {"rgb": 3, "diff": 3, "rgb+diff": 6}[kind]
+    x = torch.randn(2, 3, 4, 24, 24, generator=torch.Generator().manual_seed(1))
+    difference = torch.zeros_like(x)
+    difference[:, :, 1:] = x[:, :, 1:] - x[:, :, :-1]
+    read = {"rgb": x, "diff": difference, "rgb+diff": torch.cat([x, difference], 1)}[kind]
+    assert torch.equal(select_input(x, kind), read)
+    assert select_input(x[:, :, :1], kind).shape[2] == 1
+    expected = net(x)
+    net.input = "rgb"  # reads what it is given
+    torch.testing.assert_close(net(read), expected)
+    with pytest.raises(ValueError, match="input must be one of rgb, diff, rgb"):
+        models.build(name, 3, input="flow", **options)
+
+
+@pytest.mark.parametrize("name", ["resnet3d", "r2plus1d", "r3d"])
+def test_stochastic_depth_grows_to_the_last_block_and_leaves_evaluation_alone(name: str) -> None:
+    options: dict[str, Any] = {"weights": "none"} if name == "r3d" else {"width": 4}
+    plain, net = (
+        models.build(name, 3, seed=0, **options, **more) for more in ({}, {"drop_path": 0.4})
+    )
+    rates = [module.drop_path for module in net.modules() if isinstance(module, BasicBlock)]
+    assert rates == pytest.approx([0.05 * n for n in range(1, 9)])
+    x = torch.randn(2, 3, 2, 16, 16)
+    assert torch.equal(plain.eval()(x), net.eval()(x))
+    assert not torch.equal(plain.train()(x), net.train()(x))
+    with pytest.raises(ValueError, match="drop_path must be at least 0 and below 1"):
+        models.build(name, 3, drop_path=1.0, **options)
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.9])
+def test_clips_are_dropped_as_torchvision_does(probability: float) -> None:
+    x = torch.randn(64, 2, 1, 2, 2)
+    torch.manual_seed(3)
+    expected = stochastic_depth(x, probability, "row", training=True)
+    torch.manual_seed(3)
+    assert torch.equal(drop_clips(x, probability), expected)
+    assert drop_clips(x, 0.0) is x

@@ -15,10 +15,14 @@ from tiny_train import OPTIONS, har_train, message, metrics_of, prepared, train
 from har import models
 from har.shards import splits
 from har.shards.format import load_manifest
+from har.shards.loading import BatchSampler
+from har.shards.transforms.clip_transform import ClipTransform
 from har.training import loop, setup, status, step
 from har.training.config import Config, ConfigError
 from har.training.evaluation import evaluate_run
-from har.training.input import DeviceBatch
+from har.training.inference import export_run
+from har.training.input import DeviceBatch, DeviceLoader
+from har.training.plots import plot_filters
 from har.training.runtime import checkpoint
 from har.training.runtime.signals import Interrupted, SignalWatch
 from har.training.status import EpochStatus
@@ -56,6 +60,46 @@ def test_r3d_trains_from_random_weights_only_when_told(shards, tmp_path):
     result = train(shards, tmp_path / "a", "--weights", "none", "--epochs", 1, model="r3d")
     assert result.exit_code == 0, result.output
     assert "augment = false" in (tmp_path / "a" / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "more"),
+    [("resnet3d", "diff", ["--drop-path", 0.2]), ("convlstm", "rgb+diff", ["--dropout", 0.9])],
+)
+def test_a_run_on_differences_is_evaluated_predicted_and_exported_as_it_was_trained(
+    shards, tmp_path, model, kind, more
+):
+    out = tmp_path / "run"
+    result = train(shards, out, "--input", kind, "--epochs", 1, *more, model=model)
+    assert result.exit_code == 0, result.output
+    state = checkpoint.load(out / "best.pt")
+    assert state["model_options"]["input"] == kind
+    net = checkpoint.restore_model(state)
+    result = evaluate_run(out, device="cpu")
+    sampler = BatchSampler(np.sort(splits.make_split(load_manifest(shards), "grouped").test), 6)
+    transform = ClipTransform.from_dict(state["preprocessing"])
+    loader = DeviceLoader(load_manifest(shards), sampler, transform, torch.device("cpu"))
+    probabilities = net(next(loader.epoch()).clips).softmax(1).max(1).values
+    loader.close()
+    assert [row["probability"] for row in result["predictions"]] == pytest.approx(
+        probabilities.tolist(), rel=1e-4
+    )
+    export_run(out, tmp_path / "x.pt2")  # it compares with the network itself
+    assert plot_filters(tmp_path / "f.png", model, state["model"]) is not None
+
+
+def test_kinetics_weights_set_the_midplanes_they_need(shards, tmp_path, monkeypatch):
+    theirs = models.build("r2plus1d", 400, midplanes="torchvision").state_dict()
+    torch.save(theirs, tmp_path / "x.pth")
+    monkeypatch.setattr("har.models.weights._kinetics_file", lambda _: tmp_path / "x.pth")
+    messages = []
+    state = prepared(
+        shards, messages.append, model="r2plus1d", model_options="", weights="kinetics400"
+    )
+    state.close()
+    assert state.model_options["midplanes"] == "torchvision"
+    assert "midplanes=torchvision, as the kinetics400 weights need it" in messages[0]
+    assert state.model.weights_info.source == "kinetics400"
 
 
 def test_weights_are_shown_with_their_checksum_and_frozen_groups_stay(shards, tmp_path):
@@ -136,6 +180,9 @@ def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeyp
         (["--weights", "missing.pth"], "missing.pth"),
         (["--model-options", "depth=3"], "no option 'depth'"),
         (["--freeze", "layer9"], "freeze must be none or one of stem, layer1"),
+        (["--model", "convlstm", "--model-options", "", "--drop-path", 0.1], "no residual blocks"),
+        (["--drop-path", 1.0], "--drop-path 1.0 does not work: give at least 0 and below 1"),
+        (["--input", "flow"], "'rgb', 'diff', 'rgb+diff'"),
         (["--no-recompute"], "--recompute off: resnet3d has no such option; use it with convlstm"),
         (["--device", "cuda:77"], "asks for a GPU"),
         (["--cache", "gpu"], "keeps the clips on a GPU and this run is on cpu"),

@@ -73,12 +73,13 @@ def first_layer_weights(state_dict: Mapping[str, Any]) -> list[Floats]:
 
     R(2+1)D gives two: spatial [M,3,1,h,w] and temporal [N,M,t,1,1]; a 3-D network one
     [N,3,t,h,w]; a ConvLSTM its stem, [N,3,1,h,w] or [N,3,h,w]; no convolution over RGB none.
-    A state dict keeps the order in which layers were made, so the first with three input channels
-    is the first layer.
+    A state dict keeps the order in which layers were made, so the first with three or six input
+    channels is the first layer; of six (frames and their differences) the frames' three are given.
     """
     layers = [v for k, v in state_dict.items() if k.endswith("weight") and v.ndim in (4, 5)]
-    rgb = [index for index, weights in enumerate(layers) if weights.shape[1] == 3]
+    rgb = [index for index, weights in enumerate(layers) if weights.shape[1] in (3, 6)]
     layers = layers[rgb[0] : rgb[0] + 2] if rgb else []
+    layers[:1] = [weights[:, :3] for weights in layers[:1]]
     shapes = [tuple(weights.shape[2:]) for weights in layers]
     factorized = len(shapes) == 2 and shapes[0][0] == 1 and shapes[1][1:] == (1, 1)
     return [value.detach().cpu().float().numpy() for value in layers[: 2 if factorized else 1]]
