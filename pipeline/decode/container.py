@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from ...errors import HarError
 from . import avi
 
 _HEADER_BYTES = 64 << 10  # read of each file, to learn how long it must be
+# What stands before the size: ASF's File Properties Object, FLV's number "filesize". Other programs
+# than the one that wrote it may have changed the file a little; FFmpeg allows 5 % as well.
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_FLV_SIZE = b"\0\x08filesize\0"
+_SIZE_TOLERANCE = 0.95
 FILE_FAULTS = (av.FFmpegError, OSError, EOFError, UnicodeDecodeError, MemoryError)
 
 
@@ -85,7 +91,10 @@ def missing_bytes(header: bytes, num_bytes: int, stream: VideoStream) -> int:
 
     libavformat would take the part for the whole.
     """
-    ends = (entry.pos + entry.size for entry in stream.index_entries)
+    ends = [entry.pos + entry.size for entry in stream.index_entries]
+    stated = _stated_size(header)
+    if num_bytes < stated * _SIZE_TOLERANCE:
+        ends.append(stated)
     return max(avi.movie_end(header), _segment_end(header), num_bytes, *ends) - num_bytes
 
 
@@ -102,7 +111,8 @@ def check_whole(path: Path | str, stream: VideoStream) -> None:
 def says_its_length(header: bytes, container: InputContainer) -> bool:
     """Whether `missing_bytes` can tell a file of this kind that was cut off from a whole one."""
     names = container.format.name.split(",")
-    return "mov" in names or max(avi.movie_end(header), _segment_end(header)) > 0
+    sizes = (avi.movie_end(header), _segment_end(header), _stated_size(header))
+    return "mov" in names or max(sizes) > 0
 
 
 def _segment_end(header: bytes) -> int:
@@ -113,3 +123,18 @@ def _segment_end(header: bytes) -> int:
     length = 9 - header[start].bit_length()
     size = int.from_bytes(header[start : start + length], "big") & ((1 << 7 * length) - 1)
     return 0 if size == (1 << 7 * length) - 1 else start + length + size
+
+
+def _stated_size(header: bytes) -> int:
+    """The size that the header of an ASF or FLV file says that it has; 0 where it says none."""
+    if header.startswith(b"FLV"):
+        at = header.find(_FLV_SIZE)
+        value = header[at + len(_FLV_SIZE) :][:8]
+        return max(0, int(struct.unpack(">d", value)[0])) if at >= 0 and len(value) == 8 else 0
+    at = header.find(_ASF_PROPERTIES)
+    if at < 0 or len(header) < at + 92:
+        return 0
+    (size,), (flags,) = (
+        struct.unpack_from(kind, header, at + offset) for kind, offset in (("<Q", 40), ("<I", 88))
+    )
+    return 0 if flags & 1 else int(size)  # 1: written to a pipe

@@ -25,6 +25,8 @@ FILES = {
     "avi": ("a.avi", ["-c:v", "mpeg4", "-g", "10"]),
     "avi, B-pictures": ("a.avi", ["-c:v", "mpeg4", "-g", "10", "-bf", "2"]),
     "avi, H.264": ("a.avi", [*X264, "-bf", "0"]),
+    "wmv": ("a.wmv", ["-c:v", "wmv2"]),
+    "flv": ("a.flv", ["-c:v", "flv"]),
 }
 
 
@@ -59,7 +61,8 @@ def test_a_file_that_breaks_off(tmp_path: Path, name: str) -> None:
         if name == "fragments":  # its header says nothing of the whole
             continue
         assert lost["bytes"] >= 0.9 * num_missing  # an index of an AVI is not counted
-        assert lost["seconds"] == pytest.approx((40 - num_shown) / 25, abs=0.17)  # 4 B-pictures
+        if name != "wmv":  # libavformat believes no length of a file that is cut off
+            assert lost["seconds"] == pytest.approx((40 - num_shown) / 25, abs=0.17)  # 4 B-pictures
 
 
 def _overwrite_packet(path: Path, number: int) -> None:
@@ -71,7 +74,9 @@ def _overwrite_packet(path: Path, number: int) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ("mkv", "webm")])
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name not in ("mkv", "webm", "wmv", "flv")]
+)
 def test_frames_behind_a_bad_packet_are_kept(tmp_path: Path, name: str) -> None:
     path = encode(tmp_path / FILES[name][0], FILES[name][1], frames=40)
     _overwrite_packet(path, 13)
@@ -96,9 +101,11 @@ def test_frames_that_ffmpeg_repaired_are_counted(tmp_path: Path) -> None:
     assert clip.warnings["repaired"] >= 1
 
 
-@pytest.mark.parametrize("file", ["a.ts", "a.mpg", "a.flv"])
+@pytest.mark.parametrize("file", ["a.ts", "a.mpg", "a.ogv"])
 def test_where_nothing_says_how_long_a_file_was_that_is_said(tmp_path: Path, file: str) -> None:
-    path = encode(tmp_path / file, ["-c:v", "flv" if "flv" in file else "mpeg2video"], frames=40)
+    path = encode(
+        tmp_path / file, ["-c:v", "libtheora" if "ogv" in file else "mpeg2video"], frames=40
+    )
     for share in (1, 0.5):
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
         clip = decode_clip(path, frames=4, size=(24, 32))
