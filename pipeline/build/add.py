@@ -40,11 +40,12 @@ from ...shards.format import (
 )
 from ..dataset import Dataset, Video
 from ..sampling import ClipSampler
-from .build import check_free_space, check_rejects, encode_rejects, load_rejects, shard_tasks
+from .build import check_free_space, check_rejects, notes_of, shard_tasks
 from .executor import Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan, package_versions
+from .rejects import Reject, encode_rejects, load_rejects
 from .shard_task import DECODERS, Report, ShardTask, index_rows, load_report
-from .warning_rows import save_warnings
+from .warning_rows import WarningRow, save_warnings
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,19 @@ class AddOptions:
 
 @dataclass(frozen=True)
 class Added:
-    """before, after: the set. dataset: what was found. num_skipped, num_renamed: videos whose keys
-    were in the set already. rejects: those that gave no clip (see `load_rejects`).
+    """before, after: the set. num_skipped, num_renamed: videos whose keys were in it already.
+
+    notes: what was left out and guessed (see `note_lines`). rejects: videos that gave no clip.
+    warnings: of those that are odd (see `load_warnings`).
     """
 
     before: Manifest
     after: Manifest
-    dataset: Dataset
     num_skipped: int = 0
     num_renamed: int = 0
-    rejects: tuple[dict[str, str], ...] = ()
+    notes: bytes | None = None
+    rejects: tuple[Reject, ...] = ()
+    warnings: tuple[WarningRow, ...] = ()
 
 
 def add_videos(
@@ -92,7 +96,7 @@ def add_videos(
         dataset, num_renamed = _fit_to_set(manifest, found, add_options)
         num_skipped = len(found.videos) - len(dataset.videos)
         if not dataset.videos:
-            return Added(manifest, manifest, found, num_skipped)
+            return Added(manifest, manifest, num_skipped, notes=found.notes_json())
         plan = _make_plan(manifest, dataset, add_options)
         groups, numbers = number_names(manifest.groups, plan.groups)
         group_numbers = dict(zip(plan.groups, numbers, strict=True))
@@ -107,10 +111,13 @@ def add_videos(
         lines = encode_rejects(_rejects_of(manifest) + rejects)
         with_clear_errors(folder, folder.write, REJECTS, lines)
         check_rejects(rejects, len(dataset.videos), folder, run_options.max_rejects)
-        with_clear_errors(folder, save_warnings, folder, in_order)
         new = replace(_with_shards(manifest, in_order), classes=dataset.classes, groups=groups)
+        with_clear_errors(folder, save_warnings, folder, in_order)
+        notes = notes_of(plan, in_order)
+        with_clear_errors(folder, _add_notes, folder, notes)
         new = _commit(folder, manifest, new, dataset, rejects)
-        return Added(manifest, new, found, num_skipped, num_renamed, tuple(rejects))
+        warnings = tuple(row for report in in_order for row in report.get("warnings", ()))
+        return Added(manifest, new, num_skipped, num_renamed, notes, tuple(rejects), warnings)
 
 
 def _fit_to_set(
@@ -201,7 +208,13 @@ def _make_plan(manifest: Manifest, dataset: Dataset, add_options: AddOptions) ->
             f"({manifest.sampling}): build the set again."
         ) from error
     H, W = manifest.clip_shape[1:3]
-    options = BuildOptions(sampling, (H, W), add_options.shard_bytes, add_options.keep_partial)
+    options = BuildOptions(
+        sampling,
+        (H, W),
+        add_options.shard_bytes,
+        add_options.keep_partial,
+        manifest.resize.get("fit", BuildOptions.fit),
+    )
     plan = make_plan(dataset, options, min_shards=1)
     names = ("sampling", "resize")
     there, now = ({n: get(n) for n in names} for get in (vars(manifest).get, plan.facts.get))
@@ -252,7 +265,7 @@ def _with_shards(manifest: Manifest, reports: list[Report]) -> Manifest:
 
 
 def _commit(
-    folder: Folder, old: Manifest, new: Manifest, dataset: Dataset, rejects: list[dict[str, str]]
+    folder: Folder, old: Manifest, new: Manifest, dataset: Dataset, rejects: list[Reject]
 ) -> Manifest:
     """A video that was a reject and is in the set now is a reject no longer."""
     paths = {video.path for video in dataset.videos}
@@ -261,24 +274,25 @@ def _commit(
     grouping = common_grouping(old.grouping, dataset.grouping)
     if grouping == "ucf101" and not are_ucf101(new.groups):
         grouping = "mixed"
-    _add_notes(folder, dataset)
     versions = common_versions(old.versions, package_versions())
     new = replace(new, grouping=grouping, rejects=len(rejects), versions=versions)
     return commit_edit(folder, old, new, "add", added=len(new.index) - len(old.index))
 
 
-def _rejects_of(manifest: Manifest) -> list[dict[str, str]]:
+def _rejects_of(manifest: Manifest) -> list[Reject]:
     """Those of the set: behind them are those of an `add` that did not end."""
     return load_rejects(manifest.root)[: manifest.rejects]
 
 
-def _add_notes(folder: Folder, dataset: Dataset) -> None:
-    """What was left out and guessed when the new videos were found, behind what the set has."""
-    if (new := dataset.notes_json()) is None:
+def _add_notes(folder: Folder, notes: bytes | None) -> None:
+    """Put what has to be said of the new videos behind what the set has."""
+    if notes is None:
         return
     body = json.loads(folder.read(NOTES)) if folder.size(NOTES) is not None else {}
-    for name, entries in json.loads(new).items():
-        there = body.setdefault(name, [])
-        there += [entry for entry in entries if entry not in there]
-    text = json.dumps(body, indent=1) + "\n"
-    with_clear_errors(folder, folder.write, NOTES, text.encode())
+    for name, entries in json.loads(notes).items():
+        if isinstance(entries, dict):  # shapes, by shard
+            body[name] = body.get(name, {}) | entries
+        else:
+            there = body.setdefault(name, [])
+            there += [entry for entry in entries if entry not in there]
+    folder.write(NOTES, (json.dumps(body, indent=1) + "\n").encode())

@@ -193,7 +193,11 @@ def _finish(
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
     with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
-    _write_notes(plan, reports, out)
+    notes = notes_of(plan, reports)
+    if notes is None:
+        with_clear_errors(out, out.remove, NOTES)
+    else:
+        with_clear_errors(out, out.write, NOTES, notes)
     check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
     with_clear_errors(out, save_warnings, out, reports)
     reports = [report for report in reports if report["shard"]]
@@ -205,15 +209,12 @@ def _finish(
     return saved
 
 
-def _write_notes(plan: BuildPlan, reports: list[Report], out: Folder) -> None:
-    """What was left out, guessed or changed, and the shapes of the videos."""
+def notes_of(plan: BuildPlan, reports: list[Report]) -> bytes | None:
+    """`notes.json`: what was left out, guessed or changed, and the shapes of the videos; None where
+    there is nothing to say."""
     shapes = {report["shard"]["name"]: report["shapes"] for report in reports if report["shapes"]}
     sentence = describe_shapes(shapes, len(plan.dataset.videos), plan.options)
-    notes = plan.dataset.notes_json(sentence, shapes)
-    if notes is None:
-        with_clear_errors(out, out.remove, NOTES)
-    else:
-        with_clear_errors(out, out.write, NOTES, notes)
+    return plan.dataset.notes_json(sentence, shapes)
 
 
 def check_rejects(

@@ -8,6 +8,7 @@ from ...shards.edit import count_moved_clips
 from ...shards.format import REJECTS, Manifest
 from ..build import Added
 from ..dataset import note_lines
+from ..decode import summarize_warnings
 
 _MAX_NAMES = 10
 
@@ -28,7 +29,8 @@ def describe_edit(before: Manifest, after: Manifest) -> str:
 
 def describe_add(added: Added) -> str:
     """As `describe_edit`, and the videos that were left out or got another key."""
-    lines = [describe_edit(added.before, added.after), *note_lines(added.dataset.notes_json())]
+    lines = [describe_edit(added.before, added.after), *note_lines(added.notes)]
+    lines += summarize_warnings(list(added.warnings))
     if added.num_skipped:
         lines.append(f"left out: {added.num_skipped} videos whose keys are in the set")
     if added.num_renamed:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..format import NO_GROUP, REJECTS, Edit, Manifest
-from ..storage import normalize, open_folder
+from ..format import NO_GROUP, Edit, Manifest
+from ..storage import normalize
 from .names import are_ucf101, common_grouping, number_classes, number_names
-from .new_set import new_set, write_set
+from .new_set import new_set, read_rejects, write_set
 from .rewrite import Part
 from .transaction import EditError, locked_set
 
@@ -51,19 +51,18 @@ def merge_sets(
         index_b["label"] = np.array(labels, np.uint32)[index_b["label"]]
         index_b["group"] = group_numbers[index_b["group"]]
         index_b["video"] += index_a["video"].max() + 1
-        rejects = b"".join(map(_read_rejects, (a, b)))
         new = replace(
             a,
             classes=classes,
             groups=group_names,
             grouping=grouping,
-            rejects=rejects.count(b"\n"),
+            rejects=len(read_rejects(a)) + len(read_rejects(b)),
             versions=common_versions(a.versions, b.versions),
             plan=hashlib.sha256(f"{a.digest} {b.digest}".encode()).hexdigest(),
             edits=(*a.edits, Edit("merge", a.digest, added=len(kept))),
         )
         parts = [Part(a, np.arange(len(index_a)), index_a), Part(b, kept, index_b)]
-        return write_set(folder, new, parts, progress, rejects)
+        return write_set(folder, new, parts, progress)
 
 
 def check_same_clips(a: Manifest, b: Manifest) -> None:
@@ -126,11 +125,3 @@ def _merge_groups(
     if grouping == "ucf101" and not are_ucf101(united):
         grouping = "mixed"
     return united, grouping, np.array([*numbers, NO_GROUP], np.int32)
-
-
-def _read_rejects(manifest: Manifest) -> bytes:
-    try:
-        lines = open_folder(manifest.root).read(REJECTS).splitlines(keepends=True)
-    except FileNotFoundError:
-        return b""
-    return b"".join(lines[: manifest.rejects])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ from ..format import (
     BUILD,
     MANIFEST,
     REJECTS,
+    WARNINGS,
     Journal,
     Manifest,
     read_journal,
@@ -50,7 +52,6 @@ def write_set(
     new: Manifest,
     parts: Sequence[Part],
     progress: Callable[[], None],
-    rejects: bytes = b"",
 ) -> Manifest:
     """Write the set `new`, whose clips are those of the parts; -> it as it was saved."""
     rewriter = ShardRewriter(
@@ -64,7 +65,33 @@ def write_set(
     new = prune_groups(replace(new, shards=shards, index=index, root=str(folder)))
     if faults := verify_quick(new):
         raise EditError(f"{folder} is not as it was written ({faults[0]}): run the command again.")
-    folder.write(REJECTS, rejects)
+    _write_sidecars(folder, parts, new.rejects)
     saved = save_manifest(new, str(folder))
     remove_leftovers(folder, saved)
     return saved
+
+
+def read_rejects(manifest: Manifest) -> list[bytes]:
+    """The lines of the videos that are not in the set; behind them may be those of an `add` that
+    did not end."""
+    return _read(manifest, REJECTS).splitlines(keepends=True)[: manifest.rejects]
+
+
+def _write_sidecars(folder: Folder, parts: Sequence[Part], num_rejects: int) -> None:
+    """What is known of videos: the rejects of all sets or of none, what is odd about the others."""
+    rejects = [line for part in parts for line in read_rejects(part.source)]
+    folder.write(REJECTS, b"".join(rejects if num_rejects else []))
+    warnings = []
+    for part in parts:
+        keys = {key.split("@")[0] for key in part.source.keys(part.samples)}
+        lines = _read(part.source, WARNINGS).splitlines(keepends=True)
+        warnings += [line for line in lines if json.loads(line)["key"] in keys]
+    if warnings:
+        folder.write(WARNINGS, b"".join(warnings))
+
+
+def _read(manifest: Manifest, name: str) -> bytes:
+    try:
+        return open_folder(manifest.root).read(name)
+    except FileNotFoundError:
+        return b""

@@ -18,7 +18,8 @@ BUILD = ".build"  # folder for what only an unfinished build or edit needs
 _JOURNAL = f"{BUILD}/edit.json"
 _SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.tar")
 _INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
-_FILES = "|".join(map(re.escape, (CLASSES, INDEX, MANIFEST, NOTES, REJECTS, WARNINGS)))
+_SIDECARS = (CLASSES, NOTES, REJECTS, WARNINGS)  # files that no reader needs
+_FILES = "|".join(map(re.escape, (INDEX, MANIFEST, *_SIDECARS)))
 _TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|index-[0-9a-f]+\.npy|{_FILES})\..*tmp")
 Folder = LocalFolder | RemoteFolder
 
@@ -63,12 +64,12 @@ def read_journal(folder: Folder) -> Journal | None:
 def remove_leftovers(folder: Folder, manifest: Manifest | None) -> None:
     """Remove what ended or killed builds and edits left beside `manifest` (None: there is none)."""
     journal, names = read_journal(folder), folder.names()
-    kept = {CLASSES, NOTES, REJECTS} if manifest else set()
+    kept = set(_SIDECARS) if manifest else set()
     if manifest is not None:
         kept |= {manifest.index_file, *(shard.name for shard in manifest.shards)}
     for name in names:
         is_shard = journal is not None and journal.names(name)
-        is_other = name in (CLASSES, REJECTS) or _INDEX_NAME.fullmatch(name)
+        is_other = name in _SIDECARS or _INDEX_NAME.fullmatch(name)
         if name not in kept and (is_shard or (is_other and (journal or manifest))):
             folder.remove(name)
     remove_temporary_files(folder)

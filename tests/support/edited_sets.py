@@ -56,7 +56,11 @@ def check_set(manifest: Manifest) -> Clips:
     names = {path.name for path in manifest.root.iterdir()}
     shards = {shard.name for shard in manifest.shards}
     files = {"manifest.json", manifest.index_file, "classes.txt"}
-    assert shards | files <= names <= shards | files | {"rejects.jsonl", "notes.json"}
+    assert (
+        shards | files
+        <= names
+        <= shards | files | {"rejects.jsonl", "notes.json", "warnings.jsonl"}
+    )
     assert (manifest.root / "classes.txt").read_text().splitlines() == list(manifest.classes)
     clips = clips_of(manifest)
     samples = list(wds_pipeline(manifest.root))
