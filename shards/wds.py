@@ -51,6 +51,8 @@ def wds_pipeline(
     if subset is not None:
         indices = make_split(manifest, split, split_seed).subset(subset)
     numbers = np.unique(manifest.index["shard"][indices]).tolist()
+    is_whole = subset is None and not any(s.removed or s.relabelled for s in manifest.shards)
+    rows = None if is_whole else _rows_by_place(manifest, indices)
     return ShardSetPipeline(
         partial(iter, tuple(numbers)),
         webdataset.split_by_node,
@@ -58,7 +60,7 @@ def wds_pipeline(
         partial(_open_shards, manifest),
         tar_file_expander,
         group_by_keys,
-        partial(_select, manifest, _rows_by_place(manifest, indices)),
+        partial(_select, manifest, rows),
         webdataset.map(_decode),
     )
 
@@ -94,10 +96,13 @@ def _rows_by_place(manifest: Manifest, indices: np.ndarray) -> dict[tuple[str, s
 
 def _select(
     manifest: Manifest,
-    indices: dict[tuple[str, str], int],
+    indices: dict[tuple[str, str], int] | None,
     samples: Iterable[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """The samples that are asked for, with label, class and group as in the index."""
+    """The samples that are asked for (None: all), with label, class and group as in the index."""
+    if indices is None:
+        yield from samples
+        return
     for sample in samples:
         index = indices.get((sample["__url__"], sample["__key__"]))
         if index is None:

@@ -169,12 +169,12 @@ def merge(first: str, second: str, out: str, **options: Any) -> None:
     from ...progress import ProgressBar
     from ...shards.edit import merge_sets
     from ...shards.format import load_manifest
-    from ..inspect import describe_build
+    from ..inspect import describe_new_set
 
     num_shards = sum(len(load_manifest(root).shards) for root in (first, second))
     with ProgressBar(num_shards, "merge", "shard") as bar:
         merged = merge_sets(first, second, out, **options, progress=bar.advance)
-    click.echo(describe_build(merged, out))
+    click.echo(describe_new_set(merged))
 
 
 @shards_main.command()
@@ -196,7 +196,7 @@ def subset(
     from ...progress import ProgressBar
     from ...shards.edit import subset_set
     from ...shards.format import load_manifest
-    from ..inspect import describe_build
+    from ..inspect import describe_new_set
     from ..lists import read_keys
 
     names = [name.strip() for name in classes.split(",") if name.strip()] if classes else []
@@ -207,4 +207,4 @@ def subset(
         made = subset_set(
             shard_set, out, classes=names, per_class=per_class, keys=keys, progress=bar.advance
         )
-    click.echo(describe_build(made, out))
+    click.echo(describe_new_set(made))

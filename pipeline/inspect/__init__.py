@@ -1,6 +1,6 @@
 """Looking at a shard set: its description in words, contact sheets."""
 
-from .edits import describe_add, describe_edit, describe_leftovers
+from .edits import describe_add, describe_edit, describe_leftovers, describe_new_set
 from .info import describe_build, describe_set, describe_split
 from .preview import PreviewError, contact_sheet, save_picture
 
@@ -11,6 +11,7 @@ __all__ = [
     "describe_build",
     "describe_edit",
     "describe_leftovers",
+    "describe_new_set",
     "describe_set",
     "describe_split",
     "save_picture",

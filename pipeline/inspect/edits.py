@@ -27,6 +27,14 @@ def describe_edit(before: Manifest, after: Manifest) -> str:
     return "\n".join(lines)
 
 
+def describe_new_set(manifest: Manifest) -> str:
+    """A set that was made of others."""
+    text = f"{manifest.root}: {describe_size(manifest)}"
+    if manifest.grouping is None:
+        text += "\nno groups: the split 'grouped' is not possible; use '--split paper'"
+    return text
+
+
 def describe_add(added: Added) -> str:
     """As `describe_edit`, and the videos that were left out or got another key."""
     lines = [describe_edit(added.before, added.after), *note_lines(added.notes)]
@@ -102,6 +110,8 @@ def _describe_splits(before: Manifest, after: Manifest) -> list[str]:
         for name, (count, leaked) in moved.items()
         if count
     ]
+    if lines:
+        lines.append("to keep a split whatever comes: 'A set that lives' in docs/data.md")
     if same := [name for name, (count, _) in moved.items() if not count]:
         lines.append(f"splits in which the clips that were there stay: {', '.join(same)}")
     return lines

@@ -74,7 +74,7 @@ def _class_numbers(manifest: Manifest, names: Sequence[str]) -> list[int]:
 def _is_among_first(manifest: Manifest, is_kept: np.ndarray, per_class: int) -> np.ndarray:
     """Whether each clip is of one of the videos taken: the first of each group, then the second
     ones, until there are enough; so a small subset can still be split by groups."""
-    index, taken = manifest.index, set()
+    index = manifest.index
     first_clips = np.flatnonzero(is_kept)[np.unique(index["video"][is_kept], return_index=True)[1]]
     by_key = first_clips[np.argsort(index["key"][first_clips], kind="stable")]
     num_of_group: Counter[tuple[int, int]] = Counter()
@@ -84,6 +84,5 @@ def _is_among_first(manifest: Manifest, is_kept: np.ndarray, per_class: int) -> 
         rank = num_of_group[label, group]
         num_of_group[label, group] += 1
         ranked.setdefault(label, []).append((rank, place, int(index["video"][clip])))
-    for videos in ranked.values():
-        taken.update(video for _, _, video in sorted(videos)[:per_class])
-    return np.isin(index["video"], list(taken))
+    taken = [video for videos in ranked.values() for _, _, video in sorted(videos)[:per_class]]
+    return np.isin(index["video"], taken)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import xxhash
 from har.pipeline.build.build import build_shard_set
 from har.pipeline.build.plan import BuildOptions
 from har.pipeline.sampling import ClipSampler
+from har.shards.edit import relabel_clips, remove_clips
 from har.shards.format import SCHEMA, ClipReader, load_manifest
 
 PAGE = Path(__file__).parents[3] / "docs" / "format.md"
@@ -27,6 +29,15 @@ def root(synthetic_videos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("format") / "set"
     options = BuildOptions(ClipSampler("dense", 4, 2, 2), (24, 32))
     build_shard_set(synthetic_videos, out, options=options)
+    return out
+
+
+@pytest.fixture(scope="module")
+def edited(root, tmp_path_factory) -> Path:
+    """The same set with clips removed and relabelled."""
+    out = shutil.copytree(root, tmp_path_factory.mktemp("edited") / "set")
+    key = remove_clips(out, [load_manifest(out).keys()[0]]).keys()[0]
+    relabel_clips(out, [{"key": key, "label": "new"}])
     return out
 
 
@@ -75,6 +86,19 @@ def test_every_field_is_named_with_its_type(root):
         assert all(f"`{field}`" in PAGE.read_text() for field in body[name])
 
 
+def test_every_field_of_a_changed_set_is_named(root, edited):
+    page = tables()["Fields of a changed set"]
+    body, before = (json.loads((path / "manifest.json").read_text()) for path in (edited, root))
+    fields = body.keys() - before.keys()
+    fields |= set().union(*map(set, body["shards"])) - set(before["shards"][0])
+    assert fields == set(page)
+    text = PAGE.read_text()
+    assert all(f"`{name}`" in text for edit in body["edits"] for name in edit)
+    assert (edited / body["index_file"]).is_file()
+    assert not (edited / "index.npy").exists()
+    assert (edited / "classes.txt").read_text().splitlines() == body["classes"]
+
+
 def test_a_reader_of_tarfile_json_and_numpy_gives_what_the_library_gives(root):
     body, index = json.loads((root / "manifest.json").read_text()), np.load(root / "index.npy")
     manifest = load_manifest(root)
@@ -114,7 +138,12 @@ def test_a_reader_of_tarfile_json_and_numpy_gives_what_the_library_gives(root):
     reader.close()
 
 
-def test_the_reader_on_the_page_works(root):
+def test_the_reader_on_the_page_works(root, edited):
+    for folder in (root, edited):
+        check_reader_on_the_page(folder)
+
+
+def check_reader_on_the_page(root):
     code = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert code is not None
     names: dict = {}
