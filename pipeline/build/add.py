@@ -40,7 +40,7 @@ from ...shards.format import (
 )
 from ..dataset import Dataset, Video
 from ..sampling import ClipSampler
-from .build import check_free_space, check_rejects, notes_of, shard_tasks
+from .build import check_free_space, check_rejects, notes_of, retry_rejected, shard_tasks
 from .executor import Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan, package_versions
 from .rejects import Reject, encode_rejects, load_rejects
@@ -103,6 +103,7 @@ def add_videos(
         tasks = _tasks(manifest, plan, folder, run_options.timeout, group_numbers)
         _prepare(folder, manifest, tasks)
         reports = {task.number: report for task in tasks if (report := load_report(task, folder))}
+        reports = retry_rejected(tasks, reports, folder, run_options, executor)
         missing = [task for task in tasks if task.number not in reports]
         check_free_space(plan, folder, len(missing) / len(tasks), run_options)
         reports |= run_tasks(missing, folder, run_options, executor)
@@ -231,7 +232,7 @@ def _tasks(
 ) -> list[ShardTask]:
     """Those of the plan, with the next numbers of the set."""
     first_shard, first_video = next_shard_number(manifest), int(manifest.index["video"].max()) + 1
-    plan_hash = hashlib.sha256(f"{manifest.digest} {plan.hash}".encode()).hexdigest()
+    plan_hash = hashlib.sha256(f"{manifest.digest} {plan.layout}".encode()).hexdigest()
     return [
         replace(
             task,

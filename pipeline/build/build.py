@@ -33,7 +33,7 @@ from ...shards.format import (
 from ..dataset import FindOptions, find_videos
 from .estimate import describe_space
 from .executor import BuildError, Folder, RunOptions, run_calls, run_tasks, with_clear_errors
-from .existing import PLAN, Existing, find_existing
+from .existing import PLAN, find_existing
 from .plan import BuildOptions, BuildPlan, make_plan
 from .rejects import Reject, encode_rejects, load_rejects
 from .shapes import describe_shapes
@@ -64,7 +64,7 @@ def build_shard_set(
     tasks = shard_tasks(plan, str(folder), run_options.timeout)
     with _locked(folder), contextlib.closing(DECODERS):
         existing = find_existing(plan, tasks, folder, run_options, executor)
-        reports = _retry_rejects(tasks, existing, folder, run_options, executor)
+        reports = retry_rejected(tasks, existing.reports, folder, run_options, executor)
         missing = [task for task in tasks if task.number not in reports]
         if existing.manifest is not None and not missing:
             return _keep_finished(plan, existing.manifest, reports, folder)
@@ -112,20 +112,21 @@ def shard_tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
     ]
 
 
-def _retry_rejects(
-    tasks: list[ShardTask], existing: Existing, out: Folder, run_options: RunOptions,
+def retry_rejected(
+    tasks: list[ShardTask], reports: dict[int, Report], out: Folder, run_options: RunOptions,
     executor: Executor | None,
 ) -> dict[int, Report]:  # fmt: skip
     """Look again at the videos that gave no clip; -> the reports of shards that stay as they are.
 
     A shard is made again where one of its videos gives a clip now.
     """
-    before = {n: report["rejects"] for n, report in existing.reports.items() if report["rejects"]}
+    before = {n: report["rejects"] for n, report in reports.items() if report["rejects"]}
     if not before:
-        return existing.reports
+        return reports
+    task_of = {task.number: task for task in tasks}
     after: dict[int, list[Reject]] = run_calls(
         retry_rejects,
-        {number: (tasks[number], rejects) for number, rejects in before.items()},
+        {number: (task_of[number], rejects) for number, rejects in before.items()},
         {number: len(rejects) for number, rejects in before.items()},
         "rejected videos", out, run_options, executor,
     )  # fmt: skip
@@ -138,7 +139,7 @@ def _retry_rejects(
         )
     return {
         number: {**report, "rejects": after.get(number, [])}
-        for number, report in existing.reports.items()
+        for number, report in reports.items()
         if number not in mended
     }
 

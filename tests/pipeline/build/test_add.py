@@ -163,6 +163,10 @@ def test_rejects_are_counted_and_a_mended_video_is_none(
             root, lambda: find_videos(tmp_path / "new"), run_options=RunOptions(1, 9, 0, quiet=True)
         )
     assert len(load_manifest(root).index) == 4
+    made_videos.write(video, frames=12, seed=7)  # the same command looks at it again
+    copied = shutil.copytree(root, tmp_path / "copy")
+    assert len(add(copied, tmp_path / "new").after.index) == 6
+    video.write_bytes(b"no video")
     added = add(root, tmp_path / "new")
     assert ([row["key"] for row in added.rejects], added.after.rejects) == (["v_YoYo_g07_c01"], 1)
     assert [row["key"] for row in load_rejects(root)] == ["v_YoYo_g07_c01"]
