@@ -89,10 +89,8 @@ def test_two_files_may_be_queued_and_are_answered_in_order(process: DecoderProce
 def test_what_goes_wrong_is_one_error_and_the_next_file_is_decoded(
     process: DecoderProcess, path: str, error: type[Exception], says: str
 ):
-    start = time.monotonic()
     with pytest.raises(error, match=says):
         process.call(path, "where")
-    assert time.monotonic() - start < 20
     assert process.call("next")[1].tolist() == [4, 4, 4, 4]
 
 
