@@ -9,7 +9,7 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -131,7 +131,7 @@ def _describe_case(counts: Counter[str]) -> str:
     )
 
 
-def sort_names(names: Collection[str]) -> Sequence[str]:
+def sort_names(names: Collection[str]) -> list[str]:
     """Sorted by characters; as numbers where all are."""
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))

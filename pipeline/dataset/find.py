@@ -16,12 +16,13 @@ from typing import TypedDict
 
 from ...errors import printable
 from ...shards import storage
-from .classes import CLASS_LIST, ClassList, read_class_list, sort_names, unify_names
+from .classes import CLASS_LIST, ClassList, clean_name, read_class_list, sort_names, unify_names
 from .files import Files, open_files
+from .labels import folder_entry, name_classes
 from .layout import UCF101_NAME, describe_nothing, read_tree
 from .list_formats import LIST_SUFFIXES
 from .listing import list_videos
-from .lists import expand_places, folder_entry, match_rows, name_classes, read_lists
+from .lists import expand_places, match_rows, read_lists
 from .records import WHERE, Dataset, DatasetError, Entry, Remarks, Video
 
 _MAX_KEY = 80  # of the 90 characters that a key may have: views add a suffix
@@ -76,7 +77,7 @@ def find_videos(
         class_names: Sequence[str] = class_list.names
         _check_classes(entries, class_list)
     else:
-        class_names = order or sort_names({entry.class_name for entry in entries})
+        class_names = _order_names({entry.class_name for entry in entries}, order)
     grouping, entries = _add_groups(entries, group_regex, "csv" if places else "folder")
     videos = _videos(files, entries, class_names, grouping)
     return Dataset(
@@ -127,6 +128,15 @@ def _from_lists(
     if not entries:
         raise DatasetError(f"{places[0]} gives no video with a label.")
     return class_list, order, entries
+
+
+def _order_names(names: set[str], order: Sequence[str] | None) -> list[str]:
+    """Those in `order`, which may be spelled otherwise, then the others, sorted."""
+    spelled = {name.casefold(): name for name in names}
+    first = [
+        spelled[key] for name in order or () if (key := clean_name(name).casefold()) in spelled
+    ]
+    return [*first, *sort_names(names - set(first))]
 
 
 def _check_classes(entries: list[Entry], class_list: ClassList) -> None:

@@ -123,9 +123,9 @@ def _check_labels(places: list[_Place], remarks: Remarks) -> None:
         top = place.folders[0]
         count = sum(other.folders[0] == top for other in places)
         raise DatasetError(
-            f"{top}/ holds {count} videos in no class folder ({place.example}), so they have no "
-            f"label: sort them into {top}/CLASS/, give their labels with --list, or move {top}/ "
-            "away."
+            f"{top}/ holds videos in no class folder, which have no label ({place.example}, "
+            f"{count} in all): sort them into {top}/CLASS/, give their labels with --list, or move "
+            "them away."
         )
     remarks.leave_out(_NO_LABEL, [place.name for place in places])
 

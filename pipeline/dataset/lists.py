@@ -1,4 +1,4 @@
-"""Lists -> videos: which file a row means, and what its label is called.
+"""Lists -> rows with their videos: which file a row means.
 
 A row names a file by its path below the root. Lists other than a CSV of paths may leave out folders
 or the suffix, or carry the path of another machine: the file is meant whose path ends like that.
@@ -8,7 +8,7 @@ import fnmatch
 import posixpath
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -17,14 +17,11 @@ from ...errors import printable
 from ...shards import storage
 from ...shards.format import SUBSETS
 from ..decode import VIDEO_SUFFIXES
-from .classes import ClassList
 from .files import Files, read_place
-from .layout import subset_number
 from .list_formats import ListRow, VideoList, parse_list, subset_in_name
 from .listing import list_videos
-from .records import DatasetError, Entry, Remarks
+from .records import DatasetError, Remarks
 
-_TEST = 3  # as in SUBSETS
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, VIDEO_SUFFIXES))}|/)$", re.IGNORECASE)
 
 
@@ -155,9 +152,9 @@ class _Finder:
         return None
 
     def _exists(self, name: str) -> bool:
-        if self._names is not None and not name.startswith("/"):
-            return name in self._names
-        return self._files.total_size(name) >= 0
+        """Also a link to what has another name: the list says which of the two counts."""
+        is_known = self._names is not None and name in self._names
+        return is_known or self._files.total_size(name) >= 0
 
     def _search(self, name: str) -> list[str]:
         """Paths that end as `name` does, or the other way round; suffixes do not count."""
@@ -190,92 +187,3 @@ def _spellings(name: str, root: str) -> Iterator[str]:
         for form in ("NFC", "NFD"):
             if (other := unicodedata.normalize(form, path)) != path:
                 yield other
-
-
-def name_classes(
-    found: list[FoundRow],
-    by_folder: dict[str, Entry],
-    class_list: ClassList | None,
-    keep_numbers: bool,
-    remarks: Remarks,
-) -> tuple[list[Entry], list[str] | None]:
-    """-> the videos with the names of their classes, and the order of these where numbers gave it.
-
-    Labels that are numbers are named by the class list, else by the folders of their videos where
-    each has one of its own (not with keep_numbers), else they are names themselves. A row without a
-    label takes the folder. by_folder: what the folders say, by path. Raises DatasetError.
-    """
-    labels = {one.row.label for one in found if one.row.label is not None}
-    names: dict[str, str] = {}
-    if labels and all(label.isascii() and label.isdigit() for label in labels):
-        if class_list is not None:
-            names = _names_in_list(found, labels, class_list, remarks)
-        elif not keep_numbers:
-            names = _names_of_folders(found, by_folder, remarks)
-    entries, unlabelled = [], []
-    for one in found:
-        row, folder = one.row, by_folder.get(one.path)
-        group = row.group if row.group is not None else folder.group if folder else None
-        class_name = folder.class_name if folder else None
-        if row.label is not None:
-            class_name = names.get(row.label, row.label)
-        if class_name is not None:
-            entries.append(Entry(one.path, class_name, group, row.subset or 0))
-        elif row.subset == _TEST:
-            unlabelled.append(one.path)
-        else:
-            raise DatasetError(
-                f"{row.where} gives no label, and {printable(one.path)} lies in no class folder."
-            )
-    remarks.leave_out("test videos without a label", unlabelled)
-    if any(entry.group is not None for entry in entries):
-        entries = [replace(entry, group=entry.group or "") for entry in entries]
-    order = [names[label] for label in sorted(names, key=int)] if names else None
-    return sorted(entries, key=lambda entry: entry.path), None if class_list else order
-
-
-def _names_in_list(
-    found: list[FoundRow], labels: set[str], class_list: ClassList, remarks: Remarks
-) -> dict[str, str]:
-    if labels <= set(class_list.names):
-        return {}
-    numbers = class_list.numbers
-    for shift in (1, -1):  # one of the two counts from 0 and the other from 1
-        shifted = {number + shift for number in numbers}
-        if not set(map(int, labels)) <= set(numbers) and set(map(int, labels)) <= shifted:
-            numbers = tuple(number + shift for number in numbers)
-            first = f"{numbers[0]} is {class_list.names[0]}"
-            remarks.notes.append(f"labels: {first}, and so on by {class_list.place}")
-            break
-    names = dict(zip(numbers, class_list.names, strict=True))
-    for one in found:
-        if one.row.label is not None and int(one.row.label) not in names:
-            raise DatasetError(
-                f"{one.row.where}: label {one.row.label} is not in {class_list.place}, which has "
-                f"{min(names)} to {max(names)}."
-            )
-    return {label: names[int(label)] for label in labels}
-
-
-def _names_of_folders(
-    found: list[FoundRow], by_folder: dict[str, Entry], remarks: Remarks
-) -> dict[str, str]:
-    """{} where labels and folders do not belong together one by one."""
-    folders = {path: entry.class_name for path, entry in by_folder.items()}
-    pairs = {
-        (one.row.label, folders.get(one.path, "")) for one in found if one.row.label is not None
-    }
-    labels, names = Counter(label for label, _ in pairs), Counter(name for _, name in pairs)
-    if len(pairs) == 1 or "" in names or max(labels.values()) > 1 or max(names.values()) > 1:
-        return {}
-    named = {label: name for label, name in pairs if label is not None}
-    first = min(named, key=int)
-    remarks.notes.append(f"labels: numbers, named by the folders ({first} is {named[first]} ...)")
-    return named
-
-
-def folder_entry(path: str) -> Entry | None:
-    """What the folder of a video says where no layout is given: its class."""
-    parts = path.rstrip("/").split("/")
-    is_class = len(parts) > 1 and subset_number(parts[-2]) is None
-    return Entry(path, parts[-2]) if is_class else None

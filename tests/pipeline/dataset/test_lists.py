@@ -1,6 +1,7 @@
 """Lists of videos: encodings, delimiters, line numbers, and the lists of other tools."""
 
 import codecs
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from made_trees import images, left_out, rows, touch
 from har.pipeline.dataset import DatasetError, find_videos
 from har.shards.storage import RemoteFolder
 
+NFD = unicodedata.normalize("NFD", "Läufer")
 TREE = ["run/1.avi", "run/2.avi", "walk/3.avi"]
 CSV = "path,label,group,split\r\nrun/1.avi,Läufer,s1,train\r\nwalk/3.avi,gehen,s2,validation\r\n"
 EXPECTED = {"run/1.avi": "train Läufer s1", "walk/3.avi": "val gehen s2"}
@@ -106,6 +108,12 @@ def test_bytes_that_are_no_text_are_one_sentence(tmp_path: Path) -> None:
             {"1.mp4": "- air drumming ", "2.mp4": "- yoga "},
             ("air drumming", "yoga"),
         ),
+        (  # a class that the numbered list lacks; names in another Unicode form than on the disk
+            [f"{NFD}/1.avi", "b/2.avi", "a/3.avi"],
+            {"trainlist01.txt": f"{NFD}/1.avi 2\nb/2.avi 1\n", "testlist01.txt": "a/3.avi\n"},
+            {f"{NFD}/1.avi": "train Läufer ", "b/2.avi": "train b ", "a/3.avi": "test a "},
+            ("b", "Läufer", "a"),
+        ),
         (  # a table of frame folders
             [*images("clips/12"), *images("clips/7")],
             {"x.csv": "path,label,split\nclips/12,wave,train\n./clips/7/,nod,val\n"},
@@ -119,7 +127,7 @@ def test_bytes_that_are_no_text_are_one_sentence(tmp_path: Path) -> None:
             ("Punch", "YoYo"),
         ),
     ],
-    ids=["mmaction2", "slowfast", "tabs", "frames", "rawframes"],
+    ids=["mmaction2", "slowfast", "tabs", "unicode", "frames", "rawframes"],
 )  # fmt: skip
 def test_lists_of_other_tools(
     tmp_path: Path, names: list[str], lists: dict[str, str], expected: dict[str, str],
@@ -170,6 +178,15 @@ def test_lists_and_videos_may_lie_behind_urls(tmp_path: Path) -> None:
     assert (remote.videos, remote.left_out) == (local.videos, local.left_out)
 
 
+def test_a_list_may_name_links(tmp_path: Path) -> None:
+    root = touch(tmp_path / "set", "pool/1.avi")
+    (root / "run").mkdir()
+    (root / "run" / "one.avi").symlink_to(root / "pool" / "1.avi")
+    (tmp_path / "train.txt").write_text("run/one.avi run\n")
+    data = find_videos(root, lists=[str(tmp_path / "train.txt")])
+    assert list(rows(data)) == ["run/one.avi"]
+
+
 def test_a_name_that_fits_two_files_is_not_guessed(tmp_path: Path) -> None:
     root = touch(tmp_path / "set", "a/1.avi", "b/1.avi", "b/2.mp4")
     (tmp_path / "x.txt").write_text("1.avi run\n")
@@ -183,6 +200,8 @@ def test_a_name_that_fits_two_files_is_not_guessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "classes", "expected"),
     [
+        ("1 2", "no\nrun\nwalk\nyes\n", ["run", "walk"]),
+        ("1 2", "x\nother\nyes\n", ["x", "other"]),  # as the folder x says
         ("0 1", "run\nwalk\n", ["run", "walk"]),
         ("1 2", "run\nwalk\n", ["run", "walk"]),  # the list counts from 1
         ("1 2", "1 run\n2 walk\n", ["run", "walk"]),
