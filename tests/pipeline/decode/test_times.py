@@ -34,7 +34,9 @@ TIMED = {  # name: (file, arguments of ffmpeg), all with frames at uneven times
     "wmv": ("a.wmv", ["-c:v", "wmv2"]),
     "mjpeg": ("a.mov", ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"]),
 }
+LEFT_OUT = ["-vf", "select='not(between(n,10,24))'", "-fps_mode", "vfr"]
 RATED = {
+    "mpeg4 in avi, frames left out": ("a.avi", ["-c:v", "mpeg4", "-bf", "0", *LEFT_OUT]),
     "mpeg4 in avi": ("a.avi", ["-c:v", "mpeg4", "-bf", "2"]),
     "h264 in avi": ("a.avi", ["-c:v", "libx264", "-bf", "2"]),
     "mpeg2 in mpg": ("a.mpg", ["-c:v", "mpeg2video", "-bf", "2"]),

@@ -151,3 +151,18 @@ def test_several_video_streams_are_said_and_one_can_be_chosen(run: Path, tmp_pat
         missing = predict(run, *window, "--stream", 2, path)
         assert missing.exit_code == 1
         assert "two.mkv has no video stream 2: give one of 0, 1 as --stream" in missing.output
+
+
+@needs_ffmpeg
+def test_broken_time_stamps_are_said(run: Path, tmp_path: Path):
+    parts = [tmp_path / "a.ts", tmp_path / "b.ts"]
+    for part, start in zip(parts, ("5000", "0"), strict=True):
+        encode(part, ["-c:v", "mpeg2video", "-bf", "0", "-output_ts_offset", start], frames=50)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    told = predict(run, "--json", "--window", 2, "--hop", 2, joined)
+    (entry,) = json.loads(told.stdout)
+    text = "1 frame without a usable time stamp: the frame rate of the file gives it."
+    assert entry["warnings"] == [text]
+    assert f"{joined}: {text}" in told.stderr
+    assert [(w["start"], w["end"]) for w in entry["windows"]] == [(0, 2), (2, 4)]
