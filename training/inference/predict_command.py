@@ -76,12 +76,13 @@ def predict_videos(
             with local_file(source, UploadLimits(max_mb, max_seconds)) as (path, notes):
                 name = source.name if isinstance(source, Path) else name_of(source)
                 entry = _predict_video(predictor, path, printable(name), top, window, hop, files)
-            entry |= {"warnings": texts} if (texts := notes + entry.pop("warnings")) else {}
+            if texts := notes + entry.pop("warnings"):
+                entry["warnings"] = texts
         except VideoDecodeError as error:
             entry = {"error": printable(str(error))}  # names the file
-            print(error, file=sys.stderr)
+            print(entry["error"], file=sys.stderr)
         for text in entry.get("warnings", ()):
-            print(f"{source}: {text}", file=sys.stderr)
+            print(f"{printable(str(source))}: {text}", file=sys.stderr)
         entry = {"video": printable(str(source)), **entry}
         entries.append(entry)
         if as_csv:
