@@ -49,8 +49,8 @@ def choose_part(
     """bool [V]: one of `num_parts` balanced parts of the videos `among` (bool [V]), in whole
     groups: the one that lacks fewest classes and whose shares are nearest to 1 / `num_parts`.
 
-    `num_parts` goes down, to `min_parts` at most, where the part then lacks fewer classes. There are
-    no more parts than groups; a single group stays whole, no part.
+    `num_parts` goes down, to `min_parts` at most, where the part then lacks fewer classes. There
+    are no more parts than groups; a single group stays whole, no part.
     """
     chosen = np.zeros(len(groups), bool)
     _, group_of_row = np.unique(groups[among], return_inverse=True)

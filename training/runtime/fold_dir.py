@@ -69,13 +69,18 @@ def load_fold_dir(folder: Path, settings: dict[str, Any] | None = None) -> FoldD
 
 
 def list_run_folders(folder: Path) -> list[Path]:
-    """The finished runs of a folder of folds; any other folder stands for itself.
+    """The finished runs of a folder of folds, but for those whose loss was never finite, which have
+    no checkpoint; any other folder stands for itself.
 
-    Raises FoldError where no fold is finished.
+    Raises FoldError where there is none.
     """
     if not is_fold_dir(folder):
         return [folder]
-    folders = load_fold_dir(folder).finished_folders
+    folders = [
+        run
+        for run in load_fold_dir(folder).finished_folders
+        if json.loads((run / "summary.json").read_text())["best_epoch"]
+    ]
     if not folders:
         raise FoldError(
             f"no fold of {folder} is finished: 'har-train --resume {folder}' goes on with them."

@@ -85,6 +85,8 @@ def test_folds_are_one_row_with_the_figures_of_all_their_videos(tmp_path: Path):
 def test_missing_folds_are_said(tmp_path: Path):
     make_folds(tmp_path, (1, 3, 5), 5)
     (tmp_path / "fold-3" / "summary.json").unlink()  # still in training
+    make(tmp_path / "fold-2", "r3d")
+    change(tmp_path / "fold-2" / "summary.json", lambda summary: summary.update(best_epoch=0))
     (tmp_path / "folds.json").write_text('{"folds": 5, "config": {}}')
     text = write_report([tmp_path], tmp_path / "out").read_text()
     assert "R3D (2 of 5 folds): not every video was tested, for want of fold 2, 3, 4;" in text
