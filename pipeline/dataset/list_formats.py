@@ -75,6 +75,9 @@ def parse_list(place: str, data: bytes, remarks: Remarks) -> VideoList:
         return VideoList(place, _parse_json(place, text))
     if match := _HMDB51.fullmatch(name):
         return VideoList(place, _parse_hmdb51(place, text, match["class_name"]))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and all(map(_WITH_SUFFIX.fullmatch, lines)):  # commas may stand in the paths
+        return VideoList(place, _parse_lines(place, text))
     delimiter = find_delimiter(text)
     rows = read_rows(text, delimiter, place) if delimiter else []
     if rows and has_columns(rows[0].fields):

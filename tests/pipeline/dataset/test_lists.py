@@ -88,9 +88,9 @@ def test_bytes_that_are_no_text_are_one_sentence(tmp_path: Path) -> None:
     ("names", "lists", "expected", "classes"),
     [
         (  # mmaction2: numbers, named by the folders; blanks in paths
-            ["air drumming/a b.mp4", "yoga/c.mp4"],
-            {"k_train_list.txt": "air drumming/a b.mp4 1\n", "k_val_list.txt": "yoga/c.mp4 0\n"},
-            {"air drumming/a b.mp4": "train air drumming ", "yoga/c.mp4": "val yoga "},
+            ["air drumming/a, b.mp4", "yoga/c.mp4"],
+            {"k_train_list.txt": "air drumming/a, b.mp4 1\n", "k_val_list.txt": "yoga/c.mp4 0\n"},
+            {"air drumming/a, b.mp4": "train air drumming ", "yoga/c.mp4": "val yoga "},
             ("yoga", "air drumming"),
         ),
         (  # SlowFast: paths of another machine, labels that no folder names
