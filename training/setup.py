@@ -7,13 +7,12 @@ import functools
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from .. import models
 from ..models.convlstm import ConvLSTM
 from ..shards import splits
 from ..shards.format import Manifest, load_manifest
@@ -23,7 +22,8 @@ from ..shards.transforms.clip_transform import ClipTransform
 from .config import AUTO, Config, ConfigError
 from .input import DeviceLoader, gpu_cache
 from .machine import check_device, choose_recompute, resolve_machine
-from .optim import EarlyStopping, LossScaler, LrScheduler, MetricSums, ModelEma
+from .network import build_model, known_options, model_options
+from .optim import EarlyStopping, LossScaler, LrScheduler, ModelEma
 from .runtime import memory, tensorboard
 from .runtime.device import place_model
 from .runtime.distributed import DistributedContext
@@ -72,9 +72,6 @@ def prepare(
     optimizer = make_optimizer(config, model)
     train_loader, val_loader = make_loaders(config, manifest, split, transform, device, ctx)
     steps_per_epoch = -(-train_loader.num_batches // config.grad_accum_steps)
-    ddp_model = ctx.wrap_model(model, device)
-    if config.compile:  # with the random numbers of eager mode, so that dropout draws the same
-        ddp_model = cast(nn.Module, torch.compile(ddp_model, options={"fallback_random": True}))
     state = TrainState(
         config=config,
         folder=folder,
@@ -82,7 +79,7 @@ def prepare(
         split=split,
         model=model,
         model_options={**known_options(config), **options},
-        ddp_model=ddp_model,
+        ddp_model=wrap_model(config, model, device, ctx),
         ctx=ctx,
         transform=transform,
         optimizer=optimizer,
@@ -98,11 +95,20 @@ def prepare(
         device=device,
         precision=precision,
         log=log,
-        train_metrics=MetricSums(device),
-        group_weight=torch.zeros((), device=device),
     )
     log(describe(state))
     return state
+
+
+def wrap_model(
+    config: Config, model: nn.Module, device: torch.device, ctx: DistributedContext
+) -> nn.Module:
+    """The model as the training step calls it: DDP's with several ranks, compiled by --compile."""
+    ddp_model = ctx.wrap_model(model, device)
+    if not config.compile:
+        return ddp_model
+    # with the random numbers of eager mode, so that dropout draws the same
+    return cast(nn.Module, torch.compile(ddp_model, options={"fallback_random": True}))
 
 
 def make_split(config: Config, manifest: Manifest) -> splits.Split:
@@ -127,59 +133,6 @@ def gpu_cache_bytes(
     num_bytes = (len(split.train) + len(split.val)) * math.prod(manifest.clip_shape)
     gpu_cache.check_fits(device, num_bytes, memory.free_bytes(device))
     return num_bytes
-
-
-def known_options(config: Config) -> dict[str, Any]:
-    """Every option of the model and its default, for the checkpoint: a later version may have
-    other defaults."""
-    known = models.options_of(config.model)
-    known.pop("weights", None)
-    return known
-
-
-def model_options(config: Config) -> dict[str, Any]:
-    """--model-options, then those that are options of har-train: --dropout, --freeze, --input,
-    --zero-init where the model has it, --recompute and --drop-path, which are an error where it has
-    not; and the midplanes that Kinetics weights need."""
-    options, known = config.options, known_options(config)
-    if config.recompute != "auto":
-        if config.model != "convlstm":
-            raise ConfigError(
-                f"--recompute {config.recompute}: {config.model} has no such option; use it with "
-                "convlstm."
-            )
-        options["recompute"] = config.recompute == "on"
-    if config.freeze is not None:
-        options["freeze"] = config.freeze
-    if config.weights == "kinetics400" and "midplanes" in known:
-        options.setdefault("midplanes", "torchvision")
-    if config.drop_path:
-        if "drop_path" not in known:
-            raise ConfigError(
-                f"--drop-path {config.drop_path}: {config.model} has no residual blocks; "
-                "leave it out."
-            )
-        options.setdefault("drop_path", config.drop_path)
-    if config.input != "rgb":
-        options.setdefault("input", config.input)
-    if config.dropout:
-        options.setdefault("dropout", config.dropout)
-    if config.zero_init and "zero_init_residual" in known:
-        options.setdefault("zero_init_residual", True)
-    return options
-
-
-def build_model(
-    config: Config, options: dict[str, Any], num_classes: int, weights: str | None
-) -> nn.Module:
-    """The model, starting from `weights` (`--weights`). A wrong option is a ConfigError."""
-    try:
-        options = {**options, "weights": weights}
-        return models.build(config.model, num_classes, seed=config.seed, **options)
-    except models.WeightsError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
 
 
 def make_transform(config: Config, transform: ClipTransform) -> ClipTransform:

@@ -80,13 +80,17 @@ class TrainState:
     device: torch.device
     precision: torch.dtype
     log: Log
-    train_metrics: MetricSums
-    group_weight: torch.Tensor
+    train_metrics: MetricSums = field(init=False)
+    group_weight: torch.Tensor = field(init=False)
     best: BestEpoch = field(default_factory=BestEpoch)
     progress: TrainProgress = field(default_factory=TrainProgress)
     history: list[dict[str, Any]] = field(default_factory=list)
     step_timer: StepTimer = field(default_factory=StepTimer)
     tb_writer: TensorBoardWriter | None = None
+
+    def __post_init__(self) -> None:
+        self.train_metrics = MetricSums(self.device)
+        self.group_weight = torch.zeros((), device=self.device)
 
     @property
     def eval_model(self) -> nn.Module:

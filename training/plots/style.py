@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,7 +78,7 @@ def new_figure(path: Path, width: float, height: float) -> Iterator[Figure]:
             write_atomically(out_path, buffer.getvalue())
 
 
-def text_width(figure: Figure, texts: Iterable[str], fontsize: float, **style: str) -> float:
+def text_width(figure: Figure, texts: Iterable[str], fontsize: float, **style: Any) -> float:
     """Width in inches of the widest of `texts`, as the figure would show them; 0 for none."""
     drawn = [figure.text(0, 0, text, fontsize=fontsize, **style) for text in texts]
     _set_fonts(drawn)
