@@ -182,13 +182,15 @@ def merge(first: str, second: str, out: str, **options: Any) -> None:
 @click.option("-o", "--out", required=True, help="Folder for the new set, or a URL.")
 @click.option("--classes", help="Only these classes: A,B,C.")
 @click.option("--per-class", type=click.IntRange(1), help="Videos a class, at most.")
+@click.option("--intact", is_flag=True, help="Only clips that are as written, of a damaged set.")
 @click.option(
     "--list", "list_file", type=click.Path(path_type=Path), help="Keys, one a line, or a CSV's key."
 )
 @one_sentence
 def subset(
-    shard_set: str, out: str, classes: str | None, per_class: int | None, list_file: Path | None
-) -> None:
+    shard_set: str, out: str, classes: str | None, per_class: int | None, intact: bool,
+    list_file: Path | None,
+) -> None:  # fmt: skip
     """Make a new set of some clips of SHARD_SET (folder or URL); options together narrow it down.
 
     Example: har-shards subset data/shards --classes Punch,YoYo --per-class 20 -o data/small
@@ -201,10 +203,11 @@ def subset(
 
     names = [name.strip() for name in classes.split(",") if name.strip()] if classes else []
     keys = read_keys(list_file) if list_file else None
-    if not names and per_class is None and keys is None:
-        raise UserError("say which clips with --classes, --per-class or --list.")
+    if not (names or per_class or keys or intact):
+        raise UserError("say which clips with --classes, --per-class, --list or --intact.")
     with ProgressBar(len(load_manifest(shard_set).shards), "subset", "shard") as bar:
         made = subset_set(
-            shard_set, out, classes=names, per_class=per_class, keys=keys, progress=bar.advance
-        )
+            shard_set, out, classes=names, per_class=per_class, keys=keys, intact=intact,
+            progress=bar.advance,
+        )  # fmt: skip
     click.echo(describe_new_set(made))

@@ -70,7 +70,10 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
         if all(fault.is_foreign for fault in faults):
             remedy = "move it elsewhere"
         elif manifest.edits:
-            remedy = "take those shards from a copy"
+            remedy = (
+                "take those shards from a copy, or save the clips that are whole with "
+                f"'har-shards subset {shard_set} --intact -o NEW'"
+            )
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         click.echo(f"{count} in {shard_set}: {remedy}.", err=True)
         sys.exit(1)

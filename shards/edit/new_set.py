@@ -52,15 +52,20 @@ def write_set(
     new: Manifest,
     parts: Sequence[Part],
     progress: Callable[[], None],
+    *,
+    copy: bool = False,
 ) -> Manifest:
-    """Write the set `new`, whose clips are those of the parts; -> it as it was saved."""
+    """Write the set `new`, whose clips are those of the parts; -> it as it was saved.
+
+    copy: write every clip anew, link no shard.
+    """
     rewriter = ShardRewriter(
         folder, new, first_number=0, progress=progress,
         max_bytes=max(shard.bytes for part in parts for shard in part.source.shards),
     )  # fmt: skip
     with closing(rewriter):
         for part in parts:
-            rewriter.add(part)
+            rewriter.add(part, copy=copy)
         shards, index = rewriter.finish()
     new = prune_groups(replace(new, shards=shards, index=index, root=str(folder)))
     if faults := verify_quick(new):

@@ -72,8 +72,9 @@ class ShardRewriter:
         self._writer: ShardWriter | None = None
         self._stack = ExitStack()
 
-    def add(self, part: Part, *, in_place: bool = False) -> None:
-        """Write the clips of a part. in_place: it is of this very folder, whole shards stay."""
+    def add(self, part: Part, *, in_place: bool = False, copy: bool = False) -> None:
+        """Write the clips of a part. in_place: it is of this very folder, whole shards stay. copy:
+        write them anew as well."""
         source, classes = part.source, np.array(part.source.classes, object)
         groups = np.array([*source.groups, None], object)
         old = source.index[part.samples]
@@ -86,7 +87,8 @@ class ShardRewriter:
             for number, shard in enumerate(source.shards):
                 positions = np.flatnonzero(old["shard"] == number)
                 is_whole = len(positions) == shard.samples and bool(is_same[positions].all())
-                if is_whole and len(positions) and not (shard.removed or shard.relabelled):
+                is_whole &= len(positions) > 0 and not (copy or shard.removed or shard.relabelled)
+                if is_whole:
                     self._end_shard()
                     self._shards.append(shard if in_place else self._place(source, shard))
                     self._keep_rows(part.index[positions], old["offset"][positions])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..format import Edit, Manifest
+from ..format import ClipReader, Edit, Manifest, ShardSetError
 from .new_set import new_set, write_set
 from .rewrite import Part
 from .rows import find_clips
@@ -24,20 +25,24 @@ def subset_set(
     classes: Sequence[str] = (),
     per_class: int | None = None,
     keys: Sequence[str] | None = None,
+    intact: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """A new set of some clips of a set, in their order; -> it.
 
     classes: only these. keys: only these clips (see `find_clips`). per_class: at most so many
-    videos of each class, from each of its groups in turn. Classes that lose all
+    videos of each class, from each of its groups in turn. intact: only clips whose pixels and
+    KEY.json have their checksums, which saves what is left of a damaged set. Classes that lose all
     clips are left out, the others numbered anew. progress: called after each shard. Raises
     EditError, ShardSetError, StorageError.
     """
     with locked_set(root) as (_, source), new_set(out, "subset") as folder:
         index = source.index
         is_kept = np.ones(len(index), bool)
+        if intact:
+            is_kept = _are_intact(source)
         if keys is not None:
-            is_kept = np.isin(np.arange(len(index)), np.concatenate(find_clips(source, keys)))
+            is_kept &= np.isin(np.arange(len(index)), np.concatenate(find_clips(source, keys)))
         if classes:
             is_kept &= np.isin(index["label"], _class_numbers(source, classes))
         if per_class is not None:
@@ -57,7 +62,20 @@ def subset_set(
                 *source.edits, Edit("subset", source.digest, removed=len(index) - len(samples))
             ),
         )  # fmt: skip
-        return write_set(folder, new, [Part(source, samples, rows)], progress)
+        return write_set(folder, new, [Part(source, samples, rows)], progress, copy=intact)
+
+
+def _are_intact(manifest: Manifest) -> np.ndarray:
+    """bool [N]: whether each clip can be read and is as it was written."""
+    is_intact = np.ones(len(manifest.index), bool)
+    with closing(ClipReader(manifest)) as reader:
+        for sample in range(len(is_intact)):
+            try:
+                reader.read_into(sample, reader.scratch())
+                reader.read_metadata(sample)
+            except ShardSetError:
+                is_intact[sample] = False
+    return is_intact
 
 
 def _class_numbers(manifest: Manifest, names: Sequence[str]) -> list[int]:

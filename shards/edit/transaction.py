@@ -64,8 +64,8 @@ def commit_edit(
         raise EditError(f"nothing would be left in {folder}: remove the folder instead.")
     if faults := verify_quick(new):
         raise EditError(
-            f"{folder} is as it was, since a shard is not as it should be ({faults[0]}): run "
-            f"'har-shards verify {folder}' and mend that first."
+            f"{folder} is as it was, since a shard is not as it should be ({faults[0]}): mend that "
+            f"first, as 'har-shards verify {folder}' says."
         )
     try:
         saved = save_manifest(new, str(folder), replaces_another=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -172,6 +173,13 @@ def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_
     assert f"{tmp_path / 'both'}: {left} clips of {left} videos" in merged.output
     for name in ("set", "sub", "both"):
         assert _run("verify", tmp_path / name).exit_code == 0
+    next(root.glob("*.tar")).unlink()
+    said = _run("verify", root)
+    assert said.exit_code == 1
+    command = re.search("har-shards (subset .* --intact -o )NEW", said.output)
+    assert command is not None
+    assert _run(*command[1].split(), tmp_path / "saved").exit_code == 0
+    assert _run("verify", tmp_path / "saved").exit_code == 0
 
 
 def test_add_says_what_was_added_and_left_out(folder: Path, tmp_path: Path) -> None:
@@ -204,7 +212,7 @@ def test_add_says_what_was_added_and_left_out(folder: Path, tmp_path: Path) -> N
             ", line 3: key must not be empty and split 'no' must be one of",
         ),
         (["relabel", "SET", "KEYS"], "changes nothing: it needs key and one of label, group"),
-        (["subset", "SET", "-o", "OUT"], "say which clips with --classes, --per-class or --list"),
+        (["subset", "SET", "-o", "OUT"], "say which clips with --classes, --per-class, --list or"),
         (["subset", "SET", "-o", "SET/..", "--per-class", "1"], "is not empty ("),
         (["merge", "SET", "SET", "-o", "OUT"], "cannot be merged with itself"),
         (["info", "SET", "--keys", "k.csv"], "name it with --split"),

@@ -274,6 +274,18 @@ def test_a_subset_has_the_classes_and_videos_asked_for(made: Manifest, tmp_path:
     assert changes.removed == 11
 
 
+def test_what_is_whole_of_a_damaged_set_is_saved(made: Manifest, tmp_path: Path) -> None:
+    clips, offsets = clips_of(made), made.index["offset"].tolist()
+    made.shard_path(0).unlink()
+    flip(made.shard_path(1), offsets[5] + 3)  # pixels
+    flip(made.shard_path(1), offsets[6] - 200)  # a header, which no reader looks at
+    end = -(-(offsets[9] + made.clip_bytes) // 512) * 512
+    flip(made.shard_path(2), end + 3 * 512 + 5)  # KEY.json, behind the label and its own header
+    saved = subset_set(made.root, tmp_path / "saved", intact=True)
+    lost = {*made.keys(slice(0, 4)), *made.keys(np.array([5, 9]))}
+    assert check_set(saved) == {key: clip for key, clip in clips.items() if key not in lost}
+
+
 def cannot(edit: Callable[[Path], object], root: Path) -> str:
     with pytest.raises(EditError) as caught:
         edit(root)
