@@ -84,7 +84,9 @@ def parse_list(place: str, data: bytes, remarks: Remarks) -> VideoList:
         return _parse_table(place, rows, remarks)
     if rows and min(len(row.fields) for row in rows) > 1:
         parsed = [
-            ListRow(_where(place, row.line), (row.fields[0].strip(),), row.fields[-1].strip())
+            ListRow(
+                _where(place, row.line), (row.fields[0].strip(),), row.fields[1].strip() or None
+            )
             for row in rows
         ]
     else:
@@ -121,7 +123,7 @@ def _parse_table(place: str, rows: list[TableRow], remarks: Remarks) -> VideoLis
     parsed = []
     for row in rows[1:]:
         where = _where(place, row.line)
-        if len(row.fields) > len(header):
+        if any(field.strip() for field in row.fields[len(header) :]):
             raise DatasetError(
                 f"{where}: it has {len(row.fields)} fields and the header {len(header)}: put a "
                 "field that holds the delimiter in quotes."
@@ -209,6 +211,6 @@ def _parse_json(place: str, text: str) -> list[ListRow]:
                 "lists have them."
             )
         label = entry.get("template") or entry.get("label")
-        label = re.sub(r"[\[\]]", "", str(label)) if label is not None else None
+        label = re.sub(r"[\[\]]", "", str(label)) if label else None
         rows.append(ListRow(where, (str(entry.get("path", entry.get("id"))),), label))
     return rows

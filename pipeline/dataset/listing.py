@@ -35,11 +35,12 @@ def list_videos(files: Files, remarks: Remarks, lists: Collection[str] = ()) -> 
         elif not name.endswith("/") and name not in read:
             others.append(name)
     sequences = _find_sequences(images, {name.rpartition("/")[0] for name in videos})
-    others += [name for folder in images.keys() - sequences for name in images[folder]]
+    stills = [name for folder in images.keys() - sequences for name in images[folder]]
     videos = sorted([*videos, *(f"{folder}/" for folder in sequences)])
     suffixes = Counter(PurePosixPath(name).suffix.lower() or "none" for name in others)
     counts = ", ".join(f"{suffix} {count}" for suffix, count in suffixes.most_common(5))
     remarks.leave_out(f"files without a video's suffix ({counts})", others)
+    remarks.leave_out("images that are not the numbered frames of one video", stills)
     remarks.leave_out("hidden files and folders", hidden)
     for name, reason in files.left_out.items():
         remarks.leave_out(reason, [name])

@@ -132,9 +132,13 @@ def test_all_that_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
     names += ["test/7.avi", *images("a/no", 1)]
     data = find_videos(touch(tmp_path, *names))
     assert list(rows(data)) == ["a/1.avi", "a/2.MTS", "train/d/6.avi"]
-    suffixes = "files without a video's suffix (.xyz 2, .jpg 2, .txt 1, none 1)"
+    suffixes = "files without a video's suffix (.xyz 2, .txt 1, none 1)"
     assert left_out(data) == {
-        suffixes: (6, ("a/3.xyz", "a/4.txt", "a/5.xyz", "a/no/00001.jpg", "a/still_1.jpg")),
+        suffixes: (4, ("a/3.xyz", "a/4.txt", "a/5.xyz", "c/readme")),
+        "images that are not the numbered frames of one video": (
+            2,
+            ("a/no/00001.jpg", "a/still_1.jpg"),
+        ),
         "hidden files and folders": (2, (".git/", "b/.hidden.avi")),
         "folders without a video": (3, ("a/no/", "b/", "c/")),
         "videos in the top folder, in no class folder": (1, ("loose.avi",)),
