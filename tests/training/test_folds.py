@@ -5,10 +5,12 @@ import signal
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tiny_train import har_train, message, stop_after, train
 
 from har.shards import splits
 from har.shards.format import load_manifest
+from har.training.cli.results import eval_main, predict_main, report_main
 from har.training.runtime import checkpoint
 
 
@@ -73,6 +75,31 @@ def test_a_stopped_training_goes_on_in_its_fold_and_ends_alike(
 def test_finished_folds_have_nothing_to_go_on_with(folded):
     result = har_train("--resume", folded[0])
     assert (result.exit_code, result.output.count("fold ")) == (0, 0)
+
+
+def run(command, *words):
+    return CliRunner().invoke(command, [str(word) for word in words])
+
+
+def test_har_eval_and_har_report_take_the_folder_of_the_folds(folded, tmp_path):
+    out = folded[0]
+    result = run(eval_main, out)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == [f"{out}/fold-{n}" for n in (1, 2, 3)]
+    assert "best.pt of each fold, on test of split 3 folds (" in lines[3]
+    assert "): 30 videos, 1 clip a video" in lines[3]
+    assert lines[-1] == f"next: har-report {out}"
+    reported = run(report_main, out, "-o", tmp_path, "--cards")
+    assert reported.exit_code == 0, reported.output
+    assert reported.output.count("card: ") == 3
+    assert "| ResNet3D (3 folds) |" in (tmp_path / "report.md").read_text()
+    on_val = run(eval_main, out, "--subset", "val")  # val clips of folds overlap: not pooled
+    assert "video@1 of the folds" in on_val.output.splitlines()[-1]
+    refused = run(report_main, out, "-o", tmp_path, "--subset", "val")
+    assert "one row on their test clips only: leave out --subset val" in message(refused)
+    refused = run(predict_main, out, "x.avi")
+    assert "holds the runs of several folds: give one of them" in message(refused)
 
 
 @pytest.mark.parametrize(
