@@ -130,7 +130,8 @@ def _stated_size(header: bytes) -> int:
     if header.startswith(b"FLV"):
         at = header.find(_FLV_SIZE)
         value = header[at + len(_FLV_SIZE) :][:8]
-        return max(0, int(struct.unpack(">d", value)[0])) if at >= 0 and len(value) == 8 else 0
+        number = struct.unpack(">d", value)[0] if at >= 0 and len(value) == 8 else 0.0
+        return int(number) if 0 < number < 1 << 62 else 0  # it may be no number at all
     at = header.find(_ASF_PROPERTIES)
     if at < 0 or len(header) < at + 92:
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
 
 import av
@@ -112,3 +113,14 @@ def test_where_nothing_says_how_long_a_file_was_that_is_said(tmp_path: Path, fil
         assert (clip.num_decoded, clip.num_declared) == (len(shown(path)), 0)
         assert clip.warnings["no_length"] is True
         assert set(clip.warnings) <= ({"no_length"} if share == 1 else {"no_length", "repaired"})
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_a_size_that_cannot_be_is_none(tmp_path: Path, size: float) -> None:
+    path = encode(tmp_path / "a.flv", ["-c:v", "flv"], frames=9)
+    data, name = bytearray(path.read_bytes()), b"\0\x08filesize\0"
+    at = data.index(name) + len(name)
+    data[at : at + 8] = struct.pack(">d", size)
+    path.write_bytes(data)
+    clip = decode_clip(path, frames=4, size=(24, 32))
+    assert (clip.num_decoded, clip.warnings) == (9, {"no_length": True})
