@@ -20,11 +20,13 @@ from typing import Unpack
 
 from ...shards import storage
 from ...shards.format import (
+    CLASSES,
     MANIFEST,
     NOTES,
     REJECTS,
     Manifest,
     ShardInfo,
+    encode_classes,
     make_index,
     remove_leftovers,
     remove_temporary_files,
@@ -67,7 +69,7 @@ def build_shard_set(
         reports = retry_rejected(tasks, existing.reports, folder, run_options, executor)
         missing = [task for task in tasks if task.number not in reports]
         if existing.manifest is not None and not missing:
-            return _keep_finished(plan, existing.manifest, reports, folder)
+            return _keep_finished(existing.manifest, reports, folder)
         _write_plan(plan, folder)
         check_free_space(plan, folder, len(missing) / len(tasks), run_options)
         _reopen(tasks, reports, folder)
@@ -144,9 +146,7 @@ def retry_rejected(
     }
 
 
-def _keep_finished(
-    plan: BuildPlan, manifest: Manifest, reports: dict[int, Report], out: Folder
-) -> Manifest:
+def _keep_finished(manifest: Manifest, reports: dict[int, Report], out: Folder) -> Manifest:
     """Nothing of the set is made again; the rejects may have other reasons now."""
     rejects = [reject for number in sorted(reports) for reject in reports[number]["rejects"]]
     before = load_rejects(str(out))
@@ -155,6 +155,8 @@ def _keep_finished(
         reject["size"] = sizes.get(reject["key"], reject["size"])
     if rejects != before or out.size(REJECTS) is None:
         with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
+    if out.size(CLASSES) is None:  # of a set that was built before there was such a file
+        with_clear_errors(out, out.write, CLASSES, encode_classes(manifest.classes))
     remove_leftovers(out, manifest)
     return manifest
 
@@ -185,7 +187,8 @@ def check_free_space(plan: BuildPlan, out: Folder, share: float, run_options: Ru
             f"the shards need up to {needed / 1e9:.2f} GB and {out} has {free / 1e9:.2f} GB free: "
             "give an --out with more room."
         )
-    run_options.say(describe_space(round(len(plan.dataset.videos) * share), needed, free))
+    if needed:
+        run_options.say(describe_space(round(len(plan.dataset.videos) * share), needed, free))
 
 
 def _finish(

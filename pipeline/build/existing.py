@@ -61,11 +61,11 @@ def find_existing(
     """
     names = with_clear_errors(out, out.names)
     manifest = None
-    if out.size(MANIFEST) is not None:
+    if MANIFEST in names:
         try:
             manifest = load_manifest(str(out))
-        except ShardSetError as error:
-            run_options.say(str(error))
+        except ShardSetError:  # what is left of it is looked at below
+            manifest = None
     if manifest is not None:
         return _check_finished(plan, tasks, manifest, out, run_options)
     if out.size(PLAN) is not None:
@@ -95,7 +95,7 @@ def _check_finished(
             f"the set in {out} was changed since it was built ({commands}): see 'har-shards info "
             f"{out}', or give another --out."
         )
-    if manifest.plan not in (plan.hash, _plan_with_old_sizes(plan, rejects).hash):
+    if manifest.plan != plan.hash and manifest.plan != _plan_with_old_sizes(plan, rejects).hash:
         names = ("sampling", "resize", "grouping", "versions")
         there = {name: getattr(manifest, name) for name in names}
         there["classes"] = list(manifest.classes)

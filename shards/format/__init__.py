@@ -9,7 +9,7 @@ from .journal import (
     remove_temporary_files,
     write_journal,
 )
-from .manifest_io import load_manifest, save_manifest
+from .manifest_io import encode_classes, load_manifest, save_manifest
 from .reader import ClipReader, open_shard
 from .schema import (
     CLASSES,
@@ -34,9 +34,9 @@ from .writer import ShardWriter, sample_bytes, write_shard
 
 __all__ = [
     "BUILD", "CLASSES", "INDEX", "MANIFEST", "NOTES", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS",
-    "WARNINGS",
-    "ClipReader", "Edit", "Fault", "Journal", "Manifest", "ShardInfo", "ShardSetError",
-    "ShardWriter", "index_dtype", "load_manifest", "make_index", "next_shard_number", "open_shard",
-    "read_journal", "remove_leftovers", "remove_temporary_files", "sample_bytes", "save_manifest",
-    "valid_key", "verify_full", "verify_quick", "write_journal", "write_shard",
+    "WARNINGS", "ClipReader", "Edit", "Fault", "Journal", "Manifest", "ShardInfo", "ShardSetError",
+    "ShardWriter", "encode_classes", "index_dtype", "load_manifest", "make_index",
+    "next_shard_number", "open_shard", "read_journal", "remove_leftovers", "remove_temporary_files",
+    "sample_bytes", "save_manifest", "valid_key", "verify_full", "verify_quick", "write_journal",
+    "write_shard",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,15 @@ def save_manifest(
     index_file = f"index-{sha256[:16]}.npy" if replaces_another else INDEX
     manifest = replace(manifest, index_sha256=sha256, index_file=index_file)
     body = json.dumps(_saved_fields(manifest), indent=1, sort_keys=True) + "\n"
-    folder.write(CLASSES, "".join(f"{name}\n" for name in manifest.classes).encode())
+    folder.write(CLASSES, encode_classes(manifest.classes))
     folder.write(index_file, buffer.getvalue())
     folder.write(MANIFEST, body.encode())
     return load_manifest(root)
+
+
+def encode_classes(classes: Sequence[str]) -> bytes:
+    """What `classes.txt` holds: the names in the order of their numbers, one a line."""
+    return "".join(f"{name}\n" for name in classes).encode(errors="surrogateescape")
 
 
 def _saved_fields(manifest: Manifest) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from har.pipeline.cli import shards_main
 from har.pipeline.inspect import describe_build
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import (
+    CLASSES,
     INDEX,
     MANIFEST,
     REJECTS,
@@ -202,6 +203,7 @@ def _cut(name: str) -> Callable[[Path], None]:
         (lambda out: (_remove(MANIFEST)(out), _remove("shard-000002.tar")(out)), 7),
         (lambda out: (_remove(MANIFEST)(out), _flip("shard-000002.tar", 2000)(out)), 7),
         (_remove(REJECTS), 8),
+        (_remove(CLASSES), 8),
     ],
 )
 def test_what_is_missing_or_wrong_in_a_finished_set_is_made_again(
