@@ -160,6 +160,7 @@ def compare(
         "baseline_peak_bytes": peaks[base],
         "ratio.memory": peaks[name] / peaks[base],
         "precision": str(workload.precision).removeprefix("torch."),
+        **({"recompute": workload.recompute} if name == "convlstm" else {}),
         "device": str(workload.device),
         "torch": torch.__version__,
     }

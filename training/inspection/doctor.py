@@ -145,7 +145,7 @@ def _check_memory(device: torch.device, _: Path) -> Result:
 
 def _check_cudnn(device: torch.device, _: Path) -> Result:
     if device.type != "cuda":
-        return "not used on the CPU", []
+        return f"not used on {'the CPU' if device.type == 'cpu' else device.type}", []
     if not torch.backends.cudnn.is_available():
         return "not available", [(True, FAIL, "install a torch built with cuDNN")]
     return str(torch.backends.cudnn.version()), []

@@ -197,7 +197,7 @@ def out_of_memory_message(
     if config.model == "convlstm" and config.recompute != "on":
         advice.append("--recompute on")
     if precision == torch.float32 and device.type == "cuda":
-        advice.append("--precision bf16")
+        advice.append("--precision bf16 (fp16 on a GPU without bf16 units)")
     if config.frames > 1:
         advice.append(f"--frames {config.frames // 2}")
     advice.append("a smaller --size or --batch-size")

@@ -52,7 +52,7 @@ def select_precision(
         raise ConfigError(
             f"--precision {name} gives wrong gradients here (3-D convolution on {device}, torch "
             f"{torch.__version__}, relative error {probe.error:.2g}): use '--precision fp32' or "
-            "'auto'."
+            "'auto'; a run that began in it can go on on another machine."
         )
     if probe.speedup < _SLOW:
         log(

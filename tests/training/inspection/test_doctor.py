@@ -113,6 +113,7 @@ def test_a_gpu_that_cannot_be_used_fails_with_what_to_install(
     line = check("GPU")
     assert line.status == FAIL
     assert str(line).endswith("-> install the build cu126")
+    monkeypatch.setattr(doctor, "run_check", lambda name, *_: doctor.Line(name, OK, ""))
     names = {line.name for line in doctor.run_checks("cpu", Path())}  # not asked for
     assert "GPU" not in names
 
