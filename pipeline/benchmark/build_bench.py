@@ -1,8 +1,8 @@
 """har-shards bench: how fast videos become clips and shards, beside what people use otherwise.
 
 The candidates are in `decoders`. Builds on one core and on two, and decoding alone, take turns as
-well. The figures to quote are the ratios, medians over rounds. `pip install .[bench]` brings
-torchcodec and OpenCV; without them their lines are left out.
+well, with the videos of the largest group. The figures to quote are the ratios, medians over
+rounds. `pip install .[bench]` brings torchcodec and OpenCV; what is missing is named as left out.
 
 Notes: the timing runs in a child process, because torchcodec wants FFmpeg's libraries under their
 plain names and finds them only in what LD_LIBRARY_PATH was at the start. PyAV brings such a set
@@ -16,6 +16,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import platform
 import re
 import shutil
 import statistics
@@ -29,11 +30,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
 
 from ...shards.format import sample_bytes
 from ..build import BuildOptions, RunOptions, build_shard_set
 from ..dataset import find_videos
+from ..decode import VIDEO_SUFFIXES
 from ..decode.decoder_process import ENVIRONMENT, freeze_imports
 from . import decoders
 from .decoders import BenchError
@@ -41,27 +44,39 @@ from .decoders import BenchError
 ROUNDS = 5
 BUILD_ROUNDS = 3
 BUILD_CLIPS = 2880  # 48 shards: that one worker ends before the other counts 1%
+_BUILD_SECONDS = 40  # of one core: fewer clips where they take longer
 _TITLES = {
     "har": "har: video to finished clip",
     "decode_only": "decoding the needed packets, nothing else",
     "torchcodec": "torchcodec, same frames, same resize",
+    "torchcodec_resize": "torchcodec, its own resize",
+    "torchcodec_approximate": "torchcodec without its scan, same resize",
     "opencv_seek": "OpenCV as the paper calls it: seek, resize",
     "opencv_seek_one_thread": "the same, one thread",
 }
 
 
-def run(videos: Path, *, as_json: bool = False, rounds: int = ROUNDS) -> str:
+def run(
+    videos: Path, *, as_json: bool = False, rounds: int = ROUNDS, with_builds: bool = True
+) -> str:
     """Measure in a child process and -> a table, or JSON. Raises BenchError, DatasetError."""
-    dataset = find_videos(videos)
+    if videos.is_file():
+        dataset = find_videos(videos)
+        paths = [str(Path(dataset.root, video.path)) for video in dataset.videos]
+    else:
+        paths = sorted(str(p) for p in videos.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if not paths:
+        raise BenchError(f"no video under {videos}: give a folder of videos, or a CSV of them.")
     with tempfile.TemporaryDirectory(prefix="har-shards-bench-") as scratch:
-        _check_free_space(scratch)
+        if with_builds:
+            _check_free_space(scratch)
         libraries = [_link_ffmpeg(Path(scratch)), os.environ.get("LD_LIBRARY_PATH", "")]
         environment = {  # for all candidates alike
             **os.environ, **ENVIRONMENT, "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         }  # fmt: skip
         request = {
-            "paths": [str(Path(dataset.root, video.path)) for video in dataset.videos],
-            "rounds": rounds, "scratch": scratch, "build_clips": BUILD_CLIPS,
+            "paths": paths, "rounds": rounds, "scratch": scratch,
+            "build_clips": BUILD_CLIPS if with_builds else 0,
         }  # fmt: skip
         child = subprocess.run(
             [sys.executable, "-c", f"from {__name__} import child; child()"],
@@ -100,15 +115,42 @@ def _link_ffmpeg(scratch: Path) -> str:
 
 
 def child() -> None:
-    """Read the request, measure, print one line of JSON."""
+    """Read the request, measure, print one line of JSON: the largest group's figures, and those of
+    all groups under "groups"."""
     torch.set_num_threads(1)
-    freeze_imports()
     request = json.loads(sys.stdin.read())
-    results, videos = decoders.measure(list(map(Path, request["paths"])), request["rounds"])
-    scratch = Path(request["scratch"])
-    source = _link_repeatedly(videos, scratch / "videos", request["build_clips"])
-    results |= measure_builds(videos, source, scratch, min(BUILD_ROUNDS, request["rounds"]))
+    candidates, unavailable = decoders.find_candidates()
+    groups, num_unreadable = decoders.make_groups([*map(Path, request["paths"])], candidates)
+    freeze_imports()  # those of the candidates too, which are loaded by their first call
+    decoders.measure(groups, request["rounds"])
+    results: dict[str, Any] = {
+        **groups[0].results(), "rounds": request["rounds"], "videos_unreadable": num_unreadable,
+        "missing": unavailable, "groups": [group.results() for group in groups],
+        "machine": _machine(), "versions": _versions(),
+    }  # fmt: skip
+    if request["build_clips"]:
+        scratch, videos = Path(request["scratch"]), groups[0].videos
+        affordable = int(_BUILD_SECONDS * results["clips_per_core_s"]["har"])
+        count = max(len(videos), min(request["build_clips"], affordable))
+        source = _link_repeatedly(videos, scratch / "videos", count)
+        results |= measure_builds(videos, source, scratch, min(BUILD_ROUNDS, request["rounds"]))
     print(json.dumps(results))
+
+
+def _machine() -> str:
+    """Processor, cores that this process may use, system."""
+    info = Path("/proc/cpuinfo")
+    match = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{match[1] if match else platform.machine()}, {cores} cores, {platform.platform()}"
+
+
+def _versions() -> dict[str, str]:
+    """Of what is measured and was loaded for that."""
+    loaded = ("av", "torch", "torchcodec", "cv2", "numpy")
+    versions = {name: sys.modules[name].__version__ for name in loaded if name in sys.modules}
+    avcodec = ".".join(map(str, av.library_versions["libavcodec"]))
+    return {"python": platform.python_version(), "libavcodec": avcodec, **versions}
 
 
 def measure_builds(
@@ -201,17 +243,19 @@ def _link_repeatedly(videos: list[Path], root: Path, num_clips: int) -> Path:
 
 
 def _table(results: dict[str, Any]) -> str:
-    ours = results["clips_per_core_s"]["har"]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [
-        f"{results['videos']} videos to 16x128x171 clips, median of {results['rounds']} rounds",
-        f"{'clips/s':54s}{'':9s}{'a core':>9s}{'har is':>9s}",
+        f"clips of 16x128x171, median of {results['rounds']} rounds",
+        f"{results['machine']}; {versions}",
+        *[f"left out: {_TITLES[name]}: {why}" for name, why in results["missing"].items()],
     ]
-    for name, rate in results["clips_per_core_s"].items():
-        clock = results["clips_per_s"][name]
-        lines.append(f"{_TITLES[name]:54s}{clock:9.1f}{rate:9.1f}{ours / rate:8.2f}x")
-    lines += [f"{_TITLES[name]:54s}  {why}" for name, why in results["unavailable"].items()]
-    lines.append(f"{'whole build, 1 core':54s}{results['build_1']:9.1f}")
-    if results["build_2"]:
+    if results["videos_unreadable"]:
+        lines.append(f"left out: {results['videos_unreadable']} videos that cannot be opened")
+    for group in results["groups"]:
+        lines += ["", *_group_table(group)]
+    if results.get("build_1"):
+        lines += ["", f"{'whole build, 1 core':54s}{results['build_1']:9.1f}"]
+    if results.get("build_2"):
         lines += [
             f"{'whole build, 2 cores':54s}{results['build_2']:9.1f}   {results['scaling_2']:.2f}x "
             "of 1 core",
@@ -219,3 +263,15 @@ def _table(results: dict[str, Any]) -> str:
             f"{'':54s}{'':9s}   the build reaches {results['ratio.build_of_decode']:.0%} of it",
         ]
     return "\n".join(lines)
+
+
+def _group_table(group: dict[str, Any]) -> list[str]:
+    kind = " ".join((group["codec"], group["container"], group["size"]))
+    kind += f": {group['videos']} of {group['videos_found']} videos"
+    lines = [f"{kind:54s}{'clips/s':>9s}{'a core':>9s}{'har is':>9s}"]
+    for name, rate in group["clips_per_core_s"].items():
+        ratio, clock = group["clips_per_core_s"]["har"] / rate, group["clips_per_s"][name]
+        others = group["other_frames"].get(name, 0)
+        note = f"  other frames in {others}" if others else ""
+        lines.append(f"{_TITLES[name]:54s}{clock:9.1f}{rate:9.1f}{ratio:8.2f}x{note}")
+    return lines + [f"{_TITLES[n]:54s}  left out: {why}" for n, why in group["unavailable"].items()]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from PIL import Image
@@ -21,7 +20,7 @@ from ...errors import HarError
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import KINETICS_MEAN, KINETICS_STD, ClipTransform
-from ..decode import VIDEO_SUFFIXES
+from ..decode import VIDEO_SUFFIXES, open_video
 from ..sampling import ClipSampler
 from .loaders import Candidate, worker_options
 
@@ -104,9 +103,8 @@ class _PyAVDataset(_VideoDataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         path = self._paths[index]
-        with av.open(str(path), metadata_errors="replace") as container:
-            container.streams.video[0].thread_type = "NONE"
-            frames = list(container.decode(video=0))
+        with open_video(path) as (container, stream):
+            frames = list(container.decode(stream))
         clip = np.stack(
             [
                 frames[n].to_ndarray(format="rgb24", width=171, height=128)

@@ -12,18 +12,20 @@ from .group import shards_main
 @shards_main.command()
 @click.argument("videos", type=click.Path(path_type=Path))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--builds/--no-builds", default=True, help="Whole builds too.  [--builds]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_sentence
-def bench(videos: Path, rounds: int, as_json: bool) -> None:
-    """How fast VIDEOS become clips, beside torchcodec, OpenCV and bare decoding; and builds.
+def bench(videos: Path, rounds: int, builds: bool, as_json: bool) -> None:
+    """How fast VIDEOS (any folder, or a CSV) become clips, codec by codec, beside torchcodec,
+    OpenCV and bare decoding; and builds.
 
-    It takes some minutes, 3.2 GB of scratch space (TMPDIR), and an idle machine.
+    It takes some minutes, 3.2 GB of scratch space (TMPDIR) for the builds, and an idle machine.
 
     Example: har-shards bench data/UCF-101
     """
     from ..benchmark import build_bench
 
-    click.echo(build_bench.run(videos, as_json=as_json, rounds=rounds))
+    click.echo(build_bench.run(videos, as_json=as_json, rounds=rounds, with_builds=builds))
 
 
 @shards_main.command()
