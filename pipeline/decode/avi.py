@@ -16,21 +16,20 @@ import numpy as np
 
 _FOURCC = (b"XVID", b"DIVX", b"DX50", b"FMP4", b"MP4V")
 _BITMAP_HEADER_BYTES = 40  # the only picture header that is accepted: one without extradata
-_ENTRY = np.dtype([("name", "S4"), ("flags", "<u4"), ("offset", "<i4"), ("size", "<i4")])
-_HEADER = np.dtype([("name", "S4"), ("size", "<i4")])
+_ENTRY = np.dtype([("name", "<u4"), ("flags", "<u4"), ("offset", "<i4"), ("size", "<i4")])
 
 
 class Avi(NamedTuple):
-    """fourcc as the file has it; num_frames: that the header claims; packets: the bytes of each
-    that is not empty, in file order; positions: which of all packets it is (an empty one shows the
-    picture before once more)."""
+    """fourcc as the file has it; num_frames: that the header claims; spans: int64 [n,2], start and
+    end of each packet that is not empty, in file order; positions: which of all packets it is (an
+    empty one shows the picture before once more)."""
 
     fourcc: bytes
     width: int
     height: int
     fps: float
     num_frames: int
-    packets: list[bytes]
+    spans: np.ndarray
     positions: list[int]
 
 
@@ -85,9 +84,9 @@ def _read_avi(data: bytes) -> Avi | None:
     spans = _packet_spans(data, parts[b"movi"], parts[b"idx1"], videos[0], len(streams))
     if not is_plain or spans is None or min(width, height, scale) < 1:
         return None
-    filled = [(at, data[a:b]) for at, (a, b) in enumerate(spans.tolist()) if b > a]
-    positions, packets = [at for at, _ in filled], [packet for _, packet in filled]
-    return Avi(picture[16:20], width, height, rate / scale, num_frames, packets, positions)
+    positions = np.flatnonzero(spans[:, 1] > spans[:, 0])
+    spans, fps = spans[positions], rate / scale
+    return Avi(picture[16:20], width, height, fps, num_frames, spans, positions.tolist())
 
 
 def _chunks(data: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:
@@ -116,12 +115,14 @@ def _packet_spans(
     fills = starts[-1] in (movie[1], movie[1] + 1) and (offsets - offsets[0] == starts[:-1] - first)
     if sizes.min() < 0 or not np.all(fills):
         return None
-    heads = np.frombuffer(data, np.uint8)[starts[:-1, None] + np.arange(8)].copy().view(_HEADER)
-    heads = heads[:, 0]
-    if (heads["name"] != entries["name"]).any() or (heads["size"] != entries["size"]).any():
+    heads = np.frombuffer(data, np.uint8)[starts[:-1, None] + np.arange(8)].view("<i4")  # [n,2]
+    names = entries["name"]
+    if (heads[:, 0].view("<u4") != names).any() or (heads[:, 1] != entries["size"]).any():
         return None
-    is_video = np.isin(entries["name"], [b"%02ddc" % video, b"%02ddb" % video])
-    known = [b"%02d%s" % (one, kind) for one in range(num_streams) for kind in (b"wb", b"tx")]
-    if not (is_video | np.isin(entries["name"], known)).all():
-        return None
-    return np.stack([starts[:-1] + 8, starts[:-1] + 8 + sizes], 1)[is_video]
+    video_names = (int.from_bytes(b"%02d%s" % (video, kind), "little") for kind in (b"dc", b"db"))
+    is_video = np.isin(names, [*video_names])
+    for name in set(names[~is_video].tolist()):
+        match = re.fullmatch(rb"0([0-9])(wb|tx)", name.to_bytes(4, "little"))
+        if not match or int(match[1]) >= num_streams:
+            return None
+    return np.column_stack([starts[:-1] + 8, starts[:-1] + 8 + sizes])[is_video]

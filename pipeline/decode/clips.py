@@ -30,7 +30,7 @@ from ..sampling import ClipSampler
 from .container import FILE_FAULTS, VideoDecodeError, open_video, reason
 from .frames import FrameResizer
 from .images import IMAGE_FPS, find_images, read_image
-from .packets import PacketIndex, decode_positions
+from .packets import decode_frames
 from .scan import Scan, Warnings, scan_video
 from .timestamps import FrameClock
 
@@ -148,8 +148,7 @@ def decode_only(path: Path, sampler: ClipSampler) -> int:
             num_decoded = sum(1 for _ in opened.decode(stream))
             return sampler.frames if num_decoded else 0
         indices = _frame_indices(sampler, scan.index.num_frames, scan.seconds)
-        frames = _needed_frames(scan.index, decoder, indices)
-        return sum(index in indices for index, _ in frames)
+        return sum(1 for _ in decode_frames(scan.index, decoder, indices))
 
 
 @dataclass(frozen=True)
@@ -238,26 +237,14 @@ def _decode_needed(
     indices = _frame_indices(sampler, scan.index.num_frames, scan.seconds)
     resizer = new_resizer()
     try:
-        for index, frame in _needed_frames(scan.index, decoder, indices):
-            if frame.is_corrupt:  # what FFmpeg conceals it with depends on the frames before
-                return None
-            if index in indices:
-                resizer.add(index, frame)
+        for index, frame in decode_frames(scan.index, decoder, indices):
+            resizer.add(index, frame)
     except FILE_FAULTS:
         return None  # a plain decode says what is wrong
     if sorted(resizer.indices) != sorted(indices):
         return None
     resizer.finish()  # while the frames of no other video are in the thread's buffers
     return _DecodedFrames(resizer, scan.index.num_frames, scan.seconds, scan.clock)
-
-
-def _needed_frames(
-    index: PacketIndex, decoder: VideoCodecContext, indices: set[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(frame index, frame) of all that has to be decoded for those frames; -1: it is not chosen."""
-    by_position = {index.presentation[number]: number for number in indices}
-    for position, frame in decode_positions(index, decoder, set(by_position)):
-        yield by_position.get(position, -1), frame
 
 
 def _decode_all(

@@ -81,8 +81,9 @@ def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
     """uint8 [H,W,3], a view of the converter's memory: valid until the next frame."""
     rgb = _BUFFERS.reformatter.reformat(frame, format="rgb24", threads=1)
     plane = rgb.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)  # [H,bytes]
-    return upright(rows[: rgb.height, : rgb.width * 3].reshape(rgb.height, rgb.width, 3), frame)
+    height, width = rgb.height, rgb.width
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # [H,bytes]
+    return upright(rows[:height, : width * 3].reshape(height, width, 3), frame)
 
 
 def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
@@ -107,7 +108,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     # `frame.side_data` would be held by the frame that it holds: pixels that only the garbage
     # collector frees, 2 MB a clip.
     side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
-    matrix = side_data.get("DISPLAYMATRIX")
+    matrix = side_data.get("DISPLAYMATRIX") if side_data else None
     if matrix is None:
         return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

@@ -11,105 +11,127 @@ one picture a packet, so the B in the very last packet is lost, and is no frame 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import av
+import numpy as np
 
 _VOP, _GROUP = b"\0\0\1\xb6", b"\0\0\1\xb3"
 _DIVX = b"DivX"  # without it in its user data, FFmpeg takes one picture a packet, as is done here
 _FILLER = 8  # bytes; HMDB51 files hold packets of one byte without a picture
 _STUB = 24  # bytes; a picture that is not coded is a header alone
+_MAX_FILLERS = 4  # before the first picture
 I_VOP, P_VOP, B_VOP, S_VOP = range(4)
 
 
-class CodedPicture(NamedTuple):
-    """packet: its number, data: its bytes, or the part of them that holds this picture. is_start:
-    whether a decoder may start at it."""
+class CodedPictures(NamedTuple):
+    """The coded pictures of a stream in decode order; int64 [n] each.
 
-    packet: int
-    data: bytes
-    type: int
-    is_start: bool
-
-
-def split_pictures(packets: Sequence[bytes], extradata: bytes) -> list[CodedPicture] | None:
-    """Each coded picture, in decode order; None where the stream is not plain.
-
-    Pictures are those that a plain decode from the first packet gives out as frames. None: no
-    stream header, or one that changes; a packet without a picture or with more than two; two packed
-    pairs without a stub between.
+    packets: number of the packet. starts, ends: of its bytes, or of the part that holds this
+    picture. types: of the pictures. is_start: 1 where a decoder may start.
     """
-    pictures: list[CodedPicture] = []
-    headers = extradata
-    may_pack, time_bits = _DIVX in headers, _time_bits(headers)
+
+    packets: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    types: np.ndarray
+    is_start: np.ndarray
+
+
+def find_pictures(data: bytes, spans: np.ndarray, extradata: bytes) -> CodedPictures | None:
+    """The pictures in the packets of `data`, whose start and end are `spans`, int64 [n,2].
+
+    They are those that a plain decode from the first packet gives out as frames. None where the
+    stream is not plain: no stream header, or one that changes; a packet without a picture or with
+    more than two; two packed pairs without a stub between.
+    """
+    headers = extradata or _first_headers(data, spans)
+    time_bits, may_pack = _time_bits(headers), _DIVX in headers
+    if not time_bits:
+        return None
+    first_bytes = np.minimum(spans[:, :1] + np.arange(5), len(data) - 1)
+    first_bytes = np.frombuffer(data, np.uint8)[first_bytes]  # [n,5]
+    is_plain = (first_bytes[:, :4] == np.frombuffer(_VOP, np.uint8)).all(1)
+    is_plain &= spans[:, 1] - spans[:, 0] > _STUB + 4  # a picture, and it is coded
+    if may_pack:
+        is_plain &= _count_pictures(data, spans) == 1
+    kinds = first_bytes[:, 4] >> 6
+    is_start = (kinds == I_VOP) & bool(extradata)
+    columns = (np.arange(len(spans)), spans, kinds, is_start)
+    plain = np.column_stack([column[is_plain] for column in columns])
+    others: list[tuple[int, int, int, int, bool]] = []
+    usual = headers + _VOP  # how a key picture begins
     num_waiting = 0  # pictures of a packed pair that are not decoded yet: one a packet is
-    for number, data in enumerate(packets):
-        first, header = data.find(_VOP), b""
-        if first > 0:
-            header = data[:first].partition(_GROUP)[0]  # a group's header is but a time
-            if not headers:
-                headers = header
-                may_pack, time_bits = _DIVX in headers, _time_bits(headers)
-            if header not in headers:
-                return None
-        if first < 0 and len(data) <= _FILLER and num_waiting == 0:
+    for number in np.flatnonzero(~is_plain).tolist():
+        start, end = spans[number].tolist()
+        body = start + len(usual)
+        if data.startswith(usual, start) and not may_pack and end - body > _STUB:
+            others.append((number, start, end, data[body] >> 6, data[body] >> 6 == I_VOP))
             continue
-        if first < 0 or not time_bits:
+        packet = data[start:end]
+        first = packet.find(_VOP)
+        if first < 0 and len(packet) <= _FILLER and num_waiting == 0:
+            continue
+        header = packet[: max(0, first)].partition(_GROUP)[0]  # a group's header is but a time
+        second = packet.find(_VOP, first + 4) if may_pack else -1
+        is_odd = second >= 0 and packet.find(_VOP, second + 4) >= 0
+        if first < 0 or is_odd or header not in headers:
             return None
-        second = data.find(_VOP, first + 4) if may_pack else -1
-        if second >= 0 and data.find(_VOP, second + 4) >= 0:
-            return None
-        parts = [(data[:second] if second >= 0 else data, first + 4)]
+        parts = [(0, first, len(packet))]
         if second >= 0:
-            parts.append((data[second:], 4))
-        for part, body in parts:
-            is_coded = len(part) - body > _STUB or _is_coded(part[body:], time_bits)
+            parts = [(0, first, second), (second, second, len(packet))]
+        for part, picture, stop in parts:
+            header_bits = packet[picture + 4 : stop]
+            is_coded = len(header_bits) > _STUB or _is_coded(header_bits, time_bits)
             if is_coded is None or (not is_coded and second >= 0):
                 return None
             if is_coded:
-                kind = part[body] >> 6
-                has_headers = bool(extradata) or bool(header and part is parts[0][0])
-                pictures.append(CodedPicture(number, part, kind, kind == I_VOP and has_headers))
+                kind = header_bits[0] >> 6
+                has_headers = bool(extradata or (header and part == 0))
+                is_first = kind == I_VOP and has_headers
+                others.append((number, start + part, start + stop, kind, is_first))
                 num_waiting += 1
         num_waiting = max(0, num_waiting - 1)
         if num_waiting > 1:
             return None
-    return pictures[: len(pictures) - num_waiting]
+    table = np.concatenate([plain, np.array(others, np.int64).reshape(-1, 5)])
+    table = table[np.argsort(table[:, 1], kind="stable")][: len(table) - num_waiting]
+    return CodedPictures(*table.T)
 
 
-def frame_indices(types: Sequence[int]) -> list[int] | None:
-    """Types of pictures in decode order -> the index of each in presentation order.
+def frame_indices(types: np.ndarray) -> np.ndarray | None:
+    """Types of pictures in decode order, int64 [n] -> the index of each in presentation order.
 
     A B comes out at once, the others when the next of them comes. None where a picture lacks one
     that it refers to.
     """
-    indices, next_index, num_references, waiting = [0] * len(types), 0, 0, -1
-    for position, kind in enumerate(types):
-        if kind == B_VOP:
-            if num_references < 2:
-                return None
-            indices[position] = next_index
-            next_index += 1
-            continue
-        if num_references == 0 and kind != I_VOP:
-            return None
-        if waiting >= 0:
-            indices[waiting] = next_index
-            next_index += 1
-        waiting, num_references = position, num_references + 1
-    if waiting < 0:
+    references = np.flatnonzero(types != B_VOP)
+    second = references[1] if len(references) > 1 else len(types)
+    if not len(references) or types[0] != I_VOP or (types[:second] == B_VOP).any():
         return None
-    indices[waiting] = next_index
+    indices = np.arange(len(types)) - 1  # of a B: the reference before it is shown later
+    indices[references] = np.append(references[1:], len(types)) - 1
     return indices
 
 
-def make_packet(data: bytes) -> av.Packet:
-    """Bytes -> packet, made by size and then filled: `Packet(bytes)` has no padding behind it, the
-    decoder reads a little past the end, and frames came out wrong now and then."""
-    packet = av.Packet(len(data))
-    packet.update(data)
-    return packet
+def _count_pictures(data: bytes, spans: np.ndarray) -> np.ndarray:
+    """int64 [n]: how many pictures begin in each packet."""
+    found, at = [], data.find(_VOP)
+    while at >= 0:
+        found.append(at)
+        at = data.find(_VOP, at + 4)
+    places = np.array(found, np.int64)
+    packets = np.searchsorted(spans[:, 0], places, "right") - 1
+    is_within = (packets >= 0) & (places + 4 <= spans[packets, 1])
+    return np.bincount(packets[is_within], minlength=len(spans))
+
+
+def _first_headers(data: bytes, spans: np.ndarray) -> bytes:
+    """What stands before the first picture: the headers of the stream; b"" where nothing does."""
+    for start, end in spans[:_MAX_FILLERS].tolist():
+        first = data.find(_VOP, start, end)
+        if first >= 0:
+            return data[start:first].partition(_GROUP)[0]
+    return b""
 
 
 def _is_coded(body: bytes, time_bits: int) -> bool | None:

@@ -30,6 +30,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import av
+import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
 from . import mpeg4
@@ -48,8 +49,9 @@ _HEVC_LAST_NONREF = 14  # of the types below, the even ones are not referred to 
 
 
 class Picture(NamedTuple):
-    """is_start: whether a decoder may start at its packet. is_reference: whether other pictures may
-    refer to it; if not, it can be left out. layer: in time, 0 is the lowest."""
+    """What the headers of a packet say. is_start: whether a decoder may start at it. is_reference:
+    whether other pictures may refer to its picture; if not, it can be left out. layer: in time, 0
+    is the lowest."""
 
     is_start: bool
     is_reference: bool = True
@@ -60,17 +62,18 @@ class Picture(NamedTuple):
 class PacketIndex:
     """The packets of a stream in decode order, and what is known of them.
 
-    packets: av.Packets, or their bytes, of which a packet is made when it is decoded. sources: of
-    which packet of the file each is made. times: the presentation time of each, in any unit.
-    presentation: positions of the packets that show a frame, in presentation order; its length is
-    the number of frames.
+    packet: gives one of them. sources: of which packet of the file each is made. times: the
+    presentation time of each, in any unit. presentation: positions of the packets that show a
+    frame, in presentation order; its length is the number of frames. is_start, is_reference: see
+    `Picture`.
     """
 
-    packets: Sequence[av.Packet | bytes]
+    packet: Callable[[int], av.Packet]
     sources: Sequence[int]
     times: Sequence[int]
     presentation: Sequence[int]
-    pictures: Sequence[Picture]
+    is_start: Sequence[bool]
+    is_reference: Sequence[bool]
 
     @property
     def num_frames(self) -> int:
@@ -94,54 +97,78 @@ def index_packets(
         return None
     extradata = bytes(context.extradata or b"")
     if codec == "mpeg4":
-        return index_mpeg4([bytes(packet) for packet in packets], extradata)
+        data = [bytes(packet) for packet in packets]
+        ends = np.cumsum([len(part) for part in data], dtype=np.int64)
+        starts = np.append(0, ends[:-1])
+        return index_mpeg4(b"".join(data), np.column_stack([starts, ends]), extradata)
     has_order = "avi" not in format_name or codec in _INTRA_ONLY or not context.has_b_frames
     times = [packet.pts for packet in packets if packet.pts is not None]
     pictures = _read_pictures(packets, codec, extradata)
     if not pictures or not pictures[0].is_start or not has_order or len(times) < len(packets):
         return None
+    is_start = [picture.is_start for picture in pictures]
     shown = [at for at, packet in enumerate(packets) if _shows_frame(packet, codec)]
     presentation = sorted(shown, key=times.__getitem__)
     num_delayed = _MAX_DELAYED if context.has_b_frames else 0
-    if not _is_in_order(times, shown, presentation, pictures, num_delayed):
+    if not shown or presentation[0] != shown[0]:  # leading pictures of a part that is not there
         return None
-    return PacketIndex(packets, range(len(packets)), times, presentation, pictures)
+    if not _is_in_order(times, shown, is_start, num_delayed):
+        return None
+    return PacketIndex(
+        packet=packets.__getitem__,
+        sources=range(len(packets)),
+        times=times,
+        presentation=presentation,
+        is_start=is_start,
+        is_reference=[picture.is_reference for picture in pictures],
+    )
 
 
 def _is_in_order(
-    times: Sequence[int], shown: Sequence[int], presentation: Sequence[int],
-    pictures: Sequence[Picture], num_delayed: int,
-) -> bool:  # fmt: skip
+    times: Sequence[int], shown: Sequence[int], is_start: Sequence[bool], num_delayed: int
+) -> bool:
     """Whether the decoder gives the frames out in the order of their times.
 
     num_delayed: pictures that it holds back, to put those that come later before them.
     """
-    if not shown or presentation[0] != shown[0]:  # leading pictures of a part that is not there
-        return False
-    latest: list[int] = []  # the times so far, sorted
+    before: list[int] = []  # the times so far, sorted
     for at in shown:
-        place = bisect(latest, times[at])
-        num_later = len(latest) - place
-        is_twice = place > 0 and latest[place - 1] == times[at]
-        if is_twice or num_later > num_delayed or (num_later and pictures[at].is_start):
+        place = bisect(before, times[at])
+        num_later = len(before) - place
+        is_twice = place > 0 and before[place - 1] == times[at]
+        if is_twice or num_later > num_delayed or (num_later and is_start[at]):
             return False
-        insort(latest, times[at])
+        insort(before, times[at])
     return True
 
 
-def index_mpeg4(packets: Sequence[bytes], extradata: bytes) -> PacketIndex | None:
-    """As `index_packets`, of MPEG-4 part 2: by the types of the pictures, for AVI knows no times,
-    and a packet may hold two pictures."""
-    pictures = mpeg4.split_pictures(packets, extradata)
-    times = mpeg4.frame_indices([picture.type for picture in pictures or ()])
-    if not pictures or times is None:
+def index_mpeg4(data: bytes, spans: np.ndarray, extradata: bytes) -> PacketIndex | None:
+    """As `index_packets`, of the packets of MPEG-4 part 2 in `data`: start and end, int64 [n,2].
+
+    By the types of the pictures, for AVI knows no times, and a packet may hold two pictures.
+    """
+    pictures = mpeg4.find_pictures(data, spans, extradata) if len(spans) else None
+    if pictures is None or not len(pictures.types):
         return None
+    times = mpeg4.frame_indices(pictures.types)
+    if times is None:
+        return None
+    view, starts, ends = memoryview(data), pictures.starts.tolist(), pictures.ends.tolist()
+
+    def make_packet(at: int) -> av.Packet:
+        # By size and then filled: `Packet(bytes)` has no padding behind it, the decoder reads a
+        # little past the end, and frames came out wrong now and then.
+        packet = av.Packet(ends[at] - starts[at])
+        packet.update(view[starts[at] : ends[at]])
+        return packet
+
     return PacketIndex(
-        packets=[picture.data for picture in pictures],
-        sources=[picture.packet for picture in pictures],
-        times=times,
-        presentation=sorted(range(len(times)), key=times.__getitem__),
-        pictures=[Picture(one.is_start, one.type != mpeg4.B_VOP) for one in pictures],
+        packet=make_packet,
+        sources=pictures.packets.tolist(),
+        times=times.tolist(),
+        presentation=np.argsort(times).tolist(),
+        is_start=pictures.is_start.tolist(),
+        is_reference=(pictures.types != mpeg4.B_VOP).tolist(),
     )
 
 
@@ -150,9 +177,9 @@ def needed_positions(index: PacketIndex, positions: set[int]) -> list[list[int]]
 
     Pictures that nothing refers to are left out unless they are chosen.
     """
-    starts = [at for at, picture in enumerate(index.pictures) if picture.is_start]
+    starts = [at for at, is_start in enumerate(index.is_start) if is_start]
     runs: list[list[int]] = []
-    for number, (start, end) in enumerate(pairwise([*starts, len(index.packets)])):
+    for number, (start, end) in enumerate(pairwise([*starts, len(index.times)])):
         chosen = [at for at in range(start, end) if at in positions]
         if not chosen:
             continue
@@ -162,37 +189,39 @@ def needed_positions(index: PacketIndex, positions: set[int]) -> list[list[int]]
             first = runs.pop()[0]
         runs.append([first, chosen[-1]])
     return [
-        [at for at in range(first, last + 1) if index.pictures[at].is_reference or at in positions]
+        [at for at in range(first, last + 1) if index.is_reference[at] or at in positions]
         for first, last in runs
     ]
 
 
-def decode_positions(
-    index: PacketIndex, context: VideoCodecContext, positions: set[int]
+def decode_frames(
+    index: PacketIndex, context: VideoCodecContext, frame_indices: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decode what the packets at `positions` need; -> (position, frame), -1 for other frames.
+    """Decode what those frames need; -> (frame index, frame) of each.
 
-    Ends early where a run begins with no key frame, whatever its packets say, or frames come out in
-    another order than that of their times. Raises av.FFmpegError for a packet that does not decode.
+    Ends early where that cannot be trusted: a run begins with no key frame, whatever its packets
+    say; frames come out in another order than that of their times; or a frame is damaged, for what
+    FFmpeg conceals that with depends on the frames before. Raises av.FFmpegError for a packet that
+    does not decode.
     """
-    by_time: dict[int | None, int] = {index.times[at]: at for at in positions}
-    for run in needed_positions(index, positions):
+    positions = {index.presentation[number]: number for number in frame_indices}
+    by_time: dict[int | None, int] = {index.times[at]: positions[at] for at in positions}
+    for run in needed_positions(index, set(positions)):
         context.flush_buffers()
-        start_time, time = index.times[run[0]], None
+        start_time, last_time = index.times[run[0]], None
         for at in [*run, None]:  # None: the decoder gives out its last frames
-            for frame in context.decode(None if at is None else _packet(index, at)):
-                is_late = frame.pts is None or (time is not None and frame.pts <= time)
-                if is_late or (frame.pts == start_time and not frame.key_frame):
-                    return
+            packet = None
+            if at is not None:
+                packet = index.packet(at)
+                packet.pts = index.times[at]  # comes back with the frame
+            for frame in context.decode(packet):
                 time = frame.pts
-                yield by_time.get(time, -1), frame
-
-
-def _packet(index: PacketIndex, at: int) -> av.Packet:
-    data = index.packets[at]
-    packet = mpeg4.make_packet(data) if isinstance(data, bytes) else data
-    packet.pts = index.times[at]  # comes back with the frame
-    return packet
+                is_late = time is None or (last_time is not None and time <= last_time)
+                if is_late or frame.is_corrupt or (time == start_time and not frame.key_frame):
+                    return
+                last_time = time
+                if time in by_time:
+                    yield by_time[time], frame
 
 
 def _shows_frame(packet: av.Packet, codec: str) -> bool:

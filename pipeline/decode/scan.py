@@ -55,9 +55,10 @@ def scan_video(
     """
     header, num_bytes = container.read_header(path)
     is_plain = avi.riff_size(header) and num_bytes <= _MAX_BYTES_IN_MEMORY
-    video = avi.read_avi(path.read_bytes()) if is_plain and sampler.stream is None else None
+    data = path.read_bytes() if is_plain and sampler.stream is None else b""
+    video = avi.read_avi(data) if data else None
     if video is not None:
-        index, num_packets = index_mpeg4(video.packets, extradata=b""), len(video.packets)
+        index, num_packets = index_mpeg4(data, video.spans, extradata=b""), len(video.spans)
         clock = FrameClock(1 / video.fps if video.fps else 0.0, video.fps, has_pts=False)
         seconds = None
         if sampler.fps is not None:
