@@ -49,7 +49,7 @@ _TITLES = {
     "har": "har: video to finished clip",
     "decode_only": "decoding the needed packets, nothing else",
     "torchcodec": "torchcodec, same frames, same resize",
-    "torchcodec_resize": "torchcodec, its own resize",
+    "torchcodec_resize": "torchcodec's own resize",
     "torchcodec_approximate": "torchcodec without its scan, same resize",
     "opencv_seek": "OpenCV as the paper calls it: seek, resize",
     "opencv_seek_one_thread": "the same, one thread",

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -203,7 +203,7 @@ def _decode_only(path: Path) -> None:
     decode_only(path, ClipSampler())
 
 
-def _torchcodec(seek_mode: str, *, resizes: bool = False) -> Candidate:
+def _torchcodec(seek_mode: Literal["exact", "approximate"], *, resizes: bool = False) -> Candidate:
     """resizes: by its own transform, which is swscale; else by torch, as ours. seek_mode: exact
     reads all packets first; approximate goes by what the header says."""
     from torchcodec.decoders import VideoDecoder

@@ -21,7 +21,8 @@ RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB
 # What becomes of a frame of another shape than the clip's: squeezed to it, its center cut out, or
 # shown whole between black bars.
 FITS = ("squeeze", "crop", "pad")
-_RESIZE_OP = torch.ops.aten._upsample_bilinear2d_aa.out  # behind `interpolate`, which has no `out`
+# What torch.nn.functional.interpolate calls, which has no `out`.
+_interpolate: Any = torch._C._nn._upsample_bilinear2d_aa
 
 
 class _Converters(threading.local):
@@ -67,7 +68,7 @@ def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
     rgb = _CONVERTERS.reformatter.reformat(frame, format="rgb24", threads=1)
     plane = rgb.planes[0]
     height, width = rgb.height, rgb.width
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # [H,bytes]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)  # [H,bytes]
     return upright(rows[:height, : width * 3].reshape(height, width, 3), frame)
 
 
@@ -76,15 +77,19 @@ def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
     The display matrix sends (x, y) to (a*x + c*y, b*x + d*y); x grows to the right, y downwards.
     """
-    a, b, c, d = _display_matrix(frame)
-    if is_turned(frame):
+    a, b, c, d = matrix = _display_matrix(frame)
+    if _swaps_axes(matrix):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def is_turned(frame: av.VideoFrame) -> bool:
     """Whether a player shows the rows of a frame as columns."""
-    a, b, c, d = _display_matrix(frame)
+    return _swaps_axes(_display_matrix(frame))
+
+
+def _swaps_axes(matrix: tuple[int, int, int, int]) -> bool:
+    a, b, c, d = matrix
     return abs(b) + abs(c) > abs(a) + abs(d)
 
 
@@ -142,7 +147,7 @@ def _squeeze(frames: np.ndarray, out: np.ndarray) -> None:
         frames = np.ascontiguousarray(frames)
     source, target = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (frames, out))
     try:
-        _RESIZE_OP(source, out.shape[1:3], False, None, None, out=target)  # [T,C,h,w]
+        _interpolate(source, out.shape[1:3], False, None, None, out=target)  # [T,C,h,w]
     except RuntimeError as error:
         if "not enough memory" in str(error) or "can't allocate memory" in str(error):
             raise MemoryError(str(error)) from error

@@ -153,13 +153,13 @@ def index_mpeg4(data: bytes, spans: np.ndarray, extradata: bytes) -> PacketIndex
     times = mpeg4.frame_indices(pictures.types)
     if times is None:
         return None
-    view, starts, ends = memoryview(data), pictures.starts.tolist(), pictures.ends.tolist()
+    starts, ends = pictures.starts.tolist(), pictures.ends.tolist()
 
     def make_packet(at: int) -> av.Packet:
         # By size and then filled: `Packet(bytes)` has no padding behind it, the decoder reads a
         # little past the end, and frames came out wrong now and then.
         packet = av.Packet(ends[at] - starts[at])
-        packet.update(view[starts[at] : ends[at]])
+        packet.update(data[starts[at] : ends[at]])
         return packet
 
     return PacketIndex(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import made_videos
+import numpy as np
 import pytest
 
 from har.pipeline.benchmark import build_bench, decoders
@@ -17,7 +21,7 @@ from har.pipeline.benchmark import build_bench, decoders
 def _no_bench_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra `bench`."""
 
-    def missing(*_: object) -> decoders.Candidate:
+    def missing(*_: object, **__: object) -> decoders.Candidate:
         raise ImportError("No module named 'torchcodec'")
 
     monkeypatch.setattr(decoders, "_torchcodec", missing)
@@ -25,36 +29,56 @@ def _no_bench_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_bench_extra")
-def test_decoding_is_compared_with_its_limit(synthetic_videos: Path) -> None:
-    paths = sorted(synthetic_videos.rglob("*.avi"))[:4]
-    results, videos = decoders.measure(paths, rounds=1)
-    assert videos == paths
-    assert (results["videos"], results["videos_left_out"]) == (4, 0)
-    assert 0 < results["ratio.decode_only"] < 1.5
-    assert results["unavailable"]["torchcodec"] == "No module named 'torchcodec'"
-    assert "ratio.torchcodec" not in results
+def test_each_group_of_videos_is_compared_with_what_can_read_it(
+    synthetic_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three AVIs, one GIF (which is decoded whole) and what is no video; a candidate that reads
+    AVIs alone, and gives the wrong frames of one."""
+    for number, path in enumerate(sorted(synthetic_videos.rglob("*.avi"))[:3]):
+        shutil.copy(path, tmp_path / f"{number}.avi")
+    made_videos.write(tmp_path / "a.mkv", "grey.mkv")
+    (tmp_path / "bad.avi").write_bytes(b"x")
+    paths = sorted(tmp_path.iterdir())
+
+    def picky(path: Path) -> np.ndarray:
+        if path.suffix != ".avi":
+            raise ValueError("/home/me/a.mkv: no AVI")
+        return decoders.har(path) if path.stem != "1" else 255 - decoders.har(path)
+
+    candidates, missing = decoders.find_candidates()
+    assert missing["torchcodec"] == missing["opencv_seek"] == "No module named 'torchcodec'"
+    groups, num_unreadable = decoders.make_groups(paths, candidates | {"picky": picky})
+    assert num_unreadable == 1
+    decoders.measure(groups, rounds=1)
+    avi, mkv = (group.results() for group in groups)
+    assert (avi["codec"], avi["container"], avi["size"]) == ("mpeg4", "avi", "up to 240p")
+    assert (avi["videos"], avi["videos_found"], avi["other_frames"]) == (3, 3, {"picky": 1})
+    assert 0 < avi["ratio.decode_only"] < 1.5
+    assert set(avi["clips_per_core_s"]) == {"har", "decode_only", "picky"}
+    assert (mkv["codec"], mkv["container"], mkv["videos"]) == ("ffv1", "matroska", 1)
+    assert mkv["unavailable"] == {"picky": "a.mkv: no AVI"}
+    assert "ratio.picky" not in mkv
+    results = {
+        **avi, "rounds": 1, "videos_unreadable": 1, "groups": [avi, mkv], "missing": missing,
+        "machine": "M", "versions": {"av": "1"},
+    }  # fmt: skip
     builds = {
         "build_1": 1.0, "build_2": 2.0, "decode_2": 2.2,
         "scaling_2": 2.0, "ratio.build_of_decode": 0.9,
     }  # fmt: skip
+    monkeypatch.setitem(build_bench._TITLES, "picky", "picky")
     table = build_bench._table(results | builds)
-    for text in ("decoding the needed packets", "2.00x of 1 core", "90%"):
+    for text in (
+        "decoding the needed packets", "mpeg4 avi up to 240p: 3 of 3 videos", "other frames in 1",
+        "left out: a.mkv: no AVI", "torchcodec's own resize: No module", "1 videos that cannot",
+        "2.00x of 1 core", "90%",
+    ):  # fmt: skip
         assert text in table
     one_core = {**dict.fromkeys(builds), "build_1": 1.0}
     assert "2 cores" not in build_bench._table(results | one_core)
-
-
-@pytest.mark.usefixtures("_no_bench_extra")
-def test_videos_that_cannot_be_read_are_counted_or_refused(
-    synthetic_videos: Path, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.avi"
-    bad.write_bytes(b"x")
-    good = next(synthetic_videos.rglob("*.avi"))
-    results, videos = decoders.measure([good, bad], rounds=1)
-    assert (results["videos_left_out"], videos) == (1, [good])
-    with pytest.raises(decoders.BenchError, match="no video that every candidate can read"):
-        decoders.measure([bad], rounds=1)
+    assert "whole build" not in build_bench._table(results)
+    with pytest.raises(decoders.BenchError, match="no video that har can read"):
+        decoders.make_groups([tmp_path / "bad.avi"], candidates)
 
 
 def test_candidates_take_turns_and_are_charged_for_cpu_time() -> None:
@@ -89,6 +113,11 @@ def test_a_build_on_one_core_stays_there_with_what_it_starts() -> None:
     assert os.sched_getaffinity(0) == before
 
 
+def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:
+    with pytest.raises(decoders.BenchError, match=f"no video under {tmp_path}: give a folder"):
+        build_bench.run(tmp_path)
+
+
 def test_too_little_scratch_space_is_reported_before_anything_is_timed(
     synthetic_videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,4 +129,10 @@ def test_too_little_scratch_space_is_reported_before_anything_is_timed(
 @pytest.mark.slow
 def test_the_whole_benchmark_runs(synthetic_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_bench, "BUILD_CLIPS", 240)
-    assert "whole build, 2 cores" in build_bench.run(synthetic_videos, rounds=1)
+    results = json.loads(build_bench.run(synthetic_videos, rounds=1, as_json=True))
+    assert results["scaling_2"] > 0
+    assert results["versions"].keys() >= {"av", "libavcodec", "torch"}
+    assert [group["codec"] for group in results["groups"]] == ["mpeg4"]
+    table = build_bench.run(synthetic_videos, rounds=1, with_builds=False)
+    assert "mpeg4 avi" in table
+    assert "whole build" not in table
