@@ -165,7 +165,7 @@ class _DecodedFrames:
 
     def select(self, frame_indices: tuple[int, ...]) -> np.ndarray:
         """uint8 [T,H,W,3]: no copy where the clip is exactly what was decoded."""
-        pixels = self.resizer.pixels
+        pixels = self.resizer.finish()
         if tuple(self.resizer.indices) == frame_indices:
             return pixels
         rows = {index: row for row, index in enumerate(self.resizer.indices)}
@@ -213,6 +213,7 @@ def _decode_images(
                 num_failed += 1
                 break  # and choose again
         else:
+            resizer.finish()
             scan = Scan(num_declared, num_declared, IMAGE_FPS, None, seconds, clock)
             return scan, _DecodedFrames(resizer, len(paths), seconds, clock, num_failed)
     raise VideoDecodeError(f"{folder} has no numbered images that can be read.")
@@ -242,6 +243,7 @@ def _decode_needed(
         return None  # a plain decode says what is wrong
     if sorted(resizer.indices) != sorted(indices):
         return None
+    resizer.finish()
     return _DecodedFrames(resizer, scan.index.num_frames, scan.seconds, scan.clock)
 
 
@@ -271,6 +273,7 @@ def _decode_once(
                 resizer.add(len(seconds), frame)
             seconds.append(clock.tick(clock.stamp(frame)))
             num_repaired += frame.is_corrupt
+    resizer.finish()
     return _DecodedFrames(resizer, len(seconds), seconds, clock, faults.count, num_repaired)
 
 

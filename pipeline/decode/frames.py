@@ -21,6 +21,7 @@ RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB
 # What becomes of a frame of another shape than the clip's: squeezed to it, its center cut out, or
 # shown whole between black bars.
 FITS = ("squeeze", "crop", "pad")
+_MOST_WAITING = 2 << 20  # pixels of frames that wait: 27 of 320x240
 # What torch.nn.functional.interpolate calls, which has no `out`.
 _interpolate: Any = torch._C._nn._upsample_bilinear2d_aa
 
@@ -41,25 +42,31 @@ class FrameResizer:
     out: uint8 [n,h,w,3], C order: takes the finished frames, one behind the other. fit: one of
     FITS. source_size: (height, width) of the first frame, upright.
 
-    Each frame is resized while it is in the processor's cache: to copy eight to one array and
-    resize them in one call took 0.15 of 9.6 ms a clip more.
+    Several frames are kept and then made in one go, while the code for that is in the processor's
+    cache: between two of them about five pictures are decoded. 0.2 of 10 ms a clip.
     """
 
     def __init__(self, out: np.ndarray, fit: str = "squeeze") -> None:
         self._out, self._fit = out, fit
+        self._waiting: list[av.VideoFrame] = []
         self.indices: list[int] = []
         self.source_size = (0, 0)
 
     def add(self, index: int, frame: av.VideoFrame) -> None:
-        rgb, number = _to_rgb(frame), len(self.indices)
-        if not self.indices:
-            self.source_size = rgb.shape[:2]
-        resize(rgb[None], self._out[number : number + 1], self._fit)
+        self._waiting.append(frame)
         self.indices.append(index)
+        if len(self._waiting) * frame.width * frame.height >= _MOST_WAITING:
+            self.finish()
 
-    @property
-    def pixels(self) -> np.ndarray:
+    def finish(self) -> np.ndarray:
         """uint8 [n,h,w,3], the filled part of `out`, in the order of `indices`."""
+        first = len(self.indices) - len(self._waiting)
+        for number, frame in enumerate(self._waiting, first):
+            rgb = _to_rgb(frame)
+            if number == 0:
+                self.source_size = rgb.shape[:2]
+            resize(rgb[None], self._out[number : number + 1], self._fit)
+        self._waiting.clear()
         return self._out[: len(self.indices)]
 
 
