@@ -80,6 +80,11 @@ format: install  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+test-oldest:  ## Run the tests with the lowest versions that pyproject.toml declares (.venv-oldest).
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -c constraints-oldest.txt -e '.[dev]'
+	.venv-oldest/bin/python -m pytest -o filterwarnings=default
+
 gpu:  ## Test and measure everything on a GPU in nine minutes; needs torch and torchvision, no install.
 	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/har
 	PYTHONPATH=build/gpu $(PYTHON) -m har.training.benchmark.gpu --tests tests/gpu $(OPTIONS)

@@ -4,6 +4,7 @@ Imports inside functions and under `TYPE_CHECKING` count like all others.
 """
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -186,3 +187,15 @@ def test_the_import_name_does_not_collide_with_folders_of_the_user(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "convlstm" in done.stdout
+
+
+def test_the_oldest_versions_are_those_that_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tools = ("dev", "bench")  # not what a user runs
+    extras = [v for name, v in project["optional-dependencies"].items() if name not in tools]
+    declared = {
+        re.sub(r"\[.*\]", "", name) + "==" + version
+        for name, version in (line.split(">=") for line in sum(extras, project["dependencies"]))
+    }
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    assert declared == {line for line in lines if not line.startswith("#")}
