@@ -144,8 +144,12 @@ def _fit_to_set(
             group = f"{classes[label]}/{group.rsplit('/', 1)[-1]}"
         return replace(video, label=label, group=group)
 
+    notes = dataset.notes
+    if dataset.grouping and not manifest.grouping:
+        notes += (f"the groups of {len(videos)} added videos are left out: the set has none",)
     fitted = replace(
         dataset,
+        notes=notes,
         classes=classes,
         grouping=dataset.grouping if manifest.grouping else None,
         videos=tuple(map(fit, videos)),

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 
 from ...shards.edit import count_moved_clips
-from ...shards.format import REJECTS, Manifest
+from ...shards.format import REJECTS, Manifest, read_journal
+from ...shards.storage import open_folder
 from ..build import Added
 from ..dataset import note_lines
 from ..decode import summarize_warnings
@@ -40,9 +41,11 @@ def describe_add(added: Added) -> str:
     lines = [describe_edit(added.before, added.after), *note_lines(added.notes)]
     lines += summarize_warnings(list(added.warnings))
     if added.num_skipped:
-        lines.append(f"left out: {added.num_skipped} videos whose keys are in the set")
+        lines.append(
+            f"left out: {_count(added.num_skipped, 'video')} with a key that is in the set"
+        )
     if added.num_renamed:
-        lines.append(f"renamed: {added.num_renamed} videos have a hash of their path in the key")
+        lines.append(f"renamed: {_count(added.num_renamed, 'video')} by a hash of the path")
     lines += [
         f"not in the set: {row['path']}: {row['reason']}" for row in added.rejects[:_MAX_NAMES]
     ]
@@ -62,18 +65,23 @@ def describe_size(manifest: Manifest) -> str:
 
 
 def describe_leftovers(manifest: Manifest) -> list[str]:
-    """What the shards hold that the index overrules."""
+    """What the shards hold that the index overrules, and what an edit that did not end left."""
     lines, command = [], f"'har-shards compact {manifest.root}'"
     if removed := sum(shard.removed for shard in manifest.shards):
         shards = sum(shard.removed > 0 for shard in manifest.shards)
         lines.append(
-            f"removed: {removed} clips are still in {shards} shards, {command} frees about "
-            f"{manifest.removed_bytes / 1e6:.1f} MB"
+            f"removed: {_count(removed, 'clip')} still in {_count(shards, 'shard')}, {command} "
+            f"frees about {manifest.removed_bytes / 1e6:.1f} MB"
         )
     if shards := sum(shard.relabelled for shard in manifest.shards):
         lines.append(
-            f"relabelled: KEY.cls and KEY.json in {shards} shards are as they were, for readers "
-            f"without the index; {command} writes them anew"
+            f"relabelled: KEY.cls and KEY.json are as they were in {_count(shards, 'shard')}, for "
+            f"readers without the index; {command} writes them anew"
+        )
+    if journal := read_journal(open_folder(manifest.root)):
+        lines.append(
+            f"unfinished: 'har-shards {journal.command}' runs or was stopped; run it again, or any "
+            "other change removes what it left"
         )
     return lines
 
@@ -98,7 +106,9 @@ def _describe_classes(before: Manifest, after: Manifest) -> list[str]:
         if labels.get(key, label) != label
     )
     for (old, new_label), count in sorted(moved.items())[:_MAX_NAMES]:
-        lines.append(f"{before.classes[old]} -> {after.classes[new_label]}: {count} clips")
+        lines.append(
+            f"{before.classes[old]} -> {after.classes[new_label]}: {_count(count, 'clip')}"
+        )
     return lines
 
 
@@ -115,6 +125,10 @@ def _describe_splits(before: Manifest, after: Manifest) -> list[str]:
     if same := [name for name, (count, _) in moved.items() if not count]:
         lines.append(f"splits in which the clips that were there stay: {', '.join(same)}")
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _names(names: tuple[str, ...] | list[str]) -> str:

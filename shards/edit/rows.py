@@ -76,17 +76,16 @@ def relabel_clips(
     """Give clips other classes, groups or subsets; -> the changed set.
 
     rows: "key" (see `find_clips`) and any of "label", "group", "split"; what is missing or ""
-    stays.
-    New classes get the next numbers. merge_case: class names that differ by case alone are one.
-    Raises EditError, ShardSetError, StorageError.
+    stays. New classes get the next numbers, in the order of the rows. merge_case: class names that
+    differ by case alone are one. Raises EditError, ShardSetError, StorageError.
     """
 
     def relabel(manifest: Manifest) -> tuple[Manifest, dict[str, int]]:
         index = manifest.index.copy()
-        names = sorted({row["label"] for row in rows if row.get("label")})
+        names = list(dict.fromkeys(row["label"] for row in rows if row.get("label")))
         classes, numbers = number_classes(manifest.classes, names, merge_case)
         label_of = dict(zip(names, numbers, strict=True))
-        names = sorted({row["group"] for row in rows if row.get("group")})
+        names = list(dict.fromkeys(row["group"] for row in rows if row.get("group")))
         groups, numbers = number_names(manifest.groups, names)
         group_of = dict(zip(names, numbers, strict=True))
         for row, indices in zip(rows, _find_rows(manifest, rows), strict=True):

@@ -13,8 +13,9 @@ from PIL import Image
 
 from har.pipeline.cli import shards_main
 from har.pipeline.inspect import describe_split
-from har.shards.format import load_manifest
+from har.shards.format import Journal, load_manifest, write_journal
 from har.shards.splits import make_split
+from har.shards.storage import open_folder
 
 
 def _run(*arguments: object) -> Result:
@@ -152,14 +153,14 @@ def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_
     for text in (
         f"{root}: {len(clips.index) - left} clips removed; now {left} clips of {left} videos",
         "splits in which the clips that were there stay: ", "csv\n",
-        f"removed: {len(clips.index) - left} clips are still in ", "'har-shards compact",
+        f"removed: {len(clips.index) - left} clips still in ", "'har-shards compact",
     ):  # fmt: skip
         assert text in removed.output
     assert "frees about" in _run("verify", root).output
     assert "frees about" in _run("info", root).output
     (tmp_path / "labels.csv").write_text("key;label\r\nv_YoYo_g03_c01;Juggling\r\n", "utf-16")
     relabelled = _run("relabel", root, tmp_path / "labels.csv")
-    assert "new classes: Juggling\nYoYo -> Juggling: 1 clips\n" in relabelled.output
+    assert "new classes: Juggling\nYoYo -> Juggling: 1 clip\n" in relabelled.output
     compacted = _run("compact", root)
     assert f"{root}: the same clips in other shards; now {left} clips" in compacted.output
     assert _run("compact", root).output == f"{root}: nothing to change.\n"
@@ -180,6 +181,15 @@ def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_
     assert command is not None
     assert _run(*command[1].split(), tmp_path / "saved").exit_code == 0
     assert _run("verify", tmp_path / "saved").exit_code == 0
+
+
+def test_an_edit_that_did_not_end_is_said_and_no_fault(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "set", tmp_path / "set")
+    write_journal(open_folder(tmp_path / "set"), Journal("add", 6))
+    shutil.copy(tmp_path / "set" / "shard-000001.tar", tmp_path / "set" / "shard-000006.tar")
+    for command in ("verify", "info"):
+        said = _run(command, tmp_path / "set")
+        assert (said.exit_code, "unfinished: 'har-shards add' runs" in said.output) == (0, True)
 
 
 def test_add_says_what_was_added_and_left_out(folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from made_builds import QUIET, SIZE, build, tree_bytes
 
 from har.errors import HarError
 from har.pipeline.build import Added, AddOptions, BuildError, RunOptions, add_videos, load_rejects
-from har.pipeline.dataset import find_videos
+from har.pipeline.dataset import describe_notes, find_videos, note_lines
 from har.pipeline.decode import decode_clip
 from har.shards.edit import EditError, remove_clips
 from har.shards.format import load_manifest
@@ -147,9 +147,12 @@ def test_groups_must_be_known_where_the_set_has_some(
     assert (added.grouping, added.groups[-1]) == ("mixed", "Punch/one.avi")
     made_videos.write(tmp_path / "other" / "Punch" / "two.avi", frames=6)
     build(tmp_path / "other", tmp_path / "ungrouped")
-    without = add(tmp_path / "ungrouped", folders["more"]).after
-    assert (without.grouping, without.groups) == (None, ())
-    check_set(without)
+    without = add(tmp_path / "ungrouped", folders["more"])
+    assert (without.after.grouping, without.after.groups) == (None, ())
+    text = "note: the groups of 3 added videos are left out: the set has none"
+    assert text in note_lines(without.notes)
+    assert text in describe_notes(tmp_path / "ungrouped")
+    check_set(without.after)
 
 
 def test_rejects_are_counted_and_a_mended_video_is_none(
