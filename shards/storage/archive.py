@@ -4,8 +4,9 @@
 around everything (`UCF-101/`) is left away. No name of an archive is ever used as a path.
 
 Notes:
-- A tar.gz is read through once, for its names; on the way the state of the decompressor is kept
-  every few megabytes (40 kB each), and a file is read from the last one before it.
+- A tar.gz is read through once, for its names (5 ms a MB), and then anywhere (`gzip_stream`).
+- A video of UCF101 takes 0.3 ms of CPU time from a tar, 2.7 from a zip, 9.5 from a tar.gz; decoding
+  it takes 9.
 - A solid rar is refused: of that, each file is behind all files before it. Programs: unar reads the
   samples of rarfile's own tests; bsdtar 3.6 and Debian's 7zz fail on a third of them.
 """
@@ -21,20 +22,18 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from .gzip_stream import GzipStream
 from .place import StorageError, url_of
 from .remote_folder import DISK_ERRORS
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar")
 _MAX_RATIO, _RATIO_BYTES = 100, 64 << 20  # a larger file that was packed tighter is no video
 _BLOCK = 1 << 20
-_POINT_BYTES = 4 << 20  # of a tar.gz between two kept states, or a thousandth of the file
-_GZIP = 31  # zlib's window size for gzip
 _SUBSET_FOLDERS = ("train", "training", "val", "valid", "validate", "validation", "test", "testing")
 
 
@@ -214,7 +213,7 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
 
 
 def _tar_gz_entries(path: Path) -> Iterator[_Entry]:
-    stream = _GzipStream(path)
+    stream = GzipStream(path)
     with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_BLOCK) as tar:
         yield from _entries_of_tar(tar, stream.blocks)
     while stream.read(_BLOCK):  # to its end, where the checksum is
@@ -232,60 +231,6 @@ def _entries_of_tar(
         problem = "a link" if member.issym() or member.islnk() else problem
         content = functools.partial(blocks, member.offset_data, member.size)
         yield _Entry(member.name, member.size, member.size, content, problem)
-
-
-class _GzipStream:
-    """A gzip file: `read` from the first byte on, and `blocks` of any part that has been read."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._interval = max(_POINT_BYTES, path.stat().st_size // 1000)
-        self._points: list[tuple[int, int, Any]] = []  # (offset, place in the file, state)
-        self._stream = self._decompress(0, 0, zlib.decompressobj(_GZIP), self._points)
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        blocks, num_bytes = [self._rest], len(self._rest)
-        while num_bytes < size and (block := next(self._stream, b"")):
-            blocks.append(block)
-            num_bytes += len(block)
-        data = b"".join(blocks)
-        self._rest = data[size:]
-        return data[:size]
-
-    def blocks(self, start: int, size: int) -> Iterator[bytes]:
-        """The `size` bytes from offset `start` on, in pieces."""
-        number = bisect_right(self._points, start, key=lambda point: point[0]) - 1
-        offset, place, state = self._points[number]
-        for block in self._decompress(offset, place, state.copy()):
-            piece = block[max(0, start - offset) : start + size - offset]
-            offset += len(block)
-            if piece:
-                yield piece
-            if offset >= start + size:
-                return
-
-    def _decompress(
-        self, offset: int, place: int, state: Any, points: list[Any] | None = None
-    ) -> Iterator[bytes]:
-        """Blocks from a state on. points: where to keep further states."""
-        with self._path.open("rb", buffering=0) as file:
-            while True:
-                if points is not None and (not points or offset - points[-1][0] >= self._interval):
-                    points.append((offset, place, state.copy()))
-                file.seek(place)
-                data = file.read(1 << 16)
-                if not data and not state.eof:
-                    raise EOFError("it ends early")
-                if state.eof:  # the next of several gzip files, one behind the other
-                    if not data.strip(b"\0"):
-                        return
-                    state = zlib.decompressobj(_GZIP)
-                block = state.decompress(data)
-                place += len(data) - len(state.unused_data)
-                offset += len(block)
-                if block:
-                    yield block
 
 
 def _rar_entries(path: Path) -> Iterator[_Entry]:

@@ -16,7 +16,7 @@ from har.pipeline.build.shard_task import DECODERS
 from har.pipeline.cli import shards_main
 from har.pipeline.dataset import DatasetError, find_videos
 from har.pipeline.inspect import describe_build
-from har.shards.storage import ArchiveError, archive
+from har.shards.storage import ArchiveError, gzip_stream
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,10 +49,11 @@ def test_the_set_of_an_archive_is_that_of_the_folder(
 ) -> None:  # fmt: skip
     if kind == ".rar":
         pytest.importorskip("rarfile")
-    monkeypatch.setattr(archive, "_POINT_BYTES", 10_000)
+    monkeypatch.setattr(gzip_stream, "_POINT_BYTES", 10_000)
     path = pack_tree(videos, tmp_path / f"UCF101{kind}", top="UCF-101/")
     result = CliRunner().invoke(shards_main, build_command(path, tmp_path / "set")[3:])
     assert result.exit_code == 0, result.output
+    assert "7 videos: about 0.1 MB" in result.output
     assert "6 clips of 6 videos" in result.output
     assert tree_bytes(tmp_path / "set") == unpacked
 

@@ -1,8 +1,13 @@
 """What a build says before it starts, and once it has seen some videos."""
 
-import pytest
+import re
+from pathlib import Path
 
-from har.pipeline.build import estimate
+import made_videos
+import pytest
+from made_builds import build
+
+from har.pipeline.build import RunOptions, estimate
 from har.pipeline.build.estimate import TimeEstimate, describe_space
 
 
@@ -41,3 +46,14 @@ def test_time_from_the_first_videos(
         now[0] += 3.0 if number < (workers or 1) else 0.5  # the first ones start their decoders
         timed.advance()
     assert lines == said
+
+
+def test_a_build_says_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(estimate, "_MIN_VIDEOS", 2)
+    videos = made_videos.tree(tmp_path / "videos", groups=4, clips=1)
+    build(videos, tmp_path / "set", run_options=RunOptions(workers=1))
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"8 videos: about 0\.1 MB, [\d.]+ [GM]B free", lines[0])
+    assert re.fullmatch(r"about \d+ s on 1 core, from the first 4 videos", lines[1])

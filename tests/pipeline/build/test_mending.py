@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import made_videos
@@ -90,7 +91,8 @@ def test_mended_videos_are_taken_in_by_the_same_command_and_other_shards_are_kep
             build(root, out, run_options=strict)
     times = _times(out)
     broken[0].write_bytes(contents[0])
-    manifest = build(root, out, run_options=strict)
+    with ThreadPoolExecutor(1) as executor:  # any executor does all of it
+        manifest = build(root, out, run_options=strict, executor=executor)
     assert (manifest.rejects, [reject["key"] for reject in load_rejects(out)]) == (
         1, ["v_YoYo_g03_c01"],
     )  # fmt: skip

@@ -195,6 +195,10 @@ def test_a_build_from_s3_to_s3_killed_and_resumed_gives_the_bytes_of_a_local_one
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "6 clips of 6 videos in 6 shards" in done.stdout
     assert url_bytes(out.url) == local
+    for name in ("shard-000002.tar", MANIFEST):  # and repaired
+        out.remove(name)
+        subprocess.run(command, check=True, capture_output=True)
+        assert url_bytes(out.url) == local
 
 
 @pytest.mark.slow

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 from made_archives import FILES, KINDS, pack, rar_bytes
 
-from har.shards.storage import ArchiveError, FileFetcher, archive, is_archive, open_archive
+from har.shards.storage import (
+    ArchiveError,
+    FileFetcher,
+    archive,
+    gzip_stream,
+    is_archive,
+    open_archive,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,7 +29,7 @@ def test_the_files_are_those_of_the_tree(
 ) -> None:
     if kind == ".rar":
         pytest.importorskip("rarfile")
-    monkeypatch.setattr(archive, "_POINT_BYTES", 1000)
+    monkeypatch.setattr(gzip_stream, "_POINT_BYTES", 1000)
     path = pack(tmp_path / f"UCF101{kind}", FILES)
     opened = open_archive(path)
     assert opened.find() == {name: len(data) for name, data in FILES.items()}
