@@ -10,8 +10,8 @@ Notes:
 - H.264: only IDR pictures count as a start. A container also marks recovery points of open groups
   and of intra refresh as key packets; decoding from there may begin with other pixels.
 - A start needs its headers. Those of H.264 and HEVC are known to the decoder if they are in the
-  extradata; MPEG-1/2 and motion JPEG carry them in the packet. Where headers change in another way,
-  the stream is decoded whole.
+  extradata; MPEG-1/2 and motion JPEG carry them in the packet. Where they change on the way, the
+  stream is decoded whole.
 - Leading pictures (HEVC's RASL, B-pictures of an open group in MPEG) are shown before the key
   picture that they follow in the file, and refer to the part before it: both are decoded in one go.
 - Time stamps that fall from one part to the next are those of streams joined by their bytes: what
@@ -39,7 +39,7 @@ _INTRA_ONLY = {"prores", "dnxhd", "huffyuv", "rawvideo", "dvvideo", "png"}
 _KEY_STARTS = {  # a packet marked as key is a start, and one packet is one frame
     "vp8", "vp9", "av1", "h263", "flv1", "wmv1", "wmv2", "msmpeg4v2", "msmpeg4v3", "theora", "ffv1",
 }  # fmt: skip
-_MPEG_PICTURE, _MPEG_SEQUENCE = b"\0\0\1\0", b"\0\0\1\xb3"
+_MPEG_PICTURE, _MPEG_SEQUENCE, _MPEG_GROUP = b"\0\0\1\0", b"\0\0\1\xb3", b"\0\0\1\xb8"
 _MPEG_I, _MPEG_B = 1, 3
 _JPEG_QUANTIZATION, _JPEG_HUFFMAN, _JPEG_SCAN = b"\xff\xdb", b"\xff\xc4", b"\xff\xda"
 _H264_IDR, _H264_SLICES, _H264_HEADERS = 5, (1, 5), (7, 8)
@@ -249,6 +249,8 @@ def _read_pictures(
     read: Callable[[bytes, bytes], Picture | None]
     if codec in ("mpeg1video", "mpeg2video"):
         read = _read_mpeg
+        if len({_mpeg_headers(bytes(packet)) for packet in packets} - {b""}) != 1:
+            return None  # where the size changes, a plain decode loses a frame
     elif codec in ("h264", "hevc"):
         read = _read_h264 if codec == "h264" else _read_hevc
     else:
@@ -271,12 +273,19 @@ def _jpeg_tables(data: bytes) -> tuple[bool, bool]:
 
 
 def _read_mpeg(data: bytes, extradata: bytes) -> Picture | None:
-    """MPEG-1/2: a start has a sequence header, which may be another one than before."""
+    """MPEG-1/2: a start has a sequence header."""
     at = data.find(_MPEG_PICTURE)
     if not 0 <= at < len(data) - 5:
         return None
     kind = data[at + 5] >> 3 & 7  # ISO 13818-2, 6.2.3: after 10 bits
     return Picture(kind == _MPEG_I and _MPEG_SEQUENCE in data[:at], kind != _MPEG_B)
+
+
+def _mpeg_headers(data: bytes) -> bytes:
+    """The sequence header of a packet, with its extensions; b"" where it has none."""
+    start = data.find(_MPEG_SEQUENCE)
+    header = data[start : data.find(_MPEG_PICTURE)].partition(_MPEG_GROUP)[0]
+    return header if start >= 0 else b""
 
 
 def _read_h264(data: bytes, extradata: bytes) -> Picture | None:

@@ -9,23 +9,15 @@ import subprocess
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
-from made_videos import by_hand, encode, ffmpeg, resized
+from exactness import RULES, SIZE, assert_exact, is_in_part
+from made_videos import encode, ffmpeg
 
 from har.pipeline.decode import clips as decode
-from har.pipeline.decode.scan import scan_video
 from har.pipeline.sampling import ClipSampler
 
 pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 
-SIZE = (24, 32)
-RULES = [
-    ClipSampler("paper", 8),
-    ClipSampler("uniform", 8),
-    ClipSampler("dense", 8, stride=2, clips=2),
-    ClipSampler("uniform", 1),
-]
 X264, X265 = ["-c:v", "libx264", "-x264-params"], ["-c:v", "libx265", "-x265-params"]
 QUIET = "log-level=none:"
 IN_PART = {  # name: (file, arguments of ffmpeg)
@@ -60,22 +52,6 @@ WHOLE = {
     "h264 with B-pictures in avi": ("a.avi", [*X264, "keyint=20:bframes=3"]),
     "gif": ("a.gif", ["-r", "10"]),
 }
-
-
-def is_in_part(path: Path) -> bool:
-    with contextlib.ExitStack() as stack:
-        return scan_video(path, stack)[0].index is not None
-
-
-def assert_exact(path: Path, rules: list[ClipSampler]) -> None:
-    """Against all frames, decoded from the first to the last and resized one by one."""
-    frames = [resized(frame, SIZE) for frame in by_hand(path)]
-    for rule in rules:
-        clips = decode.decode_clips(path, rule, SIZE)
-        for clip, chosen in zip(clips, rule.clip_indices(len(frames)), strict=True):
-            assert clip.num_decoded == len(frames)
-            expected = np.stack([frames[index] for index in chosen.frame_indices])
-            np.testing.assert_array_equal(clip.pixels, expected)
 
 
 @pytest.mark.parametrize("name", IN_PART)

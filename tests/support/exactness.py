@@ -1,0 +1,37 @@
+"""What decoding in part must give: the frames of a plain decode from the first one."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+from made_videos import by_hand, resized
+
+from har.pipeline.decode import clips as decode
+from har.pipeline.decode.scan import scan_video
+from har.pipeline.sampling import ClipSampler
+
+SIZE = (24, 32)
+RULES = [
+    ClipSampler("paper", 8),
+    ClipSampler("uniform", 8),
+    ClipSampler("dense", 8, stride=2, clips=2),
+    ClipSampler("uniform", 1),
+]
+
+
+def is_in_part(path: Path) -> bool:
+    with contextlib.ExitStack() as stack:
+        return scan_video(path, stack)[0].index is not None
+
+
+def assert_exact(path: Path, rules: list[ClipSampler]) -> None:
+    """Against all frames, decoded from the first to the last and resized one by one."""
+    frames = [resized(frame, SIZE) for frame in by_hand(path)]
+    for rule in rules:
+        clips = decode.decode_clips(path, rule, SIZE)
+        for clip, chosen in zip(clips, rule.clip_indices(len(frames)), strict=True):
+            assert clip.num_decoded == len(frames)
+            expected = np.stack([frames[index] for index in chosen.frame_indices])
+            np.testing.assert_array_equal(clip.pixels, expected)
