@@ -7,6 +7,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from made_videos import encode, ffmpeg, shown
@@ -56,6 +57,54 @@ def test_colors_are_those_that_the_header_means(
     clip = decode_clip(tmp_path / "b.mp4", frames=3, size=(80, 96))
     with pytest.raises(AssertionError):  # the header matters
         assert_alike(clip.pixels, shown(path, (80, 96)))
+
+
+# Smooth, for versions of swscale place the chroma of 10 bit 4:2:0 half a pixel apart.
+X265 = [
+    "-vf",
+    "scale=12:10,scale=96:80",
+    "-c:v",
+    "libx265",
+    "-pix_fmt",
+    "yuv420p10le",
+    "-x265-params",
+]
+WIDE = "log-level=none:colorprim=bt2020:colormatrix=bt2020nc:transfer="
+FORMATS = {
+    "10 bit": ("a.mp4", [*X265, "log-level=none"]),
+    "HDR, PQ": ("a.mp4", [*X265, f"{WIDE}smpte2084"]),
+    "HDR, HLG": ("a.mkv", [*X265, f"{WIDE}arib-std-b67"]),
+    "10 bit 4:2:2": ("a.mov", ["-c:v", "prores_ks", "-profile:v", "2"]),
+    "4:2:2": ("a.mp4", ["-c:v", "libx264", "-pix_fmt", "yuv422p"]),
+    "4:4:4": ("a.mp4", ["-c:v", "libx264", "-pix_fmt", "yuv444p"]),
+    "full range": ("a.avi", ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"]),
+    "gray": ("a.mkv", ["-c:v", "ffv1", "-pix_fmt", "gray"]),
+    "gray, 10 bit": ("a.mkv", ["-c:v", "ffv1", "-pix_fmt", "gray10le"]),
+    "RGB": ("a.mkv", ["-c:v", "ffv1", "-pix_fmt", "bgr0"]),
+    "RGB in planes": ("a.mp4", ["-c:v", "libx264rgb"]),
+    "alpha": ("a.mov", ["-vf", "format=rgba,colorchannelmixer=aa=0.5", "-c:v", "png"]),
+    "alpha, 10 bit": ("a.mov", ["-c:v", "prores_ks", "-pix_fmt", "yuva444p10le"]),
+    "palette": ("a.gif", []),
+    "interlaced": ("a.mpg", ["-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-top", "1"]),
+    "pixel aspect": ("a.mp4", ["-vf", "setsar=2", "-c:v", "libx264"]),
+    "no matrix named, HD": ("a.mkv", ["-vf", "scale=1280:720", "-c:v", "libx264"]),
+    "odd size": ("a.mkv", ["-vf", "crop=75:61", "-c:v", "ffv1"]),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_pixels_of_every_kind_are_those_of_ffmpeg(tmp_path: Path, name: str) -> None:
+    """No tone mapping, no stretching, no deinterlacing, no background behind transparent pixels;
+    chroma of interlaced frames belongs to their fields."""
+    file, arguments = FORMATS[name]
+    path = encode(tmp_path / file, arguments, frames=3)
+    with av.open(str(path)) as container:
+        size = (container.streams.video[0].height, container.streams.video[0].width)
+    clip = decode_clip(path, frames=3, size=size)
+    by_fields = int(name == "interlaced")
+    filters = ["-vf", f"scale=interl={by_fields}:flags=bilinear,format=rgb24"]
+    assert clip.num_decoded == 3
+    assert_alike(clip.pixels, shown(path, size, *filters))
 
 
 @pytest.mark.real
