@@ -439,9 +439,8 @@ def test_accumulation_trains_as_the_whole_batch_does(
     weights = []
     for accum in (1, parts):
         state = prepared(
-            shards, batch_size=batch_size, grad_accum_steps=accum, optimizer="sgd", lr=0.1,
-            clip_grad=0.5,
-        )  # fmt: skip
+            shards, batch_size=batch_size, grad_accum_steps=accum, optimizer="sgd", lr=0.1
+        )
         state.class_weights = None if class_weights is None else torch.tensor(class_weights)
         for module in state.model.modules():
             module.training = False

@@ -6,6 +6,7 @@ Agg canvas are used, never pyplot, so no window opens whatever MPLBACKEND says.
 """
 
 import io
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -72,8 +73,7 @@ def new_figure(path: Path, width: float, height: float) -> Iterator[Figure]:
             kind = out_path.suffix.lower().removeprefix(".")
             buffer = io.BytesIO()
             metadata = {"Software": None} if kind == "png" else {"Date": None}
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", r"Glyph \d+")  # choose_fonts has said it
+            with _quiet_fonts():
                 figure.savefig(buffer, format=kind, metadata=metadata)
             write_atomically(out_path, buffer.getvalue())
 
@@ -82,12 +82,26 @@ def text_width(figure: Figure, texts: Iterable[str], fontsize: float, **style: A
     """Width in inches of the widest of `texts`, as the figure would show them; 0 for none."""
     drawn = [figure.text(0, 0, text, fontsize=fontsize, **style) for text in texts]
     _set_fonts(drawn)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+")
+    with _quiet_fonts():
         widths = [text.get_window_extent().width for text in drawn]
     for text in drawn:
         text.remove()
     return max(widths, default=0.0) / figure.dpi
+
+
+@contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Without matplotlib's own lines on fonts: `choose_fonts` has said what is missing, once, and
+    that a font has no bold letters is nothing to do about."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _set_fonts(texts: Iterable[Text]) -> None:
