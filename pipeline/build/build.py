@@ -156,7 +156,8 @@ def _keep_finished(manifest: Manifest, reports: dict[int, Report], out: Folder) 
     if rejects != before or out.size(REJECTS) is None:
         with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
     if out.size(CLASSES) is None:  # of a set that was built before there was such a file
-        with_clear_errors(out, out.write, CLASSES, encode_classes(manifest.classes))
+        with contextlib.suppress(OSError, storage.StorageError):  # no reader needs it
+            out.write(CLASSES, encode_classes(manifest.classes))
     remove_leftovers(out, manifest)
     return manifest
 

@@ -169,7 +169,8 @@ def retry_rejects(
             with _acquire_decoder(task) as decoder:
                 part = replace(task, videos=tuple(again))
                 kept += _decode_videos(decoder, files, part, lambda number, clips: None, on_video)
-    return kept
+    order = [reject["key"] for reject in rejects]
+    return sorted(kept, key=lambda reject: order.index(reject["key"]))
 
 
 def first_clips_differ(

@@ -2,6 +2,7 @@
 and each message's advice works."""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -110,19 +111,23 @@ def test_a_reject_that_stays_as_it_is_is_not_decoded_again_and_the_set_keeps_its
     root, out = Path(shutil.copytree(videos, tmp_path / "videos")), tmp_path / "set"
     path = root / "Punch" / "v_Punch_g02_c02.avi"
     path.write_bytes(b"no video")
+    (root / "Punch" / "v_Punch_g02_c01.avi").unlink()
+    (root / "Punch" / "v_Punch_g02_c01.avi").symlink_to("missing.avi")  # is looked at each time
     build(root, out)
     before, digest = tree_bytes(out), load_manifest(out).digest
     log = tmp_path / "log"
     hook_decoder(tmp_path / "hook", monkeypatch, f"open({str(log)!r}, 'a').write(path + chr(10))")
     logged = RunOptions(1, timeout=99, quiet=True)
-    build(root, out, run_options=logged)
     os.utime(path)  # the same bytes at another time are no change
     build(root, out, run_options=logged)
-    assert not log.exists()
+    assert str(path) not in log.read_text().splitlines()
+    assert [reject["key"][-7:] for reject in load_rejects(out)] == ["g02_c01", "g02_c02"]
     path.write_bytes(b"no video either")
     build(root, out, run_options=logged)
-    assert log.read_text().splitlines() == [str(path)]
+    assert str(path) in log.read_text().splitlines()
+    log.unlink()
     build(root, out, run_options=logged)
+    assert str(path) not in log.read_text().splitlines()
     assert load_manifest(out).digest == digest
     after = tree_bytes(out)
     assert {name for name in before if before[name] != after[name]} == {REJECTS}
@@ -188,6 +193,14 @@ def _flip(name: str, offset: int) -> Callable[[Path], None]:
     return flip
 
 
+def _of_schema_1(out: Path) -> None:
+    """Of an older version, whose manifests are refused with the advice to build again."""
+    body = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps({**body, "schema": 1}))
+    with pytest.raises(ShardSetError, match="build the shards again with 'har-shards build'"):
+        load_manifest(out)
+
+
 def _cut(name: str) -> Callable[[Path], None]:
     return lambda out: os.truncate(out / name, 700)
 
@@ -200,6 +213,7 @@ def _cut(name: str) -> Callable[[Path], None]:
         (_flip("shard-000005.tar", 3000), 7),
         (_remove(MANIFEST), 8),
         (_flip(MANIFEST, 0), 8),
+        (_of_schema_1, 8),
         (_remove(INDEX), 0),
         (_flip(INDEX, 300), 0),
         (lambda out: (_remove(MANIFEST)(out), _remove("shard-000002.tar")(out)), 7),
