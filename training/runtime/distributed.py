@@ -122,15 +122,15 @@ def init_distributed(device: str, timeout: float = 300.0) -> Iterator[Distribute
     if dist.is_initialized():
         yield ctx
         return
+    num_devices = torch.accelerator.device_count()
+    if device != "cpu" and local_rank < num_devices:  # before anything touches the first GPU
+        torch.accelerator.set_device_index(local_rank)
     kind = best_device_type() if device == "auto" else device.partition(":")[0]
-    if kind != "cpu" and local_rank >= torch.accelerator.device_count():
+    if kind != "cpu" and local_rank >= num_devices:
         raise ConfigError(
-            f"rank {local_rank} of this machine has no GPU "
-            f"({torch.accelerator.device_count()} visible): "
+            f"rank {local_rank} of this machine has no GPU ({num_devices} visible): "
             "start fewer processes with --nproc-per-node, or use '--device cpu'."
         )
-    if kind != "cpu":
-        torch.accelerator.set_device_index(local_rank)
     backend = dist.get_default_backend_for_device(kind)  # nccl, xccl or gloo
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
