@@ -8,6 +8,7 @@ next (`WeightsError`).
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -90,8 +91,9 @@ def load_weights(
     state_dict, text = upgrade_state_dict(run.get("model_name", model_name), state_dict), ""
     if run:
         text = f"a run of {run['model_name']}, {len(run['classes'])} classes, epoch {run['epoch']}"
-        options = ",".join(f"{name}={value}" for name, value in run["model_options"].items())
-        hint = f"the file is of --model {run['model_name']} with --model-options {options}"
+        hint = f"the file is of --model {run['model_name']}"
+        if run["model_name"] == model_name:
+            hint += f" with --model-options '{_other_options(model, run['model_options'])}'"
     loaded = load_into(model, state_dict, f"the weights in {path}", hint)
     own = model.state_dict()
     return WeightsInfo(
@@ -103,6 +105,17 @@ def load_weights(
         not_loaded=tuple(name for name in own if name not in loaded),
         unused=tuple(name for name in state_dict if name not in loaded),
     )
+
+
+def _other_options(model: nn.Module, options: Mapping[str, Any]) -> str:
+    """The options of a run that are not the network's defaults, as --model-options takes them."""
+    defaults = inspect.signature(type(model).__init__).parameters
+    texts = {
+        name: f"[{';'.join(map(str, value))}]" if isinstance(value, (tuple, list)) else str(value)
+        for name, value in options.items()
+        if name in defaults and name != "freeze" and value != defaults[name].default
+    }
+    return ",".join(f"{name}={text.lower()}" for name, text in texts.items())
 
 
 def check_kinetics_options(

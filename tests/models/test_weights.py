@@ -114,15 +114,20 @@ def test_an_averaged_models_state_dict_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_run_that_does_not_fit_says_what_it_was_trained_with(tmp_path: Path) -> None:
-    old = models.build("resnet3d", 5, width=8)
+    options = {**models.options_of("convlstm"), "hidden": (4, 8), "peephole": True}
+    del options["weights"]
+    old = models.build("convlstm", 5, **options)
     torch.save(
-        {"model_name": "resnet3d", "model_options": {"width": 8}, "classes": list("abcde"),
-         "epoch": 3, "model": old.state_dict()}, tmp_path / "best.pt",
+        {"model_name": "convlstm", "model_options": options, "classes": list("abcde"), "epoch": 3,
+         "model": old.state_dict()}, tmp_path / "best.pt",
     )  # fmt: skip
-    advice = "the file is of --model resnet3d with --model-options width=8"
-    for name, options in (("resnet3d", {"width": 4}), ("convlstm", {})):
-        with pytest.raises(models.WeightsError, match=advice):
-            models.build(name, 5, weights=tmp_path, **options)
+    advice = (
+        r"; the file is of --model convlstm with --model-options 'hidden=\[4;8\],peephole=true'$"
+    )
+    with pytest.raises(models.WeightsError, match=advice):
+        models.build("convlstm", 5, weights=tmp_path)
+    with pytest.raises(models.WeightsError, match="; the file is of --model convlstm$"):
+        models.build("resnet3d", 5, weights=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["resnet3d", "r2plus1d"])

@@ -53,10 +53,13 @@ def test_folds_are_one_row_with_the_figures_of_all_their_videos(tmp_path: Path):
     runs = [
         make_folds(tmp_path, (n,), 3, right=share, seed=7)[0] for n, share in enumerate(shares, 1)
     ]
+    for share, run in zip(shares, runs, strict=True):  # as --eval-train leaves it
+        change(run / "summary.json", lambda it, share=share: it.update(best_train_acc=share / 2))
     (tmp_path / "folds.json").write_text('{"folds": 3, "config": {}}')
     text = write_report([tmp_path], tmp_path / "out").read_text()
     (row,) = read_csv(tmp_path / "out" / "table1.csv")
     assert row["Model"] == "R3D (3 folds)"
+    assert row["Train Acc"] == f"{statistics.mean(shares) / 2:.4f}"
     results = [json.loads((run / "eval.json").read_text()) for run in runs]
     rows = [one for result in results for one in result["predictions"]]
     right = np.array([one["true"] == one["predicted"] for one in rows])
