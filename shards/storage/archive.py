@@ -183,21 +183,26 @@ def _folder_around(names: list[str]) -> str:
 
 
 def _zip_entries(path: Path) -> Iterator[_Entry]:
-    archive = zipfile.ZipFile(path)  # stays open: several threads may read from it
+    archive, lock = zipfile.ZipFile(path), threading.Lock()  # threads read from it at once
+
+    def blocks(info: zipfile.ZipInfo) -> Iterator[bytes]:
+        with lock:  # it counts its open files without one
+            file = archive.open(info)
+        try:
+            yield from iter(functools.partial(file.read, _BLOCK), b"")
+        finally:
+            with lock:
+                file.close()
+
     for info in archive.infolist():
         if info.is_dir():
             continue
         problem = "it is encrypted" * (info.flag_bits & 1)
         if stat.S_ISLNK(info.external_attr >> 16):
             problem = "a link"
-        blocks = functools.partial(_blocks_of, functools.partial(archive.open, info))
         name = info.filename.replace("\\", "/")  # Windows programs
-        yield _Entry(name, info.file_size, info.compress_size, blocks, problem)
-
-
-def _blocks_of(open_file: Callable[[], IO[bytes]]) -> Iterator[bytes]:
-    with open_file() as file:
-        yield from iter(functools.partial(file.read, _BLOCK), b"")
+        content = functools.partial(blocks, info)
+        yield _Entry(name, info.file_size, info.compress_size, content, problem)
 
 
 def _tar_entries(path: Path) -> Iterator[_Entry]:
@@ -271,7 +276,8 @@ def _rar_entries(path: Path) -> Iterator[_Entry]:
 
 def _blocks_of_rar(archive: Any, info: Any, error_type: type[Exception]) -> Iterator[bytes]:
     try:
-        yield from _blocks_of(functools.partial(archive.open, info))
+        with archive.open(info) as file:
+            yield from iter(functools.partial(file.read, _BLOCK), b"")
     except error_type as error:
         raise zipfile.BadZipFile(str(error)) from error
 
