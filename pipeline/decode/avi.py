@@ -37,7 +37,7 @@ def read_avi(data: bytes) -> Avi | None:
     """A whole file's bytes -> its video, or None where the file is not plainly of that form."""
     try:
         return _read_avi(data)
-    except (struct.error, IndexError, ValueError):  # a header or an index that is cut off
+    except (struct.error, LookupError, ValueError):  # a header or an index that is cut off
         return None
 
 

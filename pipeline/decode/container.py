@@ -60,6 +60,8 @@ def open_video(
                 "as --stream, or leave that out."
             )
         video = videos[index if stream is None else stream]
+        if video.codec_context is None:
+            raise VideoDecodeError(f"{path} has a video stream of an unknown codec.")
         video.codec_context.thread_count = 1  # the build runs one process a core
         yield container, video
 

@@ -30,6 +30,7 @@ from av.video.codeccontext import VideoCodecContext
 from . import mpeg4
 from .headers import INTRA_ONLY, read_pictures, shows_frame
 
+_CHANGES = ("new_extradata", "palette")  # what a packet may bring that holds for those behind it
 _MAX_DELAYED = 16  # pictures that a decoder of H.264 or HEVC may hold back
 
 
@@ -65,8 +66,8 @@ def index_packets(
     so only streams without B-pictures are in order there.
     """
     codec = str(context.codec.canonical_name)  # whichever library decodes it (libdav1d -> av1)
-    if any(
-        packet.is_discard or packet.is_corrupt or packet.has_sidedata("new_extradata")
+    if not packets or any(
+        packet.is_discard or packet.is_corrupt or any(map(packet.has_sidedata, _CHANGES))
         for packet in packets
     ):
         return None

@@ -133,6 +133,13 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
         decode_clip(cover_last)
 
 
+def test_a_codec_that_ffmpeg_does_not_know_is_a_reject(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mpg", ["-c:v", "qtrle", "-pix_fmt", "rgb24"], frames=3)
+    for decode in (decode_clip, lambda path: list(read_frames(path))):
+        with pytest.raises(VideoDecodeError, match="video stream of an unknown codec"):
+            decode(path)
+
+
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, -20, 3, 40])
 def test_an_avi_with_a_wrong_size_is_taken_whole(tmp_path: Path, size: int) -> None:
     path = encode(tmp_path / "a.avi", ["-c:v", "mpeg4"], frames=20)

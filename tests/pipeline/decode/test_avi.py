@@ -55,6 +55,7 @@ def test_anything_but_the_plain_form_is_left_to_libavformat(tmp_path: Path) -> N
         "unknown chunk": data[:first] + b"77zz" + data[first + 4 :],
         "chunk past the end": data[: first + 4] + b"\xff\xff\xff\x7f" + data[first + 8 :],
         "another codec": data.replace(b"FMP4", b"H264"),
+        "no picture header": data.replace(b"strf", b"JUNK", 1),
         "not AVI": b"RIFX" + data[4:],
         "nothing": b"",
     }

@@ -15,6 +15,7 @@ from exactness import RULES, SIZE, assert_exact, is_in_part
 from made_videos import encode, ffmpeg
 
 from har.pipeline.decode import clips as decode
+from har.pipeline.decode.packets import index_packets
 from har.pipeline.sampling import ClipSampler
 
 pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
@@ -60,6 +61,8 @@ IN_PART = {  # name: (suffixes of the containers that carry it, arguments of ffm
 WHOLE = {
     "h264 with B-pictures in avi": ("a.avi", [*X264, "keyint=20:bframes=3"]),
     "gif": ("a.gif", ["-r", "10"]),
+    "colors of a palette": ("a.avi", ["-c:v", "rawvideo", "-pix_fmt", "pal8"]),
+    "gray in mov": ("a.mov", ["-c:v", "rawvideo", "-pix_fmt", "gray"]),  # by a palette as well
 }
 
 
@@ -98,6 +101,10 @@ def test_a_stream_that_cannot_be_trusted_is_decoded_whole(tmp_path: Path, name: 
     path = encode(tmp_path / file, arguments)
     assert not is_in_part(path)
     assert_exact(path, RULES)
+
+
+def test_a_stream_without_packets_has_no_index() -> None:
+    assert index_packets([], av.CodecContext.create("mpeg4", "r"), "mov") is None
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
