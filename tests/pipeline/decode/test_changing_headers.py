@@ -36,8 +36,7 @@ def copied(first: Path, second: Path) -> Path:
 
 
 def continued(first: Path, second: Path) -> Path:
-    """An FLV whose decoder configuration changes: the tags of both, times going on. libavformat
-    gives such a header with a packet, as for an mp4 of two sample entries."""
+    """An FLV whose decoder configuration changes: the tags of both, times going on."""
     data, at = bytearray(second.read_bytes()[13:]), 0
     while at + 11 <= len(data):  # type, size (3 bytes), time (3 bytes, ms), ...
         time = int.from_bytes(data[at + 4 : at + 7], "big") + 10_000
@@ -45,6 +44,28 @@ def continued(first: Path, second: Path) -> Path:
         at += 11 + int.from_bytes(data[at + 1 : at + 4], "big") + 4
     path = first.with_name("continued.flv")
     path.write_bytes(first.read_bytes() + data)
+    return path
+
+
+def _copy(
+    path: Path, out: Path, is_key: Callable[[av.Packet], bool] = lambda packet: packet.is_keyframe
+) -> Path:
+    """The packets of a video in a new file, those that `is_key` chooses marked as key packets."""
+    with av.open(str(path)) as source, av.open(str(out), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.is_keyframe = is_key(packet)
+                packet.stream = stream
+                target.mux(packet)
+    return out
+
+
+def of_two_entries(first: Path, second: Path) -> Path:
+    """An mp4 of two sample entries, each with a decoder configuration of its own."""
+    path = _copy(continued(first, second), first.with_name("two.mp4"))
+    data = path.read_bytes()
+    assert data[data.index(b"stsd") + 8 :][:4] == (2).to_bytes(4, "big")
     return path
 
 
@@ -60,6 +81,7 @@ CASES: dict[str, tuple[Join, str, list[str], list[str], bool]] = {
     "H.264, the same headers, TS": (copied, "ts", H264, H264, True),
     "H.264, times start again, TS": (joined, "ts", H264, H264, False),
     "H.264, another configuration, FLV": (continued, "flv", H264, [*LARGER, *H264], False),
+    "H.264, two sample entries, mp4": (of_two_entries, "flv", H264, [*LARGER, *H264], False),
     "MPEG-2, another size, TS": (copied, "ts", MPEG2, [*LARGER, *MPEG2], False),
     "MPEG-2, times start again, PS": (joined, "mpg", MPEG2, [*LARGER, *MPEG2], False),
     "VP9, another size": (copied, "webm", VP9, [*LARGER, *VP9], True),
@@ -79,18 +101,6 @@ def test_a_stream_whose_headers_change_equals_a_plain_decode(tmp_path: Path, nam
     assert_exact(path, RULES)
 
 
-def _marked(path: Path, out: Path, is_key: Callable[[av.Packet], bool]) -> Path:
-    """The video with other packets marked as key packets."""
-    with av.open(str(path)) as source, av.open(str(out), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.size:
-                packet.is_keyframe = is_key(packet)
-                packet.stream = stream
-                target.mux(packet)
-    return out
-
-
 @pytest.mark.parametrize(
     ("suffix", "arguments"),
     [("webm", VP9), ("avi", ["-c:v", "msmpeg4", "-g", "30"]), ("mkv", MPEG2), ("mkv", H264)],
@@ -99,4 +109,4 @@ def test_packets_that_are_wrongly_marked_as_key_change_no_pixel(
     tmp_path: Path, suffix: str, arguments: list[str]
 ) -> None:
     path = encode(tmp_path / f"a.{suffix}", arguments, frames=60)
-    assert_exact(_marked(path, tmp_path / f"all.{suffix}", lambda packet: True), RULES)
+    assert_exact(_copy(path, tmp_path / f"all.{suffix}", lambda packet: True), RULES)
