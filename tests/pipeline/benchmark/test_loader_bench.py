@@ -1,13 +1,15 @@
 """har-bench-loader: what it prints, its ratios, and (slow) a whole run on a tiny set."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
 from made_tars import make_tars
+from made_videos import encode, ffmpeg
 
 from har.pipeline import synthetic
-from har.pipeline.benchmark import loader_bench
+from har.pipeline.benchmark import loader_bench, video_loaders
 from har.pipeline.benchmark.loaders import dataloader_batches, har_loaders, memcpy
 from har.pipeline.cli import bench_loader_main
 
@@ -62,6 +64,18 @@ def test_padding_that_nobody_counts_is_not_read(tmp_path, batch_size, counted):
 
 def test_the_first_batch_is_timed_from_nothing(tmp_path):
     assert 0 < loader_bench._first_batch(make_tars(tmp_path / "set"), 2, 8) < 30
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+def test_the_baseline_in_pyav_decodes_the_stream_that_a_player_shows(tmp_path):
+    video, cover, path = tmp_path / "a.mp4", tmp_path / "cover.png", tmp_path / "b.mp4"
+    encode(video, ["-c:v", "libx264"], frames=8)
+    ffmpeg("-f", "lavfi", "-i", "color=red:size=64x48", "-frames:v", "1", cover)
+    mapped = ["-map", "0", "-map", "1", "-c", "copy", "-disposition:v:0", "attached_pic"]
+    ffmpeg("-i", cover, "-i", video, *mapped, path)
+    clip = video_loaders._PyAVDataset([path], 8)[0]
+    assert clip.shape == (3, 8, 112, 112)
+    assert (clip[:, 0] != clip[:, 7]).any()  # of a cover all frames are one
 
 
 @pytest.mark.slow
