@@ -126,7 +126,7 @@ def test_a_run_that_does_not_fit_says_what_it_was_trained_with(tmp_path: Path) -
     )
     with pytest.raises(models.WeightsError, match=advice):
         models.build("convlstm", 5, weights=tmp_path)
-    with pytest.raises(models.WeightsError, match="; the file is of --model convlstm$"):
+    with pytest.raises(models.WeightsError, match=r"; the file is of --model convlstm$"):
         models.build("resnet3d", 5, weights=tmp_path)
 
 

@@ -11,7 +11,7 @@ from .tables import UCF101_CLASSES, format_duration, format_multiply_adds
 CARD_NAME = "MODEL_CARD.md"
 _FEW_VIDEOS = 500  # in test; the interval of an accuracy of 0.8 is then 0.07 wide
 _SETTINGS = (
-    "weights", "model_options", "optimizer", "lr", "batch_size", "epochs", "class_weights",
+    "weights", "model_options", "input", "optimizer", "lr", "batch_size", "epochs", "class_weights",
     "augment", "patience", "epsilon_increment", "monitor", "seed",
 )  # fmt: skip
 
