@@ -109,7 +109,8 @@ def _check_device(device: torch.device, _: Path) -> Result:
     """What trains; more threads than cores is a warning, for it can cost tens of times."""
     name = devices.device_name(device)
     if device.type == "cuda":
-        return f"{device}, {name}, CUDA {torch.version.cuda}", []
+        build = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+        return f"{device}, {name}, {build}", []
     if device.type != "cpu":
         remedy = "har-train tries a step first, and says so; if it is wrong: --device cpu"
         return f"{name}: no test of ours has run on {device.type}", [(True, WARNING, remedy)]

@@ -23,7 +23,7 @@ CLASSES = 101
 DESCRIPTIONS = {
     "resnet3d": "ResNet3D-18 from scratch (paper S1.1, figure 1)",
     "r2plus1d": "R(2+1)D-18 from scratch, each 3-D convolution cut in two (S1.2, figure 2)",
-    "convlstm": "stacked ConvLSTM from scratch, recomputes its gates (S1.3, figures 3-5)",
+    "convlstm": "stacked ConvLSTM from scratch, backward pass of its own (S1.3, figures 3-5)",
     "r3d": "torchvision's R3D-18, pretrained on Kinetics-400, fine-tuned (S1.4)",
 }
 
