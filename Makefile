@@ -59,15 +59,18 @@ shards: install  ## Decode VIDEOS (data/UCF-101) once into SHARDS (data/shards).
 reproduce: install  ## The whole paper on VIDEOS; says its hours first, goes on where it stopped.
 	@$(BIN)/har-reproduce "$(VIDEOS)" --shards "$(SHARDS)" $(OPTIONS)
 
+# One process a core; each file's tests in one of them.
+TESTS := -m pytest -n auto --dist loadfile
+
 test: install  ## Run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python $(TESTS)
 
 test-all: install  ## Run the tests, the slow matrices and soaks too.
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python $(TESTS) -m ""
 
 # oneDNN and torch then do without AVX-512, so this machine computes like one without bf16 units.
 test-avx2: install  ## The numeric tests as on a processor without bf16 units.
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest \
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python $(TESTS) \
 		tests/models tests/training/runtime tests/training/optim tests/training/test_*.py \
 		tests/training/inspection/test_doctor*.py
 
@@ -83,7 +86,7 @@ format: install  ## Format the code.
 test-oldest:  ## Run the tests with the lowest versions that pyproject.toml declares (.venv-oldest).
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -c constraints-oldest.txt -e '.[dev]'
-	.venv-oldest/bin/python -m pytest -o filterwarnings=default
+	.venv-oldest/bin/python $(TESTS) -o filterwarnings=default
 
 gpu:  ## Test and measure everything on a GPU in nine minutes; needs torch and torchvision, no install.
 	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/har

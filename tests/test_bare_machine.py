@@ -13,7 +13,7 @@ import bare_machine
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORT_NAMES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn", "pytest-xdist": "xdist"}
 SECOND = {"distributed"}  # what dask[distributed] brings beside dask
 
 

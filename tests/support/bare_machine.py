@@ -21,8 +21,8 @@ from pathlib import Path
 
 EXTRAS = {  # import names of what pyproject.toml's extras bring; fsspec comes with torch
     "torchcodec", "cv2", "litdata", "dask", "distributed", "s3fs", "tensorboard", "gradio", "onnx",
-    "onnxscript", "onnxruntime", "pytest", "hypothesis", "scipy", "sklearn", "moto", "pdoc",
-    "rarfile",
+    "onnxscript", "onnxruntime", "pytest", "xdist", "hypothesis", "scipy", "sklearn", "moto",
+    "pdoc", "rarfile",
 }  # fmt: skip
 UNIX_MODULES = {"fcntl", "resource"}
 UNIX_FUNCTIONS = (
