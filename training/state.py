@@ -85,6 +85,7 @@ class TrainState:
     best: BestEpoch = field(default_factory=BestEpoch)
     progress: TrainProgress = field(default_factory=TrainProgress)
     history: list[dict[str, Any]] = field(default_factory=list)
+    draws_curves: bool = True  # until that fails
     step_timer: StepTimer = field(default_factory=StepTimer)
     tb_writer: TensorBoardWriter | None = None
 

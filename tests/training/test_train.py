@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -485,3 +488,24 @@ def test_a_compiler_that_fails_is_one_sentence(shards, tmp_path, monkeypatch):
     result = train(shards, tmp_path / "run", "--compile")
     assert result.exit_code == 2
     assert "--compile fails here (BackendCompilerFailed: " in message(result)
+
+
+def test_curves_that_cannot_be_drawn_do_not_end_a_training(shards, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(loop, "plot_model_curves", fail)
+    out = tmp_path / "run"
+    result = train(shards, out)
+    assert result.exit_code == 0, result.output
+    assert message(result).count("the curves cannot be drawn (RuntimeError: no font)") == 1
+    assert len(metrics_of(out)) == 2
+    assert (out / "best.pt").exists()
+
+
+def test_a_backend_of_a_notebook_that_is_not_installed_here_is_left_out():
+    environment = {**os.environ, "MPLBACKEND": "module://no_such_package.backend_inline"}
+    code = "import har.training.loop, matplotlib; print(matplotlib.get_backend())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip().lower()) == (0, "agg"), done.stderr
