@@ -51,7 +51,8 @@ def read_class_list(
     try:
         data = files.read(CLASS_LIST) if classes is None else read_place(place)
     except OSError as error:
-        raise DatasetError(f"the class list {place} cannot be read ({error}).") from error
+        reason = error.strerror or "there is no such file"
+        raise DatasetError(f"the class list {place} cannot be read ({reason}).") from error
     text = decode_text(data, f"the class list {place}")
     if text.lstrip().startswith("{"):
         numbered = _parse_json(text, place)
@@ -77,15 +78,18 @@ def _parse_json(text: str, place: str) -> list[tuple[int, str]]:
 
 
 def _parse_lines(lines: list[str], found: Collection[str]) -> list[tuple[int, str]]:
-    """The lines have numbers if all of them begin with one, and these count from 0 or 1; and if
-    the whole line is not what the classes are called."""
+    """The lines have numbers if all of them begin with one, and these count from 0 or 1 or what
+    stands behind them is a class; and if the whole line is not what the classes are called."""
     lines = [line for line in lines if line]
     matches = [_NUMBERED.fullmatch(line) for line in lines]
     numbered = sorted((int(match[1]), clean_name(match[2])) for match in matches if match)
     counted = [number for number, _ in numbered]
     is_count = counted in (list(range(len(lines))), list(range(1, len(lines) + 1)))
-    whole = {clean_name(name).casefold() for name in found} & set(map(str.casefold, lines))
-    if is_count and not whole:
+    classes = {clean_name(name).casefold() for name in found}
+    is_class = len(set(counted)) == len(lines) and any(
+        name.casefold() in classes or str(number) in classes for number, name in numbered
+    )
+    if (is_count or is_class) and classes.isdisjoint(map(str.casefold, lines)):
         return numbered
     return list(enumerate(lines))
 

@@ -65,13 +65,13 @@ def find_videos(
     if places:
         class_list, order, entries = _from_lists(files, places, is_list, classes, layout, remarks)
     else:
-        order, names = None, list_videos(files, remarks)
+        order, names = None, list_videos(files, remarks, _class_places(classes))
         folders = {part for name in names for part in name.split("/")[:-1]}
         class_list = read_class_list(files, classes, folders)
         known = class_list.names if class_list else None
         entries = read_tree(names, layout, known, remarks)
         if not entries:
-            raise DatasetError(describe_nothing(place, remarks))
+            raise DatasetError(describe_nothing(place, names, remarks))
     entries = unify_names(entries, class_list, merge_case, remarks)
     if class_list is not None:
         class_names: Sequence[str] = class_list.names
@@ -110,7 +110,7 @@ def _from_lists(
 ) -> tuple[ClassList | None, Sequence[str] | None, list[Entry]]:
     """-> the list of class names, their order where numbers of labels give it, the videos."""
     lists = read_lists(places, is_source, remarks)
-    names = None if is_source else list_videos(files, remarks, places)
+    names = None if is_source else list_videos(files, remarks, places + _class_places(classes))
     found = match_rows(lists, files, names, remarks)
     paths = [one.path for one in found]
     if layout is None:
@@ -130,6 +130,10 @@ def _from_lists(
     return class_list, order, entries
 
 
+def _class_places(classes: Path | None) -> list[str]:
+    return [] if classes is None else [storage.normalize(classes)]
+
+
 def _order_names(names: set[str], order: Sequence[str] | None) -> list[str]:
     """Those in `order`, which may be spelled otherwise, then the others, sorted."""
     spelled = {name.casefold(): name for name in names}
@@ -144,8 +148,8 @@ def _check_classes(entries: list[Entry], class_list: ClassList) -> None:
     for entry in entries:
         if entry.class_name not in names:
             raise DatasetError(
-                f"class {entry.class_name!r} of {printable(entry.path)} is not in "
-                f"{class_list.place}."
+                f"class {entry.class_name!r} of {printable(entry.path)} is not in the class list "
+                f"{class_list.place}: add its name there, or move its videos away."
             )
 
 

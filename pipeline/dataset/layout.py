@@ -93,6 +93,10 @@ def _guess_subsets(places: list[_Place], remarks: Remarks) -> list[_Place]:
         or (len(set(words.values())) > 1 and not with_classes.isdisjoint(words))
     )
     if not is_split:
+        if words:
+            remarks.notes.append(
+                f"top folders that are read as classes, not as subsets: {', '.join(sorted(words))}"
+            )
         return places
     _check_labels([p for p in places if p.folders[0] in words and len(p.folders) == 1], remarks)
     others = sorted(tops & with_classes - words.keys())
@@ -191,7 +195,8 @@ def _entry(place: _Place, has_groups: bool) -> Entry:
     return Entry(place.name, place.folders[-needed], group, place.subset)
 
 
-def describe_nothing(source: str, remarks: Remarks) -> str:
-    """The error of a tree without a video that has a class."""
+def describe_nothing(source: str, names: Sequence[str], remarks: Remarks) -> str:
+    """The error of a tree without a video that has a class. names: of its videos."""
     left_out = remarks.describe_left_out()
-    return f"there are no videos in class folders under {source}{left_out}: {WHERE}."
+    advice = "sort them into CLASS/ folders, or give their labels with --list" if names else WHERE
+    return f"there are no videos in class folders under {source}{left_out}: {advice}."

@@ -117,6 +117,8 @@ def _is_name(text: str) -> bool:
 
 def _parse_table(place: str, rows: list[TableRow], remarks: Remarks) -> VideoList:
     header = column_names(rows[0].fields)
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise DatasetError(f"{place} has two columns {twice[0]!r}: leave one of them out.")
     has_paths = "path" in header
     if "label" not in header:
         remarks.notes.append(f"{PurePosixPath(place).name} has no column label: folders give it")
@@ -197,7 +199,7 @@ def _parse_json(place: str, text: str) -> list[ListRow]:
         body = json.loads(text)
     except ValueError as error:
         raise DatasetError(f"{place} is no JSON ({error}).") from error
-    if isinstance(body, dict):
+    if not isinstance(body, list):
         raise DatasetError(
             f"{place} is no list of videos; if it gives the numbers of classes, give it as "
             "--classes."
@@ -211,6 +213,6 @@ def _parse_json(place: str, text: str) -> list[ListRow]:
                 "lists have them."
             )
         label = entry.get("template") or entry.get("label")
-        label = re.sub(r"[\[\]]", "", str(label)) if label else None
+        label = re.sub(r"[\[\]]", "", str(label)) if label not in (None, "") else None
         rows.append(ListRow(where, (str(entry.get("path", entry.get("id"))),), label))
     return rows

@@ -63,6 +63,7 @@ def test_absolute_paths_and_dots_are_the_same_video(tmp_path: Path) -> None:
         ("\n\n", "names no video"),
         ("no/1.avi 0\n", r"none of the 1 videos of .*x\.csv is in .*'no/1\.avi'.*--list"),
         ("youtube_id,time_start,time_end\nabc,1,x\n", "line 2: time_start and time_end must be"),
+        ("path,label,Label\na,b,c\n", "has two columns 'label'"),
     ],
 )
 def test_lines_that_make_no_sense_are_named_by_their_number(
@@ -73,6 +74,25 @@ def test_lines_that_make_no_sense_are_named_by_their_number(
         says = "path and label must not be empty"
     with pytest.raises(DatasetError, match=says):
         find_videos(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("text", ["3", "null", '{"1": "a"}', '["a"]'])
+def test_json_that_is_no_list_of_videos(tmp_path: Path, text: str) -> None:
+    (touch(tmp_path, *TREE) / "x.json").write_text(text)
+    says = r"x\.json(, entry 1: it needs id| is no list of videos)"
+    with pytest.raises(DatasetError, match=says):
+        find_videos(tmp_path / "x.json")
+
+
+def test_numbers_in_json_are_labels_zero_as_well(tmp_path: Path) -> None:
+    (touch(tmp_path, *TREE) / "x.json").write_text(
+        '[{"path": "run/1.avi", "label": 0}, {"path": "walk/3.avi", "label": 1}]'
+    )
+    data = find_videos(tmp_path / "x.json")
+    assert [(data.classes[video.label], video.path) for video in data.videos] == [
+        ("run", "run/1.avi"), ("walk", "walk/3.avi"),
+    ]  # fmt: skip
+    assert data.notes == ("labels: numbers, named by the folders (0 is run ...)",)
 
 
 def test_bytes_that_are_no_text_are_one_sentence(tmp_path: Path) -> None:
@@ -206,6 +226,7 @@ def test_a_name_that_fits_two_files_is_not_guessed(tmp_path: Path) -> None:
         ("1 2", "run\nwalk\n", ["run", "walk"]),  # the list counts from 1
         ("1 2", "1 run\n2 walk\n", ["run", "walk"]),
         ("0 1", "1 run\n2 walk\n", ["run", "walk"]),
+        ("1 101", "1 run\n101 walk\n", ["run", "walk"]),
         ("2 1", '{"run": "2", "walk": 1}', ["run", "walk"]),
         ("1 9", "run\nwalk\n", None),
     ],
