@@ -11,6 +11,7 @@ from ..atomic import write_atomically
 from ..errors import HarError
 from ..shards.format import NO_GROUP, SUBSETS, Manifest
 from ..shards.splits import Split
+from .dataset.layout import subset_number
 from .dataset.tables import TableRow, column_names, decode_text, find_delimiter, read_rows
 
 _COLUMNS = ("key", "label", "group", "split")
@@ -22,8 +23,8 @@ class ListError(HarError):
 
 
 def read_keys(path: Path) -> list[str]:
-    """One key a line, or the column `key` of a .csv. Raises ListError, DatasetError."""
-    if path.suffix.lower() == ".csv":
+    """One key a line, or `key` of a .csv or .json. Raises ListError, DatasetError."""
+    if path.suffix.lower() in (".csv", ".json"):
         keys = [row.get("key", "") for _, row in _read_rows(path)]
     else:
         keys = [line.strip() for line in _read_text(path).splitlines()]
@@ -41,11 +42,13 @@ def read_labels(path: Path) -> list[dict[str, str]]:
     """
     rows = _read_rows(path)
     for line, row in rows:
-        if not row.get("key") or row.get("split", "") not in SUBSETS:
+        number = subset_number(row.get("split", "")) or 0
+        if not row.get("key") or (row.get("split") and not number):
             raise ListError(
                 f"{path}, line {line}: key must not be empty and split {row.get('split', '')!r} "
                 f"must be one of {', '.join(SUBSETS[1:])}, or empty."
             )
+        row["split"] = SUBSETS[number]
     if not any(row.get(name) for _, row in rows for name in _COLUMNS[1:]):
         raise ListError(f"{path} changes nothing: it needs key and one of label, group and split.")
     return [row for _, row in rows]
@@ -65,11 +68,7 @@ def write_keys(manifest: Manifest, split: Split, path: Path) -> int:
     if path.suffix.lower() == ".json":
         text = json.dumps(rows, indent=1) + "\n"
     elif path.suffix.lower() == ".csv":
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        text = table.getvalue()
+        text = _to_csv(rows)
     else:
         raise ListError(f"--keys {path}: its name must end in .csv or .json.")
     try:
@@ -77,6 +76,23 @@ def write_keys(manifest: Manifest, split: Split, path: Path) -> int:
     except OSError as error:
         raise ListError(f"{path} cannot be written ({error.strerror}).") from error
     return len(rows)
+
+
+def _to_csv(rows: list[dict[str, Any]]) -> str:
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
+
+
+def _json_to_csv(path: Path, text: str) -> str:
+    try:
+        return _to_csv(json.loads(text))
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ListError(
+            f"{path} is no JSON list of objects with key, as 'har-shards info --keys' writes it."
+        ) from error
 
 
 def _describe_clip(manifest: Manifest, index: int, subset: str) -> dict[str, Any]:
@@ -91,8 +107,11 @@ def _describe_clip(manifest: Manifest, index: int, subset: str) -> dict[str, Any
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, known columns) of each row of a CSV, stripped and in NFC."""
+    """(line, known columns) of each row of a CSV or of a JSON as `write_keys` gives it, stripped
+    and in NFC."""
     text = _read_text(path)
+    if path.suffix.lower() == ".json":
+        text = _json_to_csv(path, text)
     header, *rows = read_rows(text, find_delimiter(text) or ",", str(path)) or [TableRow(1, [])]
     columns = column_names(header.fields)
     for name, meaning in _ALIASES.items():

@@ -145,7 +145,8 @@ def _subsets(manifest: Manifest, name: str, seed: int) -> np.ndarray:
         if not manifest.index["side"].any():
             raise SplitError(
                 f"split 'csv' needs a split column and {manifest.root} was built without one: use "
-                f"'--split grouped', or build from a CSV with a column split ({SUBSETS[1:]})."
+                "another split, build from a CSV with a column split, or give 'har-shards relabel' "
+                "a CSV of key,split."
             )
         return manifest.index["side"]
     if manifest.grouping is None:

@@ -109,7 +109,13 @@ def add_videos(
         reports |= run_tasks(missing, folder, run_options, executor)
         in_order = [reports[task.number] for task in tasks]
         rejects = [reject for report in in_order for reject in report["rejects"]]
-        lines = encode_rejects(_rejects_of(manifest) + rejects)
+        old_rejects = _rejects_of(manifest)
+        if len(rejects) == len(dataset.videos) and _paths(rejects) <= _paths(old_rejects):
+            remove_leftovers(folder, manifest)  # nothing is new: they failed in an `add` before
+            return Added(
+                manifest, manifest, num_skipped, notes=notes_of(plan, []), rejects=tuple(rejects)
+            )
+        lines = encode_rejects(old_rejects + rejects)
         with_clear_errors(folder, folder.write, REJECTS, lines)
         check_rejects(rejects, len(dataset.videos), folder, run_options.max_rejects)
         new = replace(_with_shards(manifest, in_order), classes=dataset.classes, groups=groups)
@@ -282,6 +288,10 @@ def _commit(
     versions = common_versions(old.versions, package_versions())
     new = replace(new, grouping=grouping, rejects=len(rejects), versions=versions)
     return commit_edit(folder, old, new, "add", added=len(new.index) - len(old.index))
+
+
+def _paths(rejects: list[Reject]) -> set[str]:
+    return {reject["path"] for reject in rejects}
 
 
 def _rejects_of(manifest: Manifest) -> list[Reject]:

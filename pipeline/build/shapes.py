@@ -12,7 +12,7 @@ from .plan import BuildOptions
 _TOLERANCE = 1.05  # of the proportions: 320x240 is shown by 171x128
 _MAX_SIZES = 3
 _DONE = {
-    "squeeze": "they are squeezed to it; '--fit crop' or '--fit pad' keeps their proportions",
+    "squeeze": "they are squeezed to it; a build with --fit crop or pad keeps their proportions",
     "crop": "they are cut to it, around their center",
     "pad": "they have black bars",
 }

@@ -171,10 +171,10 @@ def merge(first: str, second: str, out: str, **options: Any) -> None:
     from ...shards.format import load_manifest
     from ..inspect import describe_new_set
 
-    num_shards = sum(len(load_manifest(root).shards) for root in (first, second))
-    with ProgressBar(num_shards, "merge", "shard") as bar:
+    sets = [load_manifest(root) for root in (first, second)]
+    with ProgressBar(sum(len(one.shards) for one in sets), "merge", "shard") as bar:
         merged = merge_sets(first, second, out, **options, progress=bar.advance)
-    click.echo(describe_new_set(merged))
+    click.echo(describe_new_set(merged, sum(len(one.index) for one in sets) - len(merged.index)))
 
 
 @shards_main.command()

@@ -28,12 +28,15 @@ def describe_edit(before: Manifest, after: Manifest) -> str:
     return "\n".join(lines)
 
 
-def describe_new_set(manifest: Manifest) -> str:
-    """A set that was made of others."""
-    text = f"{manifest.root}: {describe_size(manifest)}"
+def describe_new_set(manifest: Manifest, num_skipped: int = 0) -> str:
+    """A set that was made of others. num_skipped: clips left out, since both sets have them."""
+    lines = [f"{manifest.root}: {describe_size(manifest)}"]
+    if num_skipped:
+        lines.append(f"left out: {_count(num_skipped, 'clip')} with a key that is in both sets")
+    lines += describe_empty_classes(manifest)
     if manifest.grouping is None:
-        text += "\nno groups: the split 'grouped' is not possible; use '--split paper'"
-    return text
+        lines.append("no groups: the split 'grouped' is not possible; use '--split paper'")
+    return "\n".join(lines)
 
 
 def describe_add(added: Added) -> str:
@@ -62,6 +65,15 @@ def describe_size(manifest: Manifest) -> str:
         f"{len(manifest.index)} clips of {num_videos} videos in {len(manifest.shards)} shards, "
         f"{megabytes:.1f} MB, {len(manifest.classes)} classes"
     )
+
+
+def describe_empty_classes(manifest: Manifest) -> list[str]:
+    """A line that names the classes without a clip; none where there are no such."""
+    counts = np.bincount(manifest.index["label"], minlength=len(manifest.classes))
+    names = [name for name, count in zip(manifest.classes, counts, strict=True) if not count]
+    if not names:
+        return []
+    return [f"no clip: {len(names)} of the {len(counts)} classes: {_names(names)}"]
 
 
 def describe_leftovers(manifest: Manifest) -> list[str]:

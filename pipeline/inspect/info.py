@@ -11,9 +11,7 @@ from ...shards.format import REJECTS, WARNINGS, Manifest, load_manifest
 from ..build import describe_reasons, load_rejects, load_warnings
 from ..dataset import describe_notes
 from ..decode import summarize_warnings
-from .edits import describe_leftovers, describe_size
-
-_MAX_CLASSES_SHOWN = 5
+from .edits import describe_empty_classes, describe_leftovers, describe_size
 
 
 def describe_build(manifest: Manifest, out: Path | str) -> str:
@@ -23,7 +21,7 @@ def describe_build(manifest: Manifest, out: Path | str) -> str:
         *_describe_rejects(out, manifest),
         *describe_notes(out),
         *describe_oddities(out, manifest),
-        *_describe_empty_classes(manifest),
+        *describe_empty_classes(manifest),
     ]
     if manifest.grouping is None:
         lines.append(
@@ -53,7 +51,7 @@ def describe_set(root: Path | str) -> str:
         *_describe_rejects(root, manifest)[1:],
         *describe_notes(root),
         *describe_oddities(root, manifest),
-        *_describe_empty_classes(manifest),
+        *describe_empty_classes(manifest),
         *(f"{'edits':13s}{edit.command}: {edit}" for edit in manifest.edits),
         *describe_leftovers(manifest),
         f"splits       {', '.join(_possible_splits(manifest)) or 'none'}",
@@ -120,15 +118,6 @@ def _describe_rejects(out: Path | str, manifest: Manifest) -> list[str]:
         f"{subject} not in the set, see {out}/{REJECTS}; mended, the same build takes them in:",
         *(f"  {line}" for line in describe_reasons(rejects)),
     ]
-
-
-def _describe_empty_classes(manifest: Manifest) -> list[str]:
-    counts = np.bincount(manifest.index["label"], minlength=len(manifest.classes))
-    names = [name for name, count in zip(manifest.classes, counts, strict=True) if not count]
-    if not names:
-        return []
-    shown = ", ".join(names[:_MAX_CLASSES_SHOWN]) + ", ..." * (len(names) > _MAX_CLASSES_SHOWN)
-    return [f"no clip: {len(names)} of the {len(counts)} classes: {shown}"]
 
 
 def describe_oddities(root: Path | str, manifest: Manifest) -> list[str]:

@@ -32,12 +32,12 @@ def new_set(out: Path | str, command: str) -> Iterator[Folder]:
     """An empty folder for the set, which nobody else writes. Raises EditError, StorageError."""
     folder = open_folder(out)
     with clear_errors(folder):
+        if folder.size(MANIFEST) is not None:  # perhaps the one that clips are taken from
+            raise EditError(f"{folder} is a shard set already: give another -o.")
         folder.make()
         with folder.locked() as is_ours:
             if not is_ours:
                 raise EditError(f"another command is writing {folder}: wait for it.")
-            if folder.size(MANIFEST) is not None:
-                raise EditError(f"{folder} is a shard set already: give another -o.")
             if read_journal(folder) is not None:
                 remove_leftovers(folder, None)
             foreign = [name for name in folder.names() if name != BUILD]

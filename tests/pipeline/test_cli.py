@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from har.pipeline.build import load_rejects
 from har.pipeline.cli import shards_main
 from har.pipeline.inspect import describe_split
 from har.shards.format import Journal, load_manifest, write_journal
@@ -143,8 +144,12 @@ def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_
     keys = tmp_path / "keys.csv"
     said = _run("info", root, "--split", "grouped", "--keys", keys)
     assert said.output.endswith(f"{keys}: {len(clips.index)} clips\n")
+    words = keys.read_text().replace(",train,", ",Training,").replace(",val,", ",Validation,")
+    keys.write_text(words)
     frozen = _run("relabel", root, keys)
     assert f"{root}: {len(clips.index)} clips relabelled; now " in frozen.output
+    _run("info", root, "--split", "grouped", "--keys", tmp_path / "keys.json")
+    assert _run("relabel", root, tmp_path / "keys.json").output == f"{root}: nothing to change.\n"
     assert describe_split(root, "csv").splitlines()[2:-1] == said.output.splitlines()[2:-2]
     (tmp_path / "list.txt").write_text("\ufeffv_YoYo_g02_*\n\n")
     removed = _run("remove", root, "--key", "v_Punch_g03_c0?", "--list", tmp_path / "list.txt")
@@ -170,8 +175,11 @@ def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_
     assert "frees" not in said.output
     subset = _run("subset", root, "-o", tmp_path / "sub", "--classes", "YoYo", "--per-class", 2)
     assert f"{tmp_path / 'sub'}: 1 clips of 1 videos in 1 shards" in subset.output
+    assert _run("remove", root, "--key", "v_YoYo_g03_c01").exit_code == 0
     merged = _run("merge", tmp_path / "sub", root, "-o", tmp_path / "both", "--skip-existing")
-    assert f"{tmp_path / 'both'}: {left} clips of {left} videos" in merged.output
+    assert f"{tmp_path / 'both'}: {left - 1} clips of {left - 1} videos" in merged.output
+    assert "left out: 1 clip with a key that is in both sets" in merged.output
+    assert "no clip: 1 of the 3 classes: Juggling" in merged.output
     for name in ("set", "sub", "both"):
         assert _run("verify", tmp_path / name).exit_code == 0
     next(root.glob("*.tar")).unlink()
@@ -207,6 +215,11 @@ def test_add_says_what_was_added_and_left_out(folder: Path, tmp_path: Path) -> N
         "not in the set: Wave/v_Wave_g02_c01.avi: ",
     ):  # fmt: skip
         assert text in said.output, said.output
+    again = _run("add", tmp_path / "set", tmp_path / "videos", "--existing", "skip")
+    assert again.exit_code == 0  # a reject of the set is no fault of the next `add`
+    assert "nothing to change" in again.output
+    assert "not in the set: Wave/v_Wave_g02_c01.avi: " in again.output
+    assert load_rejects(tmp_path / "set")[0]["key"] == "v_Wave_g02_c01"
 
 
 @pytest.mark.parametrize(
@@ -221,6 +234,7 @@ def test_add_says_what_was_added_and_left_out(folder: Path, tmp_path: Path) -> N
             ["relabel", "SET", "BAD"],
             ", line 3: key must not be empty and split 'no' must be one of",
         ),
+        (["relabel", "SET", "JSON"], "is no JSON list of objects with key"),
         (["relabel", "SET", "KEYS"], "changes nothing: it needs key and one of label, group"),
         (["subset", "SET", "-o", "OUT"], "say which clips with --classes, --per-class, --list or"),
         (["subset", "SET", "-o", "SET/..", "--per-class", "1"], "is not empty ("),
@@ -237,7 +251,8 @@ def test_mistakes_about_finished_sets_are_one_sentence(
     lists = {"EMPTY": "\n", "BAD": "key,split\n\n,no\n", "KEYS": "key\nv_YoYo_g01_c01\n"}
     for name, text in lists.items():
         (tmp_path / f"{name}.csv").write_text(text)
-    places = {name: tmp_path / f"{name}.csv" for name in lists}
+    (tmp_path / "x.json").write_text("[3]")
+    places = {name: tmp_path / f"{name}.csv" for name in lists} | {"JSON": tmp_path / "x.json"}
     places |= {"SET": folder / "set", "SET/..": folder, "OUT": tmp_path / "out"}
     before = load_manifest(folder / "set").digest
     said = _run(*(places.get(word, word) for word in words))

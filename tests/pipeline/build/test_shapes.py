@@ -48,7 +48,7 @@ def test_one_sentence_for_many_sizes() -> None:
     assert describe_shapes(shapes, 100, BuildOptions()) == (
         "13 of 100 videos have another shape than the clips, 128x171, 4 of them portrait (7 of "
         "720x1280, 3 of 640x360, 1 of 1280x720, 2 more sizes; height x width): they are squeezed "
-        "to it; '--fit crop' or '--fit pad' keeps their proportions"
+        "to it; a build with --fit crop or pad keeps their proportions"
     )
     assert describe_shapes({}, 100, BuildOptions()) is None
 
@@ -58,7 +58,8 @@ def test_a_build_says_it_and_does_what_was_asked(tmp_path: Path) -> None:
     portrait = root / "YoYo" / "v_YoYo_g09_c01.avi"
     made_videos.write(portrait, size=(64, 36), frames=8)
     said = {
-        "squeeze": "they are squeezed to it; '--fit crop' or '--fit pad' keeps their proportions",
+        "squeeze": "they are squeezed to it; a build with --fit crop or pad keeps their "
+        "proportions",
         "crop": "they are cut to it, around their center",
         "pad": "they have black bars",
     }

@@ -309,7 +309,7 @@ def cannot(edit: Callable[[Path], object], root: Path) -> str:
             "the classes 'c000' and 'C000' differ by case alone: add --merge-case",
         ),
         (lambda root: subset_set(root, root.parent / "sub", classes=["c9"]), "no class 'c9'"),
-        (lambda root: subset_set(root, root, classes=["c000"]), "another command is writing"),
+        (lambda root: subset_set(root, root, classes=["c000"]), "is a shard set already"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_changes_nothing(
