@@ -90,13 +90,19 @@ def index_packets(
         return None
     if not _is_in_order(times, shown, is_start, num_delayed):
         return None
+    is_reference = [picture.is_reference for picture in pictures]
+    if codec in ("mpeg1video", "mpeg2video"):  # these decoders go by the types, not by the times
+        types = np.where(is_reference, mpeg4.I_VOP, mpeg4.B_VOP)
+        indices = mpeg4.frame_indices(types)
+        if indices is None or np.argsort(indices).tolist() != presentation:
+            return None
     return PacketIndex(
         packet=packets.__getitem__,
         sources=range(len(packets)),
         times=times,
         presentation=presentation,
         is_start=is_start,
-        is_reference=[picture.is_reference for picture in pictures],
+        is_reference=is_reference,
     )
 
 

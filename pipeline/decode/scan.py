@@ -62,7 +62,7 @@ def scan_video(
         clock = FrameClock(1 / video.fps if video.fps else 0.0, video.fps, has_pts=False)
         seconds = None
         if sampler.fps is not None:
-            seconds = clock.times(_frame_stamps(video.positions, index))
+            seconds = clock.times(_frame_stamps(video.positions, index, clock))
         scan = Scan(num_packets, video.num_frames, video.fps, index, seconds, clock)
         return scan, _avi_decoder(video)
     opened, stream = stack.enter_context(open_video(path, stream=sampler.stream))
@@ -100,7 +100,7 @@ def _scan_stream(
     stamps = [clock.stamp(packet) for packet in packets]
     if num_bytes <= _MAX_BYTES_IN_MEMORY and is_whole and not num_missing:  # parts: all is counted
         index = index_packets(packets, stream.codec_context, opened.format.name)
-    seconds = clock.times(_frame_stamps(stamps, index)) if by_time else None
+    seconds = clock.times(_frame_stamps(stamps, index, clock)) if by_time else None
     has_length = container.says_its_length(header, opened)
     streams = container.describe_streams(opened, stream)
     return Scan(
@@ -127,15 +127,21 @@ def _declared_seconds(opened: InputContainer, stream: VideoStream) -> float:
     return (opened.duration or 0) / av.time_base if is_alone else 0.0
 
 
-def _frame_stamps(stamps: Sequence[int | None], index: PacketIndex | None) -> Sequence[int | None]:
-    """The stamps of the frames, in order of presentation, from those of all packets."""
+def _frame_stamps(
+    stamps: Sequence[int | None], index: PacketIndex | None, clock: FrameClock
+) -> Sequence[int | None]:
+    """The stamps of the frames, in order of presentation, from those of all packets.
+
+    In AVI a decoder that has B-pictures gives each frame out with the stamp of the next packet.
+    """
     num_frames = len(stamps) if index is None else index.num_frames
-    known = [stamp for stamp in stamps if stamp is not None]
+    known = sorted(stamp for stamp in stamps if stamp is not None)
     if len(known) < len(stamps):
         return [None] * num_frames
     if index is not None:
-        sources = [index.sources[at] for at in index.presentation]
-        if len(set(sources)) == num_frames:
-            return sorted(known[source] for source in sources)
-    # a packet of two pictures was split: frame k has the k-th time
-    return [*sorted(known), *[None] * num_frames][:num_frames]
+        sources = {index.sources[at] for at in index.presentation}
+        if len(sources) == num_frames:  # else a packet of two pictures was split
+            known = sorted(stamps[source] or 0 for source in sources)
+        if not clock.has_pts and not all(index.is_reference):
+            del known[0]
+    return [*known, *[None] * num_frames][:num_frames]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from av.container import InputContainer
@@ -35,6 +36,8 @@ class FrameClock:
         self.seconds = 0.0  # of the last frame
         self.step = 1 / self.rate  # between the last two frames
         self.num_frames = self.num_guessed = 0
+        self._last_stamps: tuple[float, float] = (-math.inf, -math.inf)  # of frames: pts, dts
+        self._num_wrong = [0, 0]  # how many of each fell
 
     @classmethod
     def of_stream(cls, container: InputContainer, stream: VideoStream) -> FrameClock:
@@ -50,8 +53,18 @@ class FrameClock:
         return self.seconds + self.step
 
     def stamp(self, timed: Packet | VideoFrame) -> int | None:
-        """Which of its stamps counts."""
-        return timed.pts if self.has_pts and timed.pts is not None else timed.dts
+        """Which of its stamps counts. Frames are given in the order in which they are decoded.
+
+        Some files have times of decoding as those of presentation (MPEG-4 copied out of an AVI):
+        of frames that kind counts of which fewer fell, as in libavcodec's `guess_correct_pts`.
+        """
+        pts, dts = timed.pts, timed.dts
+        if not self.has_pts or pts is None or dts is None or isinstance(timed, Packet):
+            return pts if self.has_pts and pts is not None else dts
+        is_wrong = (pts <= self._last_stamps[0], dts <= self._last_stamps[1])
+        self._num_wrong = [sum(pair) for pair in zip(self._num_wrong, is_wrong, strict=True)]
+        self._last_stamps = (pts, dts)
+        return pts if self._num_wrong[0] <= self._num_wrong[1] else dts
 
     def tick(self, stamp: int | None) -> float:
         """The time of the next frame, in seconds since the first."""

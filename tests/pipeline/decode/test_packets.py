@@ -103,6 +103,17 @@ def test_a_stream_that_cannot_be_trusted_is_decoded_whole(tmp_path: Path, name: 
     assert_exact(path, RULES)
 
 
+def test_pictures_shown_in_another_order_than_their_times_are_decoded_whole(tmp_path: Path) -> None:
+    """The P-picture that two B-pictures refer to was lost."""
+    whole, path = (
+        encode(tmp_path / "whole.mkv", ["-c:v", "mpeg2video", "-bf", "2"]),
+        tmp_path / "a.mkv",
+    )
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", "noise=drop=eq(n\\,1)", path)
+    assert not is_in_part(path)
+    assert_exact(path, RULES)
+
+
 def test_a_stream_without_packets_has_no_index() -> None:
     assert index_packets([], av.CodecContext.create("mpeg4", "r"), "mov") is None
 

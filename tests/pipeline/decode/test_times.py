@@ -39,6 +39,7 @@ RATED = {
     "mpeg4 in avi, frames left out": ("a.avi", ["-c:v", "mpeg4", "-bf", "0", *LEFT_OUT]),
     "mpeg4 in avi": ("a.avi", ["-c:v", "mpeg4", "-bf", "2"]),
     "h264 in avi": ("a.avi", ["-c:v", "libx264", "-bf", "2"]),
+    "packed mpeg4 in avi": ("a.avi", ["-c:v", "libxvid", "-bf", "2", "-g", "20"]),
     "mpeg2 in mpg": ("a.mpg", ["-c:v", "mpeg2video", "-bf", "2"]),
 }
 
@@ -68,6 +69,16 @@ def test_frames_and_clips_go_by_the_time_stamps(tmp_path: Path, name: str) -> No
             assert chosen == pytest.approx(distances.min(1), abs=2e-5)
             np.testing.assert_array_equal(clip.pixels, [frames[i] for i in clip.frame_indices])
             assert "guessed_times" not in clip.warnings
+
+
+@needs_ffmpeg
+def test_stamps_of_decoding_in_the_place_of_those_of_presentation(tmp_path: Path) -> None:
+    """As when MPEG-4 with B-pictures is copied out of an AVI."""
+    path = encode(tmp_path / "a.mp4", ["-c:v", "mpeg4", "-bf", "2", "-g", "20"])
+    ffmpeg("-i", path, "-c", "copy", "-bsf:v", "setts=pts=DTS", tmp_path / "b.mp4")
+    times, clock = clock_times(tmp_path / "b.mp4")
+    assert times[:-1] == pytest.approx(probe(tmp_path / "b.mp4")[:-1], abs=1e-5)
+    assert (times[-1], clock.num_guessed) == (pytest.approx(69 / 25), 1)  # the last one has none
 
 
 @needs_ffmpeg
