@@ -36,7 +36,7 @@ import torch
 from ...shards.format import sample_bytes
 from ..build import BuildOptions, RunOptions, build_shard_set
 from ..dataset import find_videos
-from ..decode import VIDEO_SUFFIXES
+from ..decode import videos_below
 from ..decode.decoder_process import ENVIRONMENT, freeze_imports
 from . import decoders
 from .decoders import BenchError
@@ -64,7 +64,7 @@ def run(
         dataset = find_videos(videos)
         paths = [str(Path(dataset.root, video.path)) for video in dataset.videos]
     else:
-        paths = sorted(str(p) for p in videos.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        paths = [str(path) for path in videos_below(videos)]
     if not paths:
         raise BenchError(f"no video under {videos}: give a folder of videos, or a CSV of them.")
     with tempfile.TemporaryDirectory(prefix="har-shards-bench-") as scratch:

@@ -12,14 +12,16 @@ from .container import (
 from .decoder_process import DecoderError, DecoderProcess, freeze_imports
 from .file_warnings import describe_warnings, summarize_warnings
 from .frames import FITS, RESIZE, is_turned, resize, upright
-from .images import IMAGE_FPS, IMAGE_SUFFIXES, find_images, order_images, read_image
+from .images import (
+    IMAGE_FPS,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_images,
+    order_images,
+    read_image,
+    videos_below,
+)
 from .timestamps import FrameClock
-
-# Suffixes of the file names that are taken for videos, in any case, wherever videos are looked for.
-VIDEO_SUFFIXES = (
-    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".divx", ".mpg", ".mpeg", ".mpe", ".vob",
-    ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".gif",
-)  # fmt: skip
 
 __all__ = [
     "FILE_FAULTS",
@@ -49,4 +51,5 @@ __all__ = [
     "resize",
     "summarize_warnings",
     "upright",
+    "videos_below",
 ]

@@ -31,14 +31,13 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO, Any
 
-import av
 import numpy as np
 import torch
 
 from ...errors import HarError
 from ..sampling import ClipSampler
 from . import clips
-from .container import reason
+from .container import FILE_FAULTS, reason
 
 # One thread a process; and freed frames stay with the process instead of being unmapped and faulted
 # in again for the next video (0.7 of 10.5 ms a video).
@@ -82,8 +81,8 @@ class DecoderProcess:
 
     function: importable by name (no lambda, no closure). It decodes the file `path` (a str), may
     write into `out` (uint8 [num_bytes], shared memory) and returns JSON data; `args` are JSON data
-    too. When it raises HarError, av.FFmpegError, OSError or MemoryError, that is the file's fault
-    (DecoderError); anything else is a fault of the function (DecoderFunctionError).
+    too. When it raises HarError or one of FILE_FAULTS, that is the file's fault (DecoderError);
+    anything else is a fault of the function (DecoderFunctionError).
     timeout: seconds for one file. memory_limit: bytes of the child's address space (Linux), None =
     no limit.
 
@@ -261,7 +260,7 @@ def _answer(
 ) -> dict[str, Any]:
     try:
         return {"value": function(path, out, *args)}
-    except (HarError, av.FFmpegError, OSError, MemoryError) as error:  # what a file can cause
+    except (HarError, *FILE_FAULTS) as error:
         text = str(error)
         if not isinstance(error, HarError):
             text = f"it cannot be decoded ({reason(error)})."

@@ -1,4 +1,4 @@
-"""A folder of numbered images is a video: its frames in the order of their numbers.
+"""Which paths are videos; and folders of numbered images, whose frames are in that order.
 
 Pillow decodes them, so an image looks as in any viewer. A folder says nothing of its rate:
 `IMAGE_FPS`, which is FFmpeg's for images too, stands in.
@@ -13,6 +13,11 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
+# Suffixes of the file names that are taken for videos, in any case, wherever videos are looked for.
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".divx", ".mpg", ".mpeg", ".mpe", ".vob",
+    ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".gif",
+)  # fmt: skip
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 IMAGE_FPS = 25.0
 _NUMBERED = re.compile(r"(.*?)([0-9]+)")
@@ -37,6 +42,24 @@ def find_images(folder: Path) -> list[Path]:
     """The frames of an image folder, in order; [] for any other folder. Raises OSError."""
     names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     return [folder / name for name in order_images(names)]
+
+
+def videos_below(folder: Path) -> list[Path]:
+    """The videos in a folder and in those below it, sorted: files by their suffix, and folders of
+    numbered images without such a file. What is hidden is left out. Raises OSError."""
+    return [
+        path
+        for path in [folder, *sorted(folder.rglob("*"))]
+        if not any(name.startswith(".") for name in path.relative_to(folder).parts)
+        and _is_video(path)
+    ]
+
+
+def _is_video(path: Path) -> bool:
+    if not path.is_dir():
+        return path.suffix.lower() in VIDEO_SUFFIXES
+    has_videos = any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in path.iterdir())
+    return not has_videos and bool(find_images(path))
 
 
 def read_image(path: Path) -> av.VideoFrame:

@@ -19,8 +19,8 @@ from ...pipeline.decode import (
     FILE_FAULTS,
     VIDEO_SUFFIXES,
     VideoDecodeError,
-    find_images,
     reason,
+    videos_below,
 )
 from ...shards.storage import StorageError, fetch_file, local_path
 from .uploaded_video import UploadError, UploadLimits, check_video
@@ -42,7 +42,7 @@ def find_videos(names: Sequence[str | Path]) -> list[Path | str]:
         path = local_path(name)
         matches: list[Path | str] = [path]
         if path.is_dir():
-            matches = [entry for entry in [path, *sorted(path.rglob("*"))] if _is_video(entry)]
+            matches = [*videos_below(path)]
         elif "://" in str(name) and not str(name).startswith("file:") and not path.exists():
             matches = [str(name)]
         elif glob.has_magic(str(name)) and not path.exists():
@@ -54,14 +54,6 @@ def find_videos(names: Sequence[str | Path]) -> list[Path | str]:
             )
         videos.update(dict.fromkeys(matches))
     return list(videos)
-
-
-def _is_video(path: Path) -> bool:
-    """Whether it is called as one, or is a folder of images and of nothing else that is one."""
-    if path.is_dir():
-        has_videos = any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in path.iterdir())
-        return not has_videos and bool(find_images(path))
-    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def name_of(video: Path | str) -> str:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ... import models
-from ...pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clips
+from ...pipeline.decode import VideoDecodeError, decode_clips, videos_below
 from ...pipeline.sampling import ClipSampler
 from ...shards import splits
 from ...shards.format import load_manifest
@@ -48,7 +48,7 @@ def describe_costs(options: ReproduceOptions, stages: Sequence[Stage]) -> str:
     num_runs = sum(len(stage.runs) for stage in stages)
     left = {run.folder: run for stage in stages for run in stage.runs if not run.is_evaluated}
     lines = [f"{num_runs} runs in {len(stages)} stages, {num_runs - len(left)} of them done."]
-    videos = [] if options.shards_exist else find_videos(options.videos)
+    videos = [] if options.shards_exist else videos_below(options.videos)
     total = 0.0
     if videos:
         total = measure_decoding(videos)
@@ -72,10 +72,6 @@ def describe_costs(options: ReproduceOptions, stages: Sequence[Stage]) -> str:
         "the same command goes on."
     )
     return "\n".join(lines)
-
-
-def find_videos(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
 
 
 def _run_seconds(
