@@ -22,6 +22,9 @@ class Evil:
     def __reduce__(self):
         return (print, ("ran code",))
 
+    def __repr__(self):  # the same in each process that collects the tests
+        return "Evil()"
+
 
 def write(content, path):
     if isinstance(content, bytes):
