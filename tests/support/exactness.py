@@ -9,6 +9,7 @@ import numpy as np
 from made_videos import by_hand, resized
 
 from har.pipeline.decode import clips as decode
+from har.pipeline.decode.packets import PacketIndex
 from har.pipeline.decode.scan import scan_video
 from har.pipeline.sampling import ClipSampler
 
@@ -21,17 +22,23 @@ RULES = [
 ]
 
 
-def is_in_part(path: Path) -> bool:
+def packet_index(path: Path) -> PacketIndex | None:
     with contextlib.ExitStack() as stack:
-        return scan_video(path, stack)[0].index is not None
+        return scan_video(path, stack)[0].index
 
 
-def assert_exact(path: Path, rules: list[ClipSampler]) -> None:
+def is_in_part(path: Path) -> bool:
+    return packet_index(path) is not None
+
+
+def assert_exact(path: Path, rules: list[ClipSampler], size: tuple[int, int] = SIZE) -> None:
     """Against all frames, decoded from the first to the last and resized one by one."""
-    frames = [resized(frame, SIZE) for frame in by_hand(path)]
+    frames = [resized(frame, size) for frame in by_hand(path)]
     for rule in rules:
-        clips = decode.decode_clips(path, rule, SIZE)
+        clips = decode.decode_clips(path, rule, size)
         for clip, chosen in zip(clips, rule.clip_indices(len(frames)), strict=True):
             assert clip.num_decoded == len(frames)
+            assert clip.frame_indices == chosen.frame_indices
+            assert clip.num_padded == chosen.num_padded
             expected = np.stack([frames[index] for index in chosen.frame_indices])
             np.testing.assert_array_equal(clip.pixels, expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,39 +10,13 @@ import av
 import made_videos
 import numpy as np
 import pytest
+from exactness import RULES, assert_exact, packet_index
 
 from har.pipeline.decode import VideoDecodeError, clips, decode_clip, decode_clips
 from har.pipeline.decode.packets import PacketIndex, needed_positions
-from har.pipeline.decode.scan import scan_video
 from har.pipeline.sampling import ClipSampler
 
-SAMPLERS = [
-    ClipSampler("paper", 8),
-    ClipSampler("uniform", 8),
-    ClipSampler("dense", 8, stride=3, clips=3),
-    ClipSampler("paper", 1),
-]
 SIZE = (24, 30)
-
-
-def _assert_exact(path: Path, samplers: list[ClipSampler], size: tuple[int, int]) -> None:
-    frames = made_videos.by_hand(path)
-    resized = [made_videos.resized(frame, size) for frame in frames]
-    for sampler in samplers:
-        expected = sampler.clip_indices(len(frames))
-        for clip, indices in zip(decode_clips(path, sampler, size), expected, strict=True):
-            assert clip.num_decoded == len(frames)
-            assert clip.frame_indices == indices.frame_indices
-            assert clip.num_padded == indices.num_padded
-            pixels = [resized[index] for index in indices.frame_indices]
-            np.testing.assert_array_equal(clip.pixels, pixels)
-
-
-def _index(path: Path) -> PacketIndex:
-    with contextlib.ExitStack() as stack:
-        index = scan_video(path, stack)[0].index
-    assert index is not None
-    return index
 
 
 def _num_needed(index: PacketIndex, frames: set[int]) -> int:
@@ -54,15 +27,15 @@ def _num_needed(index: PacketIndex, frames: set[int]) -> int:
 
 @pytest.mark.parametrize("kind", made_videos.KINDS)
 def test_every_odd_kind_equals_a_plain_decode(tmp_path: Path, kind: str) -> None:
-    _assert_exact(made_videos.write(tmp_path / kind, kind), SAMPLERS, SIZE)
+    assert_exact(made_videos.write(tmp_path / kind, kind), RULES, SIZE)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("samplers", "size"),
     [
-        (SAMPLERS[:1], (32, 43)),
-        pytest.param([ClipSampler(), *SAMPLERS], (128, 171), marks=pytest.mark.slow),
+        (RULES[:1], (32, 43)),
+        pytest.param([ClipSampler(), *RULES], (128, 171), marks=pytest.mark.slow),
     ],
 )
 def test_real_clips_equal_a_plain_decode(
@@ -71,14 +44,14 @@ def test_real_clips_equal_a_plain_decode(
     paths = sorted((real_clips / "ucf101").rglob("*.avi"))
     assert len(paths) == 83
     for path in paths:
-        _assert_exact(path, samplers, size)
+        assert_exact(path, samplers, size)
 
 
 @pytest.mark.real
 def test_odd_real_files(real_clips: Path) -> None:
     for path in sorted((real_clips / "odd").iterdir()):
         if path.name != "corrupted.mp4":
-            _assert_exact(path, SAMPLERS, (32, 43))
+            assert_exact(path, RULES, (32, 43))
     with pytest.raises(VideoDecodeError, match=r"corrupted\.mp4 cannot be decoded"):
         decode_clip(real_clips / "odd" / "corrupted.mp4")
 
@@ -104,7 +77,8 @@ def test_rotated_video_comes_out_upright(real_clips: Path) -> None:
 @pytest.mark.real
 def test_pictures_left_out_of_ucf101_change_no_pixel(real_clips: Path) -> None:
     for path in sorted((real_clips / "ucf101").rglob("*.avi"))[::13]:
-        index, sampler = _index(path), ClipSampler()
+        index, sampler = packet_index(path), ClipSampler()
+        assert index is not None
         frames = clips._frame_indices(sampler, index.num_frames, None)
         assert _num_needed(index, frames) < index.num_frames
         part, whole = (
@@ -115,13 +89,14 @@ def test_pictures_left_out_of_ucf101_change_no_pixel(real_clips: Path) -> None:
 
 
 def test_b_frames_that_no_clip_needs_are_not_decoded(tmp_path: Path) -> None:
-    index = _index(made_videos.write(tmp_path / "v.avi", "mpeg4_b.avi", gop=12))
+    index = packet_index(made_videos.write(tmp_path / "v.avi", "mpeg4_b.avi", gop=12))
+    assert index is not None
     assert index.num_frames == 40
     assert _num_needed(index, {0, 12}) < 10
     assert _num_needed(index, {0}) == 1
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, ClipSampler("uniform", 60)])
+@pytest.mark.parametrize("sampler", [*RULES, ClipSampler("uniform", 60)])
 def test_pixels_are_made_in_the_memory_that_is_given(tmp_path: Path, sampler: ClipSampler) -> None:
     path = made_videos.write(tmp_path / "v.avi", frames=40)
     out = np.zeros((sampler.clips * sampler.frames, *SIZE, 3), np.uint8)
