@@ -18,6 +18,7 @@ from ...errors import HarError
 
 T = TypeVar("T")
 _ONLY_ITEM = 0.04  # seconds that an item lasts where there is no other
+_SHORTEST = 0.001  # seconds of a window, and from one to the next
 _SAME = 1e-6  # seconds: moments that are no further apart are one
 
 
@@ -41,13 +42,15 @@ class Segment:
 
 def check_window(window: float, hop: float | None) -> float:
     """-> the hop in seconds (half a window if None). Raises PredictionError."""
-    if not 0 < window < float("inf"):
-        raise PredictionError(f"--window {window:g} does not work: give seconds, more than 0.")
-    hop = window / 2 if hop is None else hop
-    if not 0 < hop <= window:
+    if not _SHORTEST <= window < float("inf"):
         raise PredictionError(
-            f"--hop {hop:g} does not work: give seconds, more than 0 and at most the window's "
-            f"{window:g}, so that no frame is left out."
+            f"--window {window:g} does not work: give seconds, {_SHORTEST} or more."
+        )
+    hop = max(_SHORTEST, window / 2) if hop is None else hop
+    if not _SHORTEST <= hop <= window:
+        raise PredictionError(
+            f"--hop {hop:g} does not work: give seconds, {_SHORTEST} or more and at most the "
+            f"window's {window:g}, so that no frame is left out."
         )
     return hop
 

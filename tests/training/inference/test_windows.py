@@ -76,8 +76,11 @@ def test_a_moment_belongs_to_the_segment_that_begins_there_and_the_end_to_the_la
 
 @pytest.mark.parametrize(
     ("window", "hop", "text"),
-    [(0, None, "--window 0"), (float("nan"), None, "--window nan"), (2, 3, "--hop 3"), (2, 0, "0")],
-)
+    [
+        (0, None, "--window 0"), (1e-9, None, "--window 1e-09"), (float("nan"), None, "nan"),
+        (2, 3, "--hop 3"), (2, 0, "0"), (2, 1e-9, "--hop 1e-09"),
+    ],
+)  # fmt: skip
 def test_windows_that_make_no_sense_are_refused(window: float, hop: float | None, text: str):
     with pytest.raises(PredictionError, match=text):
         windows.check_window(window, hop)
