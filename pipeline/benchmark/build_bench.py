@@ -125,7 +125,7 @@ def child() -> None:
     decoders.measure(groups, request["rounds"])
     results: dict[str, Any] = {
         **groups[0].results(), "rounds": request["rounds"], "videos_unreadable": num_unreadable,
-        "missing": unavailable, "groups": [group.results() for group in groups],
+        "unavailable": unavailable, "groups": [group.results() for group in groups],
         "machine": _machine(), "versions": _versions(),
     }  # fmt: skip
     if request["build_clips"]:
@@ -247,7 +247,7 @@ def _table(results: dict[str, Any]) -> str:
     lines = [
         f"clips of 16x128x171, median of {results['rounds']} rounds",
         f"{results['machine']}; {versions}",
-        *[f"left out: {_TITLES[name]}: {why}" for name, why in results["missing"].items()],
+        *[f"left out: {_TITLES[name]}: {why}" for name, why in results["unavailable"].items()],
     ]
     if results["videos_unreadable"]:
         lines.append(f"left out: {results['videos_unreadable']} videos that cannot be opened")

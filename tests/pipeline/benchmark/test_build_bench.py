@@ -59,7 +59,7 @@ def test_each_group_of_videos_is_compared_with_what_can_read_it(
     assert mkv["unavailable"] == {"picky": "a.mkv: no AVI"}
     assert "ratio.picky" not in mkv
     results = {
-        **avi, "rounds": 1, "videos_unreadable": 1, "groups": [avi, mkv], "missing": missing,
+        **avi, "rounds": 1, "videos_unreadable": 1, "groups": [avi, mkv], "unavailable": missing,
         "machine": "M", "versions": {"av": "1"},
     }  # fmt: skip
     builds = {
