@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .avi import words
+
 _VOP, _GROUP = b"\0\0\1\xb6", b"\0\0\1\xb3"
+_VOP_WORD, _WORD_32 = np.uint64(int.from_bytes(_VOP, "little")), np.uint64(0xFFFFFFFF)
 _DIVX = b"DivX"  # without it in its user data, FFmpeg takes one picture a packet, as is done here
 _FILLER = 8  # bytes; HMDB51 files hold packets of one byte without a picture
 _STUB = 24  # bytes; a picture that is not coded is a header alone
@@ -46,15 +49,14 @@ def find_pictures(data: bytes, spans: np.ndarray, extradata: bytes) -> CodedPict
     """
     headers = extradata or _first_headers(data, spans)
     time_bits, may_pack = _time_bits(headers), _DIVX in headers
-    if not time_bits:
+    if not time_bits or len(data) < 8:
         return None
-    first_bytes = np.minimum(spans[:, :1] + np.arange(5), len(data) - 1)
-    first_bytes = np.frombuffer(data, np.uint8)[first_bytes]  # [n,5]
-    is_plain = (first_bytes[:, :4] == np.frombuffer(_VOP, np.uint8)).all(1)
+    first_words = words(data)[np.minimum(spans[:, 0], len(data) - 8)]
+    is_plain = first_words & _WORD_32 == _VOP_WORD
     is_plain &= spans[:, 1] - spans[:, 0] > _STUB + 4  # a picture, and it is coded
     if may_pack:
         is_plain &= _count_pictures(data, spans) == 1
-    kinds = first_bytes[:, 4] >> 6
+    kinds = (first_words >> np.uint64(38)).astype(np.int64) & 3
     is_start = (kinds == I_VOP) & bool(extradata)
     columns = (np.arange(len(spans)), spans, kinds, is_start)
     plain = np.column_stack([column[is_plain] for column in columns])
