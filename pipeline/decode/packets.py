@@ -22,6 +22,7 @@ from bisect import bisect, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import av
 import numpy as np
@@ -30,7 +31,10 @@ from av.video.codeccontext import VideoCodecContext
 from . import mpeg4
 from .headers import INTRA_ONLY, read_pictures, shows_frame
 
-_CHANGES = ("new_extradata", "palette")  # what a packet may bring that holds for those behind it
+_CHANGES: Final = (
+    "new_extradata",
+    "palette",
+)  # what a packet may bring that holds for those behind it
 _MAX_DELAYED = 16  # pictures that a decoder of H.264 or HEVC may hold back
 
 
@@ -67,7 +71,9 @@ def index_packets(
     """
     codec = str(context.codec.canonical_name)  # whichever library decodes it (libdav1d -> av1)
     if not packets or any(
-        packet.is_discard or packet.is_corrupt or any(map(packet.has_sidedata, _CHANGES))
+        packet.is_discard
+        or packet.is_corrupt
+        or any(packet.has_sidedata(kind) for kind in _CHANGES)
         for packet in packets
     ):
         return None
