@@ -12,7 +12,14 @@ from ..errors import HarError
 from ..shards.format import NO_GROUP, SUBSETS, Manifest
 from ..shards.splits import Split
 from .dataset.layout import subset_number
-from .dataset.tables import TableRow, column_names, decode_text, find_delimiter, read_rows
+from .dataset.tables import (
+    TableRow,
+    column_names,
+    decode_text,
+    find_delimiter,
+    name_fields,
+    read_rows,
+)
 
 _COLUMNS = ("key", "label", "group", "split")
 _ALIASES = {"class": "label", "subset": "split"}  # as `write_keys` calls them
@@ -122,16 +129,17 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             f"{path} has the columns {', '.join(columns) or 'none'}: it needs key, and may have "
             f"{', '.join(_COLUMNS[1:])}."
         )
+    named = name_fields(columns, rows, str(path))
     return [
         (
             row.line,
             {
                 name: unicodedata.normalize("NFC", field.strip())
-                for name, field in zip(columns, row.fields, strict=False)
+                for name, field in fields.items()
                 if name in _COLUMNS
             },
         )
-        for row in rows
+        for row, fields in zip(rows, named, strict=True)
     ]
 
 

@@ -33,7 +33,7 @@ from ...shards.format import (
     save_manifest,
 )
 from ..dataset import FindOptions, find_videos
-from .estimate import describe_space
+from .estimate import describe_bytes, describe_space
 from .executor import BuildError, Folder, RunOptions, run_calls, run_tasks, with_clear_errors
 from .existing import PLAN, find_existing
 from .plan import BuildOptions, BuildPlan, make_plan
@@ -185,8 +185,8 @@ def check_free_space(plan: BuildPlan, out: Folder, share: float, run_options: Ru
     needed, free = int(plan.max_bytes * share), out.free_bytes()
     if free is not None and needed > free:
         raise BuildError(
-            f"the shards need up to {needed / 1e9:.2f} GB and {out} has {free / 1e9:.2f} GB free: "
-            "give an --out with more room."
+            f"the shards need up to {describe_bytes(needed)} and {out} has {describe_bytes(free)} "
+            "free: make room, or take a folder with more."
         )
     if needed:
         run_options.say(describe_space(round(len(plan.dataset.videos) * share), needed, free))

@@ -9,8 +9,11 @@ _MIN_VIDEOS = 20  # fewer say nothing about the rest
 
 
 def describe_bytes(num_bytes: int) -> str:
-    """ "14.0 GB", or "87.5 MB" below one."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+    """ "14.0 GB", "87.5 MB", "41.0 kB"."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.1f} {name}"
+    return f"{num_bytes / 1e3:.1f} kB"
 
 
 def describe_space(num_videos: int, num_bytes: int, free_bytes: int | None) -> str:

@@ -33,7 +33,7 @@ from ...shards.format import (
 )
 from ...shards.storage import FileFetcher, LocalFolder
 from .executor import BuildError, Folder, RunOptions, run_calls, with_clear_errors
-from .plan import BuildPlan, describe_differences, make_plan
+from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
 from .rejects import Reject, describe_reject, load_rejects
 from .shapes import load_shapes
 from .shard_task import Report, ShardTask, first_clips_differ, load_report, make_report
@@ -139,6 +139,8 @@ def _plan_with_old_sizes(plan: BuildPlan, rejects: dict[str, Reject]) -> BuildPl
 
 
 def _other_plan(out: Folder, there: dict[str, Any], now: dict[str, Any]) -> BuildError:
+    fit = {"fit": BuildOptions.fit}  # which has no entry
+    there, now = (facts | {"resize": fit | facts.get("resize", {})} for facts in (there, now))
     text = (
         "; ".join(describe_differences(there, now))
         or "the list of videos, their sizes or the shard size differ"

@@ -1,14 +1,12 @@
 """har-shards build."""
 
-import signal
-import sys
 from typing import Any
 
 import click
 
 from ...errors import one_sentence
-from .find_options import find_options, take_find_options
 from .group import shards_main
+from .video_options import interruptible, take_find_options, video_options
 
 
 @shards_main.command()
@@ -39,25 +37,7 @@ from .group import shards_main
     "--stream", type=click.IntRange(min=0),
     help="Index of the video stream, where files have several. [the one that a player shows]",
 )  # fmt: skip
-@click.option(
-    "--shard-size",
-    default="64MB",
-    show_default=True,
-    help="Most bytes of a shard; a small set is cut into 8 or a few more all the same.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
-@click.option("--scheduler", help="Dask cluster that runs the build: tcp://host:8786.")
-@find_options
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True,
-    help="Seconds a video may take.",
-)  # fmt: skip
-@click.option(
-    "--max-rejects", type=click.IntRange(0), help="Videos that may fail. [1%, at least 10]"
-)
-@click.option(
-    "--keep-partial", is_flag=True, help="Keep what decodes of a video that is cut off or damaged."
-)
+@video_options
 @click.option(
     "--check",
     type=click.Choice(["quick", "full"]),
@@ -93,14 +73,10 @@ def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
     names = ("workers", "timeout", "max_rejects", "check")
     run_options = builds.RunOptions(**{name: options[name] for name in names})
     freeze_imports()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
-    try:
-        with builds.dask_executor(scheduler) as executor:
-            manifest = builds.build_shard_set(
-                videos, out, options=build_options, run_options=run_options, executor=executor,
-                **take_find_options(options),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        click.echo(f"\nstopped: run the same command again, it goes on in {out}.", err=True)
-        sys.exit(130)
+    stopped = f"run the same command again, it goes on in {out}."
+    with interruptible(stopped), builds.dask_executor(scheduler) as executor:
+        manifest = builds.build_shard_set(
+            videos, out, options=build_options, run_options=run_options, executor=executor,
+            **take_find_options(options),
+        )  # fmt: skip
     click.echo(describe_build(manifest, out))

@@ -1,15 +1,13 @@
 """har-shards add, remove, relabel, compact, merge, subset: finished sets that change."""
 
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ...errors import UserError, one_sentence
-from .find_options import find_options, take_find_options
 from .group import shards_main
+from .video_options import interruptible, take_find_options, video_options
 
 _merge_case = click.option(
     "--merge-case", is_flag=True, help="Class names Run and run are one class."
@@ -26,20 +24,7 @@ _merge_case = click.option(
     show_default=True,
     help="Videos whose keys are in the set: refuse all, leave these out, or give them other keys.",
 )
-@find_options
-@click.option("--shard-size", default="64MB", show_default=True, help="Most bytes of a new shard.")
-@click.option("--workers", type=click.IntRange(1), help="Processes that decode. [one a core]")
-@click.option("--scheduler", help="Dask cluster that decodes: tcp://host:8786.")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True,
-    help="Seconds a video may take.",
-)  # fmt: skip
-@click.option(
-    "--max-rejects", type=click.IntRange(0), help="Videos that may fail. [1%, at least 10]"
-)
-@click.option(
-    "--keep-partial", is_flag=True, help="Keep what decodes of a video that fails half way."
-)
+@video_options
 @one_sentence
 def add(shard_set: str, videos: str, scheduler: str | None, **options: Any) -> None:
     """Decode VIDEOS (see build) into SHARD_SET (folder or URL), as its clips are made.
@@ -62,20 +47,13 @@ def add(shard_set: str, videos: str, scheduler: str | None, **options: Any) -> N
     )
     run_options = builds.RunOptions(options["workers"], options["timeout"], options["max_rejects"])
     freeze_imports()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it for Ctrl-C
-    try:
-        with builds.dask_executor(scheduler) as executor:
-            added = builds.add_videos(
-                shard_set,
-                lambda: find_videos(videos, **take_find_options(options)),
-                add_options=add_options, run_options=run_options, executor=executor,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        click.echo(
-            f"\nstopped: {shard_set} is as it was; the same command goes on where it stopped.",
-            err=True,
-        )
-        sys.exit(130)
+    stopped = f"{shard_set} is as it was; the same command goes on where it stopped."
+    with interruptible(stopped), builds.dask_executor(scheduler) as executor:
+        added = builds.add_videos(
+            shard_set,
+            lambda: find_videos(videos, **take_find_options(options)),
+            add_options=add_options, run_options=run_options, executor=executor,
+        )  # fmt: skip
     click.echo(describe_add(added))
 
 

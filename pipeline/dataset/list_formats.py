@@ -24,6 +24,7 @@ from .tables import (
     find_delimiter,
     has_columns,
     is_code_page,
+    name_fields,
     read_rows,
 )
 
@@ -117,20 +118,12 @@ def _is_name(text: str) -> bool:
 
 def _parse_table(place: str, rows: list[TableRow], remarks: Remarks) -> VideoList:
     header = column_names(rows[0].fields)
-    if twice := [name for name in header if name and header.count(name) > 1]:
-        raise DatasetError(f"{place} has two columns {twice[0]!r}: leave one of them out.")
     has_paths = "path" in header
     if "label" not in header:
         remarks.notes.append(f"{PurePosixPath(place).name} has no column label: folders give it")
     parsed = []
-    for row in rows[1:]:
+    for row, fields in zip(rows[1:], name_fields(header, rows[1:], place), strict=True):
         where = _where(place, row.line)
-        if any(field.strip() for field in row.fields[len(header) :]):
-            raise DatasetError(
-                f"{where}: it has {len(row.fields)} fields and the header {len(header)}: put a "
-                "field that holds the delimiter in quotes."
-            )
-        fields = dict(zip(header, row.fields, strict=False))
         names = (fields.get("path", ""),) if has_paths else _kinetics_names(where, fields)
         split = fields.get("split", "").strip()
         subset = subset_number(split)

@@ -77,6 +77,19 @@ def has_columns(fields: list[str]) -> bool:
     return not {"path", "youtube_id"}.isdisjoint(column_names(fields))
 
 
+def name_fields(columns: list[str], rows: list[TableRow], place: str) -> list[dict[str, str]]:
+    """Column -> field of each row. Raises DatasetError."""
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        raise DatasetError(f"{place} has two columns {twice[0]!r}: leave one of them out.")
+    for row in rows:
+        if any(field.strip() for field in row.fields[len(columns) :]):
+            raise DatasetError(
+                f"{place}, line {row.line}: it has {len(row.fields)} fields and the header "
+                f"{len(columns)}: put a field that holds the delimiter in quotes."
+            )
+    return [dict(zip(columns, row.fields, strict=False)) for row in rows]
+
+
 def read_rows(text: str, delimiter: str, what: str) -> list[TableRow]:
     """The rows that hold anything; blank lines and line ends in quotes count as lines.
 

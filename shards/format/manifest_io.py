@@ -147,6 +147,8 @@ def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
         )
     if not folder.path.exists():
         return f"{missing}: make one with 'make shards' or 'har-shards build'."
+    if not folder.path.is_dir():
+        return f"{folder} is a file: give the folder 'har-shards build' wrote."
     journal = read_journal(folder)
     if journal is not None:
         return (

@@ -234,6 +234,8 @@ def test_add_says_what_was_added_and_left_out(folder: Path, tmp_path: Path) -> N
             ["relabel", "SET", "BAD"],
             ", line 3: key must not be empty and split 'no' must be one of",
         ),
+        (["relabel", "SET", "TWICE"], "has two columns 'label'"),
+        (["relabel", "SET", "LONG"], "line 2: it has 3 fields and the header 2"),
         (["relabel", "SET", "JSON"], "is no JSON list of objects with key"),
         (["relabel", "SET", "KEYS"], "changes nothing: it needs key and one of label, group"),
         (["subset", "SET", "-o", "OUT"], "say which clips with --classes, --per-class, --list or"),
@@ -249,6 +251,7 @@ def test_mistakes_about_finished_sets_are_one_sentence(
     folder: Path, tmp_path: Path, words: list[str], says: str
 ) -> None:
     lists = {"EMPTY": "\n", "BAD": "key,split\n\n,no\n", "KEYS": "key\nv_YoYo_g01_c01\n"}
+    lists |= {"TWICE": "key,label,label\nx,a,b\n", "LONG": "key,label\nx,a,b\n"}
     for name, text in lists.items():
         (tmp_path / f"{name}.csv").write_text(text)
     (tmp_path / "x.json").write_text("[3]")

@@ -1,7 +1,6 @@
 """Sets built from an archive are those of the unpacked folder, byte for byte."""
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import made_videos
@@ -11,20 +10,12 @@ from made_archives import KINDS, pack_tree
 from made_builds import build, build_command, tree_bytes
 
 from har.pipeline.build import load_rejects
-from har.pipeline.build.decoder_pool import DecoderPool
-from har.pipeline.build.shard_task import DECODERS
 from har.pipeline.cli import shards_main
 from har.pipeline.dataset import DatasetError, find_videos
 from har.pipeline.inspect import describe_build
 from har.shards.storage import ArchiveError, gzip_stream
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_decoders() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DecoderPool, "close", lambda self: None)
-        yield
-    DECODERS.close()
+pytestmark = pytest.mark.usefixtures("kept_decoders")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +44,7 @@ def test_the_set_of_an_archive_is_that_of_the_folder(
     path = pack_tree(videos, tmp_path / f"UCF101{kind}", top="UCF-101/")
     result = CliRunner().invoke(shards_main, build_command(path, tmp_path / "set")[3:])
     assert result.exit_code == 0, result.output
-    assert "7 videos: about 0.1 MB" in result.output
+    assert "7 videos: about 96.8 kB" in result.output
     assert "6 clips of 6 videos" in result.output
     assert tree_bytes(tmp_path / "set") == unpacked
 

@@ -16,6 +16,7 @@ from har.pipeline.build.estimate import TimeEstimate, describe_space
     [
         (13_320, 14_040_000_000, 60_200_000_000, "13,320 videos: about 14.0 GB, 60.2 GB free"),
         (1, 1_054_000, None, "1 video: about 1.1 MB"),
+        (2, 25_600, 61_440, "2 videos: about 25.6 kB, 61.4 kB free"),
     ],
 )
 def test_space(videos: int, num_bytes: int, free: int | None, text: str) -> None:
@@ -55,5 +56,5 @@ def test_a_build_says_both(
     videos = made_videos.tree(tmp_path / "videos", groups=4, clips=1)
     build(videos, tmp_path / "set", run_options=RunOptions(workers=1))
     lines = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"8 videos: about 0\.1 MB, [\d.]+ [GM]B free", lines[0])
+    assert re.fullmatch(r"8 videos: about 110\.6 kB, [\d.]+ [GM]B free", lines[0])
     assert re.fullmatch(r"about \d+ s on 1 core, from the first 4 videos", lines[1])

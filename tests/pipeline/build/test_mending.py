@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from click.testing import CliRunner
 from made_builds import OPTIONS, build, build_command, hook_decoder, tree_bytes
 
 from har.pipeline.build import BuildError, BuildOptions, RunOptions, load_rejects
-from har.pipeline.build.decoder_pool import DecoderPool
-from har.pipeline.build.shard_task import DECODERS
 from har.pipeline.cli import shards_main
 from har.pipeline.inspect import describe_build
 from har.pipeline.sampling import ClipSampler
@@ -34,17 +32,8 @@ from har.shards.format import (
 )
 from har.shards.storage import RemoteFolder
 
+pytestmark = pytest.mark.usefixtures("kept_decoders")
 FULL = RunOptions(workers=1, quiet=True, check="full")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_decoders() -> Iterator[None]:
-    """From one build to the next: starting one takes a second. A hook needs one of its own: another
-    time limit."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DecoderPool, "close", lambda self: None)
-        yield
-    DECODERS.close()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from har.pipeline.inspect import describe_build, describe_set
 from har.pipeline.sampling import ClipSampler, SamplingError
 from har.shards.format import Manifest
 
+pytestmark = pytest.mark.usefixtures("kept_decoders")
+
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 X264 = ["-c:v", "libx264", "-g", "10", "-movflags", "+faststart"]
 

@@ -1,6 +1,5 @@
 """Videos of another shape than the clips: counted, said, and fitted as asked."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import made_videos
@@ -9,20 +8,12 @@ import pytest
 from made_builds import OPTIONS, build, tree_bytes
 
 from har.pipeline.build import BuildError, BuildOptions, PlanError
-from har.pipeline.build.decoder_pool import DecoderPool
 from har.pipeline.build.shapes import describe_shapes, other_shape
-from har.pipeline.build.shard_task import DECODERS
 from har.pipeline.decode import decode_clip
 from har.pipeline.inspect import describe_build, describe_set
 from har.shards.format import ClipReader, load_manifest
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_decoders() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DecoderPool, "close", lambda self: None)
-        yield
-    DECODERS.close()
+pytestmark = pytest.mark.usefixtures("kept_decoders")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +74,7 @@ def test_a_build_says_it_and_does_what_was_asked(tmp_path: Path) -> None:
         (out / name).unlink()
         build(root, out, BuildOptions(OPTIONS.sampling, OPTIONS.size, fit="pad"))
         assert tree_bytes(out) == before  # the note too
-    with pytest.raises(BuildError, match='resize fit: "pad" there, null now'):
+    with pytest.raises(BuildError, match='resize fit: "pad" there, "squeeze" now'):
         build(root, out)
     with pytest.raises(PlanError, match="--fit 'stretch': choose one of squeeze, crop, pad"):
         BuildOptions(fit="stretch")

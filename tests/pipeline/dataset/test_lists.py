@@ -61,6 +61,7 @@ def test_absolute_paths_and_dots_are_the_same_video(tmp_path: Path) -> None:
         ("file,label\na,b\n", r"columns \['file', 'label'\]: it needs path,label"),
         ("walk/3.avi 1 2 3\n", "line 1: it gives several labels"),
         ("\n\n", "names no video"),
+        ("path,label\n", "names no video"),
         ("no/1.avi 0\n", r"none of the 1 videos of .*x\.csv is in .*'no/1\.avi'.*--list"),
         ("youtube_id,time_start,time_end\nabc,1,x\n", "line 2: time_start and time_end must be"),
         ("path,label,Label\na,b,c\n", "has two columns 'label'"),

@@ -12,7 +12,7 @@ import pytest
 from made_trees import images, left_out, rows, touch
 
 from har.pipeline.cli import shards_main
-from har.pipeline.cli.find_options import take_find_options
+from har.pipeline.cli.video_options import take_find_options
 from har.pipeline.dataset import Dataset, find_videos
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()

@@ -52,6 +52,9 @@ def test_missing_half_built_and_foreign_folders_are_told_apart(tmp_path, root):
     (tmp_path / "else").mkdir()
     with pytest.raises(ShardSetError, match="is not a shard set"):
         load_manifest(tmp_path / "else")
+    (tmp_path / "else" / "x.csv").touch()
+    with pytest.raises(ShardSetError, match=r"x\.csv is a file: give the folder"):
+        load_manifest(tmp_path / "else" / "x.csv")
 
 
 @pytest.mark.parametrize(
