@@ -12,7 +12,9 @@ from .group import shards_main
 @shards_main.command()
 @click.argument("shard_set")
 @click.option("--split", "split_name", help="Sizes of this split by class, and its leak.")
-@click.option("--seed", default=0, show_default=True, help="Of 'paper' and fold-I/K.")
+@click.option(
+    "--split-seed", "--seed", "seed", default=0, show_default=True, help="Of 'paper' and fold-I/K."
+)
 @click.option(
     "--keys",
     "keys_file",

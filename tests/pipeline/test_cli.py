@@ -146,6 +146,8 @@ def test_a_set_changes_by_commands_and_says_what_became_of_it(folder: Path, tmp_
     assert said.output.endswith(f"{keys}: {len(clips.index)} clips\n")
     words = keys.read_text().replace(",train,", ",Training,").replace(",val,", ",Validation,")
     keys.write_text(words)
+    seeded = _run("info", root, "--split", "paper", "--split-seed", 3)  # as har-train calls it
+    assert seeded.output == f"{describe_split(root, 'paper', 3)}\n"
     frozen = _run("relabel", root, keys)
     assert f"{root}: {len(clips.index)} clips relabelled; now " in frozen.output
     _run("info", root, "--split", "grouped", "--keys", tmp_path / "keys.json")
