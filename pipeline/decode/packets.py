@@ -22,7 +22,6 @@ from bisect import bisect, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
 import av
 import numpy as np
@@ -31,10 +30,6 @@ from av.video.codeccontext import VideoCodecContext
 from . import mpeg4
 from .headers import INTRA_ONLY, read_pictures, shows_frame
 
-_CHANGES: Final = (
-    "new_extradata",
-    "palette",
-)  # what a packet may bring that holds for those behind it
 _MAX_DELAYED = 16  # pictures that a decoder of H.264 or HEVC may hold back
 
 
@@ -73,7 +68,8 @@ def index_packets(
     if not packets or any(
         packet.is_discard
         or packet.is_corrupt
-        or any(packet.has_sidedata(kind) for kind in _CHANGES)
+        or packet.has_sidedata("new_extradata")
+        or packet.has_sidedata("palette")  # which holds for the packets behind as well
         for packet in packets
     ):
         return None
