@@ -264,15 +264,17 @@ def write_history(state: TrainState) -> None:
     curves = Curves(name, name, state.history, state.best.epoch)
     with run_dir.writing(state.folder):
         run_dir.write_metrics(state.folder, state.history)
-    try:
-        for quantity in ("loss", "acc") if state.draws_curves else ():
-            plot_model_curves(state.folder / f"{quantity}.png", [curves], quantity)
-    except Exception as error:  # whatever it is, a picture is no reason to end a training
-        state.draws_curves = False
-        state.log(
-            f"warning: the curves cannot be drawn ({type(error).__name__}: {error}); the training "
-            "goes on without them, and har-report draws them from metrics.jsonl"
-        )
+        try:
+            for quantity in ("loss", "acc") if state.draws_curves else ():
+                plot_model_curves(state.folder / f"{quantity}.png", [curves], quantity)
+        except OSError:
+            raise  # a full disk
+        except Exception as error:  # whatever it is, a picture is no reason to end a training
+            state.draws_curves = False
+            state.log(
+                f"warning: the curves cannot be drawn ({type(error).__name__}: {error}); the "
+                "training goes on without them, and har-report draws them from metrics.jsonl"
+            )
 
 
 def stop_reason(state: TrainState) -> str | None:
