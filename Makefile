@@ -14,7 +14,7 @@ DEMO_ALL := --shards $(DEMO)/shards --frames 8 --size 42 --batch-size 16 --crop-
 DEMO_resnet3d := --model-options width=16 --epochs 25
 DEMO_r2plus1d := --model-options width=16 --epochs 25
 DEMO_convlstm := --lr 2e-3 --epochs 25
-DEMO_r3d      := --weights none --lr 3e-4 --augment --epochs 14
+DEMO_r3d      := --weights none --lr 3e-4 --lr-scheduler cosine --augment --epochs 10
 
 # OpenMP threads that wait give their core away: on shared cores spinning costs 7-10 times the step.
 export GOMP_SPINCOUNT ?= 2000
