@@ -150,9 +150,11 @@ def _subsets(manifest: Manifest, name: str, seed: int) -> np.ndarray:
             )
         return manifest.index["side"]
     if manifest.grouping is None:
+        has_subsets = manifest.index["side"].any()
+        own = "'--split csv' (the subsets it was built with), " if has_subsets else ""
         raise SplitError(
-            f"split {name!r} needs groups and {manifest.root} has none: use '--split paper' or "
-            "'--split fold-1/5', or build with '--group-regex' or a CSV with a group column."
+            f"split {name!r} needs groups and {manifest.root} has none: use {own}'--split paper' "
+            "or '--split fold-1/5', or build with '--group-regex' or a CSV with a group column."
         )
     if name == "grouped" and _groups_span_classes(manifest):
         return _balanced_subsets(manifest)

@@ -24,9 +24,10 @@ def describe_build(manifest: Manifest, out: Path | str) -> str:
         *describe_empty_classes(manifest),
     ]
     if manifest.grouping is None:
+        split = "csv" if manifest.index["side"].any() else "paper"
         lines.append(
             "no groups: the videos are not named like UCF101's, and no --group-regex, --layout or "
-            "list gives any, so the split 'grouped' is not possible; use '--split paper'."
+            f"list gives any, so the split 'grouped' is not possible; use '--split {split}'."
         )
     return "\n".join(lines)
 

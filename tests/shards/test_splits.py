@@ -256,6 +256,8 @@ def test_csv_split_is_the_csv_column():
     assert manifest.keys(split.val) == ["a1"]
     assert manifest.keys(split.test) == ["a2"]
     assert split.leak is None
+    with pytest.raises(splits.SplitError, match=r"use '--split csv' \(the subsets it was built"):
+        splits.make_split(manifest, "grouped")
 
 
 @pytest.mark.parametrize(
