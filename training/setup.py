@@ -71,7 +71,6 @@ def prepare(
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = make_optimizer(config, model)
     train_loader, val_loader = make_loaders(config, manifest, split, transform, device, ctx)
-    steps_per_epoch = -(-train_loader.num_batches // config.grad_accum_steps)
     state = TrainState(
         config=config,
         folder=folder,
@@ -84,10 +83,8 @@ def prepare(
         transform=transform,
         optimizer=optimizer,
         loss_scaler=LossScaler(precision, device),
-        lr_scheduler=LrScheduler(config, optimizer, steps_per_epoch),
-        early_stopping=EarlyStopping(
-            config.patience, config.epsilon_increment, config.monitor == "val_loss"
-        ),
+        lr_scheduler=make_lr_scheduler(config, optimizer, train_loader),
+        early_stopping=make_early_stopping(config),
         class_weights=class_weights(config, manifest, split, device),
         ema=ModelEma(model, config.ema_decay) if config.ema_decay else None,
         train_loader=train_loader,
@@ -98,6 +95,19 @@ def prepare(
     )
     log(describe(state))
     return state
+
+
+def make_lr_scheduler(
+    config: Config, optimizer: torch.optim.Optimizer, train_loader: DeviceLoader
+) -> LrScheduler:
+    """It counts steps of the optimizer, of which accumulation makes fewer."""
+    steps_per_epoch = -(-train_loader.num_batches // config.grad_accum_steps)
+    return LrScheduler(config, optimizer, steps_per_epoch)
+
+
+def make_early_stopping(config: Config) -> EarlyStopping:
+    is_loss = config.monitor == "val_loss"
+    return EarlyStopping(config.patience, config.epsilon_increment, is_loss)
 
 
 def wrap_model(

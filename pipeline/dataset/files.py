@@ -6,6 +6,7 @@ it lies below the root.
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from .records import WHERE, DatasetError
 MEDIA_SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
 
 
-class Files:
+class Files(ABC):
     """All files below `root`, by names relative to it with `/`.
 
     root: absolute, for `storage.FileFetcher`. A subclass for another kind of place (an archive)
@@ -29,17 +30,17 @@ class Files:
         self.left_out: dict[str, str] = {}  # name -> why it is none of `names`; known after these
         self._by_folder: dict[str, list[str]] | None = None
 
+    @abstractmethod
     def names(self) -> list[str]:
         """Every file, sorted. A folder without files, or a hidden one, ends in `/`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size(self, name: str) -> int:
         """Bytes of a file; -1 where there is none, or a folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """The content of a file. Raises OSError, StorageError."""
-        raise NotImplementedError
 
     def names_in(self, folder: str) -> list[str]:
         """Names of the files that lie directly in a folder; [] where there is none."""

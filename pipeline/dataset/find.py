@@ -78,7 +78,7 @@ def find_videos(
         _check_classes(entries, class_list)
     else:
         class_names = _order_names({entry.class_name for entry in entries}, order)
-    grouping, entries = _add_groups(entries, group_regex, "csv" if places else "folder")
+    grouping, entries = _add_groups(entries, group_regex, "csv" if places else "folder", remarks)
     videos = _videos(files, entries, class_names, grouping)
     return Dataset(
         files.root, tuple(class_names), grouping, videos, remarks.left_out(), tuple(remarks.notes)
@@ -154,7 +154,7 @@ def _check_classes(entries: list[Entry], class_list: ClassList) -> None:
 
 
 def _add_groups(
-    entries: list[Entry], regex: str | None, source: str
+    entries: list[Entry], regex: str | None, source: str, remarks: Remarks
 ) -> tuple[str | None, list[Entry]]:
     """-> where groups come from, and the videos with them. source: of those that entries have."""
     if regex is not None:
@@ -163,6 +163,12 @@ def _add_groups(
         return source, entries
     matches = [UCF101_NAME.fullmatch(entry.stem) for entry in entries]
     if not all(matches):
+        others = [entry.path for entry, match in zip(entries, matches, strict=True) if not match]
+        if len(others) < len(entries):
+            remarks.notes.append(
+                f"{len(others)} of {len(entries)} videos are not named like UCF101's "
+                f"({printable(others[0])}), so the names of the others give no groups"
+            )
         return None, entries
     return "ucf101", [
         replace(entry, group=f"{entry.class_name}/g{int(match['group']):02d}")

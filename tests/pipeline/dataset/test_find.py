@@ -98,3 +98,11 @@ def test_a_folder_that_cannot_be_read_is_named_and_what_is_no_file_is_not_forgot
     monkeypatch.setattr(os, "scandir", refuses)
     with pytest.raises(DatasetError, match=r"Punch cannot be read \(Permission denied"):
         find_videos(root)
+
+
+def test_a_video_that_is_not_named_as_the_others_is_named(tmp_path: Path) -> None:
+    _touch(tmp_path, "YoYo/v_YoYo_g01_c01.avi", "YoYo/v_YoYo_g02_c01.avi", "YoYo/my own.avi")
+    data = find_videos(tmp_path)
+    assert data.grouping is None
+    (note,) = data.notes
+    assert note.startswith("1 of 3 videos are not named like UCF101's (YoYo/my own.avi)")

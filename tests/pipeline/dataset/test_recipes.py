@@ -1,19 +1,23 @@
 """The recipes of docs/data.md, each on a tree of the shape that the data set has.
 
-The commands are read from the page, parsed as the command line parses them, and given to
-`find_videos`; what is then decoded is tested elsewhere.
+The commands are read from the page and run, on videos of a few frames under the names of the data
+set; what the shard set then holds is compared.
 """
 
 import re
 import shlex
 from pathlib import Path
 
+import made_videos
 import pytest
+from click.testing import CliRunner
 from made_trees import images, left_out, rows, touch
+from PIL import Image
 
 from har.pipeline.cli import shards_main
 from har.pipeline.cli.video_options import take_find_options
 from har.pipeline.dataset import Dataset, find_videos
+from har.shards.format import SUBSETS, load_manifest
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
 RECIPES = PAGE.partition("## Recipes")[2].partition("\n## ")[0]
@@ -166,23 +170,46 @@ def _find(command: str) -> Dataset:
     return find_videos(options["videos"], **take_find_options(options))
 
 
+@pytest.mark.usefixtures("kept_decoders")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_recipe(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = next(start for start in SHAPES if command.startswith(start))
     videos, lists, grouping, classes = SHAPES[start]
-    root = tmp_path / shlex.split(command)[0].removesuffix("/list.csv")
+    words = shlex.split(command)
+    root = tmp_path / words[0].removesuffix("/list.csv")
+    content = made_videos.write(tmp_path / "video.avi").read_bytes()
     for name in videos:
-        touch(root, *(images(name[:-1]) if name.endswith("/") else [name]))
+        if name.endswith("/"):
+            for image in images(name[:-1]):
+                touch(root, image)
+                Image.new("RGB", (40, 30), "green").save(root / image)
+        else:
+            touch(root, name)
+            (root / name).write_bytes(content)
     for name, text in lists.items():
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode("cp1252"))
     monkeypatch.chdir(tmp_path)
     data = _find(command)
-    assert rows(data) == {name: row for name, row in videos.items() if row}
+    kept = {name: row for name, row in videos.items() if row}
+    assert rows(data) == kept
     assert (data.grouping, data.classes) == (grouping, classes)
     counts = {reason: count for reason, (count, _) in left_out(data).items()}
     assert counts == LEFT_OUT.get(start, {})
+
+    build = ["build", *words, "--frames", "2", "--size", "24x32", "--workers", "1"]
+    result = CliRunner().invoke(shards_main, build)
+    assert result.exit_code == 0, result.output
+    manifest = load_manifest(words[words.index("--out") + 1])
+    index = manifest.index
+    groups = ("", *manifest.groups)
+    built = [
+        f"{SUBSETS[row['side']] or '-'} {manifest.classes[row['label']]} {groups[row['group'] + 1]}"
+        for row in index
+    ]
+    assert sorted(built) == sorted(kept.values())
+    assert (manifest.grouping, manifest.classes, manifest.rejects) == (grouping, classes, 0)
 
 
 @pytest.mark.real
