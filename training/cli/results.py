@@ -81,7 +81,7 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
 
     For several videos, --timeline, --annotate and --cam take a folder.
     """
-    from ..inference import predict_videos
+    from ..prediction import predict_videos
 
     sys.exit(predict_videos(run, videos, **options))
 
@@ -150,7 +150,7 @@ def export_main(run: Path, out: Path, preprocessing: bool) -> None:
 @one_sentence
 def serve_main(run: Path, **options: Any) -> None:
     """Serve a page on this machine for a video or a webcam: top classes, frames, attention."""
-    from ..inference import serve_run
+    from ..serving import serve_run
 
     serve_run(run, **options)
 

@@ -18,8 +18,9 @@ from made_shards import CLASSES, make_run, make_shards
 from har.pipeline.decode import VideoDecodeError, decode_clip
 from har.shards.format import ClipReader, Manifest, load_manifest
 from har.training.evaluation import evaluate_run
-from har.training.inference import predict_videos, predictor, video_source
+from har.training.inference import predictor, video_source
 from har.training.plots import style
+from har.training.prediction import predict_videos
 
 
 @pytest.fixture(autouse=True)

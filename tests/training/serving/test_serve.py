@@ -24,9 +24,9 @@ from made_predictor import CLASSES, make_video_run
 
 from har.pipeline.decode import DecoderProcess
 from har.training.cli.results import serve_main
-from har.training.inference import serve
 from har.training.inference.predictor import Predictor
 from har.training.inference.uploaded_video import UploadLimits, decode_upload
+from har.training.serving import serve
 
 pytest.importorskip("gradio")
 # Gradio and what it brings warn of each other's future at import

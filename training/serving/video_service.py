@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...pipeline.decode import VIDEO_SUFFIXES, DecoderError, DecoderProcess
-from . import grad_cam
-from .predictor import Predictor
-from .uploaded_video import UploadError, UploadLimits, decode_upload
+from ..inference import grad_cam
+from ..inference.predictor import Predictor
+from ..inference.uploaded_video import UploadError, UploadLimits, decode_upload
 
 _MAX_IDLE_SECONDS = 600  # an uploaded file that nobody asks about is removed after these
 _NUM_STRIP_FRAMES = 8

@@ -18,9 +18,9 @@ from typing import Any
 
 from ...errors import HarError
 from ...pipeline.decode import VIDEO_SUFFIXES
+from ..inference.predictor import Predictor
+from ..inference.uploaded_video import UploadLimits
 from ..plots import DISPLAY_NAMES
-from .predictor import Predictor
-from .uploaded_video import UploadLimits
 from .video_service import VideoService
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

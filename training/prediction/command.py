@@ -17,13 +17,13 @@ import numpy as np
 from ...atomic import write_atomically
 from ...errors import printable
 from ...pipeline.decode import VideoDecodeError, describe_warnings
+from ..inference import annotate, grad_cam
+from ..inference.frames import read_frames
+from ..inference.predictor import Predictor
+from ..inference.uploaded_video import UploadLimits
+from ..inference.video_source import find_videos, local_file, name_of
+from ..inference.windows import PredictionError, Segment, check_window, mean_segments, timeline
 from ..plots import plot_timeline
-from . import annotate, grad_cam
-from .frames import read_frames
-from .predictor import Predictor
-from .uploaded_video import UploadLimits
-from .video_source import find_videos, local_file, name_of
-from .windows import PredictionError, Segment, check_window, mean_segments, timeline
 
 # the options that write a picture, and what its file may be; the first is chosen in a folder
 _SUFFIXES = {
