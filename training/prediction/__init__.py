@@ -1,5 +1,7 @@
-"""`har-predict`: videos in, answers as text, CSV or JSON and pictures out."""
+"""Videos in, answers out: `iterate_predictions`, and what `har-predict` prints of it."""
 
 from .command import predict_videos
+from .predict import iterate_predictions
+from .results import VideoPrediction
 
-__all__ = ["predict_videos"]
+__all__ = ["VideoPrediction", "iterate_predictions", "predict_videos"]
