@@ -17,11 +17,16 @@ By construction, no single frame tells anything about the class:
 Speed: 2.2-2.9 px a frame, so between the frames that `paper` sampling picks (8 of 40-56: every
 5th to 7th) the layer moves 11-20 px, 2.2-4.1 px at 48x64. That is well under half of the torus
 (160 x 120 px), so the direction is never ambiguous; the circles turn by 45-63 degrees a pick.
+
+`HARD` is a set to measure recipes on: twelve motions, and what a class does not say varies
+(`Difficulty`). A group draws its own values, so that held-out groups look and move as no train
+group does; every class has each group's, so that they tell nothing about the class.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -34,8 +39,9 @@ HEIGHT, WIDTH, FPS, KEY_FRAME_EVERY = 240, 320, 25, 12
 TURN_FRAMES = 40  # frames for one turn of the circles
 SPRITES = 7
 
-# class -> unit path: (frame, phase) -> (right, down), moving one pixel a frame
-PATHS: dict[str, Callable[[float, float], tuple[float, float]]] = {
+# (frame, phase) -> (right, down), moving one pixel a frame; phase in 0..2 pi
+Path2D = Callable[[float, float], tuple[float, float]]
+PATHS: dict[str, Path2D] = {
     "CircleClockwise": lambda t, phase: _circle(t, phase, +1),
     "CircleCounterclockwise": lambda t, phase: _circle(t, phase, -1),
     "SwipeDown": lambda t, phase: (0.0, t),
@@ -43,7 +49,53 @@ PATHS: dict[str, Callable[[float, float], tuple[float, float]]] = {
     "SwipeRight": lambda t, phase: (t, 0.0),
     "SwipeUp": lambda t, phase: (0.0, -t),
 }
-CLASSES = tuple(PATHS)
+_SLANT = math.sqrt(0.5)
+HARD_PATHS: dict[str, Path2D] = {
+    **PATHS,
+    "ShakeHorizontal": lambda t, phase: (_shake(t, phase), 0.0),
+    "ShakeVertical": lambda t, phase: (0.0, _shake(t, phase)),
+    "ZigzagDown": lambda t, phase: (_SLANT * _shake(t, phase), _SLANT * t),
+    "ZigzagLeft": lambda t, phase: (-_SLANT * t, _SLANT * _shake(t, phase)),
+    "ZigzagRight": lambda t, phase: (_SLANT * t, _SLANT * _shake(t, phase)),
+    "ZigzagUp": lambda t, phase: (_SLANT * _shake(t, phase), -_SLANT * t),
+}
+CLASSES, HARD_CLASSES = tuple(PATHS), tuple(sorted(HARD_PATHS))
+_Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """The motions of a set and what varies in it, as ranges to draw from.
+
+    frames: of a video, both included. Of a video: speed (pixels a frame), tempo (of turns and
+    shakes), tilt (degrees by which the path is turned). Of a group: scale (of the sprites), noise
+    (standard deviation of the light of blocks of 8x8 pixels, drawn for each frame), drift (pixels a
+    frame that the background moves), contrast (share of the sprites' own light and color).
+    """
+
+    paths: Mapping[str, Path2D]
+    frames: tuple[int, int] = (40, 56)
+    speed: _Range = (2.2, 2.9)
+    tempo: _Range = (1.0, 1.0)
+    tilt: _Range = (0.0, 0.0)
+    scale: _Range = (1.0, 1.0)
+    noise: _Range = (0.0, 0.0)
+    drift: _Range = (0.0, 0.0)
+    contrast: _Range = (1.0, 1.0)
+
+
+EASY = Difficulty(PATHS)
+HARD = Difficulty(
+    HARD_PATHS,
+    frames=(48, 72),
+    speed=(1.5, 4.0),
+    tempo=(0.75, 1.35),
+    tilt=(-15.0, 15.0),
+    scale=(0.6, 1.5),
+    noise=(0.0, 20.0),
+    drift=(0.0, 1.5),
+    contrast=(0.4, 1.0),
+)
 
 
 class SyntheticError(HarError):
@@ -56,52 +108,61 @@ def write_videos(
     groups: int = 10,
     clips: int = 2,
     seed: int = 0,
-    classes: Sequence[str] = CLASSES,
-    frames: tuple[int, int] = (40, 56),
+    classes: Sequence[str] | None = None,
+    difficulty: Difficulty = EASY,
     on_video: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write `len(classes) * groups * clips` videos under `folder`; -> their paths, sorted.
 
-    frames: least and most frames of a video, both included. The same arguments give the same bytes
-    (with the same FFmpeg). `on_video` is called after each video.
+    classes: all of the difficulty's where None. The same arguments give the same bytes (with the
+    same FFmpeg). `on_video` is called after each video.
     Raises SyntheticError for an unknown class or a count outside 1..99.
     """
-    unknown = [name for name in classes if name not in PATHS]
+    known = sorted(difficulty.paths)
+    classes = known if classes is None else classes
+    unknown = [name for name in classes if name not in known]
     if unknown:
-        raise SyntheticError(f"no synthetic class {unknown[0]!r}; there are {', '.join(CLASSES)}.")
-    if not (1 <= groups <= 99 and 1 <= clips <= 99 and 1 <= frames[0] <= frames[1]):
-        raise SyntheticError(
-            f"groups {groups}, clips {clips}, frames {frames}: give 1-99 groups, 1-99 clips and "
-            "frames as (least, most), at least 1."
-        )
+        raise SyntheticError(f"no synthetic class {unknown[0]!r}; there are {', '.join(known)}.")
+    if not (1 <= groups <= 99 and 1 <= clips <= 99):
+        raise SyntheticError(f"groups {groups}, clips {clips}: give 1-99 groups and 1-99 clips.")
     paths = []
     for group in range(1, groups + 1):
         for clip in range(1, clips + 1):
-            scene = _Scene(seed, group, clip)
+            scene = _Scene(seed, group, clip, difficulty)
             for name in classes:
                 path = Path(folder) / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi"
-                _write_video(path, scene, name, _rng(seed, group, clip, name), frames)
+                _write_video(path, scene, name, _rng(seed, group, clip, name), difficulty)
                 paths.append(path)
                 on_video()
     return sorted(paths)
 
 
-def offsets(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
+def offsets(
+    name: str, count: int, rng: np.random.Generator, difficulty: Difficulty = EASY
+) -> np.ndarray:
     """Offsets of the sprite layer of one video of class `name`: int [count, 2] of (right, down).
 
-    Start uniform on the torus, speed 2.2-2.9 px a frame, a random phase for the circles; only the
-    path depends on the class.
+    Start uniform on the torus, speed, tempo and tilt in the difficulty's ranges, a random phase;
+    only the path depends on the class.
     """
     start = rng.uniform((0, 0), (WIDTH, HEIGHT))
-    speed, phase = rng.uniform(2.2, 2.9), rng.uniform(0, 2 * math.pi)
-    path = np.array([PATHS[name](t, phase) for t in range(count)])
-    return np.rint(start + speed * path).astype(int) % (WIDTH, HEIGHT)
+    speed, phase = rng.uniform(*difficulty.speed), rng.uniform(0, 2 * math.pi)
+    tempo, tilt = rng.uniform(*difficulty.tempo), math.radians(rng.uniform(*difficulty.tilt))
+    path = np.array([difficulty.paths[name](tempo * t, phase) for t in range(count)])
+    turn = np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
+    return np.rint(start + speed / tempo * path @ turn).astype(int) % (WIDTH, HEIGHT)
 
 
 def _circle(t: float, phase: float, direction: int) -> tuple[float, float]:
     """One pixel a frame, TURN_FRAMES a turn; direction +1 is clockwise on screen."""
     radius, angle = TURN_FRAMES / (2 * math.pi), phase + direction * 2 * math.pi * t / TURN_FRAMES
     return radius * math.cos(angle), radius * math.sin(angle)
+
+
+def _shake(t: float, phase: float) -> float:
+    """Forth and back along a line, one pixel a frame, turning every TURN_FRAMES / 2 frames."""
+    at = (t + TURN_FRAMES * phase / (2 * math.pi)) % TURN_FRAMES
+    return min(at, TURN_FRAMES - at)
 
 
 def _rng(*parts: int | str) -> np.random.Generator:
@@ -117,29 +178,54 @@ class _Scene:
     conversion. The layer is tiled 2x2, so that any offset on the torus is a slice.
     """
 
-    def __init__(self, seed: int, group: int, clip: int) -> None:
+    def __init__(self, seed: int, group: int, clip: int, difficulty: Difficulty) -> None:
         rng = _rng(seed, group, "look")
-        self.background = [
+        background = [
             _texture(rng, plane, base, spread)
             for plane, base, spread in ((0, 80, 18), (1, 128, 10), (1, 128, 10))
         ]
         palette = np.stack(
             [rng.uniform(150, 225, 3), rng.uniform(70, 186, 3), rng.uniform(70, 186, 3)]
         )
-        mask, layer = _sprites(_rng(seed, group, clip, "sprites"), palette)
+        rng = _rng(seed, group, "variation")
+        scale, contrast, drift, self.noise = (
+            rng.uniform(*limits)
+            for limits in (
+                difficulty.scale,
+                difficulty.contrast,
+                difficulty.drift,
+                difficulty.noise,
+            )
+        )
+        angle = rng.uniform(0, 2 * math.pi)
+        self.drift = drift * math.cos(angle), drift * math.sin(angle)  # pixels a frame
+        palette = contrast * palette + (1 - contrast) * np.array([[80], [128], [128]])
+        mask, layer = _sprites(_rng(seed, group, clip, "sprites"), palette, scale, contrast)
+        self.background = [np.tile(plane, (2, 2)) for plane in background]
         self.mask = [np.tile(m, (2, 2)) for m in (mask, mask[::2, ::2], mask[::2, ::2])]
         self.layer = [np.tile(p if not i else p[::2, ::2], (2, 2)) for i, p in enumerate(layer)]
 
-    def frame(self, right: int, down: int) -> np.ndarray:
-        """The scene with its layer moved by (right, down): uint8 [360, 320], yuv420p planes."""
+    def frame(self, right: int, down: int, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Frame `number`, the layer moved by (right, down): uint8 [360, 320], yuv420p planes."""
         planes = []
+        shift = [round(number * pixels) for pixels in self.drift]
         for background, mask, layer in zip(self.background, self.mask, self.layer, strict=True):
-            height, width = background.shape
-            scale = HEIGHT // height
-            y, x = (-down // scale) % height, (-right // scale) % width
-            window = np.s_[y : y + height, x : x + width]
-            planes.append(np.where(mask[window], layer[window], background))
+            height, width = background.shape[0] // 2, background.shape[1] // 2
+            still = background[_window(*shift, height, width)]
+            window = _window(right, down, height, width)
+            planes.append(np.where(mask[window], layer[window], still))
+        if self.noise:
+            blocks = rng.normal(0, self.noise, (HEIGHT // 8, WIDTH // 8))
+            noisy = planes[0] + blocks.repeat(8, 0).repeat(8, 1)
+            planes[0] = np.clip(noisy, 16, 235).astype(np.uint8)
         return np.concatenate([plane.reshape(-1, WIDTH) for plane in planes])
+
+
+def _window(right: int, down: int, height: int, width: int) -> tuple[slice, slice]:
+    """Where a plane lies in its 2x2 tiling when it is moved by so many pixels of the picture."""
+    scale = HEIGHT // height
+    y, x = (-down // scale) % height, (-right // scale) % width
+    return np.s_[y : y + height, x : x + width]
 
 
 def _texture(rng: np.random.Generator, halved: int, base: float, spread: float) -> np.ndarray:
@@ -153,13 +239,15 @@ def _texture(rng: np.random.Generator, halved: int, base: float, spread: float) 
     return np.clip(base + spread * total / 2, 16, 235).astype(np.uint8)
 
 
-def _sprites(rng: np.random.Generator, palette: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _sprites(
+    rng: np.random.Generator, palette: np.ndarray, scale: float, contrast: float
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Ellipses and boxes with a two-tone pattern: mask bool [240, 320], three uint8 planes."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     mask = np.zeros((HEIGHT, WIDTH), bool)
     layer = [np.zeros((HEIGHT, WIDTH), np.uint8) for _ in range(3)]
-    for number in range(SPRITES):
-        cx, cy, half = rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT), rng.uniform(16, 30)
+    for number in range(round(SPRITES / scale)):
+        cx, cy, half = rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT), scale * rng.uniform(16, 30)
         squeeze, exponent = rng.uniform(0.7, 1.4), (2, 8)[rng.integers(2)]
         dx = (x - cx + WIDTH / 2) % WIDTH - WIDTH / 2  # the short way round the torus
         dy = (y - cy + HEIGHT / 2) % HEIGHT - HEIGHT / 2
@@ -168,16 +256,16 @@ def _sprites(rng: np.random.Generator, palette: np.ndarray) -> tuple[np.ndarray,
         mask |= inside
         for plane, color in zip(layer, palette[:, number % palette.shape[1]], strict=True):
             plane[inside] = np.uint8(color)
-        layer[0][inside & light] -= 40
+        layer[0][inside & light] -= np.uint8(40 * contrast)
     return mask, layer
 
 
 def _write_video(
-    path: Path, scene: _Scene, name: str, rng: np.random.Generator, frames: tuple[int, int]
+    path: Path, scene: _Scene, name: str, rng: np.random.Generator, difficulty: Difficulty
 ) -> None:
     """Encode one video; a file that is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = int(rng.integers(frames[0], frames[1] + 1))
+    count = int(rng.integers(difficulty.frames[0], difficulty.frames[1] + 1))
     # bitexact: no version string or date in the file, so the same frames give the same bytes.
     # global_quality 354 = 3 * FF_QP2LAMBDA: quantiser 3 throughout, all frames compressed alike.
     bitexact = {"fflags": "+bitexact"}
@@ -192,7 +280,8 @@ def _write_video(
         stream.codec_context.gop_size = KEY_FRAME_EVERY
         stream.codec_context.codec_tag = "XVID"
         stream.codec_context.thread_count = 1
-        for right, down in offsets(name, count, rng):
-            frame = av.VideoFrame.from_ndarray(scene.frame(right, down), format="yuv420p")
+        for number, (right, down) in enumerate(offsets(name, count, rng, difficulty)):
+            pixels = scene.frame(right, down, number, rng)
+            frame = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -30,21 +30,26 @@ def bench(videos: Path, rounds: int, builds: bool, as_json: bool) -> None:
 
 @shards_main.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--groups", default=10, show_default=True, help="Groups a class, 1-99.")
+@click.option("--hard", is_flag=True, help="Twelve motions, and scenes and motions that vary.")
+@click.option("--groups", type=int, help="Groups a class, 1-99.  [10; --hard: 12]")
 @click.option("--clips", default=2, show_default=True, help="Clips a group, 1-99.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other scenes.")
 @one_sentence
-def synthetic(out: Path, groups: int, clips: int, seed: int) -> None:
+def synthetic(out: Path, hard: bool, groups: int | None, clips: int, seed: int) -> None:
     """Write a small UCF101-shaped set of videos whose classes differ only in their motion.
 
     Example: har-shards synthetic data/demo/videos
     """
     from ...progress import ProgressBar
-    from ..synthetic import CLASSES, write_videos
+    from ..synthetic import EASY, HARD, write_videos
 
-    with ProgressBar(len(CLASSES) * groups * clips, "synthetic") as bar:
-        paths = write_videos(out, groups=groups, clips=clips, seed=seed, on_video=bar.advance)
-    click.echo(f"{out}: {len(paths)} videos of {len(CLASSES)} classes")
+    difficulty = HARD if hard else EASY
+    groups = (12 if hard else 10) if groups is None else groups
+    with ProgressBar(len(difficulty.paths) * groups * clips, "synthetic") as bar:
+        paths = write_videos(
+            out, groups=groups, clips=clips, seed=seed, difficulty=difficulty, on_video=bar.advance
+        )
+    click.echo(f"{out}: {len(paths)} videos of {len(difficulty.paths)} classes")
 
 
 @click.command()

@@ -98,11 +98,12 @@ def test_preview_draws_classes_and_keys(folder: Path, tmp_path: Path) -> None:
     assert (bad.exit_code, "try a .png" in bad.output) == (2, True)
 
 
-def test_synthetic_writes_videos(tmp_path: Path) -> None:
-    said = _run("synthetic", tmp_path, "--groups", 1, "--clips", 1)
+@pytest.mark.parametrize(("options", "num_classes"), [([], 6), (["--hard"], 12)])
+def test_synthetic_writes_videos(tmp_path: Path, options: list[str], num_classes: int) -> None:
+    said = _run("synthetic", tmp_path, "--groups", 1, "--clips", 1, *options)
     assert said.exit_code == 0
-    assert "6 videos of 6 classes" in said.output
-    assert len(list(tmp_path.rglob("v_*_g01_c01.avi"))) == 6
+    assert f"{num_classes} videos of {num_classes} classes" in said.output
+    assert len(list(tmp_path.rglob("v_*_g01_c01.avi"))) == num_classes
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,54 @@ def test_motion_tells_the_classes(clips: tuple[np.ndarray, np.ndarray, np.ndarra
     assert accuracy > 0.8
 
 
-@pytest.mark.parametrize("name", synthetic.CLASSES)
-def test_offset_of_any_frame_is_uniform_whatever_the_class(name: str) -> None:
+SETS = [("easy", synthetic.EASY), ("hard", synthetic.HARD)]
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "name"),
+    [pytest.param(d, name, id=f"{said} {name}") for said, d in SETS for name in d.paths],
+)
+def test_offset_of_any_frame_is_uniform_whatever_the_class(
+    name: str, difficulty: synthetic.Difficulty
+) -> None:
     rng = np.random.default_rng(1)
-    sample = np.array([synthetic.offsets(name, 40, rng)[[0, 20, 39]] for _ in range(2000)])
+    sample = np.array(
+        [synthetic.offsets(name, 40, rng, difficulty)[[0, 20, 39]] for _ in range(2000)]
+    )
     for frame in range(3):
         for axis, period in enumerate((synthetic.WIDTH, synthetic.HEIGHT)):
             counts = np.bincount(sample[:, frame, axis] * 8 // period, minlength=8)
             assert np.abs(counts / 250 - 1).max() < 0.25  # 4 standard deviations
+
+
+@pytest.mark.parametrize("name", synthetic.HARD_CLASSES)
+def test_a_class_is_a_path_of_its_own_at_a_pixel_a_frame(name: str) -> None:
+    path = np.array([synthetic.HARD_PATHS[name](t, 1.0) for t in range(80)])  # two turns
+    steps = np.diff(path, axis=0)
+    assert np.hypot(*steps.T).mean() == pytest.approx(1.0, abs=0.05)  # less where a shake turns
+    others = [p for other, p in synthetic.HARD_PATHS.items() if other != name]
+    for other in others:
+        assert np.abs(steps - np.diff([other(t, 1.0) for t in range(80)], axis=0)).max() > 0.5
+
+
+def test_a_hard_set_varies_from_group_to_group_and_not_with_the_class(tmp_path: Path) -> None:
+    paths = synthetic.write_videos(
+        tmp_path, groups=2, clips=1, classes=["SwipeUp", "ZigzagUp"], difficulty=synthetic.HARD
+    )
+    looks = {path.stem[2:]: _changes(path) for path in paths}
+    sharing = np.abs(looks["SwipeUp_g01_c01"] - looks["ZigzagUp_g01_c01"]).mean()
+    assert sharing < np.abs(looks["SwipeUp_g01_c01"] - looks["SwipeUp_g02_c01"]).mean() / 2
+    scenes = [synthetic._Scene(0, group, 1, synthetic.HARD) for group in range(1, 13)]
+    assert len({scene.noise for scene in scenes}) == len({scene.drift for scene in scenes}) == 12
+    assert synthetic._Scene(0, 1, 2, synthetic.HARD).noise == scenes[0].noise
+    assert synthetic._Scene(0, 1, 1, synthetic.EASY).drift == (0, 0)
+
+
+def _changes(path: Path) -> np.ndarray:
+    """How much each pixel changes from frame to frame, sorted: noise and drift of the scene."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    return np.sort(np.diff(np.stack(frames).astype(float), axis=0).std(0).ravel())
 
 
 def test_files_are_what_ucf101_ships(synthetic_videos: Path) -> None:
@@ -104,10 +144,14 @@ def test_files_are_what_ucf101_ships(synthetic_videos: Path) -> None:
     assert 40 <= len(keys) <= 56
 
 
-def test_same_seed_same_bytes_and_no_video_depends_on_the_others(tmp_path: Path) -> None:
-    many = synthetic.write_videos(tmp_path / "a", groups=2, clips=2)
-    few = synthetic.write_videos(tmp_path / "b", groups=1, clips=1, classes=["SwipeUp"])
-    other = synthetic.write_videos(tmp_path / "c", groups=1, clips=1, classes=["SwipeUp"], seed=1)
+@pytest.mark.parametrize("difficulty", [d for _, d in SETS], ids=[said for said, _ in SETS])
+def test_same_seed_same_bytes_and_no_video_depends_on_the_others(
+    tmp_path: Path, difficulty: synthetic.Difficulty
+) -> None:
+    one = {"groups": 1, "clips": 1, "classes": ["SwipeUp"], "difficulty": difficulty}
+    many = synthetic.write_videos(tmp_path / "a", **{**one, "groups": 2, "classes": None})
+    few = synthetic.write_videos(tmp_path / "b", **one)
+    other = synthetic.write_videos(tmp_path / "c", **one, seed=1)
     twin = tmp_path / "a" / "SwipeUp" / "v_SwipeUp_g01_c01.avi"
     assert twin in many
     assert twin.read_bytes() == few[0].read_bytes() != other[0].read_bytes()
