@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class WeightsInfo:
 
     source: "kinetics400" or "file"; path: the file read; sha256: of the whole file, in hex. run: of
     a checkpoint of har-train what it is of, else "". loaded, not_loaded: names of the network's
-    parameters and buffers; unused: those of the file that it did not take.
+    parameters and buffers; unused: those of the file that it did not take. pretrained_on: of one of
+    har-pretrain, {"split", "keys", "groups"} of the clips that it saw.
     """
 
     source: str
@@ -53,6 +54,7 @@ class WeightsInfo:
     loaded: tuple[str, ...] = ()
     not_loaded: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    pretrained_on: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
         """For the log: the file, what was loaded and what was not."""
@@ -90,7 +92,10 @@ def load_weights(
     state_dict, run = read_weights(path)
     state_dict, text = upgrade_state_dict(run.get("model_name", model_name), state_dict), ""
     if run:
-        text = f"a run of {run['model_name']}, {len(run['classes'])} classes, epoch {run['epoch']}"
+        kind = f"{len(run['classes'])} classes"
+        if run["pretrained_on"]:
+            kind = f"pretrained on split {run['pretrained_on']['split']['name']}"
+        text = f"a run of {run['model_name']}, {kind}, epoch {run['epoch']}"
         hint = f"the file is of --model {run['model_name']}"
         if run["model_name"] == model_name:
             hint += f" with --model-options '{_other_options(model, run['model_options'])}'"
@@ -104,6 +109,7 @@ def load_weights(
         loaded=tuple(name for name in own if name in loaded),
         not_loaded=tuple(name for name in own if name not in loaded),
         unused=tuple(name for name in state_dict if name not in loaded),
+        pretrained_on=run.get("pretrained_on", {}),
     )
 
 
@@ -164,7 +170,8 @@ def _weights_file(path: Path) -> Path:
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """-> a state dict (or what a checkpoint holds as "model" or "state_dict") on the CPU, and of a
-    checkpoint of har-train its model_name, model_options, classes and epoch.
+    checkpoint of har-train its model_name, model_options, classes and epoch, of har-pretrain
+    pretrained_on too.
 
     Only plain tensors are read (`weights_only=True`): a pickle with anything else in it is
     refused, not run. Prefixes of DDP and torch.compile are taken off the names. Raises
@@ -184,6 +191,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         entries = ("model_name", "model_options", "classes", "epoch")
         if all(name in content for name in entries):
             run = {name: content[name] for name in entries}
+            run["pretrained_on"] = content.get("pretrained_on", {})
         for key in ("state_dict", "model"):
             if isinstance(content.get(key), Mapping):
                 content = content[key]

@@ -170,6 +170,7 @@ COMMANDS = {  # a line: what it may write below the working folder
     "har-shards relabel data/small keys.csv": ("data/small/",),
     "har-shards compact data/small": ("data/small/",),
     "har-shards merge data/small data/shards --skip-existing -o data/both": ("data/both/",),
+    f"har-pretrain {TINY_MODEL} --frames 2 --size 28 --epochs 1": ("runs/convlstm-pretrain/",),
     "har-train --resume runs/convlstm --epochs 2": ("runs/convlstm/",),
     "har-eval runs/convlstm": ("runs/convlstm/",),
     f"har-predict runs/convlstm {VIDEO} --window 0.5 --timeline t.png --annotate a.mp4 --cam c.gif":

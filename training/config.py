@@ -14,10 +14,9 @@ Notes:
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from dataclasses import replace as _replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 
 import tomli_w
 
@@ -53,8 +52,12 @@ class ConfigError(HarError):
     """A setting outside what is allowed; the text is one sentence."""
 
 
-def _opt(default: Any, text: str, **more: Any) -> Any:
+def option(default: Any, text: str, **more: Any) -> Any:
+    """A field of the settings. text: the option's help."""
     return field(default=default, metadata={"help": text, **more})
+
+
+_opt = option  # there are many here
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Config:
         None, "kinetics400, none, a file or a run folder. [r3d: kinetics400; else none]"
     )
     freeze: str | None = _opt(None, "stem or layer1-4: the last part kept fixed. [none]")
+    allow_other_split: bool = _opt(
+        False, "Take --weights of a har-pretrain that saw clips which this split tests on."
+    )
     recompute: str = _opt(
         "auto", "convlstm: compute gates again in the backward pass; auto: where memory is short.",
         flags={"--recompute": "on", "--no-recompute": "off"},
@@ -132,6 +138,7 @@ class Config:
     rank_timeout: float = _opt(300.0, "Seconds that ranks wait for one another.")
     tensorboard: bool = _opt(False, "TensorBoard's events in the run folder too.")
     seed: int = _opt(0, "Seed of weights, order and augmentation.")
+    command: ClassVar[str] = "har-train"
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -188,12 +195,18 @@ class Config:
         weights = self.weights or ("kinetics400" if self.model == "r3d" else "none")
         lr = self.lr or (1e-3 if weights == "none" else 1e-4)
         augment = self.model != "r3d" if self.augment is None else self.augment
-        return _replace(self, weights=weights, lr=lr, augment=augment)
+        return replace(self, weights=weights, lr=lr, augment=augment)
 
     def to_toml(self) -> str:
         """The config as flat TOML; fields that are None are left out."""
-        return tomli_w.dumps({name: v for name, v in asdict(self).items() if v is not None})
+        return tomli_w.dumps({n: v for n, v in self.settings().items() if v is not None})
 
+    def settings(self) -> dict[str, Any]:
+        """What config.toml holds."""
+        return asdict(self)
+
+
+C = TypeVar("C", bound=Config)
 
 # The reason beside each: why later practice departs from the paper.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -222,16 +235,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(settings: Mapping[str, Any], file: Path | None = None) -> Config:
+def make(settings: Mapping[str, Any], file: Path | None = None, kind: type[C] = Config) -> C:
     """Defaults, then the preset's, then the TOML `file`'s, then `settings` (those not None)."""
     merged = upgrade(_read_toml(file)) if file else {}
     merged.update((name, value) for name, value in settings.items() if value is not None)
-    return from_mapping({**PRESETS.get(merged.get("preset", "paper"), {}), **merged})
+    return from_mapping({**PRESETS.get(merged.get("preset", "paper"), {}), **merged}, kind)
 
 
-def from_mapping(values: Mapping[str, Any]) -> Config:
+def from_mapping(values: Mapping[str, Any], kind: type[C] = Config) -> C:
     """A dict (of a TOML file or a checkpoint) -> Config; an unknown name is a ConfigError."""
-    known = {f.name for f in fields(Config)}
+    known = {f.name for f in fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ConfigError(
@@ -242,14 +255,14 @@ def from_mapping(values: Mapping[str, Any]) -> Config:
         values["batch_size"] = AUTO
     if not isinstance(values.get("recompute", ""), str):  # None or a bool before it could be auto
         values["recompute"] = {None: "auto", True: "on", False: "off"}[values["recompute"]]
-    for field_ in fields(Config):
-        _check_type(field_.name, values.get(field_.name))
-    return Config(**values)
+    for field_ in fields(kind):
+        _check_type(kind, field_.name, values.get(field_.name))
+    return kind(**values)
 
 
-def _check_type(name: str, value: Any) -> None:
+def _check_type(kind: type[Config], name: str, value: Any) -> None:
     """Of a TOML file: a string where a number belongs, and the like. None is for "not given"."""
-    hint = get_type_hints(Config)[name]
+    hint = get_type_hints(kind)[name]
     types = get_args(hint) or (hint,)
     valid = type(value) in types or (type(value) is int and float in types)
     if value is not None and not valid:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..progress import track
@@ -25,13 +24,17 @@ from .runtime.signals import Interrupted, SignalWatch, watch_signals
 from .runtime.step_timer import bottleneck, time_shares
 from .runtime.tensorboard import TensorBoardWriter
 from .setup import make_train_eval_loader, prepare
-from .state import Log, TrainProgress, TrainState
+from .state import Log, Task, TrainProgress, TrainState
 from .status import EpochStatus
-from .step import forward, train_step, update_metrics
+from .step import CLASSIFICATION, forward, score, train_step, update_metrics
 
 
 def fit(
-    config: Config, folder: Path, log: Log, resume: dict[str, Any] | None = None
+    config: Config,
+    folder: Path,
+    log: Log,
+    resume: dict[str, Any] | None = None,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Any]:
     """Train by `config` in the run folder `folder`; -> what summary.json holds.
 
@@ -41,7 +44,7 @@ def fit(
     """
     with init_distributed(config.device, config.rank_timeout) as ctx:
         log = log if ctx.is_main_process else run_dir.no_log
-        state = prepare(config, folder, log, ctx, resumed=resume is not None)
+        state = prepare(config, folder, log, ctx, resumed=resume is not None, task=task)
         try:
             if resume is not None:
                 state.load_state_dict(resume)
@@ -123,6 +126,7 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         steps, num_steps = state.val_loader.epoch(), state.val_loader.num_batches
         batches = track(steps, num_steps, f"epoch {epoch}, validation", **progress)
         val_metrics = evaluate(state.eval_model, batches, state.device, state.precision, state.ctx)
+    quality = state.task.measure(state)
     state.progress.add_time(now)
     line: dict[str, Any] = {
         "epoch": epoch,
@@ -135,6 +139,8 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         **time_shares(state.progress.data_time, state.progress.transfer_time, train_seconds),
         "peak_bytes": memory.peak_bytes(state.device),
         "seconds": state.progress.epoch_seconds,
+        **{f"train_{name}": train_metrics[name] for name in state.task.metrics},
+        **quality,
     }
     if state.progress.skipped_steps:
         line["skipped_steps"] = state.progress.skipped_steps
@@ -157,8 +163,7 @@ def evaluate(
     with torch.inference_mode():
         for batch in batches:
             logits = forward(model, batch.clips, precision)
-            losses = F.cross_entropy(logits, batch.labels, reduction="none")
-            update_metrics(metrics, logits, losses, batch.labels, batch.valid)
+            update_metrics(metrics, score(logits, batch.labels, batch.valid))
     return (ctx or DistributedContext()).all_reduce_metrics(metrics).compute()
 
 
@@ -319,7 +324,11 @@ def explain(state: TrainState, error: BaseException) -> str | None:
 def describe(line: dict[str, Any]) -> str:
     """A line of metrics.jsonl, for the terminal and log.txt."""
     val = "  no val"
-    if line["val_loss"] is not None:
+    if "knn_acc" in line:  # of pretraining
+        accs = {"temporal": line.get("train_temporal_acc"), "kNN": line["knn_acc"]}
+        texts = [f"  {name} acc {acc:.4f}" for name, acc in accs.items() if acc is not None]
+        val = f"{''.join(texts)}  spread {line['spread']:.3f}"
+    elif line["val_loss"] is not None:
         val = f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}"
     skipped = line.get("skipped_steps", 0)
     return (

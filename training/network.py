@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from .. import models
+from ..models.weights import CLASSIFIER
+from ..shards.format import Manifest
+from ..shards.splits import Split
 from .config import Config, ConfigError
 
 
@@ -59,3 +63,35 @@ def build_model(
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
+
+
+def classifier_name(model: nn.Module) -> str:
+    """The classifier's name in the model."""
+    return CLASSIFIER.removesuffix(".")
+
+
+def check_pretraining(config: Config, model: nn.Module, manifest: Manifest, split: Split) -> None:
+    """Refuse weights of a har-pretrain that saw val or test clips of this split, or clips of their
+    groups: ConfigError, unless `allow_other_split`. Clips are compared by key and group name."""
+    info: models.WeightsInfo | None = getattr(model, "weights_info", None)
+    if info is None or not info.pretrained_on or config.allow_other_split:
+        return
+    if info.pretrained_on["split"]["digest"] == split.digest:
+        return
+    keys, groups = set(info.pretrained_on["keys"]), set(info.pretrained_on["groups"])
+    held_out = np.concatenate([split.val, split.test])
+    seen = [
+        key
+        for key, group in zip(
+            manifest.keys(held_out), manifest.index["group"][held_out].tolist(), strict=True
+        )
+        if key in keys or (group >= 0 and manifest.groups[group] in groups)
+    ]
+    if seen:
+        trained = info.pretrained_on["split"]["name"]
+        raise ConfigError(
+            f"the weights {info.path} were pretrained on split {trained}, whose train clips are of "
+            f"the same groups as {len(seen)} of the {len(held_out)} val and test clips of split "
+            f"{split.name} (e.g. {seen[0]}): pretrain on --split {split.name} too, or add "
+            "--allow-other-split."
+        )

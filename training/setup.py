@@ -22,14 +22,14 @@ from ..shards.transforms.clip_transform import ClipTransform
 from .config import AUTO, Config, ConfigError
 from .input import DeviceLoader, gpu_cache
 from .machine import check_device, choose_recompute, resolve_machine
-from .network import build_model, known_options, model_options
+from .network import build_model, check_pretraining, known_options, model_options
 from .optim import EarlyStopping, LossScaler, LrScheduler, ModelEma
 from .runtime import memory, tensorboard
 from .runtime.device import place_model
 from .runtime.distributed import DistributedContext
 from .runtime.precision import DTYPES
-from .state import Log, TrainState
-from .step import dummy_step, random_clips
+from .state import Log, Task, TrainState
+from .step import CLASSIFICATION, dummy_step, random_clips
 
 
 def prepare(
@@ -39,6 +39,7 @@ def prepare(
     ctx: DistributedContext | None = None,
     *,
     resumed: bool = False,
+    task: Task = CLASSIFICATION,
 ) -> TrainState:
     """Open the shards, split them, build model, optimizer and loaders. Writes nothing.
 
@@ -50,19 +51,21 @@ def prepare(
     config, device = resolve_machine(config, log, ctx)
     precision = DTYPES[config.precision]
     manifest = load_manifest(config.shards)
-    split = make_split(config, manifest)
+    split = make_split(config, manifest, task.num_classes)
     # Weights have a seed of their own, order, augmentation and dropout one for each step.
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
     options = model_options(config)
     weights = "none" if resumed else config.weights
     model = build_model(config, options, len(manifest.classes), weights)
+    check_pretraining(config, model, manifest, split)
+    task.adapt_model(model)
     device = check_device(config, model, device, functools.partial(make_optimizer, config), log)
     model = place_model(model, device, precision)
     transform = make_transform(config, cast(ClipTransform, model.transform))
-    cache_bytes = gpu_cache_bytes(config, manifest, split, device)
+    cache_bytes = gpu_cache_bytes(config, task, manifest, split, device)
     if config.batch_size == AUTO:
-        trial = make_trial(config, model, transform, device, precision, cache_bytes)
+        trial = make_trial(config, task, model, transform, device, precision, cache_bytes)
         config = replace(config, batch_size=trial.find(len(split.train), ctx))
         log(f"--batch-size auto: {config.batch_size}")
     elif isinstance(model, ConvLSTM) and config.recompute == "auto" and "recompute" not in options:
@@ -70,8 +73,9 @@ def prepare(
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = make_optimizer(config, model)
-    train_loader, val_loader = make_loaders(config, manifest, split, transform, device, ctx)
+    train_loader, val_loader = make_loaders(config, task, manifest, split, transform, device, ctx)
     state = TrainState(
+        task=task,
         config=config,
         folder=folder,
         manifest=manifest,
@@ -121,11 +125,11 @@ def wrap_model(
     return cast(nn.Module, torch.compile(ddp_model, options={"fallback_random": True}))
 
 
-def make_split(config: Config, manifest: Manifest) -> splits.Split:
-    """The split, with train clips of two classes or more."""
+def make_split(config: Config, manifest: Manifest, num_classes: int = 2) -> splits.Split:
+    """The split, with train clips of `num_classes` classes or more."""
     split = splits.make_split(manifest, config.split, config.split_seed, config.val_from_train)
     labels = np.unique(manifest.index["label"][split.train])
-    if len(labels) < 2:
+    if len(labels) < num_classes:
         raise ConfigError(
             f"all {len(split.train)} train clips of split {config.split!r} of {config.shards} are "
             f"of class {manifest.classes[labels[0]]!r}, so there is nothing to learn: choose "
@@ -135,12 +139,13 @@ def make_split(config: Config, manifest: Manifest) -> splits.Split:
 
 
 def gpu_cache_bytes(
-    config: Config, manifest: Manifest, split: splits.Split, device: torch.device
+    config: Config, task: Task, manifest: Manifest, split: splits.Split, device: torch.device
 ) -> int:
     """Bytes of the clips that --cache gpu keeps, which must fit; 0 without it."""
     if config.cache != "gpu":
         return 0
-    num_bytes = (len(split.train) + len(split.val)) * math.prod(manifest.clip_shape)
+    num_clips = len(split.train) + (len(split.val) if task.has_val else 0)
+    num_bytes = num_clips * math.prod(manifest.clip_shape)
     gpu_cache.check_fits(device, num_bytes, memory.free_bytes(device))
     return num_bytes
 
@@ -160,6 +165,7 @@ def make_transform(config: Config, transform: ClipTransform) -> ClipTransform:
 
 def make_trial(
     config: Config,
+    task: Task,
     model: nn.Module,
     transform: ClipTransform,
     device: torch.device,
@@ -169,13 +175,14 @@ def make_trial(
     """Training steps on noise, for --batch-size auto. cache_bytes: of --cache gpu."""
 
     def step(clips: int) -> None:
-        batch = random_clips(clips, transform.frames, transform.crop_size, device)
+        batch = random_clips(task.views * clips, transform.frames, transform.crop_size, device)
         dummy_step(model, batch, precision)
 
     weight_bytes = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     copies = (1 if config.optimizer == "sgd" else 2) + bool(config.ema_decay)
     batch_copies = 8 if device.type == "cpu" else 5  # buffers of both loaders, copies under way
-    clip_bytes = batch_copies * 4 * 3 * transform.frames * math.prod(transform.crop_size)
+    view_bytes = 4 * 3 * transform.frames * math.prod(transform.crop_size)
+    clip_bytes = batch_copies * task.views * view_bytes
     return memory.BatchTrial(
         step, device, weight_bytes, copies * weight_bytes + cache_bytes, clip_bytes
     )
@@ -195,6 +202,7 @@ def make_augmentation(config: Config) -> Augmentation | None:
 
 def make_loaders(
     config: Config,
+    task: Task,
     manifest: Manifest,
     split: splits.Split,
     transform: ClipTransform,
@@ -206,10 +214,12 @@ def make_loaders(
     block_size, on_gpu = config.shuffle_block_size, config.cache == "gpu"
     indices = np.sort(split.train) if block_size else split.train  # blocks are neighbours on disk
     train_sampler = BatchSampler(
-        indices, batch_size, config.seed, True, ctx.rank, ctx.world_size, block_size
-    )
+        indices, task.views * batch_size, config.seed, True, ctx.rank, ctx.world_size, block_size,
+        task.views,
+    )  # fmt: skip
     train_options = LoaderOptions(
         temporal_jitter=config.temporal_jitter,
+        windows=task.windows,
         workers=config.workers,
         max_corrupt=config.max_corrupt,
         cache="none" if on_gpu else config.cache,
@@ -218,7 +228,7 @@ def make_loaders(
         manifest, train_sampler, transform, device, train_options,
         augmentation=make_augmentation(config), gpu_cache=on_gpu,
     )  # fmt: skip
-    if len(split.val) == 0:
+    if len(split.val) == 0 or not task.has_val:
         return train_loader, None
     val_sampler = BatchSampler(split.val, batch_size, rank=ctx.rank, world_size=ctx.world_size)
     val_options = LoaderOptions(workers=config.workers)
@@ -284,7 +294,8 @@ def describe(state: TrainState) -> str:
     ]
     lines += [f"note: {note}" for note in split.notes]
     lines += [f"warning: {gap}" for gap in splits.list_gaps(state.manifest, split)]
-    if state.val_loader is None:
+    lines += state.task.describe(state)
+    if state.val_loader is None and state.task.has_val:
         lines.append(
             "without val clips the last epoch is kept as the best, patience is off and the plateau "
             "rule follows the training loss; '--val-from-train 0.1' holds out a tenth of train."

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from ..shards.format import Manifest
 from ..shards.loading import check_resume
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import Config, ConfigError
-from .input import DeviceLoader
+from .input import DeviceBatch, DeviceLoader
 from .optim import BestEpoch, EarlyStopping, LossScaler, LrScheduler, MetricSums, ModelEma
 from .runtime.distributed import DistributedContext
 from .runtime.step_timer import StepTimer
@@ -49,6 +49,41 @@ class TrainProgress:
         return now
 
 
+class ClipLosses(NamedTuple):
+    """Of the clips of a batch, all [b]: `losses` train, weighted by `weights`; `reported`,
+    `correct` (0 to 1) and those of `further` are summed over the `valid` clips."""
+
+    losses: torch.Tensor
+    weights: torch.Tensor
+    reported: torch.Tensor
+    correct: torch.Tensor
+    valid: torch.Tensor
+    further: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run learns; all else of a run is the same for every task.
+
+    losses: of a batch. windows, views: of `LoaderOptions` and `BatchSampler` in training.
+    has_val: whether the val subset is evaluated. num_classes: the least that the train clips have.
+    metrics: names of `ClipLosses.further`. adapt_model: change the model before it is placed.
+    measure: more entries of an epoch's line, after its training. extra_state: more entries of
+    checkpoints. describe: lines of the log.
+    """
+
+    losses: "Callable[[TrainState, DeviceBatch], ClipLosses]"
+    windows: int = 0
+    views: int = 1
+    has_val: bool = True
+    num_classes: int = 2
+    metrics: tuple[str, ...] = ()
+    adapt_model: Callable[[nn.Module], None] = lambda model: None
+    measure: "Callable[[TrainState], dict[str, float | None]]" = lambda state: {}
+    extra_state: "Callable[[TrainState], dict[str, Any]]" = lambda state: {}
+    describe: "Callable[[TrainState], list[str]]" = lambda state: []
+
+
 @dataclass
 class TrainState:
     """Everything a run holds while it trains; `har.training.loop` drives it.
@@ -60,6 +95,7 @@ class TrainState:
     gradients are added up so far. history: a line an epoch.
     """
 
+    task: Task
     config: Config
     folder: Path
     manifest: Manifest
@@ -90,7 +126,7 @@ class TrainState:
     tb_writer: TensorBoardWriter | None = None
 
     def __post_init__(self) -> None:
-        self.train_metrics = MetricSums(self.device)
+        self.train_metrics = MetricSums(self.device, self.task.metrics)
         self.group_weight = torch.zeros((), device=self.device)
 
     @property
@@ -153,6 +189,7 @@ class TrainState:
                 **({"fit": fit} if (fit := self.manifest.resize.get("fit")) else {}),
             },
         }
+        state |= self.task.extra_state(self)
         if scaler_state := self.loss_scaler.state_dict():
             state["loss_scaler"] = scaler_state
         if self.ema is not None:

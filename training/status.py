@@ -24,7 +24,7 @@ class EpochStatus:
     def __call__(self, num_steps: int) -> str:
         state, now = self._state, time.perf_counter()
         sums = state.train_metrics.sums.tolist()
-        loss, _, count = (a - b for a, b in zip(sums, self._last_sums, strict=True))
+        loss, _, count, *_ = (a - b for a, b in zip(sums, self._last_sums, strict=True))
         speed = count * state.ctx.world_size / (now - self._last_time)
         self._last_sums, self._last_time = sums, now
         count = max(count, 1.0)  # 0 where a display comes without a step

@@ -19,7 +19,7 @@ from torch import nn
 from ..shards.transforms import mixup
 from .input import DeviceBatch
 from .optim import MetricSums
-from .state import TrainState
+from .state import ClipLosses, Task, TrainState
 
 
 def train_step(state: TrainState, batch: DeviceBatch, update_weights: bool) -> torch.Tensor:
@@ -32,17 +32,15 @@ def train_step(state: TrainState, batch: DeviceBatch, update_weights: bool) -> t
     config = state.config
     seed = (config.seed, state.progress.epoch, batch.step, state.ctx.rank)
     torch.manual_seed(np.random.SeedSequence(seed).generate_state(1)[0])
-    clips, targets = mix_batch(state, batch)
     with nullcontext() if update_weights else state.ctx.no_sync(state.ddp_model):
-        logits = forward(state.ddp_model, clips, state.precision)  # [b,K] float32
-        losses = F.cross_entropy(logits, targets, reduction="none")  # [b]
-        loss = training_loss(state, batch, logits, targets, losses)
+        clip_losses = state.task.losses(state, batch)
+        loss = weighted_mean(state, clip_losses)
         state.loss_scaler.backward(loss)
     if update_weights:
         if config.grad_accum_steps > 1:
             divide_gradients(state)
         step_optimizer(state)
-    update_metrics(state.train_metrics, logits, losses, targets, batch.valid)
+    update_metrics(state.train_metrics, clip_losses)
     return loss.detach()
 
 
@@ -84,24 +82,30 @@ def forward(model: nn.Module, clips: torch.Tensor, precision: torch.dtype) -> to
     return logits.float()
 
 
-def training_loss(
-    state: TrainState,
-    batch: DeviceBatch,
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    losses: torch.Tensor,
-) -> torch.Tensor:
-    """Cross entropy with class weights and label smoothing, "mean" over the global batch.
-
-    losses: [b], the cross entropy without smoothing. With gradient accumulation it is the sum over
-    this rank's b rows divided by b, and `divide_gradients` makes the mean over the group.
-    """
-    weights = batch.valid.float()  # [b]
+def classification_losses(state: TrainState, batch: DeviceBatch) -> ClipLosses:
+    """Cross entropy, to be trained with class weights and label smoothing."""
+    clips, targets = mix_batch(state, batch)
+    logits = forward(state.ddp_model, clips, state.precision)  # [b,K] float32
+    reported = score(logits, targets, batch.valid)
+    weights, smoothing = reported.weights, state.config.label_smoothing
     if state.class_weights is not None:
         weights = weights * state.class_weights[batch.labels]
-    smoothing = state.config.label_smoothing
+    losses = reported.losses
     if smoothing:
         losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    return reported._replace(losses=losses, weights=weights)
+
+
+CLASSIFICATION = Task(classification_losses)
+
+
+def weighted_mean(state: TrainState, clips: ClipLosses) -> torch.Tensor:
+    """The loss that trains, "mean" over the global batch.
+
+    With gradient accumulation it is the sum over this rank's b clips divided by b, and
+    `divide_gradients` makes the mean over the group.
+    """
+    losses, weights = clips.losses, clips.weights
     if state.config.grad_accum_steps > 1:
         state.group_weight += weights.sum() / len(weights)
         return (losses * weights).sum() / len(weights)
@@ -119,24 +123,26 @@ def divide_gradients(state: TrainState) -> None:
     state.group_weight.zero_()
 
 
-def update_metrics(
-    metrics: MetricSums,
-    logits: torch.Tensor,
-    losses: torch.Tensor,
-    targets: torch.Tensor,
-    valid: torch.Tensor,
-) -> None:
-    """Add the valid clips to the running sums, without waiting for the device.
+def score(logits: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> ClipLosses:
+    """Cross entropy [b] and hits of logits [b,K], all valid clips alike.
 
     targets: labels [b], or of mixed clips shares [b,K]. A mixed clip counts as correct by the share
     of the predicted class in it.
     """
+    losses = F.cross_entropy(logits, targets, reduction="none")  # [b]
     predicted = logits.argmax(1)  # [b]
     if targets.dim() == 1:
         correct = predicted == targets
     else:
         correct = targets.gather(1, predicted[:, None])[:, 0]
-    metrics.update((losses * valid).sum(), (correct * valid).sum(), valid.sum())
+    return ClipLosses(losses, valid.float(), losses, correct, valid)
+
+
+def update_metrics(metrics: MetricSums, clips: ClipLosses) -> None:
+    """Add the valid clips to the running sums, without waiting for the device."""
+    valid = clips.valid
+    sums = [(values * valid).sum() for values in (clips.reported, clips.correct, *clips.further)]
+    metrics.update(sums[0], sums[1], valid.sum(), *sums[2:])
 
 
 def random_clips(

@@ -1,7 +1,8 @@
 """One clip into its row of a batch, for `Loader` and `ClipBatchDataset` alike.
 
 Which frames of a clip are read depends on an offset in 0..1: 0, random for the key and epoch
-(`LoaderOptions.temporal_jitter`), or k/K for view k of K (`BatchSampler.views`).
+(`LoaderOptions.temporal_jitter`), or k/K for view k of K (`BatchSampler.views`); or on the random
+windows of pretraining (`LoaderOptions.windows`).
 """
 
 from __future__ import annotations
@@ -95,8 +96,13 @@ class BatchBuilder:
         )  # fmt: skip
 
     def frame_indices(self, epoch: int, index: int, view: int = 0) -> np.ndarray:
-        """Which stored frames: int64 [frames], evenly spaced from the clip's offset on."""
+        """Which stored frames: int64 [frames], evenly spaced from the clip's offset on, or one of
+        its windows."""
         stored = self.manifest.clip_shape[0]
+        if count := self.options.windows:
+            draw = generator(self.sampler.seed, epoch, f"{self._key(index)}/windows")
+            windows = random_windows(stored, self.frames, count, draw)
+            return windows[view * count // self.sampler.views]
         offset = view / self.sampler.views
         if self.options.temporal_jitter:
             offset = generator(self.sampler.seed, epoch, f"{self._key(index)}/phase").random()
@@ -126,7 +132,7 @@ class BatchBuilder:
             clip = np.take(clip, frames, axis=0, out=out if self.transform is None else None)
         if self.transform is None:
             return
-        key = self._key(index)
+        key = view_key(self._key(index), view)
         if isinstance(self.transform, ClipProcessor):
             self.transform.process_clip(clip, out, key=key, seed=self.sampler.seed, epoch=epoch)
             return
@@ -167,6 +173,23 @@ class BatchBuilder:
         raise ShardSetError(f"every clip of this subset of {self.manifest.root} is corrupt.")
 
 
+def view_key(key: str, view: int) -> str:
+    """What the augmentation of a view is drawn by; view 0's is the clip's own key."""
+    return f"{key}/view-{view}" if view else key
+
+
+def random_windows(stored: int, frames: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """`count` windows of a clip of `stored` frames, in order: int64 [count, frames] frame numbers.
+
+    They do not overlap, and all have one stride, drawn from those at which they fit, so that their
+    speed tells nothing. stored: at least count * frames.
+    """
+    stride = int(random.integers(1, stored // (count * frames) + 1))
+    free = stored - count * stride * frames
+    starts = np.sort(random.integers(0, free + 1, count)) + np.arange(count) * stride * frames
+    return starts[:, None] + np.arange(frames) * stride
+
+
 def max_views(stored: int, frames: int) -> int:
     """Views of `frames` frames that a clip of `stored` ones gives, no frame in two of them."""
     return stored // frames
@@ -182,7 +205,12 @@ def _check_frames(manifest: Manifest, sampler: BatchSampler, options: LoaderOpti
             f"{frames} frames asked for and {clips}: use --frames {stored} or fewer, or build "
             "shards with more frames."
         )
-    if sampler.views > max_views(stored, frames):
+    if options.windows * frames > stored:
+        raise LoaderError(
+            f"{options.windows} windows of {frames} frames asked for and {clips}: use --frames "
+            f"{stored // options.windows} or fewer, fewer --windows, or shards with more frames."
+        )
+    if not options.windows and sampler.views > max_views(stored, frames):
         raise LoaderError(
             f"{sampler.views} views of {frames} frames asked for and {clips} frames: use at most "
             f"{max_views(stored, frames)}, or build shards with more frames."

@@ -27,7 +27,7 @@ class BatchIndices:
 
     indices: int64 [b], rows of the manifest's index. valid: bool [b], False for padding.
     num_valid: clips of the whole global batch that count, the divisor of a summed loss.
-    views: int64 [b], which view of its clip a row is; only valid rows of view 0 are counted.
+    views: int64 [b], which view of its clip a row is; `num_valid` counts valid rows of view 0.
     """
 
     indices: np.ndarray
@@ -45,8 +45,9 @@ class BatchSampler:
     subset is cut into runs of block_size/8 neighbours, the runs are shuffled, then the clips within
     each block. `shuffle_quality` measures what that costs.
 
-    views: in an evaluation, each clip comes so many times in a row, as view 0 to `views` - 1 (the
-    loader starts view k at frame offset k/views), and is counted once.
+    views: each clip comes so many times in a row, as view 0 to `views` - 1, and is counted once. In
+    an evaluation the loader starts view k at frame offset k/views. With `shuffle` (pretraining)
+    each view has an augmentation of its own, and all views of a clip are on one rank.
     """
 
     indices: np.ndarray
@@ -68,9 +69,10 @@ class BatchSampler:
             )
         if self.block_size < 0:
             raise BatchSamplerError(f"a shuffle block of {self.block_size} clips: give 0 or more.")
-        if self.views < 1 or (self.views > 1 and self.shuffle):
+        if self.views < 1 or (self.shuffle and self.rank_batch_size % self.views):
             raise BatchSamplerError(
-                f"{self.views} views a clip: give 1 or, without shuffling, more."
+                f"{self.views} views a clip: give 1 or more, with shuffling a divisor of the "
+                f"{self.rank_batch_size} rows of a batch."
             )
 
     @property

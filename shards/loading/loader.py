@@ -109,9 +109,9 @@ class Loader:
                 if self._workers.cancel(job, self.options.timeout):
                     self._buffers.release(slot)
 
-    def frame_indices(self, epoch: int, index: int) -> np.ndarray:
-        """Which stored frames of a clip a batch of `epoch` has (view 0): int64 [frames]."""
-        return self._builder.frame_indices(epoch, index)
+    def frame_indices(self, epoch: int, index: int, view: int = 0) -> np.ndarray:
+        """Which stored frames of a clip a batch of `epoch` has: int64 [frames]."""
+        return self._builder.frame_indices(epoch, index, view)
 
     def close(self) -> None:
         """End the threads and close the shards."""

@@ -17,6 +17,8 @@ class LoaderError(HarError):
 class LoaderOptions:
     """frames: clip length to give, evenly spaced over the stored frames; None for all of them.
     temporal_jitter: start at a random offset, drawn for each clip and epoch.
+    windows: of pretraining: the views of a clip show so many windows of it (`random_windows`), each
+    of them as often as the others; 0 for none.
     workers: threads; 0 reads in the caller's thread.
     prefetch_batches: batches read ahead of the caller.
     pin_memory: page-locked buffers, for copies to CUDA.
@@ -28,6 +30,7 @@ class LoaderOptions:
 
     frames: int | None = None
     temporal_jitter: bool = False
+    windows: int = 0
     workers: int = 2
     prefetch_batches: int = 2
     pin_memory: bool = False
@@ -39,6 +42,7 @@ class LoaderOptions:
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
             raise LoaderError(f"unknown cache {self.cache!r}: choose one of {', '.join(CACHES)}.")
-        for name, least in (("workers", 0), ("prefetch_batches", 1), ("max_corrupt", 0)):
+        limits = (("workers", 0), ("prefetch_batches", 1), ("max_corrupt", 0), ("windows", 0))
+        for name, least in limits:
             if getattr(self, name) < least:
                 raise LoaderError(f"{name} = {getattr(self, name)}: give {least} or more.")

@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from har.training import loop, setup
 from har.training.cli.train import train_main
 from har.training.config import Config
-from har.training.state import TrainState
+from har.training.state import Task, TrainState
+from har.training.step import CLASSIFICATION
 
 OPTIONS = {
     "resnet3d": "width=4",
@@ -44,14 +45,19 @@ def train(shards: Path, out: Path, *more: Any, model: str = "resnet3d") -> Resul
 
 
 def prepared(
-    shards: Path, log: Callable[[str], None] = lambda _: None, **settings: Any
+    shards: Path,
+    log: Callable[[str], None] = lambda _: None,
+    config: Config | None = None,
+    task: Task = CLASSIFICATION,
+    **settings: Any,
 ) -> TrainState:
-    """The state of such a run before its first step."""
+    """The state of such a run, or of one by `config`, before its first step."""
     given = {
         "shards": str(shards), "model_options": OPTIONS["resnet3d"], "frames": 4, "size": 16,
         "batch_size": 6, "precision": "fp32", "device": "cpu",
     }  # fmt: skip
-    return setup.prepare(Config(**{**given, **settings}), Path("unused"), log)
+    config = config or Config(**{**given, **settings})
+    return setup.prepare(config, Path("unused"), log, task=task)
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Container
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -20,6 +21,7 @@ from ..config import CHOICES, Config, ConfigError
 
 if TYPE_CHECKING:
     from ..runtime.fold_dir import FoldDir
+    from ..state import Log, Task
 
 
 class NumberOrAuto(click.ParamType):
@@ -39,14 +41,16 @@ class NumberOrAuto(click.ParamType):
             self.fail(f"{value!r} is neither a whole number nor 'auto'.", param, ctx)
 
 
-def config_options(command: Command) -> Command:
-    """One click option for each field of Config, in the order of the dataclass.
+def config_options(
+    command: Command, kind: type[Config] = Config, left_out: Container[str] = ()
+) -> Command:
+    """One click option for each field of `kind` but those left out, in the order of the dataclass.
 
     Their click default is None, for "not given": presets and --config files lie between the
     defaults and the options given.
     """
-    hints = get_type_hints(Config)
-    for field in reversed(fields(Config)):
+    hints = get_type_hints(kind)
+    for field in reversed([field for field in fields(kind) if field.name not in left_out]):
         option_type: Any = (get_args(hints[field.name]) or (hints[field.name],))[0]
         metavar = field.metadata.get("metavar")
         if field.name in CHOICES and metavar is None:
@@ -127,7 +131,7 @@ def train_main(
         sys.exit(code)
 
 
-def _is_main_process() -> bool:
+def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
 
 
@@ -137,7 +141,7 @@ def _train_folds(plan: FoldDir, settings: dict[str, Any], *, is_new: bool = Fals
     from ..runtime import run_dir
     from ..runtime.distributed import init_distributed
 
-    say = click.echo if _is_main_process() else run_dir.no_log
+    say = click.echo if is_main_process() else run_dir.no_log
     diverged = []
     with init_distributed(plan.config.device, plan.config.rank_timeout) as ctx:
         ctx.broadcast(None)  # every rank has found the folder free
@@ -167,24 +171,10 @@ def _train(
 ) -> int:
     """Train one run, from `state` if it is resumed; -> the exit code 0 or, for a loss that is not
     finite, 1. resume_folder: what `--resume` names after a stop."""
-    from .. import loop
-    from ..runtime import run_dir, signals
+    from ..runtime import run_dir
 
-    log = run_dir.Log(folder) if _is_main_process() else run_dir.no_log
-    try:
-        summary = loop.fit(run_config, folder, log, state)
-    except (ValueError, KeyboardInterrupt) as error:
-        if state is None and _is_main_process():
-            run_dir.remove_untrained(folder)
-        if isinstance(error, ValueError):
-            raise
-        click.echo("\nstopped: nothing was trained yet.", err=True)  # later it is Interrupted
-        sys.exit(130)
-    except signals.Interrupted as interrupt:
-        log(f"stopped: {interrupt}, saved in {folder / 'last.pt'}")
-        log(f"next: har-train --resume {resume_folder or folder}")
-        sys.exit(128 + interrupt.number)
-    log(f"stopped: {summary['stop_reason']}")
+    log = run_dir.Log(folder) if is_main_process() else run_dir.no_log
+    summary = fit_or_stop(run_config, folder, log, state, resume_folder or folder)
     if not summary["finite"]:
         hint = f"; har-eval {folder} looks at epoch {summary['best_epoch']}"
         log(f"next: train anew with that changed{hint if summary['best_epoch'] else ''}")
@@ -195,6 +185,38 @@ def _train(
     if resume_folder is None:
         log(_next_step(folder, summary["split"]["clips"]))
     return 0
+
+
+def fit_or_stop(
+    run_config: Config,
+    folder: Path,
+    log: Log,
+    state: dict[str, Any] | None,
+    resume_folder: Path,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """Train one run to its end, said in the log; -> its summary. Exits where a signal stops it.
+
+    task: None for classification."""
+    from .. import loop
+    from ..runtime import run_dir, signals
+    from ..step import CLASSIFICATION
+
+    try:
+        summary = loop.fit(run_config, folder, log, state, task or CLASSIFICATION)
+    except (ValueError, KeyboardInterrupt) as error:
+        if state is None and is_main_process():
+            run_dir.remove_untrained(folder)
+        if isinstance(error, ValueError):
+            raise
+        click.echo("\nstopped: nothing was trained yet.", err=True)  # later it is Interrupted
+        sys.exit(130)
+    except signals.Interrupted as interrupt:
+        log(f"stopped: {interrupt}, saved in {folder / 'last.pt'}")
+        log(f"next: {run_config.command} --resume {resume_folder}")
+        sys.exit(128 + interrupt.number)
+    log(f"stopped: {summary['stop_reason']}")
+    return summary
 
 
 def _next_step(folder: Path, clips: dict[str, int]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ...shards.format import Manifest
-from ...shards.loading import Batch, BatchSampler, Loader, LoaderOptions
+from ...shards.loading import Batch, BatchSampler, Loader, LoaderOptions, view_key
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
@@ -152,8 +152,10 @@ class DeviceLoader:
 
     def _augment(self, batch: Batch, epoch: int) -> torch.Tensor:
         """uint8 pixels, on whatever device they are -> [b,C,T,h,w] there."""
-        seed = self.loader.sampler.seed
-        return self._processor.process_batch(batch.pixels, keys=batch.keys, seed=seed, epoch=epoch)
+        seed, keys = self.loader.sampler.seed, batch.keys
+        if batch.views is not None:
+            keys = [view_key(key, view) for key, view in zip(keys, batch.views, strict=True)]
+        return self._processor.process_batch(batch.pixels, keys=keys, seed=seed, epoch=epoch)
 
     def _device_batch(self, batch: Batch, clips: torch.Tensor, data_time: float) -> DeviceBatch:
         labels, indices, valid = (

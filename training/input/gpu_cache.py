@@ -38,9 +38,11 @@ class GpuCache:
     def _fill(self) -> None:
         sampler = replace(
             self._loader.sampler, batch_size=_READ_SIZE, shuffle=False, rank=0, world_size=1,
-            block_size=0,
+            block_size=0, views=1,
         )  # fmt: skip
-        options = replace(self._loader.options, frames=None, temporal_jitter=False, cache="none")
+        options = replace(
+            self._loader.options, frames=None, temporal_jitter=False, windows=0, cache="none"
+        )
         with Loader(self._loader.manifest, sampler, options) as reader:
             for batch in reader.epoch():
                 start = batch.step * _READ_SIZE
@@ -62,15 +64,21 @@ class GpuCache:
                 valid = valid & (indices == batch.indices)
                 num_valid -= int((batch.valid & ~valid).sum())
             labels = manifest.index["label"][indices].astype(np.int64)
-            pixels = self._gather(epoch, indices, rows)
-            yield Batch(step, pixels, labels, indices, valid, num_valid, manifest.keys(indices))
+            pixels = self._gather(epoch, indices, rows, batch.views)
+            keys = manifest.keys(indices)
+            yield Batch(step, pixels, labels, indices, valid, num_valid, keys, batch.views)
 
-    def _gather(self, epoch: int, indices: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    def _gather(
+        self, epoch: int, indices: np.ndarray, rows: np.ndarray, views: np.ndarray
+    ) -> torch.Tensor:
         """uint8 [b,T,H,W,C] of these rows, with the frames that the loader would take."""
         rows_there = torch.from_numpy(rows).to(self._device, non_blocking=True)  # [b]
         if self._loader.frames == self._loader.manifest.clip_shape[0]:
             return self._pixels.index_select(0, rows_there)
-        numbers = [self._loader.frame_indices(epoch, index) for index in indices.tolist()]
+        numbers = [
+            self._loader.frame_indices(epoch, index, view)
+            for index, view in zip(indices.tolist(), views.tolist(), strict=True)
+        ]
         frames = torch.from_numpy(np.stack(numbers)).to(self._device, non_blocking=True)  # [b,T]
         return self._pixels[rows_there[:, None], frames]
 

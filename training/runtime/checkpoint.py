@@ -152,8 +152,18 @@ def _upgrade_model_options(state: dict[str, Any]) -> None:
     state["config"]["model_options"] = text
 
 
+def command_of(state: dict[str, Any]) -> str:
+    """The command that wrote a checkpoint."""
+    return "har-pretrain" if "pretrained_on" in state else "har-train"
+
+
 def restore_model(state: dict[str, Any]) -> nn.Module:
     """A loaded checkpoint -> its model with its weights, in eval mode, on the CPU."""
+    if command_of(state) != "har-train":
+        raise CheckpointError(
+            "this is a run of har-pretrain, which has no classifier: train one from it with "
+            f"'har-train --model {state['model_name']} --weights' and its folder."
+        )
     options = dict(state["model_options"])
     if "weights" in models.options_of(state["model_name"]):
         options["weights"] = "none"  # the checkpoint's own weights follow

@@ -63,7 +63,9 @@ class DistributedContext:
 
     def all_reduce_metrics(self, metrics: MetricSums) -> MetricSums:
         """The sums over all ranks."""
-        return MetricSums(metrics.sums.device, self.all_reduce_sum(metrics.sums))
+        total = MetricSums(metrics.sums.device, metrics.names)
+        total.sums = self.all_reduce_sum(metrics.sums)
+        return total
 
     def all_reduce_max(self, number: int, device: torch.device) -> int:
         """The largest `number` of all ranks, exchanged through `device`."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ...atomic import write_atomically
 from ...errors import HarError
 from .. import config as configs
-from ..config import Config, ConfigError
+from ..config import C, Config, ConfigError
 from . import checkpoint
 from .device import device_name
 from .precision import NAMES
@@ -57,15 +57,20 @@ def remove_untrained(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load_resumed(path: Path, settings: dict[str, Any]) -> tuple[Config, Path, dict[str, Any]]:
+def load_resumed(
+    path: Path, settings: dict[str, Any], kind: type[C] = Config
+) -> tuple[C, Path, dict[str, Any]]:
     """-> (config, run folder, state) to resume: the checkpoint's, changed where `settings` may.
 
-    Raises CheckpointError or ConfigError, one sentence.
+    kind: of the config. Raises CheckpointError or ConfigError, one sentence.
     """
     state = checkpoint.load_last(path)
+    command = checkpoint.command_of(state)
+    if command != kind.command:
+        raise ConfigError(f"{path} is a run of {command}: go on with '{command} --resume {path}'.")
     given = check_resumable(settings)
     folder = path if path.is_dir() else path.parent
-    run_config = configs.from_mapping({**state["config"], **given})
+    run_config = configs.from_mapping({**state["config"], **given}, kind)
     if run_config.precision == "auto":  # of a run of before, whose answer was not kept
         run_config = replace(run_config, precision=_precision_of(folder))
     return run_config, folder, state
@@ -151,7 +156,7 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"the run folder {folder} cannot be written to ({error.strerror or error}): free some "
-            f"space, then 'har-train --resume {folder}' goes on from its last checkpoint."
+            f"space, then '--resume {folder}' goes on from its last checkpoint."
         ) from error
 
 

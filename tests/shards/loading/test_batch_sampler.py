@@ -61,7 +61,11 @@ def test_every_batch_has_full_size():
         (20, {"batch_size": 10, "world_size": 3}, "10 does not divide among 3 ranks"),
         (0, {}, "no clip"),
         (9, {"block_size": -1}, "block of -1 clips"),
-        (9, {"shuffle": True, "views": 2}, "2 views a clip: give 1 or, without shuffling, more"),
+        (
+            9,
+            {"shuffle": True, "views": 2},
+            "2 views a clip: give 1 or more, with",
+        ),
         (9, {"views": 0}, "0 views"),
     ],
 )

@@ -1,0 +1,55 @@
+"""The command har-pretrain. Its options are made from the fields of `PretrainConfig`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import Command, one_sentence
+from ..config import ConfigError
+from ..pretrain.config import UNUSED, PretrainConfig
+from .train import config_options, fit_or_stop, is_main_process
+
+
+def _options(command: Command) -> Command:
+    return config_options(command, PretrainConfig, UNUSED)
+
+
+@click.command()
+@_options
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings as a TOML file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder. [runs/MODEL-pretrain, -2, -3 ...]"
+)
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
+@one_sentence
+def pretrain_main(
+    file: Path | None, out: Path | None, resume: Path | None, **settings: Any
+) -> None:
+    """Train one of the four models without labels, on the train clips of a split alone.
+
+    Example: har-pretrain --model resnet3d --out runs/pretrained
+
+    Then: har-train --model resnet3d --weights runs/pretrained
+    """
+    from .. import config
+    from ..pretrain.contrast import make_task
+    from ..runtime import run_dir
+
+    state = None
+    if resume is not None:
+        if out is not None or file is not None:
+            raise ConfigError("--resume goes on in its own folder: leave out --out and --config.")
+        run_config, folder, state = run_dir.load_resumed(resume, settings, PretrainConfig)
+    else:
+        run_config = config.make(settings, file, PretrainConfig)
+        folder = run_dir.choose_folder(out, f"{run_config.model}-pretrain")
+    log = run_dir.Log(folder) if is_main_process() else run_dir.no_log
+    summary = fit_or_stop(run_config, folder, log, state, folder, make_task(run_config))
+    if not summary["finite"]:
+        log("next: pretrain anew with that changed")
+        sys.exit(1)
+    log(f"next: har-train --model {run_config.model} --weights {folder}")
