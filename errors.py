@@ -11,9 +11,10 @@ files that they write (`printable`), instead of ending in a UnicodeEncodeError.
 from __future__ import annotations
 
 import codecs
+import difflib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -50,6 +51,12 @@ def one_sentence(command: Command) -> Command:
             raise UserError(str(error)) from error
 
     return wrapped
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The known names that one which is not known may stand for, as part of a sentence, or ""."""
+    near = difflib.get_close_matches(name, list(known), 3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("shards", "models", "pipeline", "training")
-ROOT_MODULES = ("errors", "atomic", "progress", "fonts")
+ROOT_MODULES = ("errors", "atomic", "progress", "fonts", "notebook")
 MOST_MODULES = 12  # in a folder
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 # Each folder may import from those named here; the modules at the root from nothing.

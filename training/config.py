@@ -11,16 +11,17 @@ Notes:
   test holds that the names of models and splits here are those of `har.models` and `har.shards`.
 """
 
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 
 import tomli_w
 
-from ..errors import HarError
+from ..errors import HarError, suggest
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ("resnet3d", "r2plus1d", "convlstm", "r3d"),
@@ -190,6 +191,16 @@ class Config:
         """`model_options` as a dict: numbers, true/false and lists become what they look like."""
         return _parse_options(self.model_options)
 
+    def check_preset(self) -> None:
+        """Raise ConfigError where nothing of the preset is in effect: `make` is what applies it."""
+        values = PRESETS[self.preset]
+        if values and all(getattr(self, name) == getattr(Config, name) for name in values):
+            raise ConfigError(
+                f"Config(preset={self.preset!r}) does not apply the preset: call "
+                f"har.train(preset={self.preset!r}, ...), or make it with "
+                f"har.training.config.make({{'preset': {self.preset!r}, ...}})."
+            )
+
     def resolve(self) -> Self:
         """Fill in what depends on the model (paper, section 3.2: r3d trains unaugmented)."""
         weights = self.weights or ("kinetics400" if self.model == "r3d" else "none")
@@ -236,37 +247,74 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def make(settings: Mapping[str, Any], file: Path | None = None, kind: type[C] = Config) -> C:
-    """Defaults, then the preset's, then the TOML `file`'s, then `settings` (those not None)."""
+    """Defaults, then the preset's, then the TOML `file`'s, then `settings` (those not None).
+
+    settings: as Python has them, too: paths, numbers of numpy, a dict for `model_options`.
+    """
     merged = upgrade(_read_toml(file)) if file else {}
-    merged.update((name, value) for name, value in settings.items() if value is not None)
-    return from_mapping({**PRESETS.get(merged.get("preset", "paper"), {}), **merged}, kind)
+    merged.update(given_settings(settings, kind))
+    preset = str(merged.get("preset", "paper"))  # whatever it is, `from_mapping` looks at it
+    return from_mapping({**PRESETS.get(preset, {}), **merged}, kind)
+
+
+def given_settings(settings: Mapping[str, Any], kind: type[Config] = Config) -> dict[str, Any]:
+    """Those of `settings` that are not None, as a config keeps them; ConfigError for a name that
+    is none of its fields."""
+    check_names(settings, (f.name for f in fields(kind)), "setting")
+    given = {name: plain_value(value) for name, value in settings.items() if value is not None}
+    if isinstance(given.get("model_options"), Mapping):
+        given["model_options"] = _format_options(given["model_options"])
+    return given
+
+
+def load(file: Path) -> Config:
+    """The config that a run wrote (config.toml), of earlier versions too. Raises ConfigError."""
+    return from_mapping(upgrade(_read_toml(file)))
+
+
+def plain_value(value: Any) -> Any:
+    """A path as text, an open shard set as where it is, a number of numpy or torch as Python's;
+    anything else as it is."""
+    value = value.manifest.root if hasattr(value, "manifest") else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def from_mapping(values: Mapping[str, Any], kind: type[C] = Config) -> C:
     """A dict (of a TOML file or a checkpoint) -> Config; an unknown name is a ConfigError."""
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(
-            f"unknown setting {unknown[0]!r}: the settings are {', '.join(sorted(known))}."
-        )
+    check_names(values, (f.name for f in fields(kind)), "setting")
     values = dict(values)
     if values.get("batch_size") == "auto":
         values["batch_size"] = AUTO
     if not isinstance(values.get("recompute", ""), str):  # None or a bool before it could be auto
         values["recompute"] = {None: "auto", True: "on", False: "off"}[values["recompute"]]
-    for field_ in fields(kind):
-        _check_type(kind, field_.name, values.get(field_.name))
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        check_type(name, value, hints[name])
     return kind(**values)
 
 
-def _check_type(kind: type[Config], name: str, value: Any) -> None:
-    """Of a TOML file: a string where a number belongs, and the like. None is for "not given"."""
-    hint = get_type_hints(kind)[name]
-    types = get_args(hint) or (hint,)
+def check_names(names: Iterable[str], allowed: Iterable[str], what: str) -> None:
+    """Raise ConfigError for the first of `names` that is not `allowed`; what: "setting"."""
+    known = sorted(allowed)
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"unknown {what} {name!r}{suggest(name, known)}: the {what}s are "
+                f"{', '.join(known)}."
+            )
+
+
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def check_type(name: str, value: Any, hint: Any) -> None:
+    """Raise ConfigError for text where a number belongs, and the like. None is for "not given"."""
+    types = [kind for kind in get_args(hint) or (hint,) if kind in _TYPES]
     valid = type(value) in types or (type(value) is int and float in types)
-    if value is not None and not valid:
-        raise ConfigError(f"{name} = {value!r} has the wrong type: give a {types[0].__name__}.")
+    if value is not None and types and not valid:
+        raise ConfigError(f"{name} = {value!r} has the wrong type: give {_TYPES[types[0]]}.")
 
 
 _RENAMED = {  # since checkpoint schema 1
@@ -295,6 +343,25 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a readable config ({error}).") from error
+
+
+def _format_options(options: Mapping[str, Any]) -> str:
+    """The opposite of `_parse_options`, for options that survive it."""
+
+    def text_of(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return f"[{';'.join(text_of(item) for item in value)}]"
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    options = {name: plain_value(value) for name, value in options.items()}
+    text = ",".join(f"{name}={text_of(value)}" for name, value in options.items())
+    lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
+    if _parse_options(text) != options | lists:
+        raise ConfigError(
+            f"model_options {dict(options)!r} cannot be kept: give a dict of numbers, True, False, "
+            "text without a comma, and lists of these."
+        )
+    return text
 
 
 def _parse_options(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ for each line of progress.
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,19 @@ def fit(
     log: Log,
     resume: dict[str, Any] | None = None,
     task: Task = CLASSIFICATION,
+    on_epoch: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train by `config` in the run folder `folder`; -> what summary.json holds.
 
-    resume: the state of `last.pt` to go on from; without, the folder is new. Raises the
-    one-sentence errors of config, shards, splits and models before anything is written, and
-    `Interrupted` after saving.
+    resume: the state of `last.pt` to go on from; without, the folder must be new. on_epoch: called
+    after each epoch, when it is saved (on rank 0). Raises the one-sentence errors of config,
+    shards, splits and models before anything is written, and `Interrupted` after saving.
     """
+    folder = Path(folder)  # a str comes, too
     with init_distributed(config.device, config.rank_timeout) as ctx:
         log = log if ctx.is_main_process else run_dir.no_log
+        if resume is None and (refusal := ctx.broadcast(run_dir.describe_use(folder))):
+            raise ConfigError(refusal)
         state = prepare(config, folder, log, ctx, resumed=resume is not None, task=task)
         try:
             if resume is not None:
@@ -52,7 +56,7 @@ def fit(
             if ctx.is_main_process:
                 start_folder(state, resumed=resume is not None)
             with watch_signals() as watch:
-                return train(state, watch)
+                return train(state, watch, on_epoch)
         except (RuntimeError, MemoryError) as error:
             message = explain(state, error)
             if message is None:
@@ -62,8 +66,10 @@ def fit(
             state.close()
 
 
-def train(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
-    """Epoch after epoch until a reason to stop; -> the summary."""
+def train(
+    state: TrainState, watch: SignalWatch, on_epoch: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """Epoch after epoch until a reason to stop; -> the summary. on_epoch: see `fit`."""
     finite, reason = True, stop_reason(state)
     while reason is None:
         line = train_epoch(state, watch)
@@ -75,6 +81,8 @@ def train(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
             reason = diverged_reason(state, line)
             break
         finish_epoch(state, line)
+        if on_epoch is not None and state.ctx.is_main_process:
+            on_epoch()
         reason = state.ctx.broadcast(stop_reason(state))
     summary = state.summary(reason, finite=finite)
     if state.config.eval_train and finite:

@@ -45,6 +45,8 @@ def prepare(
 
     resumed: weights of a checkpoint will follow, so `--weights` is not read again.
     """
+    if not resumed:
+        config.check_preset()
     config, ctx = config.resolve(), ctx or DistributedContext()
     if config.tensorboard:
         tensorboard.check_installed()

@@ -11,7 +11,7 @@ import click
 from ...errors import Command, one_sentence
 from ..config import ConfigError
 from ..pretrain.config import UNUSED, PretrainConfig
-from .train import config_options, fit_or_stop, is_main_process
+from .train import config_options, exit_codes
 
 
 def _options(command: Command) -> Command:
@@ -36,6 +36,7 @@ def pretrain_main(
     Then: har-train --model resnet3d --weights runs/pretrained
     """
     from .. import config
+    from ..api import fit_or_stop, is_main_process
     from ..pretrain.contrast import make_task
     from ..runtime import run_dir
 
@@ -48,7 +49,9 @@ def pretrain_main(
         run_config = config.make(settings, file, PretrainConfig)
         folder = run_dir.choose_folder(out, f"{run_config.model}-pretrain")
     log = run_dir.Log(folder) if is_main_process() else run_dir.no_log
-    summary = fit_or_stop(run_config, folder, log, state, folder, make_task(run_config))
+    with exit_codes():
+        task = make_task(run_config)
+        summary = fit_or_stop(run_config, folder, log, state, folder, task=task)
     if not summary["finite"]:
         log("next: pretrain anew with that changed")
         sys.exit(1)

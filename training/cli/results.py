@@ -33,23 +33,9 @@ _device_option = click.option(
 @one_sentence
 def eval_main(run: Path, **options: Any) -> None:
     """Evaluate the best checkpoint of the run folder RUN, or of each fold in it."""
-    from ..evaluation import describe_evaluation, describe_folds, evaluate_run, pool_folds
-    from ..runtime.fold_dir import list_run_folders
+    from ..api import load_run
 
-    folders = list_run_folders(run)
-    if folders == [run]:
-        click.echo(describe_evaluation(evaluate_run(run, **options)))
-        return
-    results = []
-    for folder in folders:
-        results.append(evaluate_run(folder, **options))
-        accuracy, videos = results[-1]["video@1"], results[-1]["videos"]
-        click.echo(f"{folder}: video@1 {accuracy:.4f} of {videos} videos")
-    if options["subset"] == "test" and options["split"] is None:
-        click.echo(describe_evaluation(pool_folds(results, str(run))))
-    else:
-        folds = [{"video@1": result["video@1"]} for result in results]
-        click.echo(f"video@1 of the folds {describe_folds(folds)}")
+    click.echo(str(load_run(run).evaluate(**options)))
 
 
 @click.command()

@@ -6,22 +6,18 @@ twice. torch is imported inside the command's body only: --help answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 import sys
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from ...errors import Command, one_sentence
 from ..config import CHOICES, Config, ConfigError
-
-if TYPE_CHECKING:
-    from ..runtime.fold_dir import FoldDir
-    from ..state import Log, Task
 
 
 class NumberOrAuto(click.ParamType):
@@ -106,123 +102,30 @@ def train_main(
 
     Example: har-train --model convlstm --frames 16
     """
-    from .. import config
-    from ..folds import plan_folds
-    from ..runtime import fold_dir, run_dir
+    from .. import api
 
-    state = None
-    if resume is not None:
-        if out is not None or file is not None or folds is not None:
+    with exit_codes():
+        if resume is None:
+            run = api.train(config=file, out=out, folds=folds, **settings)
+        elif out is None and file is None and folds is None:
+            run = api.resume(resume, **settings)
+        else:
             raise ConfigError(
                 "--resume goes on in its own folder: leave out --out, --config and --folds."
             )
-        if fold_dir.is_fold_dir(resume):
-            given = run_dir.check_resumable(settings)
-            _train_folds(fold_dir.load_fold_dir(resume, given), settings)
-            return
-        run_config, folder, state = run_dir.load_resumed(resume, settings)
-    else:
-        run_config = config.make(settings, file)
-        folder = run_dir.choose_folder(out, run_config.model)
-        if folds is not None:
-            _train_folds(plan_folds(run_config, folder, folds), {}, is_new=True)
-            return
-    if code := _train(run_config, folder, state):
-        sys.exit(code)
-
-
-def is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"  # of the ranks of torchrun
-
-
-def _train_folds(plan: FoldDir, settings: dict[str, Any], *, is_new: bool = False) -> None:
-    """Train the folds of `plan` that are not finished; exit code 1 where one of them diverged."""
-    from ..folds import list_jobs
-    from ..runtime import run_dir
-    from ..runtime.distributed import init_distributed
-
-    say = click.echo if is_main_process() else run_dir.no_log
-    diverged = []
-    with init_distributed(plan.config.device, plan.config.rank_timeout) as ctx:
-        ctx.broadcast(None)  # every rank has found the folder free
-        if is_new and ctx.is_main_process:
-            plan.save()
-        try:
-            for job in list_jobs(plan, settings):
-                say(f"fold {job.fold} of {plan.num_folds}, {job.folder}")
-                if ctx.is_main_process and job.state is None:
-                    run_dir.remove_untrained(job.folder)
-                if _train(job.config, job.folder, job.state, plan.folder):
-                    diverged.append(str(job.fold))
-        finally:
-            if ctx.is_main_process:
-                plan.remove_untrained()
-    say(f"all {plan.num_folds} folds are trained; next: har-eval {plan.folder}")
-    if diverged:
-        say(f"the loss of fold {', '.join(diverged)} became nan or infinite.")
+    if not run.finite:
         sys.exit(1)
 
 
-def _train(
-    run_config: Config,
-    folder: Path,
-    state: dict[str, Any] | None,
-    resume_folder: Path | None = None,
-) -> int:
-    """Train one run, from `state` if it is resumed; -> the exit code 0 or, for a loss that is not
-    finite, 1. resume_folder: what `--resume` names after a stop."""
-    from ..runtime import run_dir
-
-    log = run_dir.Log(folder) if is_main_process() else run_dir.no_log
-    summary = fit_or_stop(run_config, folder, log, state, resume_folder or folder)
-    if not summary["finite"]:
-        hint = f"; har-eval {folder} looks at epoch {summary['best_epoch']}"
-        log(f"next: train anew with that changed{hint if summary['best_epoch'] else ''}")
-        return 1
-    accuracy = summary["best_val_acc"]
-    reason = "the last, no val clips" if accuracy is None else f"validation accuracy {accuracy:.4f}"
-    log(f"best epoch {summary['best_epoch']}, {reason}")
-    if resume_folder is None:
-        log(_next_step(folder, summary["split"]["clips"]))
-    return 0
-
-
-def fit_or_stop(
-    run_config: Config,
-    folder: Path,
-    log: Log,
-    state: dict[str, Any] | None,
-    resume_folder: Path,
-    task: Task | None = None,
-) -> dict[str, Any]:
-    """Train one run to its end, said in the log; -> its summary. Exits where a signal stops it.
-
-    task: None for classification."""
-    from .. import loop
-    from ..runtime import run_dir, signals
-    from ..step import CLASSIFICATION
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """A training that a signal stops exits by the custom of shells: 128 + its number."""
+    from ..runtime.signals import Interrupted
 
     try:
-        summary = loop.fit(run_config, folder, log, state, task or CLASSIFICATION)
-    except (ValueError, KeyboardInterrupt) as error:
-        if state is None and is_main_process():
-            run_dir.remove_untrained(folder)
-        if isinstance(error, ValueError):
-            raise
-        click.echo("\nstopped: nothing was trained yet.", err=True)  # later it is Interrupted
-        sys.exit(130)
-    except signals.Interrupted as interrupt:
-        log(f"stopped: {interrupt}, saved in {folder / 'last.pt'}")
-        log(f"next: {run_config.command} --resume {resume_folder}")
+        yield
+    except Interrupted as interrupt:
         sys.exit(128 + interrupt.number)
-    log(f"stopped: {summary['stop_reason']}")
-    return summary
-
-
-def _next_step(folder: Path, clips: dict[str, int]) -> str:
-    """clips: how many each subset of the run's split has."""
-    if clips["test"]:
-        return f"next: har-eval {folder}"
-    if clips["val"]:
-        return f"next: har-eval {folder} --subset val"
-    return f"next: har-predict {folder} VIDEO, as the split leaves no clip to evaluate on"
+    except KeyboardInterrupt:
+        click.echo("\nstopped: nothing was trained yet.", err=True)
+        sys.exit(130)

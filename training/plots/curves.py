@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .style import DISPLAY_NAMES, model_style, new_figure
+from .style import DISPLAY_NAMES, Figure, model_style, new_figure
 
 _QUANTITIES = {"loss": "Loss", "acc": "Accuracy"}
 _SUBSETS = {"train": "Training", "val": "Validation"}
@@ -43,21 +43,32 @@ def plot_model_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path
 
     runs: one for each seed of that model; the legend names them once.
     """
-    several = len(runs) > 1
     with new_figure(path, 4.8, 3.3) as figure:
-        axes = figure.subplots()
-        for index, run in enumerate(runs):
-            best = "Best checkpoints" if several else f"Best checkpoint (epoch {run.best_epoch})"
-            labels = ("Training", "Validation", best) if index == 0 else ("_", "_", "_")
-            _plot(axes, run, quantity, "train", labels[0], dashed=True)
-            _plot(axes, run, quantity, "val", labels[1])
-            _mark_best(axes, run, quantity, labels[2])
-        name = DISPLAY_NAMES.get(runs[0].model, runs[0].model)
-        seeds = f" ({len(runs)} runs)" if several else ""
-        axes.set_title(f"{name}: {_QUANTITIES[quantity].lower()}{seeds}")
-        _set_axes(axes, runs, quantity)
-        axes.legend(loc="best")
+        _draw_model_curves(figure.subplots(), runs, quantity)
     return path
+
+
+def plot_run(runs: Sequence[Curves]) -> Figure:
+    """Loss and accuracy of one model side by side, not written. runs: see `plot_model_curves`."""
+    with new_figure(None, 9.6, 3.3) as figure:
+        for axes, quantity in zip(figure.subplots(1, 2), _QUANTITIES, strict=True):
+            _draw_model_curves(axes, runs, quantity)
+    return figure
+
+
+def _draw_model_curves(axes: Axes, runs: Sequence[Curves], quantity: str) -> None:
+    several = len(runs) > 1
+    for index, run in enumerate(runs):
+        best = "Best checkpoints" if several else f"Best checkpoint (epoch {run.best_epoch})"
+        labels = ("Training", "Validation", best) if index == 0 else ("_", "_", "_")
+        _plot(axes, run, quantity, "train", labels[0], dashed=True)
+        _plot(axes, run, quantity, "val", labels[1])
+        _mark_best(axes, run, quantity, labels[2])
+    name = DISPLAY_NAMES.get(runs[0].model, runs[0].model)
+    seeds = f" ({len(runs)} runs)" if several else ""
+    axes.set_title(f"{name}: {_QUANTITIES[quantity].lower()}{seeds}")
+    _set_axes(axes, runs, quantity)
+    axes.legend(loc="best")
 
 
 def plot_all_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path:

@@ -14,15 +14,16 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from matplotlib import figure as mpl_figure
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ...atomic import write_atomically
 from ...fonts import choose_fonts
 
 DPI = 200
+_SCREEN_DPI = 100  # in a notebook
 # the paper's names of the models, in the order of its Table 1
 DISPLAY_NAMES = {
     "r3d": "R3D",
@@ -55,9 +56,17 @@ def svg_copies() -> Iterator[None]:
         _with_svg.reset(token)
 
 
+class Figure(mpl_figure.Figure):
+    """A figure that notebooks show without pyplot and whatever the backend."""
+
+    def _repr_png_(self) -> bytes:
+        return encode_figure(self, "png", dpi=_SCREEN_DPI)
+
+
 @contextmanager
-def new_figure(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of `width` x `height` inches in the common style, written to `path` at the end.
+def new_figure(path: Path | None, width: float, height: float) -> Iterator[Figure]:
+    """A figure of `width` x `height` inches in the common style, written to `path` at the end, if
+    there is one.
 
     The suffix of `path` chooses the format (.png or .svg). No date and no version go into the
     file, so the same numbers give the same bytes. Nothing is written where the block fails.
@@ -67,15 +76,22 @@ def new_figure(path: Path, width: float, height: float) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         yield figure
         _set_fonts(figure.findobj(Text))
+        if path is None:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         copies = [path.with_suffix(".svg")] if _with_svg.get() else []
         for out_path in dict.fromkeys([path, *copies]):
             kind = out_path.suffix.lower().removeprefix(".")
-            buffer = io.BytesIO()
-            metadata = {"Software": None} if kind == "png" else {"Date": None}
-            with _quiet_fonts():
-                figure.savefig(buffer, format=kind, metadata=metadata)
-            write_atomically(out_path, buffer.getvalue())
+            write_atomically(out_path, encode_figure(figure, kind))
+
+
+def encode_figure(figure: Figure, kind: str, **options: Any) -> bytes:
+    """The file of a figure. kind: "png", "svg" or another of matplotlib's."""
+    buffer = io.BytesIO()
+    metadata = {"Software": None} if kind == "png" else {"Date": None}
+    with _quiet_fonts():
+        figure.savefig(buffer, format=kind, metadata=metadata, **options)
+    return buffer.getvalue()
 
 
 def text_width(figure: Figure, texts: Iterable[str], fontsize: float, **style: Any) -> float:

@@ -2,6 +2,6 @@
 
 from .command import predict_videos
 from .predict import iterate_predictions
-from .results import VideoPrediction
+from .results import Prediction, VideoPrediction
 
-__all__ = ["VideoPrediction", "iterate_predictions", "predict_videos"]
+__all__ = ["Prediction", "VideoPrediction", "iterate_predictions", "predict_videos"]

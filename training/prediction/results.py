@@ -1,5 +1,6 @@
 """The answers to videos: `VideoPrediction` for one, `Prediction` for a list of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import printable
+from ...notebook import Html, as_table, html_strip, html_table
 from ..inference.windows import Segment
 
 
@@ -19,7 +21,8 @@ class VideoPrediction:
     path: its file, or its URL as a str. classes: the K names. probabilities: float32 [K], with
     windows their mean; [0] where there is an error. windows: each with start and end in seconds and
     its probabilities. timeline: the stretches of one label that the windows give. warnings: what is
-    odd about the file. error: why it was not predicted, "" where it was.
+    odd about the file. error: why it was not predicted, "" where it was. strip: some frames of the
+    clip that the model saw (JPEG), where they were asked for.
     """
 
     path: Path | str
@@ -29,6 +32,7 @@ class VideoPrediction:
     timeline: Sequence[Segment] = ()
     warnings: Sequence[str] = ()
     error: str = ""
+    strip: bytes = b""
 
     @property
     def label(self) -> str | None:
@@ -48,6 +52,12 @@ class VideoPrediction:
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The `k` most probable (class, probability), the first the most probable."""
         return self._top(self.probabilities, k)
+
+    @property
+    def messages(self) -> list[str]:
+        """What is to be said of the video: its warnings, and why it was not predicted."""
+        texts = [f"{printable(str(self.path))}: {text}" for text in self.warnings]
+        return [*texts, self.error] if self.error else texts
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
         """As `har-predict --json` prints it, with `k` classes."""
@@ -75,3 +85,63 @@ class VideoPrediction:
     def _top(self, probabilities: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         order = np.argsort(-probabilities, kind="stable")[:k].tolist()
         return [(self.classes[label], float(probabilities[label])) for label in order]
+
+    def __repr__(self) -> str:
+        answer = (
+            f"error={self.error!r}" if self.error else f"{self.label!r}, {self.probability:.4f}"
+        )
+        count = f", {len(self.windows)} windows" if self.windows else ""
+        return f"VideoPrediction({printable(str(self.path))!r}, {answer}{count})"
+
+    def _repr_html_(self) -> str:
+        return Prediction([self])._repr_html_()
+
+
+class Prediction(list[VideoPrediction]):
+    """The answers to several videos, in their order."""
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The most probable class of each video; None where it could not be read."""
+        return [answer.label for answer in self]
+
+    @property
+    def table(self) -> Any:
+        """Path, label, probability and error of each: a pandas DataFrame, or a list of dicts."""
+        names = ("path", "label", "probability", "error")
+        return as_table(
+            [{name: getattr(a, name) for name in names} | {"path": str(a.path)} for a in self]
+        )
+
+    def __repr__(self) -> str:
+        counts = Counter(answer.label for answer in self if not answer.error)
+        labels = ", ".join(f"{count} {label}" for label, count in counts.most_common(3))
+        failed = sum(bool(answer.error) for answer in self)
+        more = (", ..." if len(counts) > 3 else "") + (f", {failed} not read" if failed else "")
+        plural = "" if len(self) == 1 else "s"
+        return f"Prediction({len(self)} video{plural}: {labels or 'no answer'}{more})"
+
+    def _repr_html_(self) -> str:
+        rows = [row for answer in self[:_SHOWN] for row in _html_rows(answer)]
+        text = html_table(["video", "label", "probability", "seconds", "frames"], rows)
+        rest = len(self) - _SHOWN
+        return f"<div>{text}{f'<p>... and {rest} more</p>' if rest > 0 else ''}</div>"
+
+
+_SHOWN = 20  # videos of a list in a notebook, and pieces of a timeline
+
+
+def _html_rows(answer: VideoPrediction) -> list[list[object]]:
+    """A row for a video, and one for each stretch of its timeline."""
+    name = printable(str(answer.path))
+    if answer.error:
+        return [[name, answer.error, "", "", ""]]
+    strip = html_strip(answer.strip, str(answer.label)) if answer.strip else Html("")
+    rows: list[list[object]] = [[name, answer.label, f"{answer.probability:.4f}", "", strip]]
+    for piece in answer.timeline[:_SHOWN]:
+        label, probability = answer.classes[piece.label], float(piece.probabilities.max())
+        span = f"{piece.start:.2f} to {piece.end:.2f}"
+        rows.append(["", label, f"{probability:.4f}", span, ""])
+    if len(answer.timeline) > _SHOWN:
+        rows.append(["", f"... and {len(answer.timeline) - _SHOWN} more", "", "", ""])
+    return rows

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ...atomic import write_atomically
 from ...errors import HarError
+from ...progress import write
 from .. import config as configs
 from ..config import C, Config, ConfigError
 from . import checkpoint
@@ -41,13 +41,20 @@ def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Pa
     if out is None:
         names = (f"{model}-{n}" if n > 1 else model for n in range(1, 10_000))
         return next(root / name for name in names if not (root / name).exists())
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        begun = any((out / name).is_file() for name in ("last.pt", "folds.json"))
-        raise ConfigError(
-            f"the run folder {out} already exists: choose another --out"
-            f"{f', or go on with --resume {out}' * begun}; nothing was written."
-        )
+    if refusal := describe_use(out):
+        raise ConfigError(refusal)
     return out
+
+
+def describe_use(folder: Path) -> str:
+    """Why a new run cannot be written to `folder`; "" where it can, to one that is empty or new."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return ""
+    begun = any((folder / name).is_file() for name in ("last.pt", "folds.json"))
+    return (
+        f"the run folder {folder} already exists: choose another --out"
+        f"{f', or go on with --resume {folder}' * begun}; nothing was written."
+    )
 
 
 def remove_untrained(folder: Path) -> None:
@@ -100,13 +107,12 @@ def _precision_of(folder: Path) -> str:
 class Log:
     """Prints a line on the terminal; once the run folder exists, writes it to log.txt too."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "log.txt"
+    def __init__(self, folder: Path | str) -> None:
+        self._path = Path(folder) / "log.txt"
         self._unwritten: list[str] = []
 
     def __call__(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        write(text)
         self._unwritten.append(text)
         if self._path.parent.is_dir():
             with writing(self._path.parent), open(self._path, "a") as file:
