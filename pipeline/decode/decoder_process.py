@@ -83,12 +83,12 @@ class DecoderProcess:
     write into `out` (uint8 [num_bytes], shared memory) and returns JSON data; `args` are JSON data
     too. When it raises HarError or one of FILE_FAULTS, that is the file's fault (DecoderError);
     anything else is a fault of the function (DecoderFunctionError).
-    timeout: seconds for one file. memory_limit: bytes of the child's address space (Linux), None =
-    no limit.
+    timeout: seconds for one file. memory_limit: bytes of address space that the child may take
+    beyond what its imports take (Linux; torch 2.10 maps 4.9 GB, 2.15 3.2); None = no limit.
 
     A web page, from any thread, one file at a time:
 
-        process = DecoderProcess(decode_upload, num_bytes=..., timeout=60, memory_limit=8 << 30)
+        process = DecoderProcess(decode_upload, num_bytes=..., timeout=60, memory_limit=5 << 30)
         value, out = process.call(path, argument)  # raises DecoderError: one sentence
         pixels = out.reshape(V, T, H, W, 3).copy()  # `out` is valid until the next call
         process.kill()  # at the end
@@ -240,8 +240,8 @@ def main(
 ) -> None:  # fmt: skip
     """The child: answer until the parent closes its end. socket, memory: file descriptors."""
     connection, slots = Connection(socket), _map_memory(memory, num_bytes)
-    _limit_memory(memory_limit)
     function = getattr(importlib.import_module(module), name)
+    _limit_memory(memory_limit)
     torch.set_num_threads(1)
     freeze_imports()
     connection.send_bytes(b"ready")
@@ -275,6 +275,8 @@ def _limit_memory(memory_limit: int | None) -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory_limit is not None:
+            num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+            memory_limit += num_pages * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
 
 

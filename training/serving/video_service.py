@@ -26,7 +26,7 @@ from ..inference.uploaded_video import UploadError, UploadLimits, decode_upload
 
 _MAX_IDLE_SECONDS = 600  # an uploaded file that nobody asks about is removed after these
 _NUM_STRIP_FRAMES = 8
-_MEMORY_LIMIT = 8 << 30  # bytes of the decoder's address space
+_MEMORY_LIMIT = 5 << 30  # bytes that the decoder may take for a video
 
 
 class VideoService:
