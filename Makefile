@@ -53,8 +53,8 @@ demo: install  ## The main job on synthetic videos: shards, four models, report 
 	@echo "Next: $(BIN)/har-predict runs/demo/resnet3d $(DEMO)/videos/SwipeLeft"
 	@echo "Then, with UCF101 in $(VIDEOS): make shards; $(BIN)/har-train --model convlstm --frames 16"
 
-shards: install  ## Decode VIDEOS (data/UCF-101) once into SHARDS (data/shards).
-	@$(BIN)/har-shards build "$(VIDEOS)" --out "$(SHARDS)"
+shards: install  ## Decode VIDEOS (data/UCF-101) once into SHARDS (data/shards); OPTIONS='--frames 64'.
+	@$(BIN)/har-shards build "$(VIDEOS)" --out "$(SHARDS)" $(OPTIONS)
 
 reproduce: install  ## The whole paper on VIDEOS; says its hours first, goes on where it stopped.
 	@$(BIN)/har-reproduce "$(VIDEOS)" --shards "$(SHARDS)" $(OPTIONS)

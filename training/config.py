@@ -38,6 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 FOLD_NAME = re.compile(r"fold-[1-9][0-9]*/[1-9][0-9]*")  # a split, too
 SPLIT_NAMES = (*CHOICES["split"], "fold-I/K")
+_STRIDES = re.compile(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?")
 AUTO = -1  # --batch-size auto, until `har.training.runtime.memory` has found it
 
 _MINIMUM = {
@@ -120,6 +121,10 @@ class Config:
     mixup_alpha: float = _opt(0.0, "Blend clips by shares of Beta(alpha, alpha); 0 = off.")
     cutmix_alpha: float = _opt(0.0, "Paste a box of another clip, by Beta(alpha, alpha); 0 = off.")
     temporal_jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
+    frame_stride: str | None = _opt(
+        None, "Windows of every N-th stored frame, at random in training; N, or A-B: random too. "
+        "[evenly over all]", metavar="N|A-B",
+    )  # fmt: skip
     precision: str = _opt(
         "auto", "auto: what is right and fastest on this device; the run keeps it."
     )
@@ -168,6 +173,9 @@ class Config:
                 f"--mixup-alpha {self.mixup_alpha} and --cutmix-alpha {self.cutmix_alpha} do not "
                 "go together: set one of them to 0."
             )
+        strides = self.frame_strides
+        valid = strides is None or strides[0] <= strides[1]
+        self._check("frame_stride", valid, "1 or more, or a range such as 1-3")
         self.options  # noqa: B018  (parses, so that a malformed string fails here)
 
     def _check_batch(self) -> None:
@@ -200,6 +208,14 @@ class Config:
                 f"har.train(preset={self.preset!r}, ...), or make it with "
                 f"har.training.config.make({{'preset': {self.preset!r}, ...}})."
             )
+
+    @property
+    def frame_strides(self) -> tuple[int, int] | None:
+        """`frame_stride` as its least and most; (1, 0) where it does not read."""
+        if self.frame_stride is None:
+            return None
+        match = _STRIDES.fullmatch(self.frame_stride)
+        return (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
 
     def resolve(self) -> Self:
         """Fill in what depends on the model (paper, section 3.2: r3d trains unaugmented)."""

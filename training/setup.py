@@ -19,6 +19,7 @@ from ..shards.format import Manifest, load_manifest
 from ..shards.loading import BatchSampler, LoaderOptions
 from ..shards.transforms.affine import Augmentation
 from ..shards.transforms.clip_transform import ClipTransform
+from ..shards.transforms.temporal_sampling import eval_stride
 from .config import AUTO, Config, ConfigError
 from .input import DeviceLoader, gpu_cache
 from .machine import check_device, choose_recompute, resolve_machine
@@ -154,7 +155,8 @@ def gpu_cache_bytes(
 
 def make_transform(config: Config, transform: ClipTransform) -> ClipTransform:
     """The model's own, at another size where `--size` asks for it (resize in proportion)."""
-    transform = replace(transform, frames=config.frames)
+    stride = eval_stride(config.frame_strides)
+    transform = replace(transform, frames=config.frames, frame_stride=stride)
     if config.size is None:
         return transform
     height, width = (
@@ -220,7 +222,8 @@ def make_loaders(
         task.views,
     )  # fmt: skip
     train_options = LoaderOptions(
-        temporal_jitter=config.temporal_jitter,
+        frame_stride=config.frame_strides,
+        temporal_jitter=config.temporal_jitter or config.frame_strides is not None,
         windows=task.windows,
         workers=config.workers,
         max_corrupt=config.max_corrupt,
@@ -279,6 +282,12 @@ def class_weights(
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
+def describe_windows(state: TrainState) -> str:
+    """How the frames lie in the stored clips, where they are windows."""
+    config, stored = state.config, state.manifest.clip_shape[0]
+    return f" at stride {config.frame_stride} of {stored}" if config.frame_stride else ""
+
+
 def describe(state: TrainState) -> str:
     """The first lines of a run's log."""
     split, config = state.split, state.config
@@ -289,7 +298,8 @@ def describe(state: TrainState) -> str:
     height, width = state.transform.crop_size
     lines = [
         f"{config.model}: {sum(p.numel() for p in state.model.parameters()):,} parameters, "
-        f"{state.transform.frames} frames of {height}x{width}, {state.device}, "
+        f"{state.transform.frames} frames of {height}x{width}{describe_windows(state)}, "
+        f"{state.device}, "
         f"{str(state.precision).removeprefix('torch.')}",
         f"split {split.name} ({split.digest}): {len(split.train)} train, {len(split.val)} val, "
         f"{len(split.test)} test clips, {leak}",

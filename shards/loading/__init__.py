@@ -4,7 +4,7 @@
 own DataLoader. `LoaderOptions` lists the options of both.
 """
 
-from .batch_builder import CorruptClipWarning, Transform, max_views, random_windows, view_key
+from .batch_builder import CorruptClipWarning, Transform, view_key
 from .batch_sampler import BatchIndices, BatchSampler, BatchSamplerError, check_resume
 from .buffers import Batch
 from .loader import Loader
@@ -14,5 +14,5 @@ from .torch_dataset import ClipBatchDataset, StepSampler
 __all__ = [
     "CACHES", "Batch", "BatchIndices", "BatchSampler", "BatchSamplerError", "ClipBatchDataset",
     "CorruptClipWarning", "Loader", "LoaderError", "LoaderOptions", "StepSampler", "Transform",
-    "check_resume", "max_views", "random_windows", "view_key",
+    "check_resume", "view_key",
 ]  # fmt: skip

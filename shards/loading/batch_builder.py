@@ -1,8 +1,10 @@
 """One clip into its row of a batch, for `Loader` and `ClipBatchDataset` alike.
 
-Which frames of a clip are read depends on an offset in 0..1: 0, random for the key and epoch
-(`LoaderOptions.temporal_jitter`), or k/K for view k of K (`BatchSampler.views`); or on the random
-windows of pretraining (`LoaderOptions.windows`).
+Which frames of a clip are taken (`temporal_sampling`) is random for the key and epoch
+(`LoaderOptions.temporal_jitter`; `windows`, of pretraining), or depends on the view
+(`BatchSampler.views`).
+
+Notes: all stored frames are read, for the checksum of a clip is one of all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,14 @@ import torch
 from ..format import ClipReader, Manifest, ShardSetError
 from ..transforms.affine import generator
 from ..transforms.clip_processor import ClipProcessor
+from ..transforms.temporal_sampling import (
+    eval_stride,
+    max_views,
+    num_starts,
+    random_frames,
+    random_windows,
+    view_frames,
+)
 from .batch_sampler import BatchIndices, BatchSampler
 from .buffers import Batch, BufferPool
 from .options import LoaderError, LoaderOptions
@@ -96,17 +106,16 @@ class BatchBuilder:
         )  # fmt: skip
 
     def frame_indices(self, epoch: int, index: int, view: int = 0) -> np.ndarray:
-        """Which stored frames: int64 [frames], evenly spaced from the clip's offset on, or one of
-        its windows."""
-        stored = self.manifest.clip_shape[0]
+        """Which stored frames: int64 [frames]."""
+        stored, strides = self.manifest.clip_shape[0], self.options.strides
         if count := self.options.windows:
             draw = generator(self.sampler.seed, epoch, f"{self._key(index)}/windows")
             windows = random_windows(stored, self.frames, count, draw)
             return windows[view * count // self.sampler.views]
-        offset = view / self.sampler.views
         if self.options.temporal_jitter:
-            offset = generator(self.sampler.seed, epoch, f"{self._key(index)}/phase").random()
-        return ((np.arange(self.frames) + offset) * stored / self.frames).astype(np.int64)
+            random = generator(self.sampler.seed, epoch, f"{self._key(index)}/phase")
+            return random_frames(stored, self.frames, strides, random)
+        return view_frames(stored, self.frames, eval_stride(strides), view, self.sampler.views)
 
     def _row_format(self) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and dtype of a row; a caller's own transform is asked with a black clip."""
@@ -178,23 +187,6 @@ def view_key(key: str, view: int) -> str:
     return f"{key}/view-{view}" if view else key
 
 
-def random_windows(stored: int, frames: int, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` windows of a clip of `stored` frames, in order: int64 [count, frames] frame numbers.
-
-    They do not overlap, and all have one stride, drawn from those at which they fit, so that their
-    speed tells nothing. stored: at least count * frames.
-    """
-    stride = int(random.integers(1, stored // (count * frames) + 1))
-    free = stored - count * stride * frames
-    starts = np.sort(random.integers(0, free + 1, count)) + np.arange(count) * stride * frames
-    return starts[:, None] + np.arange(frames) * stride
-
-
-def max_views(stored: int, frames: int) -> int:
-    """Views of `frames` frames that a clip of `stored` ones gives, no frame in two of them."""
-    return stored // frames
-
-
 def _check_frames(manifest: Manifest, sampler: BatchSampler, options: LoaderOptions) -> int:
     """-> the frames of a clip. Raises LoaderError."""
     stored = manifest.clip_shape[0]
@@ -210,9 +202,17 @@ def _check_frames(manifest: Manifest, sampler: BatchSampler, options: LoaderOpti
             f"{options.windows} windows of {frames} frames asked for and {clips}: use --frames "
             f"{stored // options.windows} or fewer, fewer --windows, or shards with more frames."
         )
-    if not options.windows and sampler.views > max_views(stored, frames):
+    if (strides := options.strides) and num_starts(stored, frames, strides[1]) < 1:
+        span = (frames - 1) * strides[1] + 1
+        raise LoaderError(
+            f"{frames} frames of stride {strides[1]} span {span} frames and {clips}: use "
+            f"--frame-stride {(stored - 1) // (frames - 1)} or less, fewer --frames, or build "
+            "shards with more frames."
+        )
+    most = max_views(stored, frames, eval_stride(strides))
+    if not options.windows and sampler.views > most:
         raise LoaderError(
             f"{sampler.views} views of {frames} frames asked for and {clips} frames: use at most "
-            f"{max_views(stored, frames)}, or build shards with more frames."
+            f"{most}, or build shards with more frames."
         )
     return frames

@@ -45,9 +45,9 @@ class BatchSampler:
     subset is cut into runs of block_size/8 neighbours, the runs are shuffled, then the clips within
     each block. `shuffle_quality` measures what that costs.
 
-    views: each clip comes so many times in a row, as view 0 to `views` - 1, and is counted once. In
-    an evaluation the loader starts view k at frame offset k/views. With `shuffle` (pretraining)
-    each view has an augmentation of its own, and all views of a clip are on one rank.
+    views: each clip comes so many times in a row, as view 0 to `views` - 1 (their frames:
+    `temporal_sampling.view_frames`), and is counted once. With `shuffle` (pretraining) each view
+    has an augmentation of its own, and all views of a clip are on one rank.
     """
 
     indices: np.ndarray

@@ -16,6 +16,8 @@ class LoaderError(HarError):
 @dataclass(frozen=True)
 class LoaderOptions:
     """frames: clip length to give, evenly spaced over the stored frames; None for all of them.
+    frame_stride: instead, a window of every so many-th stored frame; (least, most) for a stride
+    that temporal_jitter draws too (without it: the middle).
     temporal_jitter: start at a random offset, drawn for each clip and epoch.
     windows: of pretraining: the views of a clip show so many windows of it (`random_windows`), each
     of them as often as the others; 0 for none.
@@ -29,6 +31,7 @@ class LoaderOptions:
     """
 
     frames: int | None = None
+    frame_stride: int | tuple[int, int] | None = None
     temporal_jitter: bool = False
     windows: int = 0
     workers: int = 2
@@ -46,3 +49,13 @@ class LoaderOptions:
         for name, least in limits:
             if getattr(self, name) < least:
                 raise LoaderError(f"{name} = {getattr(self, name)}: give {least} or more.")
+        if self.strides is not None and not 1 <= self.strides[0] <= self.strides[1]:
+            raise LoaderError(
+                f"frame_stride = {self.frame_stride}: give 1 or more, or (least, most)."
+            )
+
+    @property
+    def strides(self) -> tuple[int, int] | None:
+        """The least and the most stride of a window; None for evenly spaced frames."""
+        stride = self.frame_stride
+        return (stride, stride) if isinstance(stride, int) else stride

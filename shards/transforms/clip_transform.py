@@ -21,7 +21,8 @@ class ClipTransform:
 
     frames: clip length T. resize_size: every frame is resized to this before the center crop of
     `crop_size` (an augmentation takes its random crop of `crop_size` from the stored frame
-    instead). mean, std: per channel, for pixels scaled to 0..1.
+    instead). mean, std: per channel, for pixels scaled to 0..1. frame_stride: None for T frames
+    spread over all stored ones, else the distance of two in a window (`temporal_sampling`).
     """
 
     frames: int = 16
@@ -29,6 +30,7 @@ class ClipTransform:
     resize_size: tuple[int, int] = (128, 171)
     mean: tuple[float, ...] = KINETICS_MEAN
     std: tuple[float, ...] = KINETICS_STD
+    frame_stride: int | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -45,13 +47,15 @@ class ClipTransform:
             raise ValueError(f"std must be positive in every channel, got {self.std}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON or a `weights_only` checkpoint."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Plain numbers and lists, ready for JSON or a `weights_only` checkpoint; without a stride
+        that is None."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClipTransform:
         """What `to_dict` wrote; other entries are ignored. Raises ValueError if one is missing."""
-        names = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls) if field.name != "frame_stride"]
         missing = [name for name in names if name not in values]
         if missing:
             raise ValueError(
@@ -61,4 +65,4 @@ class ClipTransform:
             name: tuple(values[name]) if isinstance(values[name], list) else values[name]
             for name in names
         }
-        return cls(**plain)
+        return cls(**plain, frame_stride=values.get("frame_stride"))

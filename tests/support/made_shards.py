@@ -14,6 +14,7 @@ from made_tars import make_manifest
 from har import models
 from har.shards import splits
 from har.shards.format import Manifest, ShardInfo, save_manifest
+from har.shards.transforms.temporal_sampling import eval_stride
 from har.training.config import Config
 from har.training.runtime import checkpoint
 
@@ -94,6 +95,7 @@ def make_run(folder: Path, clips: Manifest, **settings: Any) -> Path:
             "sampling": clips.sampling,
             "clip_shape": list(clips.clip_shape),
             **clips.resize,
+            **({"frame_stride": stride} if (stride := eval_stride(config.frame_strides)) else {}),
         },
     }
     checkpoint.save(state, folder / "best.pt")

@@ -18,7 +18,7 @@ from har.training.runtime import checkpoint, signals
 OPTIONS = [
     "--model", "resnet3d", "--model-options", "width=4,dropout=0.3", "--frames", "2",
     "--size", "16", "--batch-size", "4", "--epochs", "3", "--device", "cpu", "--precision",
-    "fp32", "--deterministic", "--temporal-jitter", "--preset", "modern",
+    "fp32", "--deterministic", "--frame-stride", "1-2", "--preset", "modern",
     "--save-every-minutes", "0.0001",
 ]  # fmt: skip
 

@@ -91,6 +91,21 @@ def test_a_run_on_differences_is_evaluated_predicted_and_exported_as_it_was_trai
     assert plot_filters(tmp_path / "f.png", model, state["model"]) is not None
 
 
+def test_windows_are_random_in_training_and_in_the_middle_after_it(shards):
+    plain, windows = (
+        prepared(shards, frames=2, frame_stride=stride, temporal_jitter=False)
+        for stride in (None, "1-2")
+    )
+    drawn = {tuple(windows.train_loader.loader.frame_indices(epoch, 0)) for epoch in range(40)}
+    assert drawn == {(0, 1), (1, 2), (2, 3), (0, 2), (1, 3)}
+    assert windows.val_loader.loader.frame_indices(7, 0).tolist() == [1, 2]
+    assert plain.train_loader.loader.frame_indices(7, 0).tolist() == [0, 2]
+    assert windows.state_dict()["preprocessing"]["frame_stride"] == 1
+    assert "frame_stride" not in plain.state_dict()["preprocessing"]
+    for state in (plain, windows):
+        state.close()
+
+
 def test_kinetics_weights_set_the_midplanes_they_need(shards, tmp_path, monkeypatch):
     theirs = models.build("r2plus1d", 400, midplanes="torchvision").state_dict()
     torch.save(theirs, tmp_path / "x.pth")

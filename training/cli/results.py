@@ -17,6 +17,9 @@ _COUNT = click.IntRange(min=1)
 _device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, xpu or mps."
 )
+_views_option = click.option(
+    "--views", type=_COUNT, help="Average over so many views of a video. [one of each clip]"
+)
 
 
 @click.command()
@@ -26,7 +29,7 @@ _device_option = click.option(
 @click.option(
     "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
 )
-@click.option("--views", default=1, show_default=True, help="Clips per video to average over.")
+@click.option("--views", default=1, show_default=True, help="Views of a video to average over.")
 @click.option("--batch-size", type=_COUNT, help="Clips per step. [the run's]")
 @_device_option
 @click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
@@ -60,6 +63,7 @@ def eval_main(run: Path, **options: Any) -> None:
     "--max-seconds", type=_COUNT, default=120, show_default=True,
     help="Longest video of a URL; a live stream is recorded that long.",
 )  # fmt: skip
+@_views_option
 @_device_option
 @one_sentence
 def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
@@ -132,6 +136,7 @@ def export_main(run: Path, out: Path, preprocessing: bool) -> None:
 @click.option(
     "--max-seconds", type=_COUNT, default=120, show_default=True, help="Longest video taken."
 )
+@_views_option
 @_device_option
 @one_sentence
 def serve_main(run: Path, **options: Any) -> None:

@@ -6,8 +6,8 @@ Notes:
   machine has bf16 units, and a prediction from the video file equals the one from the shard.
 - A shard set that the run was not trained for (other classes, frame size, frame rule) is refused,
   and so is another split, unless asked for: the model may have been trained on those test clips.
-- Views of a video are its stored clips. Where more are asked for, each clip gives several, of
-  evenly spaced phases, if it holds more frames than the model takes.
+- Views of a video are its stored clips. Where more are asked for, each clip gives several, if it
+  holds more frames than the model takes (`har.shards.transforms.temporal_sampling`).
 """
 
 import csv
@@ -29,8 +29,9 @@ from ...errors import HarError
 from ...progress import track
 from ...shards import splits
 from ...shards.format import ClipReader, Manifest, load_manifest
-from ...shards.loading import BatchSampler, max_views
+from ...shards.loading import BatchSampler
 from ...shards.transforms.clip_transform import ClipTransform
+from ...shards.transforms.temporal_sampling import describe_views, split_views
 from ..input import DeviceBatch, DeviceLoader
 from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_examples
 from ..runtime import checkpoint
@@ -70,7 +71,7 @@ def evaluate_run(
     _check_shards_fit(state, manifest)
     chosen = _choose_split(state, manifest, split, allow_other_split)
     transform = ClipTransform.from_dict(state["preprocessing"])
-    indices, views_per_clip = _choose_clips(manifest, chosen, subset, views, transform.frames)
+    indices, views_per_clip = _choose_clips(manifest, chosen, subset, views, transform)
     batch_size = min(batch_size or state["config"]["batch_size"], len(indices) * views_per_clip)
     sampler = BatchSampler(np.sort(indices), batch_size, views=views_per_clip)
     loader = DeviceLoader(manifest, sampler, transform, select_device(device or "auto"))
@@ -157,6 +158,9 @@ def _check_shards_fit(state: dict[str, Any], manifest: Manifest) -> None:
         found, needed = _describe_classes(manifest.classes), _describe_classes(state["classes"])
     elif num_frames < trained["frames"]:
         found, needed = f"clips of {num_frames} frames", str(trained["frames"])
+    elif "frame_stride" in trained and num_frames != trained["clip_shape"][0]:
+        found = f"clips of {num_frames} frames"
+        needed = f"{trained['clip_shape'][0]}, of which its windows take every so many-th"
     elif size != list(trained_size):
         found, needed = ("frames of {}x{}".format(*s) for s in (size, trained_size))
     elif rule != trained_rule:
@@ -240,13 +244,9 @@ def _leak(state: dict[str, Any], manifest: Manifest, indices: np.ndarray) -> flo
 
 
 def _choose_clips(
-    manifest: Manifest, split: splits.Split, subset: str, views: int, frames: int
+    manifest: Manifest, split: splits.Split, subset: str, views: int, transform: ClipTransform
 ) -> tuple[np.ndarray, int]:
-    """-> sample indices of the subset, and how many views of `frames` frames each clip gives.
-
-    The first `views` clips of each video; all of them, each several times, where more are asked for
-    than are stored.
-    """
+    """-> sample indices of the subset, and how many views each clip gives (`split_views`)."""
     indices = split.subset(subset)
     if len(indices) == 0:
         others = [name for name in ("test", "val", "train") if len(split.subset(name))]
@@ -256,17 +256,17 @@ def _choose_clips(
         )
     clip_numbers = manifest.index["view"][indices]
     num_stored = int(clip_numbers.max()) + 1
-    if 1 <= views <= num_stored:
-        return indices[clip_numbers < views], 1
-    views_per_clip, most = views // num_stored, max_views(manifest.clip_shape[0], frames)
-    if views < 1 or views % num_stored or views_per_clip > most:
-        possible = [*range(1, num_stored + 1), *(num_stored * n for n in range(2, most + 1))]
+    stored, frames, stride = manifest.clip_shape[0], transform.frames, transform.frame_stride
+    parts = split_views(views, num_stored, stored, frames, stride)
+    if parts is None:
+        windows = "" if stride is None else f" of stride {stride}"
         raise EvaluationError(
             f"--views {views} does not work: {manifest.root} holds up to {num_stored} clips of a "
-            f"video, of {manifest.clip_shape[0]} frames where the model takes {frames}: give "
-            f"{' or '.join(map(str, possible))}, or build shards with more clips or frames."
+            f"video, of {stored} frames where the model takes {frames}{windows}: give "
+            f"{describe_views(num_stored, stored, frames, stride)}, or build shards with more "
+            "clips or frames."
         )
-    return indices, views_per_clip
+    return indices[clip_numbers < parts[0]], parts[1]
 
 
 def _write_results(folder: Path, result: dict[str, Any], manifest: Manifest) -> None:

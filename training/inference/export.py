@@ -127,6 +127,7 @@ def build_contract(predictor: Predictor, preprocessing: bool, digest: str) -> di
             "std": list(transform.std),
         },
         "sampling": dict(state["preprocessing"]["sampling"]),
+        "frame_indices": predictor.frame_subset.tolist(),  # of the frames that sampling gives
         "checkpoint": {"sha256": digest, "epoch": state["epoch"], "split": dict(state["split"])},
     }
 

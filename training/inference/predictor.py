@@ -20,9 +20,10 @@ from ...pipeline.decode import decode_clips, resize
 from ...pipeline.sampling import ClipSampler
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
+from ...shards.transforms.temporal_sampling import describe_views, split_views, view_frames
 from ..runtime import checkpoint, device
 from .frames import Frame
-from .windows import Segment, sliding_windows
+from .windows import PredictionError, Segment, sliding_windows
 
 
 class Predictor:
@@ -30,10 +31,13 @@ class Predictor:
 
     sampler: the rule that the shards were built with. frame_size: (height, width) as stored.
     fit: what became of frames of another shape. frame_subset: which of the stored frames the model
-    takes (the loader's choice at phase 0).
+    takes of a clip. views: average over so many of a video, as `har-eval --views`; None for one of
+    each clip. view_frames: the stored frames of each view of a clip, int64 [views,T].
     """
 
-    def __init__(self, run_dir: Path, device_name: str | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, device_name: str | None = None, views: int | None = None
+    ) -> None:
         self.state = checkpoint.load(Path(run_dir) / "best.pt")
         self.classes: list[str] = list(self.state["classes"])
         self.model_name = str(self.state["model_name"])
@@ -45,8 +49,19 @@ class Predictor:
         options = {name: sampling[name] for name in names if name in sampling}
         self.sampler = ClipSampler(frames=num_stored, **options)
         self.frame_size, self.fit = (height, width), str(preprocessing.get("fit", "squeeze"))
-        frames = self.transform.frames
-        self.frame_subset = (np.arange(frames) * num_stored / frames).astype(np.int64)
+        frames, stride = self.transform.frames, self.transform.frame_stride
+        self.frame_subset = view_frames(num_stored, frames, stride)
+        clips = self.sampler.clips
+        parts = split_views(views or clips, clips, num_stored, frames, stride)
+        if parts is None:
+            raise PredictionError(
+                f"--views {views} does not work: the model takes {frames} of {num_stored} frames: "
+                f"give {describe_views(clips, num_stored, frames, stride)}."
+            )
+        self.num_clips, num_views = parts
+        self.view_frames = np.stack(
+            [view_frames(num_stored, frames, stride, k, num_views) for k in range(num_views)]
+        )
         self.device = device.select_device(device_name or "auto")
         self.model = checkpoint.restore_model(self.state).to(self.device)
 
@@ -70,15 +85,27 @@ class Predictor:
         return np.asarray(self.predict_clips(clips).mean(0), np.float32)
 
     def decode_video(self, path: Path, warnings: dict[str, Any] | None = None) -> NDArray[np.uint8]:
-        """The clips that the video's shard would hold, uint8 [V,T,H,W,C], as the model takes them.
+        """The views of the clips that the video's shard would hold, uint8 [V,T,H,W,C].
 
-        V is 1 except for the rule "dense", whose windows all count, as in `har-eval --views V`.
+        Without `views`, V is 1 except for the rule "dense", whose windows all count.
         warnings: gets what is odd about the file (`Clip.warnings`). Raises VideoDecodeError.
         """
         clips = decode_clips(path, self.sampler, self.frame_size, fit=self.fit)
         if warnings is not None:
             warnings |= clips[0].warnings
-        return np.stack([clip.pixels for clip in clips])[:, self.frame_subset]
+        return self.take_views(np.stack([clip.pixels for clip in clips]))
+
+    def take_views(self, clips: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Clips as stored -> a copy of the frames of their views, uint8 [V,T,H,W,C]."""
+        views = clips[: self.num_clips, self.view_frames]  # [clips,views,T,H,W,C]
+        return views.reshape(-1, *views.shape[2:])
+
+    def describe_input(self) -> str:
+        """What of a video is looked at, for the page."""
+        frames, num_views = self.transform.frames, self.num_clips * len(self.view_frames)
+        if num_views == 1:
+            return f"The answer is of {frames} of its frames."
+        return f"The answer is the mean over {num_views} views of {frames} frames each."
 
     def predict_windows(
         self, frames: Iterable[Frame], window: float, hop: float

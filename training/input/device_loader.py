@@ -49,7 +49,8 @@ class DeviceBatch:
 class DeviceLoader:
     """Batches of one subset of a split, ready for the model.
 
-    options: of the loader; `frames` and `pin_memory` are set here. augmentation: None for the
+    options: of the loader; `frames`, `pin_memory` and, where it is None, `frame_stride` are set
+    here. augmentation: None for the
     evaluation transform (resize, center crop). gpu_cache: keep the subset's clips on `device` (see
     `har.training.input.gpu_cache`).
     """
@@ -69,10 +70,16 @@ class DeviceLoader:
         has_streams = self._streams is not None
         self.transform, self.device = transform, device
         self._processor = ClipProcessor(transform, augmentation)
+        options = options or LoaderOptions()
         self.loader = Loader(
             manifest,
             sampler,
-            replace(options or LoaderOptions(), frames=transform.frames, pin_memory=has_streams),
+            replace(
+                options,
+                frames=transform.frames,
+                pin_memory=has_streams,
+                frame_stride=options.frame_stride or transform.frame_stride,
+            ),
             transform=None if has_streams else self._processor,
         )
         self._gpu_cache = GpuCache(self.loader, device) if gpu_cache else None

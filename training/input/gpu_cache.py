@@ -41,8 +41,9 @@ class GpuCache:
             block_size=0, views=1,
         )  # fmt: skip
         options = replace(
-            self._loader.options, frames=None, temporal_jitter=False, windows=0, cache="none"
-        )
+            self._loader.options, frames=None, frame_stride=None, temporal_jitter=False, windows=0,
+            cache="none",
+        )  # fmt: skip
         with Loader(self._loader.manifest, sampler, options) as reader:
             for batch in reader.epoch():
                 start = batch.step * _READ_SIZE

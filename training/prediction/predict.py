@@ -39,6 +39,7 @@ def iterate_predictions(
     window: float | None = None,
     hop: float | None = None,
     stream: int | None = None,
+    views: int | None = None,
     max_mb: int = 100,
     max_seconds: int = 120,
     timeline: Path | None = None,
@@ -47,12 +48,14 @@ def iterate_predictions(
 ) -> Iterator[VideoPrediction]:
     """The answers to `videos` (files, folders, globs, URLs), one after the other.
 
-    window, hop: seconds. stream: see `ClipSampler`; None = the run's. max_mb, max_seconds: of a
-    video behind a URL. timeline, annotate, cam: pictures to write, each a file, or a folder for
-    several videos. A video that cannot be read is an answer with an error.
+    window, hop: seconds. stream: see `ClipSampler`; None = the run's. views: see `Predictor`.
+    max_mb, max_seconds: of a video behind a URL. timeline, annotate, cam: pictures to write, each a
+    file, or a folder for several videos. A video that cannot be read is an answer with an error.
 
     Raises PredictionError or CheckpointError, each one sentence, before the first video is opened.
     """
+    if window is not None and views is not None:
+        raise PredictionError("--views is about whole videos: leave it out, or --window.")
     if window is not None:
         hop = check_window(window, hop)
     elif hop is not None or timeline is not None:
@@ -63,7 +66,7 @@ def iterate_predictions(
     sources = find_videos(videos)
     pictures = {"timeline": timeline, "annotate": annotate, "cam": cam}
     targets = _picture_paths(pictures, sources)
-    predictor = Predictor(run_dir, device)
+    predictor = Predictor(run_dir, device, views)
     if stream is not None:
         predictor.sampler = replace(predictor.sampler, stream=stream)
     limits = UploadLimits(max_mb, max_seconds)

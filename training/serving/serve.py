@@ -120,7 +120,8 @@ def _build_page(service: VideoService) -> Any:
     with gradio.Blocks(title="What happens in a video?", analytics_enabled=False) as page:
         gradio.Markdown(
             f"# What happens in a video?\n{model} classes. A video of up to {limits.max_mb} MB and "
-            f"{limits.max_seconds} s stays on this machine and is deleted when it is answered."
+            f"{limits.max_seconds} s stays on this machine and is deleted when it is answered. "
+            f"{predictor.describe_input()}"
         )
         with gradio.Row():
             with gradio.Column():
@@ -152,10 +153,11 @@ def serve_run(
     max_mb: int = 100,
     max_seconds: int = 120,
     device: str | None = None,
+    views: int | None = None,
 ) -> None:
     """Serve until Ctrl-C. Raises ServeError or CheckpointError, each one sentence."""
     limits = UploadLimits(max_mb, max_seconds)
-    predictor = Predictor(run_dir, device)
+    predictor = Predictor(run_dir, device, views)
     with listen(host, port) as listener:
         service = VideoService(predictor, limits)
         try:

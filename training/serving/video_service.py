@@ -80,7 +80,7 @@ class VideoService:
             predictor.fit,
         )  # fmt: skip
         shape = (num_clips, *self._clip_shape)
-        clips = pixels[: np.prod(shape)].reshape(shape)[:, predictor.frame_subset]  # a copy
+        clips = predictor.take_views(pixels[: np.prod(shape)].reshape(shape))
         top = predictor.top_classes(predictor.predict_clips(clips).mean(0), 5)
         gif = grad_cam.encode_gif(grad_cam.animate_clip(predictor, clips[0]))
         map_name = grad_cam.MAP_NAMES[predictor.model_name]

@@ -67,6 +67,58 @@ def test_temporal_jitter_draws_an_offset_per_clip_and_epoch(clips):
 
 
 @pytest.mark.parametrize("workers", [0, 3])
+def test_a_window_is_a_pure_function_of_seed_epoch_and_key(clips, stored, workers):
+    windows = {}
+    for batch_size, rank, world_size in ((8, 0, 1), (4, 0, 2), (4, 1, 2)):
+        sampler = BatchSampler(
+            np.arange(len(clips.index)), batch_size, 2, True, rank=rank, world_size=world_size
+        )
+        options = LoaderOptions(
+            frames=2, frame_stride=(1, 3), temporal_jitter=True, workers=workers
+        )
+        with Loader(clips, sampler, options) as loader:
+            for epoch in (1, 2):
+                for batch in loader.epoch(epoch):
+                    for row in np.flatnonzero(batch.valid):
+                        key, index = batch.keys[row], int(batch.indices[row])
+                        frames = loader.frame_indices(epoch, index)
+                        assert np.array_equal(batch.pixels[row], stored[key][frames])
+                        same = windows.setdefault((epoch, key), frames.tolist())
+                        assert same == frames.tolist()
+    assert len(windows) == 2 * len(clips.index)
+    strides = [two - one for one, two in windows.values()]
+    assert {*strides} == {1, 2, 3}
+    changed = sum(windows[1, key] != windows[2, key] for key in clips.keys())  # noqa: SIM118
+    assert changed > len(clips.index) / 2
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_without_jitter_windows_are_spread_over_the_clip(clips, stored, views):
+    sampler = BatchSampler(np.arange(5), 4, views=views)
+    starts = [1] if views == 1 else [0, 1, 2]  # of 2 neighbours of 4 frames
+    with Loader(clips, sampler, LoaderOptions(frames=2, frame_stride=1)) as loader:
+        for batch in loader.epoch():
+            for row in np.flatnonzero(batch.valid):
+                start = starts[int(batch.views[row])]
+                expected = stored[batch.keys[row]][start : start + 2]
+                assert np.array_equal(batch.pixels[row], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "views", "says"),
+    [
+        ({"frames": 2, "frame_stride": (1, 4)}, 1, "stride 4 span 5 frames .* --frame-stride 3 or"),
+        ({"frames": 2, "frame_stride": 1}, 4, "4 views of 2 frames .* use at most 3"),
+        ({"frames": 2, "frame_stride": 0}, 1, "frame_stride = 0"),
+        ({"frames": 2, "frame_stride": (3, 2)}, 1, r"frame_stride = \(3, 2\)"),
+    ],
+)
+def test_windows_that_the_clips_do_not_hold_are_refused(clips, options, views, says):
+    with pytest.raises(LoaderError, match=says):
+        Loader(clips, BatchSampler(np.arange(5), 4, views=views), LoaderOptions(**options))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
 def test_a_transform_of_the_caller_is_applied_clip_by_clip(clips, stored, workers):
     def transform(clip):
         return torch.from_numpy(clip).float().mean((1, 2))  # [T,C]

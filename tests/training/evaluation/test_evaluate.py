@@ -232,24 +232,35 @@ def test_views_of_a_video_are_averaged(tmp_path: Path):
     assert not any("+" in key for key in keys)
 
 
-def _views_by_hand(run: Path, clips: Manifest, ids: np.ndarray, views: int) -> np.ndarray:
-    """Mean probabilities [N,K] over phases k/K of 8 stored frames for a model of 4."""
-    every = [
-        _by_hand(run, clips, ids, np.array([2 * t + 2 * k // views for t in range(4)]))[0]
-        for k in range(views)
-    ]
-    return np.mean(every, axis=0)
+def _views_by_hand(
+    run: Path, clips: Manifest, ids: np.ndarray, views: int, stride: int | None = None
+) -> np.ndarray:
+    """Mean probabilities [N,K] over views of 8 stored frames for a model of 4: phases k/K, or
+    windows of neighbours from the first frame to the last."""
+    windows = [np.array([2 * t + 2 * k // views for t in range(4)]) for k in range(views)]
+    if stride == 1:
+        starts = [2] if views == 1 else [4 * k // (views - 1) for k in range(views)]
+        windows = [start + np.arange(4) for start in starts]
+    return np.mean([_by_hand(run, clips, ids, frames)[0] for frames in windows], axis=0)
 
 
-@pytest.mark.parametrize("batch_size", [3, 4, 100])
-def test_views_are_cut_out_of_clips_that_hold_more_frames(tmp_path: Path, batch_size: int):
+@pytest.mark.parametrize(
+    ("batch_size", "views", "stride"),
+    [(3, 2, None), (4, 2, None), (100, 2, None), (4, 1, 1), (3, 3, 1), (100, 5, 1)],
+)
+def test_views_are_cut_out_of_clips_that_hold_more_frames(
+    tmp_path: Path, batch_size: int, views: int, stride: int | None
+):
     clips = make_shards(tmp_path / "shards", shape=(8, 20, 24, 3))
-    run = make_run(tmp_path / "run", clips)
-    result = evaluate_run(run, views=2, batch_size=batch_size)
+    run = make_run(tmp_path / "run", clips, frame_stride=str(stride) if stride else None)
+    result = evaluate_run(run, views=views, batch_size=batch_size)
     test = splits.make_split(clips, "grouped").test
-    assert (result["clips"], result["videos"], result["views"]) == (6, 6, 2)
-    probabilities = _views_by_hand(run, clips, test, 2)
+    assert (result["clips"], result["videos"], result["views"]) == (6, 6, views)
+    probabilities = _views_by_hand(run, clips, test, views, stride)
     assert not np.allclose(probabilities, _views_by_hand(run, clips, test, 1), atol=1e-4)
+    if stride:
+        with pytest.raises(evaluate.EvaluationError, match="takes 4 of stride 1: give 1 or 2 or 3"):
+            evaluate_run(run, views=6)
     said = {one["key"]: one["probability"] for one in result["predictions"]}
     for row, key in enumerate(clips.keys(test)):
         assert said[key] == pytest.approx(probabilities[row].max(), abs=1e-5)
@@ -270,6 +281,16 @@ def test_stored_clips_and_their_views_are_averaged_together(tmp_path: Path):
         assert said[key] == pytest.approx(of_video.max(), abs=1e-5)
     with pytest.raises(evaluate.EvaluationError, match=r"--views 3 .* give 1 or 2 or 4, or build"):
         evaluate_run(run, views=3)
+
+
+def test_windows_of_stored_frames_want_clips_of_as_many_as_in_training(tmp_path: Path):
+    clips = [make_shards(tmp_path / f"{n}", shape=(n, 20, 24, 3)) for n in (8, 10)]
+    even, window = (
+        make_run(tmp_path / f"run{stride}", clips[0], frame_stride=stride) for stride in (None, "1")
+    )
+    evaluate_run(even, shards=tmp_path / "10")
+    with pytest.raises(evaluate.EvaluationError, match=r"has clips of 10 frames .* trained on 8"):
+        evaluate_run(window, shards=tmp_path / "10")
 
 
 def test_more_views_than_stored_is_an_error(run: Path):

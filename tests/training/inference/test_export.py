@@ -95,6 +95,7 @@ def test_the_contract_says_how_to_feed_the_file(run: Path):
     assert inside["input"]["shape"] == ["B", 6, 36, 48, 3]
     assert inside["classes"] == list(CLASSES)
     assert inside["sampling"] == {"rule": "paper"}
+    assert inside["frame_indices"] == list(range(6))
     outside = export.build_contract(predictor, False, "0" * 64)
     assert outside["input"]["shape"] == ["B", 3, 6, 16, 16]
     assert outside["preprocessing"]["centre_crop"] == [16, 16]

@@ -65,9 +65,11 @@ def _videos(folder: Path, clips: Manifest) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _predict(run: Path, videos: list[Path], k: int = 5) -> list[list[tuple[str, float]]]:
+def _predict(
+    run: Path, videos: list[Path], k: int = 5, views: int | None = None
+) -> list[list[tuple[str, float]]]:
     """The k most probable (class, probability) of each video."""
-    model = predictor.Predictor(run)
+    model = predictor.Predictor(run, views=views)
     return [model.top_classes(model.predict_video(video), k) for video in videos]
 
 
@@ -81,16 +83,20 @@ def _compare_with_shards(run: Path, files: dict[str, Path]) -> int:
     return len(tested)
 
 
-@pytest.mark.parametrize("frames", [4, 3])
+@pytest.mark.parametrize(
+    ("frames", "stride", "views"),
+    [(4, None, 1), (3, None, 1), (2, None, 2), (2, "1", 1), (2, "1", 3), (2, "1-3", 2)],
+)
 def test_predictions_equal_the_evaluation_of_the_same_clips(
-    tmp_path: Path, clips: Manifest, decoder: list, frames: int
+    tmp_path: Path, clips: Manifest, decoder: list, frames: int, stride: str | None, views: int
 ):
-    run = make_run(tmp_path / f"run{frames}", clips, frames=frames)
+    run = make_run(tmp_path / f"run{frames}", clips, frames=frames, frame_stride=stride)
     evaluated = {}
     for subset in ("val", "test"):
-        evaluated |= {one["key"]: one for one in evaluate_run(run, subset=subset)["predictions"]}
+        result = evaluate_run(run, subset=subset, views=views)
+        evaluated |= {one["key"]: one for one in result["predictions"]}
     videos = [v for v in _videos(tmp_path / "videos", clips) if v.stem in evaluated]
-    answers = _predict(run, videos)
+    answers = _predict(run, videos, views=None if views == 1 else views)
     assert len(answers) == len(evaluated) == 12
     for video, top in zip(videos, answers, strict=True):
         name, probability = top[0]
@@ -144,6 +150,19 @@ def test_a_clip_of_ucf101_predicts_what_its_built_shard_evaluates_to(
     settings = {"model": model, "model_options": SMALL[model], "frames": 8}
     files = {path.stem: path for path in real_clips.rglob("*.avi")}
     assert _compare_with_shards(make_run(tmp_path / "run", real_set, **settings), files) >= 4
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"views": 4}, "--views 4 does not work: the model takes 2 of 4 frames: give 1 or 2 or 3"),
+        ({"views": 2, "window": 1.0}, "--views is about whole videos"),
+    ],
+)
+def test_views_that_cannot_be_are_refused(tmp_path: Path, clips: Manifest, options, says):
+    run = make_run(tmp_path / "run", clips, frames=2, frame_stride="1")
+    with pytest.raises(video_source.PredictionError, match=says):
+        predict_videos(run, ["a.avi"], **options)
 
 
 def test_the_video_is_decoded_as_the_shards_were_built(

@@ -99,8 +99,13 @@ def test_corrupt_clips_are_replaced_where_that_is_allowed(corrupt_clips):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"frames": 2}, {"frames": 2, "temporal_jitter": True}], ids=str
-)
+    "options",
+    [
+        {}, {"frames": 2}, {"frames": 2, "temporal_jitter": True},
+        {"frames": 2, "frame_stride": (1, 2), "temporal_jitter": True},
+    ],
+    ids=str,
+)  # fmt: skip
 @pytest.mark.parametrize(
     "more", [{}, {"rank": 1, "world_size": 2}, {"block_size": 8}, {"shuffle": False}], ids=str
 )

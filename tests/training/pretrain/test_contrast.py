@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from tiny_train import OPTIONS, prepared
 
 from har.shards.format import load_manifest
-from har.shards.loading import BatchSampler, Loader, LoaderOptions, random_windows, view_key
+from har.shards.loading import BatchSampler, Loader, LoaderOptions, view_key
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.temporal_sampling import random_windows
 from har.training import step
 from har.training.config import ConfigError
 from har.training.input import DeviceLoader
@@ -138,7 +139,7 @@ def test_a_batch_holds_two_augmentations_of_each_window(shards, gpu_cache):
     for stored_batch in plain.epoch():
         stored = stored_batch.pixels.clone()
     processor = ClipProcessor(transform, augmentation)
-    for batch in loader.epoch(5, start=4):
+    for batch in loader.epoch(5, start=4):  # noqa: B007
         pass  # the last of the epoch's five
     assert batch.indices.tolist() == batch.indices[::4].repeat_interleave(4).tolist()
     for row, index in enumerate(batch.indices.tolist()):
