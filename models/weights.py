@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import HarError
+from .custom import head_name
 from .upgrade import upgrade_state_dict
 
 KINETICS = "kinetics400"
 NONE = "none"
-CLASSIFIER = "fc."  # the layer that the paper (S1.4) replaces; never taken from a file
 # torchvision's KINETICS400_V1 weights; the name ends in the first 8 digits of the SHA-256
 KINETICS_URLS = {
     "r3d_18": "https://download.pytorch.org/models/r3d_18-b3b3357e.pth",
@@ -206,16 +206,18 @@ _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # DDP's (and AveragedModel'
 def load_into(
     model: nn.Module, state_dict: Mapping[str, Tensor], origin: str, hint: str = ""
 ) -> set[str]:
-    """Load every entry but the classifier's, after checking that all of them fit; -> their names.
+    """Load every entry but the classifier's, which the paper replaces (S1.4), after checking that
+    all of them fit; -> their names.
 
     origin: what the error calls the weights. Raises WeightsError that names the first keys that
     are missing, unexpected or of another shape; the model is then unchanged. A file may lack
     `num_batches_tracked`: files older than that counter do, and nothing here reads it. It may have
     an AveragedModel's `n_averaged`.
     """
-    left_out = (CLASSIFIER, "n_averaged")
+    head = head_name(model)
+    left_out = ("n_averaged", *([f"{head}."] if head else []))
     new = {k: v for k, v in state_dict.items() if not k.startswith(left_out)}
-    own = {k: v for k, v in model.state_dict().items() if not k.startswith(CLASSIFIER)}
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(left_out)}
     missing = [k for k in own if k not in new and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in new if k not in own]
     misshapen = [k for k in own if k in new and own[k].shape != new[k].shape]

@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "input": ("rgb", "diff", "rgb+diff"),
     "split": ("grouped", "official-1", "official-2", "official-3", "paper", "csv"),
     "preset": ("paper", "modern"),
-    "lr_scheduler": ("plateau", "cosine"),
+    "lr_scheduler": ("plateau", "cosine", "step"),
     "cache": ("none", "ram", "gpu"),
     "optimizer": ("adam", "adamw", "sgd"),
     "class_weights": ("balanced", "none"),
@@ -37,6 +37,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "recompute": ("auto", "on", "off"),
 }
 FOLD_NAME = re.compile(r"fold-[1-9][0-9]*/[1-9][0-9]*")  # a split, too
+# A model of the user: MODULE:CLASS, or an entry point of the group `har.models`.
+MODEL_NAMES = (*CHOICES["model"], "MODULE:CLASS")
+_CUSTOM_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 SPLIT_NAMES = (*CHOICES["split"], "fold-I/K")
 _STRIDES = re.compile(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?")
 AUTO = -1  # --batch-size auto, until `har.training.runtime.memory` has found it
@@ -46,7 +49,7 @@ _MINIMUM = {
     "workers": 0, "seed": 0, "split_seed": 0, "plateau_patience": 0, "max_minutes": 0,
     "save_every_minutes": 0, "clip_grad": 0, "warmup_epochs": 0, "epsilon_increment": 0,
     "rotation": 0, "weight_decay": 0, "shuffle_block_size": 0, "max_corrupt": 0,
-    "mixup_alpha": 0, "cutmix_alpha": 0, "log_every": 0,
+    "mixup_alpha": 0, "cutmix_alpha": 0, "log_every": 0, "step_size": 1,
 }  # fmt: skip
 
 
@@ -67,7 +70,10 @@ class Config:
     """All settings of a run. Raises ConfigError at construction for any value out of range."""
 
     preset: str = _opt("paper", "Where the defaults come from; single options override it.")
-    model: str = _opt("resnet3d", "Which of the four models.")
+    model: str = _opt(
+        "resnet3d", "One of the four, or an own one (docs/models.md).",
+        metavar="|".join(MODEL_NAMES),
+    )  # fmt: skip
     model_options: str = _opt("", "Options of the model, e.g. 'width=32,dropout=0.2'.")
     weights: str | None = _opt(
         None, "kinetics400, none, a file or a run folder. [r3d: kinetics400; else none]"
@@ -94,11 +100,15 @@ class Config:
     max_minutes: float = _opt(0.0, "Stop after this many minutes; 0 = no limit.")
     optimizer: str = _opt("adam", "adam is the paper's (section 5).")
     lr: float | None = _opt(None, "Learning rate. [1e-3; fine-tuning from weights: 1e-4]")
+    lr_head: float | None = _opt(None, "Learning rate of the classifier alone. [as --lr]")
+    momentum: float = _opt(0.9, "Of sgd, in Nesterov's form; 0 = none.")
     weight_decay: float = _opt(0.0, "The paper names it and does not use it (section 7).")
     lr_scheduler: str = _opt("plateau", "plateau is the paper's (section 5).")
     warmup_epochs: float = _opt(0.0, "With cosine: epochs over which lr rises from 0.")
     plateau_factor: float = _opt(0.1, "lr x this where validation loss stops falling (section 5).")
     plateau_patience: int = _opt(3, "Epochs without a lower validation loss before that.")
+    step_size: int = _opt(10, "With step: epochs after which lr falls, again and again.")
+    gamma: float = _opt(0.1, "With step: what lr is then multiplied by.")
     class_weights: str = _opt("balanced", "balanced: rare classes weigh more (section 3.4).")
     label_smoothing: float = _opt(0.0, "Share of each label spread over all classes.")
     dropout: float = _opt(0.0, "Before the classifier; the paper names it and does not use it (7).")
@@ -151,7 +161,9 @@ class Config:
             value = getattr(self, name)
             if value in allowed or (name == "split" and FOLD_NAME.fullmatch(value)):
                 continue
-            names = SPLIT_NAMES if name == "split" else allowed
+            if name == "model" and is_custom_model(value):
+                continue
+            names = {"split": SPLIT_NAMES, "model": MODEL_NAMES}.get(name, allowed)
             raise ConfigError(
                 f"--{name.replace('_', '-')} {value!r} is unknown: choose one of "
                 f"{', '.join(names)}."
@@ -164,7 +176,11 @@ class Config:
             self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         self._check("val_from_train", 0 <= self.val_from_train <= 0.5, "a share from 0 to 0.5")
         self._check("size", self.size is None or self.size >= 16, "16 or more")
-        self._check("lr", self.lr is None or self.lr > 0, "more than 0")
+        for name in ("lr", "lr_head"):
+            value = getattr(self, name)
+            self._check(name, value is None or value > 0, "more than 0")
+        self._check("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+        self._check("gamma", 0 < self.gamma < 1, "between 0 and 1")
         self._check("plateau_factor", 0 < self.plateau_factor < 1, "between 0 and 1")
         self._check("crop_scale", 0 < self.crop_scale <= 1, "above 0, at most 1")
         self._check_batch()
@@ -177,6 +193,18 @@ class Config:
         valid = strides is None or strides[0] <= strides[1]
         self._check("frame_stride", valid, "1 or more, or a range such as 1-3")
         self.options  # noqa: B018  (parses, so that a malformed string fails here)
+        self._check_unused()
+
+    def _check_unused(self) -> None:
+        """Raise ConfigError for options of one optimizer or schedule, given with another."""
+        for name, owner, value in (
+            ("momentum", "optimizer", "sgd"), ("step_size", "lr_scheduler", "step"),
+            ("gamma", "lr_scheduler", "step"),
+        ):  # fmt: skip
+            unused = getattr(self, owner) != value
+            is_given = getattr(self, name) != type(self).__dataclass_fields__[name].default
+            needed = f"it with --{owner.replace('_', '-')} {value}, or leave it out"
+            self._check(name, not (unused and is_given), needed)
 
     def _check_batch(self) -> None:
         size, parts = self.batch_size, self.grad_accum_steps
@@ -234,6 +262,16 @@ class Config:
 
 
 C = TypeVar("C", bound=Config)
+
+
+def is_custom_model(name: str) -> bool:
+    """Whether a name may be that of a user's model; nothing is imported."""
+    if _CUSTOM_MODEL.fullmatch(name):
+        return True
+    from importlib import metadata  # takes 20 ms, and commands answer --help at once
+
+    return bool(metadata.entry_points(group="har.models", name=name))
+
 
 # The reason beside each: why later practice departs from the paper.
 PRESETS: dict[str, dict[str, Any]] = {

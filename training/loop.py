@@ -150,6 +150,8 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         **{f"train_{name}": train_metrics[name] for name in state.task.metrics},
         **quality,
     }
+    if state.config.lr_head is not None:
+        line["lr_head"] = state.lr_scheduler.lr_head
     if state.progress.skipped_steps:
         line["skipped_steps"] = state.progress.skipped_steps
     if bad_step.item() >= 0:
@@ -339,8 +341,9 @@ def describe(line: dict[str, Any]) -> str:
     elif line["val_loss"] is not None:
         val = f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}"
     skipped = line.get("skipped_steps", 0)
+    head = f" head {line['lr_head']:.1e}" if "lr_head" in line else ""
     return (
         f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
-        f"{val}  lr {line['lr']:.1e}  {line['clips_per_s']:.1f} clips/s  {bottleneck(line)}"
+        f"{val}  lr {line['lr']:.1e}{head}  {line['clips_per_s']:.1f} clips/s  {bottleneck(line)}"
         + (f"  {skipped} steps skipped: gradients overflowed fp16" if skipped else "")
     )

@@ -6,24 +6,27 @@ import numpy as np
 from torch import nn
 
 from .. import models
-from ..models.weights import CLASSIFIER
 from ..shards.format import Manifest
 from ..shards.splits import Split
-from .config import Config, ConfigError
+from .config import PRESETS, Config, ConfigError
 
 
 def known_options(config: Config) -> dict[str, Any]:
     """Every option of the model and its default, for the checkpoint: a later version may have
     other defaults."""
     known = models.options_of(config.model)
-    known.pop("weights", None)
+    if not models.is_custom(config.model):
+        known.pop("weights", None)
     return known
 
 
 def model_options(config: Config) -> dict[str, Any]:
-    """--model-options, then those that are options of har-train: --dropout, --freeze, --input,
-    --zero-init where the model has it, --recompute and --drop-path, which are an error where it has
-    not; and the midplanes that Kinetics weights need."""
+    """--model-options, then those that are options of har-train: --freeze, --dropout, --drop-path
+    and --input, --recompute and --zero-init, and the midplanes that Kinetics weights need.
+
+    Raises ConfigError where the model has no such option. What a preset sets is left out then
+    (`left_out`), and `build_model` does the freezing of a user's model that has no option for it.
+    """
     options, known = config.options, known_options(config)
     if config.recompute != "auto":
         if config.model != "convlstm":
@@ -32,30 +35,47 @@ def model_options(config: Config) -> dict[str, Any]:
                 "convlstm."
             )
         options["recompute"] = config.recompute == "on"
-    if config.freeze is not None:
+    if config.freeze is not None and "freeze" in known:
         options["freeze"] = config.freeze
     if config.weights == "kinetics400" and "midplanes" in known:
         options.setdefault("midplanes", "torchvision")
-    if config.drop_path:
-        if "drop_path" not in known:
+    for name, value in _given(config).items():
+        if name in known:
+            options.setdefault(name, value)
+        elif name not in left_out(config):
+            lack = "residual blocks" if config.model == "convlstm" else f"option {name}"
             raise ConfigError(
-                f"--drop-path {config.drop_path}: {config.model} has no residual blocks; "
-                "leave it out."
+                f"--{name.replace('_', '-')} {value}: {config.model} has no {lack}; leave it out."
             )
-        options.setdefault("drop_path", config.drop_path)
-    if config.input != "rgb":
-        options.setdefault("input", config.input)
-    if config.dropout:
-        options.setdefault("dropout", config.dropout)
     if config.zero_init and "zero_init_residual" in known:
         options.setdefault("zero_init_residual", True)
     return options
+
+
+def _given(config: Config) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in ("drop_path", "input", "dropout")}
+    return {name: value for name, value in values.items() if value not in (0, "rgb")}
+
+
+def left_out(config: Config) -> list[str]:
+    """Options that the preset sets and a user's model has not."""
+    known, preset = known_options(config), PRESETS[config.preset]
+    values = _given(config).items()
+    return [name for name, value in values if name not in known and value == preset.get(name)]
 
 
 def build_model(
     config: Config, options: dict[str, Any], num_classes: int, weights: str | None
 ) -> nn.Module:
     """The model, starting from `weights` (`--weights`). A wrong option is a ConfigError."""
+    if models.is_custom(config.model):
+        model = models.build(config.model, num_classes, seed=config.seed, **options)
+        info = models.load_weights(model, weights, builder=None, model_name=config.model)
+        if info is not None:
+            model.weights_info = info  # type: ignore[assignment]
+        if config.freeze not in (None, "none") and "freeze" not in options:
+            models.freeze_parts(model, config.model, str(config.freeze))
+        return model
     try:
         options = {**options, "weights": weights}
         return models.build(config.model, num_classes, seed=config.seed, **options)
@@ -66,8 +86,14 @@ def build_model(
 
 
 def classifier_name(model: nn.Module) -> str:
-    """The classifier's name in the model."""
-    return CLASSIFIER.removesuffix(".")
+    """The classifier's name in the model. Raises ConfigError where the model does not say it."""
+    name = models.head_name(model)
+    if name is None:
+        raise ConfigError(
+            f"{type(model).__name__} does not say which of its parts classifies: let the class "
+            "name it in head_name (docs/models.md)."
+        )
+    return name
 
 
 def check_pretraining(config: Config, model: nn.Module, manifest: Manifest, split: Split) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import models
 from ..models.convlstm import ConvLSTM
 from ..shards import splits
 from ..shards.format import Manifest, load_manifest
@@ -23,8 +24,8 @@ from ..shards.transforms.temporal_sampling import eval_stride
 from .config import AUTO, Config, ConfigError
 from .input import DeviceLoader, gpu_cache
 from .machine import check_device, choose_recompute, resolve_machine
-from .network import build_model, check_pretraining, known_options, model_options
-from .optim import EarlyStopping, LossScaler, LrScheduler, ModelEma
+from .network import build_model, check_pretraining, known_options, left_out, model_options
+from .optim import EarlyStopping, LossScaler, LrScheduler, ModelEma, make_optimizer
 from .runtime import memory, tensorboard
 from .runtime.device import place_model
 from .runtime.distributed import DistributedContext
@@ -62,10 +63,11 @@ def prepare(
     weights = "none" if resumed else config.weights
     model = build_model(config, options, len(manifest.classes), weights)
     check_pretraining(config, model, manifest, split)
+    transform = make_transform(config, models.transform_of(model))
+    check_custom_model(config, model, len(manifest.classes), transform)
     task.adapt_model(model)
     device = check_device(config, model, device, functools.partial(make_optimizer, config), log)
     model = place_model(model, device, precision)
-    transform = make_transform(config, cast(ClipTransform, model.transform))
     cache_bytes = gpu_cache_bytes(config, task, manifest, split, device)
     if config.batch_size == AUTO:
         trial = make_trial(config, task, model, transform, device, precision, cache_bytes)
@@ -102,6 +104,15 @@ def prepare(
     )
     log(describe(state))
     return state
+
+
+def check_custom_model(
+    config: Config, model: nn.Module, num_classes: int, transform: ClipTransform
+) -> None:
+    """A forward pass of a user's model on 2 clips of the run's size. Raises CustomModelError."""
+    if models.is_custom(config.model):
+        clips = random_clips(2, transform.frames, transform.crop_size, torch.device("cpu"))
+        models.check_forward(model, config.model, num_classes, clips)
 
 
 def make_lr_scheduler(
@@ -254,20 +265,6 @@ def make_train_eval_loader(state: TrainState) -> DeviceLoader:
     return DeviceLoader(state.manifest, sampler, state.transform, state.device, options)
 
 
-def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},  # norms, biases
-    ]
-    groups = [group for group in groups if group["params"]]
-    assert config.lr is not None  # resolved
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-    optimizer = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return optimizer(groups, lr=config.lr, fused=True)
-
-
 def class_weights(
     config: Config, manifest: Manifest, split: splits.Split, device: torch.device
 ) -> torch.Tensor | None:
@@ -316,6 +313,10 @@ def describe(state: TrainState) -> str:
         lines.insert(1, weights.describe())
         if weights.source == "kinetics400" and "midplanes" in state.model_options:
             lines.insert(1, "midplanes=torchvision, as the kinetics400 weights need it")
+    lines += [
+        f"note: {config.model} has no option {name}, so that of --preset {config.preset} is left "
+        "out" for name in left_out(config)
+    ]  # fmt: skip
     if config.shuffle_block_size:
         sampler = state.train_loader.loader.sampler
         lines.append(

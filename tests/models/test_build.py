@@ -1,5 +1,8 @@
 """The door to the four networks: names, options, seeds, errors."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -40,3 +43,15 @@ def test_seed_decides_the_weights_and_spares_the_global_generator(name: str) -> 
     other = models.build(name, 5, seed=8, **small(name)).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_the_page_of_models_has_their_sizes_and_options() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]*\| ([\d,]+) \| (.*) \|$", page, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(models.NAMES)
+    common = {"weights", "freeze", "dropout", "input"}
+    for name, size, options in rows:
+        model = models.build(name, 101, weights="none")
+        assert f"{sum(p.numel() for p in model.parameters()):,}" == size
+        assert set(re.findall(r"`(\w+)`", options)) == set(models.options_of(name)) - common
+        assert models.head_name(model) == "fc"

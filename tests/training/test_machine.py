@@ -1,14 +1,16 @@
 """A device that no test has run on is tried before the first step; --recompute auto."""
 
 import copy
+import functools
 
 import pytest
 import torch
 from tiny_train import message, prepared, train
 
 from har import models
-from har.training import machine, setup
+from har.training import machine
 from har.training.config import Config
+from har.training.optim import make_optimizer
 from har.training.runtime import checkpoint, memory
 
 CPU = torch.device("cpu")
@@ -21,7 +23,7 @@ OPTIONS = {
 def find_fault(model, precision="fp32"):
     config = Config().resolve()
     return machine.find_device_fault(
-        model, CPU, precision, lambda model: setup.make_optimizer(config, model)
+        model, CPU, precision, functools.partial(make_optimizer, config)
     )
 
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from made_shards import make_shards
+from own_model import NAME, forget_project, write_project
 from tiny_train import har_train, message, metrics_of, stop_after
 
 from har.training.runtime import checkpoint, signals
@@ -61,6 +63,32 @@ def test_sigterm_saves_and_resume_is_bit_equal(shards, undisturbed, tmp_path, mo
     result = har_train("--resume", out)
     assert result.exit_code == 0, result.output
     assert_same_run(out, undisturbed)
+
+
+def test_a_run_of_an_own_model_with_an_own_rate_of_its_head_resumes_bit_equal(
+    shards, tmp_path, monkeypatch
+):
+    write_project(tmp_path, monkeypatch)
+    options = [
+        "--shards", shards, "--model", NAME, "--model-options", "dropout=0.3", "--freeze",
+        "features", "--optimizer", "sgd", "--momentum", 0.5, "--lr", 0.01, "--lr-head", 0.1,
+        "--lr-scheduler", "step", "--step-size", 1, "--gamma", 0.5, "--save-every-minutes", 0,
+        *OPTIONS[4:17],
+    ]  # fmt: skip
+    assert har_train(*options, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 8)
+        assert har_train(*options, "--out", "run").exit_code == 128 + signal.SIGTERM
+    forget_project(monkeypatch)
+    result = har_train("--resume", "run")
+    assert result.exit_code == 0, result.output
+    whole, run = Path("whole"), Path("run")
+    assert losses_of(whole) == losses_of(run)
+    states = [checkpoint.load(folder / "last.pt") for folder in (whole, run)]
+    assert all(torch.equal(states[0]["model"][k], v) for k, v in states[1]["model"].items())
+    assert [line["lr_head"] for line in losses_of(run)] == [0.1, 0.05, 0.025]
+    assert states[1]["model_name"] == NAME
+    assert 'model = "mynet:Tiny"' in (run / "config.toml").read_text()
 
 
 def kill_soon_after_a_save(command, last, seconds):

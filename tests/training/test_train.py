@@ -191,7 +191,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["--model", "vgg"], "'resnet3d', 'r2plus1d', 'convlstm', 'r3d'"),
+        (["--model", "vgg"], "choose one of resnet3d, r2plus1d, convlstm, r3d, MODULE:CLASS"),
         (["--frames", 9], "hold 4: use --frames 4"),
         (["--shards", "nowhere"], "no shard set at nowhere"),
         (["--split", "csv"], "needs a split column"),

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ... import models
 from ...progress import silence, write
 from .. import config as configs
 from .. import loop
@@ -49,6 +50,8 @@ def train(
     options = {"config": config, "out": out, "folds": folds, "on_epoch": on_epoch, "quiet": quiet}
     _check_call(train, options, settings)
     run_config = configs.make(settings, None if config is None else Path(config))
+    if settings.get("model") is not None:
+        models.allow(run_config.model)
     folder = run_dir.choose_folder(None if out is None else Path(out), run_config.model)
     with silence(quiet):
         if folds is not None:

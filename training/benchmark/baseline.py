@@ -1,6 +1,7 @@
 """The baselines: plain models that our networks are timed and checked against.
 
-torchvision's modules where it has them. The ConvLSTM is the one everyone copies: cell by cell,
+torchvision's modules where it has them; of a model of the user the same class, so that what is
+compared is the training step around it. The ConvLSTM is the one everyone copies: cell by cell,
 concatenate input and state, convolve, split; the same architecture as ours and, through
 `naive_state_dict`, the same weights, differentiated by autograd alone.
 """
@@ -21,14 +22,18 @@ TORCHVISION = {"resnet3d": "r3d_18", "r2plus1d": "r2plus1d_18", "r3d": "r3d_18"}
 
 
 def title(model: str) -> str:
-    """The baseline of one of our four models, in words."""
+    """The baseline of a model, in words."""
+    if models.is_custom(model):
+        return f"{model} itself"
     return f"torchvision {TORCHVISION[model]}" if model in TORCHVISION else "naive ConvLSTM"
 
 
 def build(model: str, num_classes: int) -> nn.Module:
-    """The baseline of one of our four models, random weights, float32, contiguous memory."""
+    """The baseline of a model, random weights, float32, contiguous memory."""
     if model in TORCHVISION:
         return video.__dict__[TORCHVISION[model]](num_classes=num_classes)
+    if models.is_custom(model):
+        return models.build(model, num_classes, seed=0)
     convlstm = models.build(model, num_classes, seed=0)
     assert isinstance(convlstm, ConvLSTM)
     return NaiveConvLSTM(convlstm)

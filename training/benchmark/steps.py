@@ -61,10 +61,14 @@ def make_step(candidate: str, workload: Workload) -> Step:
 
 
 def build_model(name: str, workload: Workload, **options: Any) -> nn.Module:
-    """One of our four models, random weights, as it is trained."""
-    if "weights" in models.options_of(name):
+    """A model, random weights, as it is trained."""
+    if not models.is_custom(name) and "weights" in models.options_of(name):
         options = {"weights": "none", **options}
     model = models.build(name, NUM_CLASSES, seed=0, **options)
+    if models.is_custom(name):
+        _, _, T, H, W = workload.shape
+        clips = random_clips(2, T, (H, W), torch.device("cpu"))
+        models.check_forward(model, name, NUM_CLASSES, clips)
     if isinstance(model, ConvLSTM) and "recompute" not in options:
         set_recompute(model, workload)
     return devices.place_model(model, workload.device, workload.precision)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ...errors import one_sentence
-from ..config import CHOICES, Config
+from ..config import CHOICES, MODEL_NAMES, Config
 
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
@@ -27,13 +27,13 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 
 @click.group()
 def models_main() -> None:
-    """The four networks: what they are made of, and the memory they take."""
+    """The four networks and your own: what they are made of, and the memory they take."""
 
 
 @models_main.command("list")
 @one_sentence
 def list_command() -> None:
-    """Name the four networks, with their sizes."""
+    """Name the four networks, with their sizes, and those of installed packages."""
     from ..inspection import model_summary
 
     click.echo(model_summary.overview())
@@ -59,9 +59,11 @@ def show(
 
     Example: har-models show convlstm --batch-size 8 --plot convlstm.png
     """
+    from ... import models
     from ..inspection import diagram, model_summary
     from ..runtime.precision import DTYPES
 
+    models.allow(name)
     dtype = DTYPES[precision]
     options = Config(model_options=model_options).options
     summary = model_summary.examine(name, frames, (size, size), batch_size, dtype, **options)
@@ -90,7 +92,7 @@ def doctor_main(device: str, folder: Path) -> None:
 
 @click.command()
 @click.option(
-    "--model", "names", multiple=True, type=click.Choice([*CHOICES["model"], "all"]),
+    "--model", "names", multiple=True, metavar="|".join((*MODEL_NAMES, "all")),
     help="Model to time; repeatable. [all four]",
 )  # fmt: skip
 @_frames_option
@@ -112,7 +114,13 @@ def doctor_main(device: str, folder: Path) -> None:
 @one_sentence
 def bench_train_main(names: tuple[str, ...], **options: Any) -> None:
     """Time a training step of each model against a plain reference loop, in one run."""
+    from ... import models
     from ..benchmark import bench
 
-    models = CHOICES["model"] if not names or "all" in names else names
-    click.echo(bench.run(models, **options))
+    if "all" in names or not names:
+        names = (*CHOICES["model"], *(name for name in names if name not in CHOICES["model"]))
+        names = tuple(name for name in names if name != "all")
+    for name in names:
+        Config(model=name)  # raises for one that is not there
+        models.allow(name)
+    click.echo(bench.run(names, **options))

@@ -29,12 +29,13 @@ def _options(command: Command) -> Command:
 def pretrain_main(
     file: Path | None, out: Path | None, resume: Path | None, **settings: Any
 ) -> None:
-    """Train one of the four models without labels, on the train clips of a split alone.
+    """Train one of the four models, or your own, without labels, on the train clips of a split alone.
 
     Example: har-pretrain --model resnet3d --out runs/pretrained
 
     Then: har-train --model resnet3d --weights runs/pretrained
     """
+    from ... import models
     from .. import config
     from ..api import fit_or_stop, is_main_process
     from ..pretrain.contrast import make_task
@@ -47,6 +48,8 @@ def pretrain_main(
         run_config, folder, state = run_dir.load_resumed(resume, settings, PretrainConfig)
     else:
         run_config = config.make(settings, file, PretrainConfig)
+        if settings["model"] is not None:
+            models.allow(run_config.model)
         folder = run_dir.choose_folder(out, f"{run_config.model}-pretrain")
     log = run_dir.Log(folder) if is_main_process() else run_dir.no_log
     with exit_codes():

@@ -98,7 +98,7 @@ def _set_value(
 def train_main(
     file: Path | None, out: Path | None, resume: Path | None, folds: int | None, **settings: Any
 ) -> None:
-    """Train one of the four models on a shard set.
+    """Train one of the four models, or one of your own, on a shard set.
 
     Example: har-train --model convlstm --frames 16
     """

@@ -1,7 +1,8 @@
 """Where a network looks: Grad-CAM for the 3-D networks, state magnitude for ConvLSTM.
 
-Grad-CAM (Selvaraju et al., 2017): the features of the last residual group, weighted by the mean
-gradient of the class's logit, summed over channels, negative parts cut off. ConvLSTM has no such
+Grad-CAM (Selvaraju et al., 2017): the features of the last residual group (of a model of the user,
+of the part that its `cam_layer` names), weighted by the mean gradient of the class's logit, summed
+over channels, negative parts cut off. ConvLSTM has no such
 map over time (its head sees the last step only); shown is the length of its hidden state's vector
 at every step: where the memory is active, whatever the class.
 
@@ -27,8 +28,7 @@ from .annotate import draw_label
 from .predictor import Predictor
 from .windows import PredictionError
 
-_CONV_MODELS = ("resnet3d", "r2plus1d", "r3d")
-MAP_NAMES = {"convlstm": "state magnitude", **dict.fromkeys(_CONV_MODELS, "Grad-CAM")}
+_CAM_LAYERS = dict.fromkeys(("resnet3d", "r2plus1d", "r3d"), "layer4")
 _MIN_SIDE = 224  # pixels of a panel's shorter side
 
 
@@ -44,20 +44,33 @@ def animate_clip(predictor: Predictor, pixels: NDArray[np.uint8]) -> list[Image.
     return draw_panels(denormalize(clip, predictor.transform), heat, name, probability)
 
 
+def map_name(model: nn.Module, model_name: str) -> str | None:
+    """What `attention_map` shows of this model; None where it has no map."""
+    if model_name == "convlstm":
+        return "state magnitude"
+    return "Grad-CAM" if _cam_layer(model, model_name) else None
+
+
+def _cam_layer(model: nn.Module, model_name: str) -> str | None:
+    return _CAM_LAYERS.get(model_name) or getattr(model, "cam_layer", None)
+
+
 def attention_map(
     model: nn.Module, model_name: str, clip: torch.Tensor, label: int
 ) -> NDArray[np.float32]:
     """Where the model looks for class `label`: [1,C,T,h,w] -> float32 [T,h,w] in [0,1].
 
-    Raises PredictionError for a network that is not one of the four.
+    Raises PredictionError for a model of the user that has no layer for it.
     """
-    if model_name not in MAP_NAMES:
-        names = ", ".join(MAP_NAMES)
-        raise PredictionError(f"--cam has no map for model {model_name!r}: it knows {names}.")
     if model_name == "convlstm":
         coarse = _state_magnitude(model, clip)
+    elif layer := _cam_layer(model, model_name):
+        coarse = _grad_cam(model, model.get_submodule(layer), clip, label)
     else:
-        coarse = _grad_cam(model, model.get_submodule("layer4"), clip, label)
+        raise PredictionError(
+            f"--cam has no map for model {model_name!r}: let its class name a layer in cam_layer, "
+            "whose output is [B,C,t,h,w] (docs/models.md)."
+        )
     fine = F.interpolate(coarse[None, None], tuple(clip.shape[2:]), mode="trilinear")[0, 0]
     return np.asarray((fine / fine.max().clamp(min=1e-12)).cpu(), np.float32)
 
@@ -70,6 +83,11 @@ def _grad_cam(model: nn.Module, layer: nn.Module, clip: torch.Tensor, label: int
         with torch.enable_grad():
             # the input requires a gradient, so that features have one under frozen weights, too
             logits = model(clip.detach().requires_grad_())
+            if not features or features[0].dim() != 5:
+                raise PredictionError(
+                    "--cam: the layer that cam_layer names gives no output [B,C,t,h,w]: name "
+                    "another one, a convolution over the clip (docs/models.md)."
+                )
             (gradient,) = torch.autograd.grad(logits[0, label], features[0])  # [1,C,t,h,w]
     finally:
         hook.remove()

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from ... import models
 from ..config import ConfigError
 from .model_summary import Row, Sheet
 
@@ -35,6 +36,8 @@ GROUPS = ("#eef4fa", "#f6f9fc")
 
 def save(sheet: Sheet, path: Path) -> None:
     """Draw the network of a sheet into a .png, .svg or .pdf file. ConfigError for other names."""
+    if models.is_custom(sheet.model):
+        raise ConfigError(f"--plot {path}: only the four models have a drawing, {sheet.model} not.")
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot {path}: the name must end in {', '.join(FORMATS)}.")
     if not path.parent.is_dir():

@@ -8,11 +8,13 @@ it has a row for each; what it recomputes in the backward pass is in the memory,
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from ... import models
 from ..config import ConfigError
@@ -58,7 +60,7 @@ class Sheet:
 
     @property
     def parameters(self) -> int:
-        return sum(row.parameters for row in self.rows)
+        return sum(p.numel() for p in self.network.parameters())
 
     @property
     def macs(self) -> int:
@@ -87,7 +89,8 @@ def examine(
 ) -> Sheet:
     """Run one training step of a network on tensors without data and write down what happens.
 
-    options: of the model. Raises ConfigError for a name or an option that is not there.
+    options: of the model. Raises ConfigError for a name or an option that is not there, and where a
+    model of the user does not work on such tensors.
     """
     shape = (batch, 3, frames, *size)
     rows: list[Row] = []
@@ -97,8 +100,10 @@ def examine(
         except (ValueError, TypeError) as error:
             raise ConfigError(str(error)) from error
         network = device.place_model(network, torch.device("cpu"), precision)
-        hooks = list(_watch(network, rows))
         clips = torch.empty(shape).contiguous(memory_format=torch.channels_last_3d)
+        if models.is_custom(name):
+            models.check_forward(network, name, CLASSES, clips)
+        hooks = list(_watch(network, rows))
         memory = estimate_memory(network, clips, precision)
         for hook in hooks:
             hook.remove()
@@ -107,7 +112,7 @@ def examine(
 
 def _build(name: str, **options: Any) -> nn.Module:
     """A network without pretrained weights; under a fake mode."""
-    if "weights" in models.options_of(name):
+    if not models.is_custom(name) and "weights" in models.options_of(name):
         options = {"weights": "none", **options}
     return models.build(name, CLASSES, **options)
 
@@ -124,13 +129,13 @@ def _watch(network: nn.Module, rows: list[Row]) -> Iterator[Any]:
             continue
 
         def hook(module: Any, args: Any, out: Any, name: str = name, make: Any = make_rows) -> None:
-            rows.extend(make(name, module, args[0], out))
+            rows.extend(make(name, module, args[0] if args else None, out))
 
         yield module.register_forward_hook(hook)
 
 
-def _layer_rows(name: str, module: Any, _: Tensor, out: Tensor) -> list[Row]:
-    macs = 0
+def _layer_rows(name: str, module: Any, _: Tensor, out: Any) -> list[Row]:
+    macs, out = 0, next(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
     if hasattr(module, "weight") and module.weight.dim() > 1:  # convolution or linear, not norm
         macs = math.prod(module.weight.shape[1:]) * out.numel()
     row = Row(
@@ -220,12 +225,17 @@ def _memory(sheet: Sheet) -> str:
 
 
 def overview() -> str:
-    """`har-models list`: the four networks, their papers' sections and sizes at 101 classes."""
+    """`har-models list`: the four networks, their papers' sections and sizes at 101 classes, and
+    the models that installed packages have."""
     lines = [f"{'model':10s}{'parameters':>12s}  what it is"]
     for name, description in DESCRIPTIONS.items():
         with FakeTensorMode():
             count = sum(p.numel() for p in _build(name).parameters())
         lines.append(f"{name:10s}{count:12,}  {description}")
+    lines += [
+        f"{entry.name:10s}{'':12s}  {entry.value}, of an installed package"
+        for entry in metadata.entry_points(group="har.models")
+    ]
     return "\n".join([*lines, "", "next: har-models show convlstm --plot convlstm.png"])
 
 

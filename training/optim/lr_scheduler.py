@@ -1,13 +1,15 @@
-"""The learning rate: torch's ReduceLROnPlateau (paper, section 5) or a cosine with warm-up.
+"""The learning rate: torch's ReduceLROnPlateau (paper, section 5) or StepLR, or a cosine with
+warm-up.
 
-One class for both, because one moves by epochs and the other by steps.
+One class for all, because two move by epochs and one by steps. Each multiplies the rate of every
+parameter group by the same factor, the classifier's too.
 """
 
 import math
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from ..config import Config
 
@@ -19,11 +21,13 @@ class LrScheduler:
         self, config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int
     ) -> None:
         self._optimizer = optimizer
-        self._scheduler: ReduceLROnPlateau | LambdaLR
+        self._scheduler: ReduceLROnPlateau | StepLR | LambdaLR
         if config.lr_scheduler == "plateau":
             self._scheduler = ReduceLROnPlateau(
                 optimizer, factor=config.plateau_factor, patience=config.plateau_patience
             )
+        elif config.lr_scheduler == "step":
+            self._scheduler = StepLR(optimizer, config.step_size, config.gamma)
         else:
             warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
             self._scheduler = LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total))
@@ -31,6 +35,11 @@ class LrScheduler:
     @property
     def lr(self) -> float:
         return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def lr_head(self) -> float:
+        """The classifier's, with `--lr-head`; else the same as `lr`."""
+        return float(self._optimizer.param_groups[-1]["lr"])
 
     def step(self) -> None:
         """After every optimizer step."""
@@ -41,6 +50,8 @@ class LrScheduler:
         """After every epoch."""
         if isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step(val_loss)
+        elif isinstance(self._scheduler, StepLR):
+            self._scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
         state = self._scheduler.state_dict()

@@ -165,14 +165,15 @@ def restore_model(state: dict[str, Any]) -> nn.Module:
             f"'har-train --model {state['model_name']} --weights' and its folder."
         )
     options = dict(state["model_options"])
-    if "weights" in models.options_of(state["model_name"]):
+    name = state["model_name"]
+    if not models.is_custom(name) and "weights" in models.options_of(name):
         options["weights"] = "none"  # the checkpoint's own weights follow
-    model = models.build(state["model_name"], len(state["classes"]), **options)
+    model = models.build(name, len(state["classes"]), **options)
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"the checkpoint does not hold the weights of {state['model_name']} ({detail})."
+            f"the checkpoint does not hold the weights of {name} ({detail})."
         ) from error
     return model.eval()

@@ -39,6 +39,7 @@ RESUMABLE = (
 def choose_folder(out: Path | None, model: str, root: Path = Path("runs")) -> Path:
     """--out, or the first free of runs/MODEL, runs/MODEL-2, ...; a folder in use is refused."""
     if out is None:
+        model = model.rpartition(":")[2]
         names = (f"{model}-{n}" if n > 1 else model for n in range(1, 10_000))
         return next(root / name for name in names if not (root / name).exists())
     if refusal := describe_use(out):

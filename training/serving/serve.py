@@ -116,7 +116,8 @@ def _build_page(service: VideoService) -> Any:
     import gradio
 
     predictor, limits = service.predictor, service.limits
-    model = f"{DISPLAY_NAMES[predictor.model_name]} answers with one of {len(predictor.classes)}"
+    name = DISPLAY_NAMES.get(predictor.model_name, predictor.model_name)
+    model = f"{name} answers with one of {len(predictor.classes)}"
     with gradio.Blocks(title="What happens in a video?", analytics_enabled=False) as page:
         gradio.Markdown(
             f"# What happens in a video?\n{model} classes. A video of up to {limits.max_mb} MB and "

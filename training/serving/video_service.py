@@ -82,13 +82,11 @@ class VideoService:
         shape = (num_clips, *self._clip_shape)
         clips = predictor.take_views(pixels[: np.prod(shape)].reshape(shape))
         top = predictor.top_classes(predictor.predict_clips(clips).mean(0), 5)
-        gif = grad_cam.encode_gif(grad_cam.animate_clip(predictor, clips[0]))
-        map_name = grad_cam.MAP_NAMES[predictor.model_name]
-        html = (
-            f"<p>{escape(name)}</p>"
-            + _figure("png", frame_strip(clips[0]), "Frames of the clip, in order.")
-            + _figure("gif", gif, f"The clip, and beside it the clip with its {map_name}.")
-        )
+        html = f"<p>{escape(name)}</p>"
+        html += _figure("png", frame_strip(clips[0]), "Frames of the clip, in order.")
+        if map_name := grad_cam.map_name(predictor.model, predictor.model_name):
+            gif = grad_cam.encode_gif(grad_cam.animate_clip(predictor, clips[0]))
+            html += _figure("gif", gif, f"The clip, and beside it the clip with its {map_name}.")
         return dict(top), html
 
     def _remove_idle_uploads(self) -> None:

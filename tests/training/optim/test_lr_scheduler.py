@@ -30,9 +30,25 @@ def test_cosine_rises_over_the_warm_up_and_ends_at_zero():
     assert factors[0] > 0
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_step_lowers_the_rate_as_torch_steplr_does_and_every_group_by_the_same_factor():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 8.0)]
+    rate = LrScheduler(
+        Config(lr_scheduler="step", step_size=2, gamma=0.5), torch.optim.SGD(groups), 10
+    )
+    seen = []
+    for _ in range(5):
+        rate._optimizer.step()
+        rate.step()  # within an epoch it stands still
+        rate.step_epoch(1.0)
+        seen.append((rate.lr, rate.lr_head))
+    assert seen == [(1, 8), (0.5, 4), (0.5, 4), (0.25, 2), (0.25, 2)]
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine", "step"])
 def test_a_schedule_goes_on_from_its_state(schedule):
     config = Config(lr_scheduler=schedule, warmup_epochs=1, epochs=4, plateau_patience=0)
+    if schedule == "step":
+        config = Config(lr_scheduler=schedule, step_size=3, gamma=0.5)
 
     def drive(rate, epochs):
         values = []
