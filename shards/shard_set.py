@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from .format import Manifest, load_manifest
+import numpy as np
+
+from ..errors import HarError
+from ..notebook import encode_strip, html_properties, html_strip, html_table
+from .format import ClipReader, Manifest, load_manifest
 from .loading import Batch, BatchSampler, Loader, LoaderOptions, Transform
 from .splits import Split, make_split
+
+_SHOWN_CLASSES = 4  # in a notebook
 
 
 def open_shard_set(root: Path | str) -> ShardSet:
@@ -39,6 +46,31 @@ class ShardSet:
             f"ShardSet({str(self.manifest.root)!r}, {len(self)} clips of {shape}, "
             f"{len(self.classes)} classes)"
         )
+
+    def _repr_html_(self) -> str:
+        """A table, and a clip each of the first classes; a set behind a URL is not read for it."""
+        manifest, index = self.manifest, self.manifest.index
+        shape = "x".join(map(str, manifest.clip_shape))
+        size = sum(shard.bytes for shard in manifest.shards) / 1e6
+        values = {
+            "clips": f"{len(self)} of {len(np.unique(index['video']))} videos, {shape} uint8",
+            "classes": f"{len(self.classes)}: {', '.join(self.classes[:5])}"
+            + ", ..." * (len(self.classes) > 5),
+            "groups": len(manifest.groups) if manifest.grouping else "none",
+            "shards": f"{len(manifest.shards)}, {size:,.1f} MB",
+        }
+        rows: list[list[object]] = []
+        if isinstance(manifest.root, Path):
+            _, firsts = np.unique(index["label"], return_index=True)
+            with closing(ClipReader(manifest)) as reader:
+                for number in firsts[:_SHOWN_CLASSES].tolist():
+                    try:
+                        strip = html_strip(encode_strip(reader.read(number)))
+                    except (HarError, OSError):  # a damaged shard; har-shards verify tells it
+                        continue
+                    rows.append([self.classes[index["label"][number]], strip])
+        strips = html_table(["class", "frames"], rows) if rows else ""
+        return html_properties(f"Shard set {manifest.root}", values, strips)
 
     @property
     def classes(self) -> tuple[str, ...]:

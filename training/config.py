@@ -321,9 +321,12 @@ def given_settings(settings: Mapping[str, Any], kind: type[Config] = Config) -> 
     return given
 
 
-def load(file: Path) -> Config:
-    """The config that a run wrote (config.toml), of earlier versions too. Raises ConfigError."""
-    return from_mapping(upgrade(_read_toml(file)))
+def load(file: Path, *kinds: type[Config]) -> Config:
+    """The config that a run wrote (config.toml), of earlier versions too: a `Config`, or the first
+    of `kinds` that has all its settings. Raises ConfigError."""
+    values = upgrade(_read_toml(file))
+    fitting = (kind for kind in (Config, *kinds) if set(values) <= {f.name for f in fields(kind)})
+    return from_mapping(values, next(fitting, Config))
 
 
 def plain_value(value: Any) -> Any:

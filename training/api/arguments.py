@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ..config import ConfigError, check_names, check_type, plain_value
 
-_MINIMUM = {"batch_size": 1, "folds": 2, "max_mb": 1, "max_seconds": 1, "stream": 0}
+_MINIMUM = {"batch_size": 1, "folds": 2, "max_mb": 1, "max_seconds": 1, "stream": 0, "views": 1}
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ..evaluation import (
 from ..optim import BestEpoch
 from ..plots import Curves, Figure, plot_run
 from ..prediction import Prediction, iterate_predictions
+from ..pretrain.config import PretrainConfig
 from ..runtime import checkpoint, fold_dir
 from .arguments import check_options, check_path
 
@@ -65,7 +66,9 @@ class Run:
         """The settings of the run; of folds, those that they share."""
         if fold_dir.is_fold_dir(self.path):
             return fold_dir.load_fold_dir(self.path).config
-        return configs.load(self.path / "config.toml")
+        if (file := self.path / "config.toml").is_file():
+            return configs.load(file, PretrainConfig)
+        return configs.from_mapping(checkpoint.load(self.path / "best.pt")["config"])
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -132,8 +135,9 @@ class Run:
         `quiet`. Raises HarError, one sentence.
         """
         check_options(Run.predict, {"quiet": quiet})
-        options = check_options(iterate_predictions, options)
-        names = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
+        options = check_options(iterate_predictions, {"with_strips": True, **options})
+        is_one = isinstance(videos, str | os.PathLike) or not isinstance(videos, Iterable)
+        names = [videos] if is_one else list(videos)
         for name in names:
             check_path("videos", name)
         answers = []

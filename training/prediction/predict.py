@@ -13,6 +13,7 @@ import numpy as np
 
 from ...atomic import write_atomically
 from ...errors import printable
+from ...notebook import encode_strip
 from ...pipeline.decode import VideoDecodeError, describe_warnings
 from ..inference import annotate, grad_cam
 from ..inference.frames import read_frames
@@ -45,12 +46,14 @@ def iterate_predictions(
     timeline: Path | None = None,
     annotate: Path | None = None,
     cam: Path | None = None,
+    with_strips: bool = False,
 ) -> Iterator[VideoPrediction]:
     """The answers to `videos` (files, folders, globs, URLs), one after the other.
 
     window, hop: seconds. stream: see `ClipSampler`; None = the run's. views: see `Predictor`.
     max_mb, max_seconds: of a video behind a URL. timeline, annotate, cam: pictures to write, each a
-    file, or a folder for several videos. A video that cannot be read is an answer with an error.
+    file, or a folder for several videos. with_strips: keep some frames of the clip that the model
+    saw, a few KB a video, for notebooks. A video that cannot be read is an answer with an error.
 
     Raises PredictionError or CheckpointError, each one sentence, before the first video is opened.
     """
@@ -71,7 +74,7 @@ def iterate_predictions(
         predictor.sampler = replace(predictor.sampler, stream=stream)
     limits = UploadLimits(max_mb, max_seconds)
     return (
-        _predict_source(predictor, source, limits, window, hop, files)
+        _predict_source(predictor, source, limits, window, hop, files, with_strips)
         for source, files in zip(sources, targets, strict=True)
     )
 
@@ -83,11 +86,12 @@ def _predict_source(
     window: float | None,
     hop: float | None,
     files: dict[str, Path],
+    with_strip: bool,
 ) -> VideoPrediction:
     try:
         with local_file(source, limits) as (path, notes):
             name = printable(source.name if isinstance(source, Path) else name_of(source))
-            answer = _predict_video(predictor, path, name, window, hop, files)
+            answer = _predict_video(predictor, path, name, window, hop, files, with_strip)
         return replace(answer, path=source, warnings=[*notes, *answer.warnings])
     except VideoDecodeError as error:
         text = printable(str(error))  # names the file
@@ -101,6 +105,7 @@ def _predict_video(
     window: float | None,
     hop: float | None,
     files: dict[str, Path],
+    with_strip: bool,
 ) -> VideoPrediction:
     """The answer to a file; its pictures are written. name: of the video, for its pictures.
 
@@ -108,8 +113,11 @@ def _predict_video(
     """
     windows: list[Segment] = []
     warnings: dict[str, Any] = {}
+    strip = b""
     if window is None or hop is None:
-        mean = predictor.predict_video(path, warnings)
+        clips = predictor.decode_video(path, warnings)
+        mean = np.asarray(predictor.predict_clips(clips).mean(0), np.float32)
+        strip = encode_strip(clips[0]) if with_strip else b""
         segments = [Segment(0.0, float("inf"), mean)]
     else:
         frames = read_frames(path, predictor.sampler.stream, warnings)
@@ -120,7 +128,7 @@ def _predict_video(
     warnings.pop("no_length", None)  # it is in order, and what is there is predicted
     return VideoPrediction(
         path, predictor.classes, mean, windows, segments if windows else (),
-        describe_warnings(warnings),
+        describe_warnings(warnings), strip=strip,
     )  # fmt: skip
 
 
