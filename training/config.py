@@ -128,6 +128,7 @@ class Config:
     brightness: float = _opt(0.0, "Each clip's brightness changes by a factor within 1 +- this.")
     contrast: float = _opt(0.0, "The same of contrast.")
     saturation: float = _opt(0.0, "The same of saturation.")
+    rand_augment: int = _opt(0, "Strength 1-30 of two more random operations a clip; 0 = off.")
     mixup_alpha: float = _opt(0.0, "Blend clips by shares of Beta(alpha, alpha); 0 = off.")
     cutmix_alpha: float = _opt(0.0, "Paste a box of another clip, by Beta(alpha, alpha); 0 = off.")
     temporal_jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
@@ -174,6 +175,7 @@ class Config:
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name in ("brightness", "contrast", "saturation", "hflip"):
             self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        self._check("rand_augment", 0 <= self.rand_augment <= 30, "0 to 30; 9 is usual")
         self._check("val_from_train", 0 <= self.val_from_train <= 0.5, "a share from 0 to 0.5")
         self._check("size", self.size is None or self.size >= 16, "16 or more")
         for name in ("lr", "lr_head"):

@@ -212,6 +212,7 @@ def make_augmentation(config: Config) -> Augmentation | None:
         hflip=config.hflip,
         per_frame=config.per_frame,
         color=(config.brightness, config.contrast, config.saturation),
+        rand_augment=config.rand_augment,
     )
 
 

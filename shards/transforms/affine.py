@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import rand_augment
 from .color import apply_colors
 
 Size = tuple[int, int]  # height, width
@@ -36,7 +37,8 @@ class Augmentation:
     """The ranges to draw from. scale: share of the frame's area; ratio: width/height of the crop;
     rotation: +-degrees; hflip: probability; per_frame: draw anew for each frame (the paper's way,
     which shakes the clip). color: brightness, contrast, saturation, each a factor in 1 +- this, one
-    for all frames (`har.shards.transforms.color`; not in the paper)."""
+    for all frames (`har.shards.transforms.color`; not in the paper). rand_augment: strength of two
+    more operations, 0..30, 0 = none (`har.shards.transforms.rand_augment`)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -44,6 +46,7 @@ class Augmentation:
     hflip: float = 0.0
     per_frame: bool = False
     color: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rand_augment: float = 0.0
 
 
 def random_maps(
@@ -65,9 +68,21 @@ def random_maps(
     maps = np.empty((len(keys), count, 2, 3), np.float32)
     for row, key in enumerate(keys):
         random = generator(seed, epoch, key)
+        drawn = random_operations(augmentation, seed, epoch, key)
+        more = rand_augment.affine_matrix(drawn, size)
         for frame in range(count):
-            maps[row, frame] = _map(*_draw(augmentation, random, source), source, size)
+            maps[row, frame] = _map(*_draw(augmentation, random, source), source, size) @ more
     return maps
+
+
+def random_operations(
+    augmentation: Augmentation, seed: int, epoch: int, key: str
+) -> rand_augment.Drawn:
+    """The operations of `rand_augment` for a clip; none where it is 0."""
+    if not augmentation.rand_augment:
+        return []
+    random = generator(seed, epoch, f"{key}/rand-augment")
+    return rand_augment.draw_operations(augmentation.rand_augment, random)
 
 
 def center_crop_maps(batch: int, *, source: Size, resize: Size, size: Size) -> np.ndarray:

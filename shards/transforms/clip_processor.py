@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import affine, affine_cpu, color
+from . import affine, affine_cpu, color, rand_augment
 from .affine import Augmentation
 from .clip_transform import ClipTransform
 
@@ -42,11 +42,16 @@ class ClipProcessor:
 
     def color_matrices(self, *, seed: int, epoch: int, keys: Sequence[str]) -> np.ndarray | None:
         """The color matrices of these clips, [B,3,4], or None where no color changes."""
-        if self.augmentation is None or not any(self.augmentation.color):
+        augmentation = self.augmentation
+        if augmentation is None or not any((*augmentation.color, augmentation.rand_augment)):
             return None
-        ranges = self.augmentation.color
-        draws = (affine.generator(seed, epoch, f"{key}/colour") for key in keys)
-        return np.stack([color.random_color_matrix(ranges, draw) for draw in draws])
+        matrices = []
+        for key in keys:
+            draw = affine.generator(seed, epoch, f"{key}/colour")
+            matrix = color.random_color_matrix(augmentation.color, draw)
+            drawn = affine.random_operations(augmentation, seed, epoch, key)
+            matrices.append(rand_augment.add_colors(drawn, matrix))
+        return np.stack(matrices)
 
     def process_clip(
         self, clip: np.ndarray, out: np.ndarray, *, key: str, seed: int, epoch: int

@@ -181,7 +181,7 @@ def difference(clip, processor, keys=("a", "b", "c", "d", "e", "f", "g", "h")):
     "rule",
     [
         None, Augmentation(hflip=0.5), Augmentation(per_frame=True), Augmentation(rotation=0),
-        Augmentation(color=(0.4, 0.4, 0.4)),
+        Augmentation(color=(0.4, 0.4, 0.4)), Augmentation(rand_augment=15),
     ],
 )  # fmt: skip
 def test_the_workers_path_equals_the_torch_path_on_natural_pictures(rule):
