@@ -88,7 +88,12 @@ test-oldest:  ## Run the tests with the lowest versions that pyproject.toml decl
 	.venv-oldest/bin/python -m pip install -c constraints-oldest.txt -e '.[dev]'
 	.venv-oldest/bin/python $(TESTS) -o filterwarnings=default
 
+GPU_NEEDS := torch torchvision numpy numba click xxhash tqdm matplotlib pytest
+
 gpu:  ## Test and measure everything on a GPU in nine minutes; needs torch and torchvision, no install.
+	@$(PYTHON) -c "import sys; from importlib.util import find_spec; \
+		missing = ', '.join(name for name in '$(GPU_NEEDS)'.split() if not find_spec(name)); \
+		sys.exit(missing and '$(PYTHON) has no ' + missing + ': make gpu PYTHON=/another/python' or 0)"
 	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/har
 	PYTHONPATH=build/gpu $(PYTHON) -m har.training.benchmark.gpu --tests tests/gpu $(OPTIONS)
 

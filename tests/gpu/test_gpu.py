@@ -17,6 +17,7 @@ from har.training.input import DeviceLoader
 from har.training.optim import LossScaler
 from har.training.runtime import checkpoint
 from har.training.runtime.device import place_model, synchronize
+from har.training.runtime.precision import DTYPES
 from har.training.step import forward
 
 CPU = torch.device("cpu")
@@ -34,13 +35,17 @@ def tiny_clips(device, count=4):
     return clips.contiguous(memory_format=torch.channels_last_3d).to(device)
 
 
+def allow_tf32(allowed):
+    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        backend.allow_tf32 = allowed
+
+
 @pytest.fixture
 def exact_float32():
     """Without TF32, which rounds the inputs of convolutions and products to 10 bits."""
     backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
+    allow_tf32(False)
     yield
     for backend, value in zip(backends, before, strict=True):
         backend.allow_tf32 = value
@@ -62,22 +67,24 @@ def test_one_training_step_equals_the_cpus(name, device, exact_float32):
         assert (gradients[1][key] - expected).abs().max() <= tolerance, key
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=str)
-def test_losses_in_half_precision_follow_those_in_float32(precision, device):
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "TF32"])
+def test_losses_in_lower_precision_follow_those_in_float32(precision, device, exact_float32):
     steps = 50 if device.type == "cuda" else 3
     losses = {}
-    for dtype in (torch.float32, precision):
+    for name in ("fp32", precision):
+        dtype = DTYPES.get(name, torch.float32)
+        allow_tf32(name == "TF32")
         model = tiny_model("resnet3d", device, dtype)
         optimizer, scaler = torch.optim.Adam(model.parameters(), 1e-3), LossScaler(dtype, device)
         clips, labels = tiny_clips(device), torch.arange(4, device=device)
-        losses[dtype] = []
+        losses[name] = []
         for _ in range(steps):
             loss = F.cross_entropy(forward(model, clips, dtype), labels)
             optimizer.zero_grad()
             scaler.backward(loss)
             scaler.step(optimizer, model.parameters(), clip_grad=0)
-            losses[dtype].append(loss.item())
-    expected = np.array(losses[torch.float32])
+            losses[name].append(loss.item())
+    expected = np.array(losses["fp32"])
     assert np.abs(np.array(losses[precision]) - expected).max() < 0.1 * expected[0]
     assert device.type == "cpu" or losses[precision][-1] < 0.5 * expected[0]
 

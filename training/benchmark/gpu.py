@@ -6,6 +6,7 @@ again after each part, and a Markdown page. Each part has a share of the time; w
 is named. It needs torch, torchvision and numpy, no video decoder, no shards and no network.
 """
 
+import contextlib
 import functools
 import itertools
 import json
@@ -14,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 
 from ...atomic import write_atomically
 from ...errors import one_sentence
+from ..config import ConfigError
 from ..runtime.device import select_device
 from . import bench
 from .gpu_page import markdown
@@ -31,7 +33,10 @@ from .kernels import profile_step, slow_kernels
 from .steps import Step, Workload, make_step
 from .variants import ALL, TODAY, VARIANTS, Variant, make_variant_step
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "TF32": torch.float32}
+EXACT = "fp32"  # without TF32
+PRECISIONS = {
+    "bf16": torch.bfloat16, "fp16": torch.float16, "TF32": torch.float32, EXACT: torch.float32,
+}  # fmt: skip
 # When each part must end, as a share of the whole time.
 _ENDS = {"tests": 0.25, "models": 0.65, "kernels": 0.75, "variants": 1.0}
 _LONGEST = 10  # kernels
@@ -49,8 +54,13 @@ class Scale:
     models: tuple[str, ...] = ALL
     precisions: tuple[str, ...] = ("bf16", "fp16", "TF32")
 
+    def combinations(self) -> list[tuple[int, str]]:
+        """(batch size, precision) of what is timed; exact float32 once, for it is slow."""
+        pairs = list(itertools.product(self.batches, self.precisions))
+        return pairs if EXACT in self.precisions else [*pairs, (min(self.batches), EXACT)]
 
-TINY = Scale(4, 16, (2,), steps=1, rounds=1, models=("convlstm", "r2plus1d"), precisions=("TF32",))
+
+TINY = Scale(4, 16, (2,), steps=1, rounds=1, models=("convlstm", "r2plus1d"), precisions=(EXACT,))
 
 
 @dataclass
@@ -98,8 +108,9 @@ def gpu_main(
 
     Exit code 1 where a GPU test fails or a slow kernel appears.
     """
+    target = select_gpu(device, tiny)
     torch.backends.cudnn.benchmark = True  # as in training
-    session = Session(select_device(device), TINY if tiny else Scale(), out, 60 * minutes, compile)
+    session = Session(target, TINY if tiny else Scale(), out, 60 * minutes, compile)
     session.results["environment"] = describe_environment(session.device)
     parts: dict[str, Callable[[], None]] = {
         "tests": lambda: run_tests(session, tests),
@@ -117,6 +128,29 @@ def gpu_main(
     click.echo(markdown(session.results))
     slow = session.results.get("slow kernels", [])
     sys.exit(1 if slow or session.results.get("tests", {}).get("exit code", 0) else 0)
+
+
+def select_gpu(name: str, tiny: bool) -> torch.device:
+    """The device of that name; ConfigError where it is missing, or a CPU at full size."""
+    trial = "OPTIONS='--device cpu --tiny' tries the command itself, in a minute or two, on the CPU"
+    try:
+        device = select_device(name)
+    except ConfigError as error:
+        raise ConfigError(f"There is nothing to measure: {error} ({trial}.)") from error
+    if device.type == "cpu" and not tiny:
+        raise ConfigError(f"--device {name} takes hours at this size: {trial}.")
+    return device
+
+
+@contextlib.contextmanager
+def float32_as(precision: str) -> Iterator[None]:
+    """Convolutions in float32 compute in TF32, as by torch's default, unless it is `EXACT`."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision != EXACT
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -163,14 +197,15 @@ def run_models(session: Session) -> None:
     session.results["models"] = []
 
     def measure(batch_size: int, precision: str) -> None:
-        results = bench.measure_models(
-            scale.models, session.workload(batch_size, precision), scale.steps, scale.rounds,
-            gpu_cache=True,
-        )  # fmt: skip
+        with float32_as(precision):
+            results = bench.measure_models(
+                scale.models, session.workload(batch_size, precision), scale.steps, scale.rounds,
+                gpu_cache=True,
+            )  # fmt: skip
         labels = {"batch_size": batch_size, "precision": precision}
         session.results["models"] += [result | labels for result in results]
 
-    for batch_size, precision in itertools.product(scale.batches, scale.precisions):
+    for batch_size, precision in scale.combinations():
         action = functools.partial(measure, batch_size, precision)
         _attempt(session, "models", f"batch {batch_size} in {precision}", action)
         session.save()

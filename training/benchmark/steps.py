@@ -105,12 +105,14 @@ def matrix_product(device: torch.device, precision: torch.dtype) -> Step:
     """A square product that keeps the device as busy as it can be; `matrix_size` is its size.
 
     Float32 on CUDA: torch computes convolutions in TF32 and products not, unless told to; both are
-    TF32 here, or the models' share of the peak would come out too high.
+    TF32 here, or the models' share of the peak would come out too high; neither is where TF32 is
+    off.
     """
     size = matrix_size(device)
     a, b = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
     out = torch.empty_like(a)
-    is_tf32 = device.type == "cuda" and precision == torch.float32
+    is_float32 = device.type == "cuda" and precision == torch.float32
+    is_tf32 = is_float32 and torch.backends.cudnn.allow_tf32
 
     def step() -> None:
         before = torch.get_float32_matmul_precision()

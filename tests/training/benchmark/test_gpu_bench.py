@@ -36,7 +36,7 @@ def test_every_part_is_measured_or_named_as_not_run(run_tiny, tmp_path):
     assert result.exit_code == 1  # of the failing test
     assert "1 failed" in written["tests"]["output"]
     (line,) = written["models"]
-    assert (line["model"], line["batch_size"], line["precision"]) == ("convlstm", 2, "TF32")
+    assert (line["model"], line["batch_size"], line["precision"]) == ("convlstm", 2, "fp32")
     assert line["ratio.gpu_cache_step"] > 0
     assert len(written["kernels"]["convlstm"]) == 10
     shares = [kernel["share"] for kernel in written["kernels"]["convlstm"]]
@@ -58,8 +58,31 @@ def test_what_does_not_fit_into_the_time_is_named(run_tiny):
     result, written = run_tiny("--minutes", "0")
     assert result.exit_code == 0
     assert written["models"] == written["variants"] == []
-    assert written["not run"]["batch 2 in TF32"] == "no time left"
+    assert written["not run"]["batch 2 in fp32"] == "no time left"
     assert written["not run"]["convlstm"] == "no time left"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [([], "There is nothing to measure: --device 'cuda'"), (["--device", "cpu"], "takes hours")],
+)
+def test_without_a_gpu_it_says_so_and_how_to_try_it(options, told, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = CliRunner().invoke(gpu.gpu_main, [*options, "--out", str(tmp_path / "gpu")])
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "OPTIONS='--device cpu --tiny'" in result.stderr
+    assert not (tmp_path / "gpu").exists()
+
+
+def test_exact_float32_is_timed_once_beside_the_others():
+    pairs = gpu.Scale().combinations()
+    assert len(pairs) == 10
+    assert pairs[-1] == (32, "fp32")
+    with gpu.float32_as("fp32"):
+        assert not torch.backends.cudnn.allow_tf32
+    with gpu.float32_as("TF32"):
+        assert torch.backends.cudnn.allow_tf32
 
 
 def test_a_variant_that_fails_is_named_with_its_reason(tmp_path):
