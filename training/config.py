@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 
-import tomli_w
-
 from ..errors import HarError, suggest
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -256,6 +254,8 @@ class Config:
 
     def to_toml(self) -> str:
         """The config as flat TOML; fields that are None are left out."""
+        import tomli_w  # not above: `make gpu` runs without an installation
+
         return tomli_w.dumps({n: v for n, v in self.settings().items() if v is not None})
 
     def settings(self) -> dict[str, Any]:

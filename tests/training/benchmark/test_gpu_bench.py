@@ -1,7 +1,10 @@
 """`make gpu`, tried on the CPU at tiny sizes."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from har.training.benchmark.kernels import profile_step, slow_kernels
 from har.training.runtime.device import place_model
 
 CPU = torch.device("cpu")
+GPU_TESTS = Path(__file__).resolve().parents[2] / "gpu"
 
 
 @pytest.fixture
@@ -73,6 +77,18 @@ def test_without_a_gpu_it_says_so_and_how_to_try_it(options, told, monkeypatch, 
     assert told in result.stderr
     assert "OPTIONS='--device cpu --tiny'" in result.stderr
     assert not (tmp_path / "gpu").exists()
+
+
+def test_it_needs_no_video_decoder_no_webdataset_and_no_installation():
+    code = (
+        "import sys, pytest\n"
+        "sys.modules.update(dict.fromkeys(['av', 'webdataset', 'tomli_w', 'jinja2']))\n"
+        "import har.training.benchmark.gpu\n"
+        f"sys.exit(pytest.main(['--collect-only', '-pno:cacheprovider', {str(GPU_TESTS)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_a_resumed_deterministic_run_is_bit_equal" in done.stdout
 
 
 def test_exact_float32_is_timed_once_beside_the_others():
