@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from ..errors import HarError, suggest
 
@@ -263,9 +263,6 @@ class Config:
         return asdict(self)
 
 
-C = TypeVar("C", bound=Config)
-
-
 def is_custom_model(name: str) -> bool:
     """Whether a name may be that of a user's model; nothing is imported."""
     if _CUSTOM_MODEL.fullmatch(name):
@@ -302,7 +299,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(settings: Mapping[str, Any], file: Path | None = None, kind: type[C] = Config) -> C:
+def make(
+    settings: Mapping[str, Any], file: Path | None = None, kind: type[Config] = Config
+) -> Config:
     """Defaults, then the preset's, then the TOML `file`'s, then `settings` (those not None).
 
     settings: as Python has them, too: paths, numbers of numpy, a dict for `model_options`.
@@ -340,7 +339,7 @@ def plain_value(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
-def from_mapping(values: Mapping[str, Any], kind: type[C] = Config) -> C:
+def from_mapping(values: Mapping[str, Any], kind: type[Config] = Config) -> Config:
     """A dict (of a TOML file or a checkpoint) -> Config; an unknown name is a ConfigError."""
     check_names(values, (f.name for f in fields(kind)), "setting")
     values = dict(values)

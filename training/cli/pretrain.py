@@ -51,6 +51,7 @@ def pretrain_main(
         if settings["model"] is not None:
             models.allow(run_config.model)
         folder = run_dir.choose_folder(out, f"{run_config.model}-pretrain")
+    assert isinstance(run_config, PretrainConfig)
     log = run_dir.Log(folder) if is_main_process() else run_dir.no_log
     with exit_codes():
         task = make_task(run_config)

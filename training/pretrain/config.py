@@ -13,7 +13,7 @@ from ..config import Config, ConfigError, option, replace
 UNUSED = (
     "preset", "freeze", "allow_other_split", "class_weights", "label_smoothing", "dropout",
     "ema_decay", "patience", "epsilon_increment", "monitor", "mixup_alpha", "cutmix_alpha",
-    "temporal_jitter", "eval_train",
+    "temporal_jitter", "frame_stride", "eval_train",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from ...atomic import write_atomically
 from ...errors import HarError
 from ...progress import write
 from .. import config as configs
-from ..config import C, Config, ConfigError
+from ..config import Config, ConfigError
 from . import checkpoint
 from .device import device_name
 from .precision import NAMES
@@ -66,8 +66,8 @@ def remove_untrained(folder: Path) -> None:
 
 
 def load_resumed(
-    path: Path, settings: dict[str, Any], kind: type[C] = Config
-) -> tuple[C, Path, dict[str, Any]]:
+    path: Path, settings: dict[str, Any], kind: type[Config] = Config
+) -> tuple[Config, Path, dict[str, Any]]:
     """-> (config, run folder, state) to resume: the checkpoint's, changed where `settings` may.
 
     kind: of the config. Raises CheckpointError or ConfigError, one sentence.

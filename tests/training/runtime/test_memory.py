@@ -64,7 +64,7 @@ def test_a_trial_counts_what_a_step_saves_and_leaves_the_model_as_it_was(shards)
     state = prepared(shards, size=32)
     state.close()
     trial = setup.make_trial(
-        state.config, state.model, state.transform, CPU, torch.float32, cache_bytes=0
+        state.config, state.task, state.model, state.transform, CPU, torch.float32, cache_bytes=0
     )
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     two, four, eight = (memory.saved_bytes(lambda n=n: trial.step(n)) for n in (2, 4, 8))
