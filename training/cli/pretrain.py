@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,4 +60,16 @@ def pretrain_main(
     if not summary["finite"]:
         log("next: pretrain anew with that changed")
         sys.exit(1)
-    log(f"next: har-train --model {run_config.model} --weights {folder}")
+    log(f"next: {_train_command(run_config, folder)}")
+
+
+def _train_command(run_config: PretrainConfig, folder: Path) -> str:
+    """The har-train that goes on with it: the same network, set and split."""
+    names = ("model_options", "input", "size", "shards", "split", "split_seed", "val_from_train")
+    given = {"model": run_config.model, "weights": folder} | {
+        name: getattr(run_config, name)
+        for name in names
+        if getattr(run_config, name) != getattr(PretrainConfig, name)
+    }
+    words = (f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in given.items())
+    return " ".join(("har-train", *words))

@@ -45,7 +45,8 @@ def pretrained(shards, tmp_path_factory):
     """Run folder of a pretraining on the split grouped."""
     out = tmp_path_factory.mktemp("pretrained") / "run"
     result = pretrain(shards, out)
-    assert f"--weights {out}" in result.output.splitlines()[-1]
+    next_command = f"har-train --model resnet3d --weights {out} --model-options width=4 --size 16"
+    assert f"next: {next_command} --shards {shards}" in result.output
     return out
 
 
