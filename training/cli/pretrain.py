@@ -30,7 +30,7 @@ def _options(command: Command) -> Command:
 def pretrain_main(
     file: Path | None, out: Path | None, resume: Path | None, **settings: Any
 ) -> None:
-    """Train one of the four models, or your own, without labels, on the train clips of a split alone.
+    """Train a model, one of the four or your own, without labels, on the train clips alone.
 
     Example: har-pretrain --model resnet3d --out runs/pretrained
 
