@@ -97,8 +97,12 @@ gpu:  ## Test and measure everything on a GPU in nine minutes; needs torch and t
 	@mkdir -p build/gpu && ln -sfn ../.. build/gpu/har
 	PYTHONPATH=build/gpu $(PYTHON) -m har.training.benchmark.gpu --tests tests/gpu $(OPTIONS)
 
+# pdoc shows of a lazy package what has been looked up.
+API_DOCS := import pathlib, har, pdoc; [getattr(p, name) for p in (har, har.shards) for name in p.__all__]; \
+	pdoc.pdoc("har", output_directory=pathlib.Path("site"))
+
 docs: install  ## The API reference, from the docstrings, into site/.
-	$(BIN)/pdoc har -o site
+	$(BIN)/python -c '$(API_DOCS)'
 
 clean:  ## Remove the demo's data, runs and report.
 	rm -rf data/demo runs/demo reports/demo

@@ -15,11 +15,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .errors import HarError
     from .training.api import Evaluation, Run, load_run, predict, resume, train
 
-_DOOR = ("Evaluation", "Run", "load_run", "predict", "resume", "train")
-_PACKAGES = ("models", "pipeline", "shards", "training")
-__all__ = ["Evaluation", "Run", "load_run", "predict", "resume", "train", *_PACKAGES]
+_MODULES = {"HarError": ".errors"} | dict.fromkeys(
+    ("Evaluation", "Run", "load_run", "predict", "resume", "train"), ".training.api"
+)
+_PACKAGES = ("errors", "models", "pipeline", "shards", "training")
+__all__ = [
+    "Evaluation", "HarError", "Run", "errors", "load_run", "models", "pipeline", "predict", "resume",
+    "shards", "train", "training",
+]  # fmt: skip
 
 # A notebook's kernel hands MPLBACKEND to the commands that it starts; where har is installed apart
 # from it, the kernel's backend is missing, and importing matplotlib fails.
@@ -31,7 +37,7 @@ if os.environ.get("MPLBACKEND", "").startswith("module://") and find_spec(_backe
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return import_module(f".{name}", __name__)
-    if name not in _DOOR:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(".training.api", __name__), name)
+    globals()[name] = value = getattr(import_module(_MODULES[name], __name__), name)
     return value

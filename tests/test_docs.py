@@ -1,13 +1,19 @@
 """README and docs hold true: Python runs; commands, options, targets, files and links exist."""
 
+import dataclasses
 import importlib
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
 from made_shards import make_shards
+from pdoc import doc
+
+import har
+from har.training import config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
@@ -29,14 +35,58 @@ def commands_in(text):
 LINES = sorted({(page, line) for page, text in PAGES.items() for line in commands_in(text)})
 
 
+@pytest.fixture
+def small_defaults(monkeypatch):
+    """What a page leaves to the defaults of a training is tiny."""
+    small = {
+        "frames": 4, "size": 16, "batch_size": 6, "device": "cpu", "precision": "fp32",
+        "model_options": "hidden=[4],stem_channels=4",
+    }  # fmt: skip
+    for name, preset in config.PRESETS.items():
+        monkeypatch.setitem(config.PRESETS, name, preset | small)
+
+
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_the_python_of_the_readme_runs(number, tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_readme_runs(number, tmp_path, monkeypatch, capsys, small_defaults):
     make_shards(tmp_path / "shards")
     (tmp_path / "data" / "demo").mkdir(parents=True)
     (tmp_path / "shards").rename(tmp_path / "data" / "demo" / "shards")
     monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[number], "README.md", "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_the_python_of_its_page_runs_from_top_to_bottom(
+    tmp_path, monkeypatch, synthetic_videos, capsys, small_defaults
+):
+    (tmp_path / "data" / "videos").mkdir(parents=True)
+    make_shards(tmp_path / "data" / "shards", shape=(6, 36, 48, 3))
+    monkeypatch.chdir(tmp_path)
+    videos = sorted(synthetic_videos.rglob("*.avi"))[:2]
+    for video in videos:
+        shutil.copy(video, "data/videos")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGES["python.md"], re.DOTALL):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    output = capsys.readouterr().out
+    assert "unknown option 'epoch' (did you mean epochs or on_epoch?): the options are" in output
+    assert len(names["losses"]) == 2
+    assert [answer.path.name for answer in names["answers"]] == [video.name for video in videos]
+    assert names["answer"].times[0] == (0.0, 1.0)
+    assert names["run"].config.epochs == 7
+    assert {path.name for path in Path("runs").iterdir()} == {"waves", "modern", "background"}
+
+
+def test_the_api_reference_shows_the_door_with_every_option():
+    """`make docs` looks up the names first, as here."""
+    assert "getattr(p, name) for p in (har, har.shards)" in (ROOT / "Makefile").read_text()
+    for name in har.__all__:
+        getattr(har, name)
+    members = doc.Module(har).members
+    assert {"train", "resume", "load_run", "predict", "Run"} <= set(members)
+    options = {field.name for field in dataclasses.fields(config.Config)}
+    assert options | {"out", "quiet"} <= set(members["train"].signature.parameters)
+    assert members["Run"].members["evaluate"].docstring.startswith("Evaluate the best checkpoint")
 
 
 @pytest.mark.parametrize(("page", "line"), LINES)

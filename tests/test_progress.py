@@ -1,8 +1,12 @@
 """Progress without a terminal: plain lines, seldom; counts from any thread, every item once."""
 
 import io
+import os
+import re
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,3 +76,91 @@ def test_threads_lose_no_count() -> None:
         for thread in threads:
             thread.join()
         assert bar.n == 4000
+
+
+def test_a_silent_block_shows_neither_bars_nor_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.silence(), progress.silence(False):
+        progress.write("a line")
+        assert list(progress.track(range(3), 3, "epoch 1", log_every=1e-9)) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+    with progress.silence(False):
+        progress.write("a line")
+    assert capsys.readouterr().out == "a line\n"
+
+
+WIDGETS = """
+class Widget:
+    def __init__(self, children=(), min=0, max=0):
+        self.children, self.min, self.max, self.value = children, min, max, ""
+        self.bar_style, self.closed = "", False
+        self.layout, self.style = type("Layout", (), {})(), type("Style", (), {})()
+
+    def close(self):
+        self.closed = True
+
+class HBox(Widget): pass
+class HTML(Widget): pass
+class FloatProgress(Widget): pass
+"""
+NOTEBOOK = """
+import sys, warnings
+warnings.simplefilter("error")
+import ipykernel.zmqshell
+import IPython.display
+from har import progress
+
+now = [0.0]
+progress.time = type(progress)("time")
+progress.time.monotonic = lambda: now[0]
+asked = []
+with progress.ProgressBar(4, "epoch 1", status=lambda n: asked.append(n) or f"loss <{n}>") as bar:
+    bar.mininterval = 0
+    for seconds in (2.0, 0.5, 2.0):
+        now[0] += seconds
+        bar.advance()
+(box,) = IPython.display.shown
+text, line, status = box.children
+print(asked, line.max, line.value, box.closed, line.bar_style)
+print((text.value + "|" + status.value).replace("\\u2007", " "))
+assert list(progress.track("ab", 2, "short")) == ["a", "b"]
+print(IPython.display.shown[1].closed)
+progress.write("a line between")
+with progress.silence(), progress.ProgressBar(1, "silent") as bar:
+    bar.advance()
+print(len(IPython.display.shown), sys.stdout is sys.__stdout__)
+"""
+
+
+def test_a_notebook_gets_a_bar_that_is_a_widget(tmp_path: Path) -> None:
+    """With the modules that tqdm looks for in a notebook, and its widgets kept as they are told."""
+    files = {
+        "ipykernel/__init__.py": "",
+        "ipykernel/zmqshell.py": "",
+        "IPython/__init__.py": "def get_ipython(): return None\n",
+        "IPython/display.py": "shown = []\ndisplay = shown.append\n",
+        "ipywidgets.py": WIDGETS,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "[1, 3] 4 3 False danger"  # it stays, in red: one step was not done
+    assert re.fullmatch(r"epoch 1\|3/4 \[\d\d:\d\d&lt;\d\d:\d\d, loss &lt;3&gt;\]", lines[1])
+    assert lines[2:] == ["True", "a line between", "2 True"]
+
+
+def test_in_a_notebook_without_widgets_the_bar_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OutStream(io.StringIO):
+        """The kernel's standard error, which is no terminal."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    monkeypatch.setattr(sys, "stderr", stream := OutStream())
+    with ProgressBar(3, "build") as bar:
+        bar.advance(3)
+    assert "\rbuild:   0%" in stream.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ from .run import Run, load_run
 OnEpoch = Callable[["Run"], None]
 
 
+def _with_settings(function: Callable[..., Run]) -> Callable[..., Run]:
+    """Let `help` and completion show the fields of Config instead of **settings."""
+    shown = signature(function)
+    own = [p for p in shown.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    settings = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in fields(Config)
+    ]
+    function.__signature__ = shown.replace(parameters=own + settings)  # type: ignore[attr-defined]
+    return function
+
+
+@_with_settings
 def train(
     *,
     config: Path | str | None = None,
