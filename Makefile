@@ -19,7 +19,7 @@ DEMO_r3d      := --weights none --lr 3e-4 --lr-scheduler cosine --augment --epoc
 # OpenMP threads that wait give their core away: on shared cores spinning costs 7-10 times the step.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: help install demo shards reproduce test test-all test-avx2 gpu lint format docs clean
+.PHONY: help install demo shards reproduce test test-all test-avx2 gpu lint format docs clean ablation
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,9 @@ test-avx2: install  ## The numeric tests as on a processor without bf16 units.
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python $(TESTS) \
 		tests/models tests/training/runtime tests/training/optim tests/training/test_*.py \
 		tests/training/inspection/test_doctor*.py
+
+ablation: install  ## What each option is worth on little data: recipes x seeds -> a table (hours).
+	$(BIN)/python tests/support/ablation.py $(OPTIONS)
 
 lint: install  ## ruff and mypy.
 	$(BIN)/ruff check .

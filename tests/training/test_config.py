@@ -38,9 +38,9 @@ def test_toml_round_trip(tmp_path, model):
         ("crop_scale", 0.0), ("crop_scale", 1.5), ("hflip", 2.0), ("rotation", -1.0),
         ("epsilon_increment", -0.1), ("max_minutes", -1.0), ("model_options", "width"),
         ("mixup_alpha", -0.2), ("clip_grad", -1.0), ("grad_accum_steps", 3), ("ema_decay", 1.0),
-        ("frame_stride", "0"), ("frame_stride", "3-2"), ("frame_stride", "2-"), ("rand_augment", 31),
-        ("lr_head", 0.0), ("momentum", 0.5), ("momentum", 1.0), ("step_size", 5), ("gamma", 0.5),
-        ("model", "mynet:"), ("model", "a b:C"),
+        ("frame_stride", "0"), ("frame_stride", "3-2"), ("frame_stride", "2-"),
+        ("rand_augment", 31), ("lr_head", 0.0), ("momentum", 0.5), ("momentum", 1.0),
+        ("step_size", 5), ("gamma", 0.5), ("model", "mynet:"), ("model", "a b:C"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_names_option_value_and_what_is_allowed(field, value):
