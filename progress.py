@@ -44,6 +44,12 @@ def write(text: str) -> None:
         sys.stdout.flush()
 
 
+def note(text: str) -> None:
+    """A line on standard error, where it is no part of an answer."""
+    if not _is_silent.get():
+        tqdm.write(text, file=sys.stderr)
+
+
 def _shows_bars() -> bool:
     in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")
     return _IS_WIDGET or in_notebook or sys.stderr.isatty()

@@ -161,6 +161,8 @@ def _weights_file(path: Path) -> Path:
         return path / "best.pt"
     if not path.is_file():
         problem = "is a folder without a best.pt" if path.is_dir() else "does not exist"
+        if (path / "folds.json").is_file():
+            problem = f"holds the runs of several folds (take one of them, e.g. {path / 'fold-1'})"
         raise WeightsError(
             f"the weights file {path} {problem}; pass --weights a state dict saved with "
             f"torch.save, a run folder of har-train, or {NONE} to start from random weights"

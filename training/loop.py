@@ -7,6 +7,7 @@ for each line of progress.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ def fit(
             if resume is not None:
                 state.load_state_dict(resume)
                 state.log(f"going on from epoch {state.progress.epoch}, step {state.progress.step}")
+                if change := state.lr_scheduler.describe_change(resume["config"]["epochs"]):
+                    state.log(f"{change}: {config.command} --weights {folder}")
             if ctx.is_main_process:
-                start_folder(state, resumed=resume is not None)
+                start_folder(state, resume)
             with watch_signals() as watch:
                 return train(state, watch, on_epoch)
         except (RuntimeError, MemoryError) as error:
@@ -262,10 +265,15 @@ def finish_epoch(state: TrainState, line: dict[str, Any]) -> None:
             state.tb_writer.add(line)
 
 
-def start_folder(state: TrainState, *, resumed: bool) -> None:
+def start_folder(state: TrainState, resume: dict[str, Any] | None) -> None:
     """Make the run folder. What a resumed run has of metrics, curves and events is written anew:
-    it may have been killed after its checkpoint and before them."""
+    it may have been killed after its checkpoint and before them. A new folder gets its checkpoint,
+    which is of a best epoch."""
+    resumed = resume is not None
     run_dir.start(state.folder, state.config, state.device, state.precision, resumed=resumed)
+    if resume is not None and not any(state.folder.glob("*.pt")):
+        for name in ("best.pt", "last.pt"):
+            checkpoint.save({**resume, "config": asdict(state.config)}, state.folder / name)
     if state.config.tensorboard:
         with run_dir.writing(state.folder):
             state.tb_writer = TensorBoardWriter(state.folder, state.history)

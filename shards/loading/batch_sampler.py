@@ -138,7 +138,8 @@ def check_resume(digest: str, manifest: Manifest) -> None:
     if digest != manifest.digest and (edit is None or edit.command != "compact"):
         raise BatchSamplerError(
             f"the shard set at {manifest.root} has changed since the run began "
-            f"({manifest.describe_changes_since(digest)}): restore it or start a new run."
+            f"({manifest.describe_changes_since(digest)}): give the run's own with "
+            "--shards, restore it or start a new run."
         )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from har.training.evaluation import Predictions, summarize
+from har.training.evaluation import Predictions, Probabilities, list_probabilities, summarize
+from har.training.evaluation.probabilities import save_probabilities
 from har.training.plots import DISPLAY_NAMES
 
 CLASSES = ["Punch", "Wave", "YoYo"]
@@ -42,7 +43,7 @@ def metric_lines(model: str, epochs: int, seed: int = 0) -> list[dict[str, Any]]
 
 def evaluation(
     folder: Path, model: str, epoch: int, split: dict, classes: list[str], right: float
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Probabilities]:
     """What har-eval would write for answers of which about the share `right` is right."""
     random = np.random.default_rng(SPEEDS[model])
     K, N = len(classes), 20 * len(classes)
@@ -53,7 +54,8 @@ def evaluation(
     losses = -np.log(P[np.arange(N), labels])
     found = Predictions(np.arange(N), P, labels, losses)
     keys = [f"v_{classes[label]}_g{n // K:02d}_c01" for n, label in enumerate(labels)]
-    return {
+    columns: dict[str, Any] = {"videos": np.arange(N), "keys": keys, "classes": classes}
+    result = {
         "run": folder.name,
         "model": model,
         "checkpoint": "best.pt",
@@ -62,8 +64,9 @@ def evaluation(
         "split": split,
         "views": 1,
         "multiply_adds": 40_700_000_000,
-        **summarize(found, videos=np.arange(N), keys=keys, classes=classes),
+        **summarize(found, **columns),
     }
+    return result, list_probabilities(found, **columns)
 
 
 def make(
@@ -77,11 +80,12 @@ def make(
     device: str = "NVIDIA H200",
     right: float | None = None,
     manifest_digest: str = "ab" * 32,
+    with_probabilities: bool = False,
     **config: Any,
 ) -> Path:
     """A finished, evaluated run folder (without checkpoint and pictures).
 
-    The evaluation is RUN/eval.json, as of earlier versions.
+    The evaluation is RUN/eval.json, as of earlier versions, without probabilities unless told.
     """
     split, classes = split or SPLIT, classes or CLASSES
     folder.mkdir(parents=True)
@@ -100,7 +104,9 @@ def make(
         "manifest_digest": manifest_digest,
     }
     share = 0.95 - 0.04 * list(DISPLAY_NAMES).index(model) if right is None else right
-    tested = evaluation(folder, model, best["epoch"], split, classes, share)
+    tested, probabilities = evaluation(folder, model, best["epoch"], split, classes, share)
+    if with_probabilities:
+        save_probabilities(folder / "probabilities.npz", probabilities)
     settings = {"model": model, "seed": seed, "batch_size": 8, "frames": 16, "weights": "none"}
     write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     write(folder / "summary.json", json.dumps(summary))

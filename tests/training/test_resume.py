@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from made_shards import make_shards
 from own_model import NAME, forget_project, write_project
 from tiny_train import har_train, message, metrics_of, stop_after
 
+from har.training.config import Config
+from har.training.optim import BestEpoch, LrScheduler
 from har.training.runtime import checkpoint, signals
 
 OPTIONS = [
@@ -167,5 +170,96 @@ def test_a_finished_run_says_so_and_goes_on_when_given_more_epochs(undisturbed, 
     out = shutil.copytree(undisturbed, tmp_path / "copy")
     assert "stopped: all 3 epochs are done" in har_train("--resume", out).output
     assert_same_run(out, undisturbed)
-    assert har_train("--resume", out, "--epochs", 4).exit_code == 0
+    result = har_train("--resume", out, "--epochs", 4)
+    assert result.exit_code == 0
     assert len(losses_of(out)) == 4
+    # 3 epochs of warm-up, and the cosine ended in the step after it: what was its end is its peak
+    lr = checkpoint.load(out / "last.pt")["lr_scheduler"]["base_lrs"][0]
+    told = (
+        f"--epochs 4 stretches the cosine of 3 epochs: the learning rate was {lr:.1e} and goes on "
+        f"from {lr:.1e}; for a schedule from its start, with these weights and a new classifier: "
+        f"har-train --weights {out}"
+    )
+    assert told in message(result)
+    assert "the cosine" not in har_train("--resume", out).output
+
+
+@pytest.mark.parametrize(("epochs", "factor"), [(10, 0.5), (6, 0.0)])
+def test_a_stretched_cosine_says_where_the_learning_rate_was_and_goes_on(epochs, factor):
+    """After 5 of 5 epochs the rate is 0; of 10 epochs that is half the way."""
+
+    def make(epochs):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
+        config = Config(lr_scheduler="cosine", epochs=epochs)
+        return optimizer, LrScheduler(config, optimizer, steps_per_epoch=4)
+
+    optimizer, scheduler = make(5)
+    for _ in range(20):
+        optimizer.step()
+        scheduler.step()
+    resumed_optimizer, resumed = make(epochs)
+    resumed_optimizer.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    rate = 0.02 * (factor or 0.5 * (1 + np.cos(np.pi * 5 / 6)))
+    assert f"was 0.0e+00 and goes on from {rate:.1e};" in resumed.describe_change(5)
+    resumed_optimizer.step()
+    resumed.step()
+    assert resumed.lr == pytest.approx(0.01 * (1 + np.cos(np.pi * 21 / (4 * epochs))))
+    assert resumed.describe_change(epochs) is None
+
+
+# ------------------------------------------------------------------ from another checkpoint
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def behind(shards, tmp_path, monkeypatch):
+    """A finished run of three epochs, of which the first is the best; so it is in later ones."""
+
+    def update(best, epoch, val_acc, val_loss):
+        if epoch == 1:
+            best.epoch, best.val_acc, best.val_loss = epoch, val_acc, val_loss
+        return epoch == 1
+
+    monkeypatch.setattr(BestEpoch, "update", update)
+    result = har_train("--shards", shards, "--out", tmp_path / "behind", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    return tmp_path / "behind"
+
+
+def test_a_checkpoint_before_the_last_is_refused_in_its_folder(behind):
+    out, before = behind, contents(behind)
+    result = har_train("--resume", out / "best.pt", "--epochs", 5)
+    assert result.exit_code == 2
+    told = message(result)
+    assert f"would drop what {out} has trained since: it ends with epoch 1 and last.pt " in told
+    assert f"go on with --resume {out}, or from best.pt in a new folder" in told
+    assert f"--resume {out / 'best.pt'} --out FOLDER" in told
+    assert contents(out) == before
+    result = har_train("--resume", out / "previous.pt")
+    assert "would drop what" in message(result)
+
+
+def test_a_best_checkpoint_goes_on_in_a_new_folder(behind, tmp_path):
+    out, before, new = behind, contents(behind), tmp_path / "new"
+    result = har_train("--resume", out / "best.pt", "--out", new, "--epochs", 3)
+    assert result.exit_code == 0, result.output
+    assert contents(out) == before
+    assert_same_run(new, out)
+    refused = har_train("--resume", out / "last.pt", "--out", tmp_path / "other")
+    assert f"is for a checkpoint of a best epoch, and {out / 'last.pt'} is none" in message(refused)
+    refused = har_train("--resume", out / "best.pt", "--out", new)
+    assert f"the run folder {new} already exists" in message(refused)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_new_folder_holds_the_checkpoint_from_its_start(behind, tmp_path, monkeypatch):
+    out, new = behind, tmp_path / "new"
+    stop_after(monkeypatch, 1)
+    har_train("--resume", out / "best.pt", "--out", new)
+    assert checkpoint.load(new / "best.pt")["epoch"] == 1
+    assert checkpoint.load(new / "last.pt")["progress"]["step"] == 1
+    assert [line["epoch"] for line in metrics_of(new)] == [1]

@@ -16,8 +16,10 @@ from ..evaluation import (
     describe_evaluation,
     describe_folds,
     evaluate_run,
+    join_probabilities,
     leak_text,
     list_evaluations,
+    load_probabilities,
     pool_folds,
 )
 from ..optim import BestEpoch
@@ -29,16 +31,20 @@ from .arguments import check_options, check_path
 
 
 def load_run(path: Run | Path | str) -> Run:
-    """The run in a folder that `train` or `har-train` wrote, finished or not.
+    """The run in a folder that `train` or `har-train` wrote, finished or not; of a checkpoint in it
+    (RUN/last.pt) the run, which evaluates and predicts with that one.
 
     Raises CheckpointError where there is none.
     """
     if isinstance(path, Run):
         return path
     folder = check_path("path", path)
+    if folder.suffix == ".pt" and folder.is_file():
+        return Run(folder.parent, checkpoint=folder)
     if not any((folder / name).is_file() for name in ("config.toml", "best.pt", "folds.json")):
         raise checkpoint.CheckpointError(
-            f"there is no checkpoint at {folder / 'best.pt'}: give a run folder of har-train."
+            f"there is no checkpoint at {checkpoint.find_checkpoint(folder)}: give a run folder of "
+            "har-train, or a .pt file in one."
         )
     return Run(folder)
 
@@ -47,11 +53,14 @@ class Run:
     """A run folder, or a folder of folds. Its files are read when they are asked for, so that a run
     in another thread or process shows how far it is.
 
-    path: the folder. Made by `train`, `resume` and `load_run`.
+    path: the folder. checkpoint: the file that evaluates and predicts, None for best.pt. Made by
+    `train`, `resume` and `load_run`.
     """
 
-    def __init__(self, path: Path, finite: bool | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, finite: bool | None = None, checkpoint: Path | None = None
+    ) -> None:
+        self.path, self.checkpoint = path, checkpoint
         self._finite = finite
 
     @property
@@ -106,22 +115,24 @@ class Run:
     def evaluate(self, *, quiet: bool = False, **options: Any) -> Evaluation:
         """Evaluate the best checkpoint, or that of each fold, as `har-eval` does; -> eval.json.
 
-        options: those of `har.training.evaluation.evaluate_run` (subset, views, split, shards,
-        batch_size, device, allow_other_split ...). Test subsets of folds come back as one
+        options: those of `har.training.evaluation.evaluate_run` (subset, views, threshold, split,
+        shards, batch_size, device, allow_other_split ...). Test subsets of folds come back as one
         evaluation, as every video was tested once. Raises HarError, one sentence.
         """
         check_options(Run.evaluate, {"quiet": quiet})
         options = check_options(evaluate_run, options)
         with silence(quiet):
             if not self.folds:
-                return Evaluation(evaluate_run(self.path, **options))
+                return Evaluation(evaluate_run(self.checkpoint or self.path, **options))
             results = []
             for fold in self.folds:
                 results.append(evaluate_run(fold.path, **options))
                 accuracy, videos = results[-1]["video@1"], results[-1]["videos"]
                 write(f"{fold.path}: video@1 {accuracy:.4f} of {videos} videos")
         if options.get("subset", "test") == "test" and options.get("split") is None:
-            return Evaluation(pool_folds(results, str(self.path)))
+            files = [Path(one["run"], one["folder"], "probabilities.npz") for one in results]
+            probabilities = join_probabilities([load_probabilities(file) for file in files])
+            return Evaluation(pool_folds(results, str(self.path), probabilities))
         return Evaluation(folds=results)
 
     def predict(
@@ -142,7 +153,7 @@ class Run:
             check_path("videos", name)
         answers = []
         with silence(quiet):
-            for answer in iterate_predictions(self.path, names, **options):
+            for answer in iterate_predictions(self.checkpoint or self.path, names, **options):
                 for text in answer.messages:
                     write(text)
                 answers.append(answer)

@@ -74,20 +74,27 @@ def train(
 
 
 def resume(
-    run: Run | Path | str, *, on_epoch: OnEpoch | None = None, quiet: bool = False, **settings: Any
+    run: Run | Path | str,
+    *,
+    out: Path | str | None = None,
+    on_epoch: OnEpoch | None = None,
+    quiet: bool = False,
+    **settings: Any,
 ) -> Run:
     """Go on with a run that was stopped, or train it longer (`epochs=100`); -> the run.
 
-    As `har-train --resume` does. run: a run, its folder, or the last.pt in it. settings: those that
-    may change in a resumed run. on_epoch, quiet: see `train`. Raises HarError.
+    As `har-train --resume` does. run: a run, its folder, or the last.pt in it; its best.pt goes on
+    in the new folder `out`. settings: those that may change in a resumed run. on_epoch, quiet: see
+    `train`. Raises HarError.
     """
-    _check_call(resume, {"on_epoch": on_epoch, "quiet": quiet}, settings)
+    _check_call(resume, {"out": out, "on_epoch": on_epoch, "quiet": quiet}, settings)
     folder = run.path if isinstance(run, Run) else check_path("run", run)
     with silence(quiet):
         if fold_dir.is_fold_dir(folder):
             given = run_dir.check_resumable(settings)
             return _train_folds(fold_dir.load_fold_dir(folder, given), settings, on_epoch)
-        run_config, folder, state = run_dir.load_resumed(folder, settings)
+        new = None if out is None else Path(out)
+        run_config, folder, state = run_dir.load_resumed(folder, settings, out=new)
         return _train(run_config, folder, state, on_epoch)
 
 

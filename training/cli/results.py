@@ -30,12 +30,17 @@ _views_option = click.option(
     "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
 )
 @click.option("--views", default=1, show_default=True, help="Views of a video to average over.")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1),
+    help="Least probability of an answer: below, it counts as unknown.",
+)  # fmt: skip
 @click.option("--batch-size", type=_COUNT, help="Clips per step. [the run's]")
 @_device_option
 @click.option("--allow-other-split", is_flag=True, help="Evaluate on a split not trained on.")
 @one_sentence
 def eval_main(run: Path, **options: Any) -> None:
-    """Evaluate the best checkpoint of the run folder RUN, or of each fold in it."""
+    """Evaluate the best checkpoint of the run folder RUN, or of each fold in it, or the checkpoint
+    RUN/NAME.pt."""
     from ..api import load_run
 
     click.echo(str(load_run(run).evaluate(**options)))
@@ -67,7 +72,8 @@ def eval_main(run: Path, **options: Any) -> None:
 @_device_option
 @one_sentence
 def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
-    """Predict the action in VIDEOS (files, folders, globs, URLs) with the run folder RUN.
+    """Predict the action in VIDEOS (files, folders, globs, URLs) with the run folder RUN, or with
+    the checkpoint RUN/NAME.pt.
 
     For several videos, --timeline, --annotate and --cam take a folder.
     """
@@ -92,6 +98,7 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
     help="Take the evaluations on this subset. [test; val where a run has no test clips]",
 )  # fmt: skip
 @click.option("--views", type=_COUNT, help="Take the evaluations of so many views. [the fewest]")
+@click.option("--ensemble", is_flag=True, help="Add a row: the mean probabilities of all runs.")
 @click.option("--cards", is_flag=True, help="Write a MODEL_CARD.md into each run folder, too.")
 @one_sentence
 def report_main(
@@ -119,7 +126,8 @@ def report_main(
 )  # fmt: skip
 @one_sentence
 def export_main(run: Path, out: Path, preprocessing: bool) -> None:
-    """Write the best checkpoint of RUN as one file for other programs, checked against it.
+    """Write the best checkpoint of RUN, or the checkpoint RUN/NAME.pt, as one file for other
+    programs, checked against it.
 
     Example: har-export runs/r2plus1d -o r2plus1d.onnx
     """

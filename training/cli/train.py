@@ -89,7 +89,10 @@ def _set_value(
 @config_options
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings as a TOML file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [runs/MODEL, -2, -3 ...]")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path),
+    help="Go on with this run folder, or with its best.pt in the new folder --out.",
+)  # fmt: skip
 @click.option(
     "--folds", type=click.IntRange(min=2),
     help="Train the folds fold-1/K to fold-K/K one after another, into OUT/fold-1 to OUT/fold-K.",
@@ -107,11 +110,12 @@ def train_main(
     with exit_codes():
         if resume is None:
             run = api.train(config=file, out=out, folds=folds, **settings)
-        elif out is None and file is None and folds is None:
-            run = api.resume(resume, **settings)
+        elif file is None and folds is None and (out is None or not resume.is_dir()):
+            run = api.resume(resume, out=out, **settings)
         else:
             raise ConfigError(
-                "--resume goes on in its own folder: leave out --out, --config and --folds."
+                "--resume goes on in its own folder: leave out --out, --config and --folds; only a "
+                "checkpoint, RUN/best.pt, goes on in a new one with --out."
             )
     if not run.finite:
         sys.exit(1)

@@ -1,5 +1,5 @@
-"""`har-eval`: a run's best checkpoint on one subset of a split -> eval.json, CSV and pictures, in
-a folder of their own (`files`).
+"""`har-eval`: a checkpoint of a run on one subset of a split -> eval.json, probabilities, CSV and
+pictures, in a folder of their own (`files`).
 
 Notes:
 - Never under autocast, whatever the run trained in: figures then do not depend on whether a
@@ -10,11 +10,7 @@ Notes:
   holds more frames than the model takes (`har.shards.transforms.temporal_sampling`).
 """
 
-import csv
-import io
-import json
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +20,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...atomic import write_atomically
 from ...errors import HarError
 from ...progress import track
 from ...shards import splits
-from ...shards.format import ClipReader, Manifest, load_manifest
+from ...shards.format import Manifest, load_manifest
 from ...shards.loading import BatchSampler
 from ...shards.transforms.clip_transform import ClipTransform
 from ...shards.transforms.temporal_sampling import describe_views, split_views
 from ..input import DeviceBatch, DeviceLoader
-from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_examples
-from ..runtime import checkpoint
+from ..runtime import checkpoint, run_dir
 from ..runtime.device import select_device
 from ..step import forward
-from .files import NAME as EVAL_NAME
-from .files import evaluation_folder
-from .summary import Predictions, summarize
+from .files import evaluation_folder, write_evaluation
+from .summary import Predictions, apply_threshold, list_probabilities, summarize
 
 
 class EvaluationError(HarError):
@@ -47,27 +40,35 @@ class EvaluationError(HarError):
 
 
 def evaluate_run(
-    run_dir: Path,
+    run: Path,
     *,
     shards: Path | str | None = None,
     split: str | None = None,
     subset: str = "test",
     views: int = 1,
+    threshold: float | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     allow_other_split: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate `run_dir`/best.pt; writes eval.json and returns its content.
+    """Evaluate a run's best.pt, or the checkpoint `run` itself; writes eval.json and returns its
+    content.
 
     shards, split, batch_size: None for the run's own; shards may be a URL. subset: "test", "val" or
     "train". views: average the softmax of up to this many clips of a video (1 as in the paper);
-    more than are stored are cut out of the stored clips' frames, as many of each. Beside eval.json
-    go per_class.csv, confusion.png and examples.png, into `run_dir`/eval/SPLIT-SUBSET-VIEWS.
+    more than are stored are cut out of the stored clips' frames, as many of each. threshold: least
+    probability of an answer, else it is "unknown" (`apply_threshold`). Beside eval.json go
+    probabilities.npz, per_class.csv, confusion.png and examples.png, into the folder
+    eval/SPLIT-SUBSET-VIEWS of the run.
 
-    Raises EvaluationError, CheckpointError, ShardSetError or SplitError, each one sentence.
+    Raises EvaluationError, CheckpointError, RunError, ShardSetError or SplitError, each one
+    sentence.
     """
-    state = checkpoint.load(Path(run_dir) / "best.pt")
-    manifest = load_manifest(shards or state["config"]["shards"])
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise EvaluationError(f"--threshold {threshold} does not work: give a share from 0 to 1.")
+    path = checkpoint.find_checkpoint(run)
+    state = checkpoint.load(path)
+    manifest = load_manifest(shards or run_dir.find_shards_of(state, path.parent))
     _check_shards_fit(state, manifest)
     chosen = _choose_split(state, manifest, split, allow_other_split)
     transform = ClipTransform.from_dict(state["preprocessing"])
@@ -81,25 +82,40 @@ def evaluate_run(
         predictions = predict_batches(model, batches, views=views_per_clip)
     finally:
         loader.close()
-    changes = manifest.describe_changes_since(state.get("manifest_digest", manifest.digest))
     result = {
-        "run": str(run_dir),
+        "run": str(path.parent),
         "model": state["model_name"],
-        "checkpoint": "best.pt",
+        "checkpoint": path.name,
         "epoch": state["epoch"],
         "on": subset,
         "split": {**chosen.describe(), "leak": _leak(state, manifest, indices)},
         "views": views,
-        **({"set_changes": changes} if changes else {}),
         "multiply_adds": count_multiply_adds(model, transform, loader.device),
-        **summarize(
-            predictions,
-            videos=manifest.index["video"][predictions.indices],
-            keys=manifest.keys(predictions.indices),
-            classes=state["classes"],
-        ),
     }
-    _write_results(evaluation_folder(Path(run_dir), result, state["split"]), result, manifest)
+    return _complete_result(result, state, manifest, predictions, threshold)
+
+
+def _complete_result(
+    result: dict[str, Any],
+    state: dict[str, Any],
+    manifest: Manifest,
+    predictions: Predictions,
+    threshold: float | None,
+) -> dict[str, Any]:
+    """What was evaluated, with the figures of its predictions; written into its folder."""
+    columns = {
+        "videos": manifest.index["video"][predictions.indices],
+        "keys": manifest.keys(predictions.indices),
+        "classes": state["classes"],
+    }
+    result |= {"manifest_digest": manifest.digest, **summarize(predictions, **columns)}
+    changes = manifest.describe_changes_since(state.get("manifest_digest", manifest.digest))
+    if changes:
+        result["set_changes"] = changes
+    if threshold is not None:
+        result["threshold"] = apply_threshold(result["predictions"], threshold)
+    result["folder"] = evaluation_folder(result, state)
+    write_evaluation(result, list_probabilities(predictions, **columns), manifest)
     return result
 
 
@@ -267,29 +283,3 @@ def _choose_clips(
             "clips or frames."
         )
     return indices[clip_numbers < parts[0]], parts[1]
-
-
-def _write_results(folder: Path, result: dict[str, Any], manifest: Manifest) -> None:
-    """The CSV and the pictures, then eval.json: where that is, all is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(result["per_class"][0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result["per_class"])
-    write_atomically(folder / "per_class.csv", table.getvalue().encode())
-    title = f"{DISPLAY_NAMES.get(result['model'], result['model'])} on {result['on']}"
-    classes = [row["class"] for row in result["per_class"]]
-    matrix = np.array(result["confusion"])
-    plot_confusion(folder / "confusion.png", matrix, classes, title)
-    _write_examples(folder / "examples.png", result, manifest)
-    text = json.dumps(result, indent=1) + "\n"
-    write_atomically(folder / EVAL_NAME, text.encode())
-
-
-def _write_examples(path: Path, result: dict[str, Any], manifest: Manifest) -> None:
-    """Strips of frames: the most confident right and wrong answers."""
-    examples = choose_examples(result["predictions"])
-    index_of_key = {key: index for index, key in enumerate(manifest.keys())}
-    with closing(ClipReader(manifest)) as reader:
-        pixels = [reader.read(index_of_key[example["key"]]) for example in examples]
-    plot_examples(path, examples, pixels)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ...errors import HarError
 from ...shards.splits import FOLD_NAME
-from .summary import summarize_videos
+from .probabilities import Probabilities
+from .summary import apply_threshold, rank_classes, summarize_answers
 
 
 class FoldError(HarError):
@@ -21,10 +22,13 @@ def parse_fold(name: str) -> tuple[int, int] | None:
     return (int(fold[1]), int(fold[2])) if fold else None
 
 
-def pool_folds(results: Sequence[dict[str, Any]], run: str) -> dict[str, Any]:
+def pool_folds(
+    results: Sequence[dict[str, Any]], run: str, probabilities: Probabilities | None = None
+) -> dict[str, Any]:
     """Contents of eval.json of several folds -> one of the same entries, over the videos of all.
 
-    run: the folder that holds the runs. Figures are those of all videos (or clips) together, not
+    run: the folder that holds the runs. probabilities: of the clips of all folds; average precision
+    needs them. Figures are those of all videos (or clips) together, not
     means over the folds. "folds" has a row for each fold: its number, videos and video@1. The
     split is called "5 folds", or "3 of 5 folds" where some are missing.
 
@@ -43,7 +47,7 @@ def pool_folds(results: Sequence[dict[str, Any]], run: str) -> dict[str, Any]:
     leaks = [result["split"]["leak"] for result in results]
     digests = "".join(result["split"]["digest"] for result in results)
     count = f"{len(folds)} of " * (len(folds) < num_folds)
-    return {
+    pooled = {
         **{name: results[0][name] for name in ("model", "checkpoint", "on", "views")},
         "multiply_adds": results[0].get("multiply_adds"),
         "run": run,
@@ -62,8 +66,7 @@ def pool_folds(results: Sequence[dict[str, Any]], run: str) -> dict[str, Any]:
         "videos": sum(videos),
         "loss": _weighted_mean([result["loss"] for result in results], clips),
         "clip@1": _weighted_mean([result["clip@1"] for result in results], clips),
-        "video@5": _weighted_mean([result["video@5"] for result in results], videos),
-        **summarize_videos(
+        **summarize_answers(
             np.sum([result["confusion"] for result in results], axis=0),
             np.array([row["true"] == row["predicted"] for row in predictions]),
             np.array([row["probability"] for row in predictions]),
@@ -71,6 +74,15 @@ def pool_folds(results: Sequence[dict[str, Any]], run: str) -> dict[str, Any]:
         ),
         "predictions": sorted(predictions, key=lambda row: row["key"]),
     }
+    if all("video@5" in result for result in results):
+        pooled["video@5"] = _weighted_mean([result["video@5"] for result in results], videos)
+    if probabilities is not None:
+        _, labels, means = probabilities.average_clips()
+        pooled |= rank_classes(pooled["per_class"], labels, means)
+    thresholds = {result.get("threshold", {}).get("threshold") for result in results}
+    if len(thresholds) == 1 and None not in thresholds:
+        pooled["threshold"] = apply_threshold(predictions, thresholds.pop())
+    return pooled
 
 
 def _fold_of(result: dict[str, Any]) -> tuple[int, int]:

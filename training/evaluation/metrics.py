@@ -50,6 +50,31 @@ def mean_class_accuracy(matrix: NDArray[np.int64]) -> float:
     return float(per_class(matrix)["recall"][present].mean()) if present.any() else float("nan")
 
 
+def precision_recall(scores: Floats, is_positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Precision and recall, float64 [S] each, of "it is of the class where the score is at least
+    s", for the S distinct scores s of `scores` [N], the highest first; recall is nan where no row
+    is positive."""
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(is_positive[order])
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of equal scores
+    total = hits[-1] or np.nan
+    return hits[last] / (last + 1), hits[last] / total
+
+
+def average_precision(scores: Floats, is_positive: NDArray[np.bool_]) -> float:
+    """The area under the steps of the curve: precision at each score, weighted by the rise of
+    recall there (scikit-learn's `average_precision_score`); nan where no row is positive."""
+    precision, recall = precision_recall(scores, is_positive)
+    return float((np.diff(recall, prepend=0.0) * precision).sum())
+
+
+def class_average_precision(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
+    """`average_precision` of each class against all others: [N,K], [N] -> [K]; nan for a class of
+    which no row is."""
+    classes = range(probabilities.shape[1])
+    return np.array([average_precision(probabilities[:, k], labels == k) for k in classes])
+
+
 def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
     """Expected calibration error of the top class over equally wide bins (Guo et al. 2017, eq. 3).
 

@@ -1,21 +1,25 @@
 """From predictions of clips to the numbers of eval.json, and these as text.
 
 Notes: clips are averaged to videos first (softmax, equal weight); everything except clip@1 and the
-loss is about videos. The leak (share of these clips with a clip of the same group in the run's
-train subset) stands beside every accuracy that is printed: without it none can be judged.
+loss is about videos. Below six classes there is no video@5, which would say nothing. The leak
+(share of these clips with a clip of the same group in the run's train subset) stands beside every
+accuracy that is printed: without it none can be judged.
 """
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import metrics
+from .probabilities import Probabilities
 
 _MAX_CONFUSED = 10
+_TOP5_CLASSES = 6  # the fewest of which a top 5 says something
 
 
 @dataclass(frozen=True)
@@ -40,35 +44,88 @@ def summarize(
     videos: int [N], the video of each clip. keys: of each clip; a video is called by the first (in
     order of text) of its clips' keys.
     """
-    probabilities, labels, video_numbers = metrics.average_views(
-        predictions.probabilities, predictions.labels, videos
-    )
-    predicted = probabilities.argmax(axis=1)
-    matrix = metrics.confusion(labels, predicted, len(classes))
-    # the last of equal ones stays in a dict
-    key_of_video = dict(sorted(zip(videos.tolist(), keys, strict=True), reverse=True))
-    rows = zip(
-        [key_of_video[video] for video in video_numbers.tolist()],
-        labels.tolist(),
-        predicted.tolist(),
-        probabilities.max(axis=1).tolist(),
-        strict=True,
-    )
+    clips = list_probabilities(predictions, videos=videos, keys=keys, classes=classes)
     return {
         "clips": len(predictions.indices),
-        "videos": len(video_numbers),
         "loss": float(predictions.losses.mean(dtype=np.float64)),
         "clip@1": metrics.topk_accuracy(predictions.probabilities, predictions.labels),
-        "video@5": metrics.topk_accuracy(probabilities, labels, 5),
-        **summarize_videos(matrix, predicted == labels, probabilities.max(axis=1), classes),
+        **summarize_videos(*clips.average_clips(), classes),
+    }
+
+
+def list_probabilities(
+    predictions: Predictions, *, videos: NDArray, keys: Sequence[str], classes: Sequence[str]
+) -> Probabilities:
+    """The same arguments -> what probabilities.npz holds."""
+    # the last of equal ones stays in a dict
+    key_of_video = dict(sorted(zip(videos.tolist(), keys, strict=True), reverse=True))
+    return Probabilities(
+        np.array(keys, np.str_),
+        np.array([key_of_video[video] for video in videos.tolist()], np.str_),
+        predictions.labels.astype(np.int64),
+        predictions.probabilities,
+        np.array(classes, np.str_),
+    )
+
+
+def summarize_videos(
+    keys: Sequence[str],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """The numbers of eval.json that are of V videos. labels [V], probabilities [V,K]."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    matrix = metrics.confusion(labels, predicted, len(classes))
+    rows = zip(keys, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+    result = {
+        "videos": len(keys),
+        **summarize_answers(matrix, predicted == labels, confidence, classes),
         "predictions": [
             {"key": key, "true": classes[t], "predicted": classes[p], "probability": probability}
             for key, t, p, probability in sorted(rows)
         ],
     }
+    if len(classes) >= _TOP5_CLASSES:
+        result["video@5"] = metrics.topk_accuracy(probabilities, labels, 5)
+    return result | rank_classes(result["per_class"], labels, probabilities)
 
 
-def summarize_videos(
+def rank_classes(
+    per_class: Sequence[dict[str, Any]],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating],
+) -> dict[str, Any]:
+    """The entries "per_class", each row with its average precision, and "map", their mean over the
+    classes of which there is a video."""
+    values = metrics.class_average_precision(probabilities, labels)
+    rows = [
+        {**row, "average_precision": None if np.isnan(value) else value}
+        for row, value in zip(per_class, values.tolist(), strict=True)
+    ]
+    return {"map": float(np.nanmean(values)), "per_class": rows}
+
+
+def apply_threshold(predictions: Sequence[dict[str, Any]], threshold: float) -> dict[str, Any]:
+    """What becomes of eval.json's predictions where a highest probability below `threshold` is
+    answered with "unknown".
+
+    coverage: the share that is answered. accuracy_of_answered: of these, None where there is none.
+    accuracy_of_all: the share of all that is answered right; unknown is not right.
+    """
+    answered = [row for row in predictions if row["probability"] >= threshold]
+    num_right = sum(row["true"] == row["predicted"] for row in answered)
+    return {
+        "threshold": threshold,
+        "answered": len(answered),
+        "unknown": len(predictions) - len(answered),
+        "coverage": len(answered) / len(predictions),
+        "accuracy_of_answered": num_right / len(answered) if answered else None,
+        "accuracy_of_all": num_right / len(predictions),
+    }
+
+
+def summarize_answers(
     matrix: NDArray[np.int64],
     is_right: NDArray[np.bool_],
     confidence: NDArray[np.floating],
@@ -123,6 +180,12 @@ def describe_folds(folds: Sequence[dict[str, Any]]) -> str:
     return text
 
 
+def drop_top5(result: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation without video@5 where that says nothing: earlier versions always wrote it."""
+    keep = len(result["per_class"]) >= _TOP5_CLASSES
+    return {name: value for name, value in result.items() if keep or name != "video@5"}
+
+
 def _report_options(result: dict[str, Any]) -> str:
     """The options with which har-report takes this evaluation."""
     subset = "" if result["on"] == "test" else f" --subset {result['on']}"
@@ -130,7 +193,7 @@ def _report_options(result: dict[str, Any]) -> str:
 
 
 def describe_evaluation(result: dict[str, Any]) -> str:
-    """eval.json as lines for the terminal, the leak beside every accuracy."""
+    """The content of eval.json as lines for the terminal, the leak beside every accuracy."""
     split, leak = result["split"], leak_text(result["split"]["leak"])
     views = "1 clip a video" if result["views"] == 1 else f"up to {result['views']} clips a video"
     low, high = result["interval"]
@@ -139,21 +202,41 @@ def describe_evaluation(result: dict[str, Any]) -> str:
         f"{result['model']}, {result['checkpoint']} of {epoch}, on {result['on']} "
         f"of split {split['name']} ({split['digest']}): {result['videos']} videos, {views}",
         f"  video@1              {result['video@1']:.4f}  {leak}  95% [{low:.4f}, {high:.4f}]",
-        f"  video@5              {result['video@5']:.4f}  {leak}",
-        f"  clip@1               {result['clip@1']:.4f}  {leak}",
-        f"  mean class accuracy  {result['mean_class_acc']:.4f}  {leak}",
+    ]
+    if "folds" in result:
+        lines.append(f"  video@1 of the folds {describe_folds(result['folds'])}")
+    names = {"video@5": "video@5", "clip@1": "clip@1", "mean_class_acc": "mean class accuracy",
+             "map": "mAP"}  # fmt: skip
+    there = ((text, result[name]) for name, text in names.items() if name in result)
+    lines += [f"  {text:<19}  {value:.4f}  {leak}" for text, value in there]
+    lines += [
         f"  loss                 {result['loss']:.4f}",
         f"  calibration (ECE)    {result['ece']:.4f}",
     ]
-    if "folds" in result:
-        lines.insert(2, f"  video@1 of the folds {describe_folds(result['folds'])}")
+    if "threshold" in result:
+        lines.append(f"  {_describe_threshold(result['threshold'])}  {leak}")
     if result["confused"]:
         pairs = [f"{c['true']} as {c['predicted']} ({c['count']})" for c in result["confused"][:3]]
         lines.append("  most confused        " + ", ".join(pairs))
     if "set_changes" in result:
         lines.append(f"the shards are not as the run was trained on: {result['set_changes']}")
-    lines += [
-        "leak: share of these clips with a clip of the same group in the run's train subset",
-        f"next: har-report {result['run']}{_report_options(result)}",
-    ]
+    lines.append(
+        "leak: share of these clips with a clip of the same group in the run's train subset"
+    )
+    if "folder" in result:
+        folder = Path(result["run"], result["folder"])
+        lines.append(f"written: {folder}, with the probabilities of every clip")
+    if result["checkpoint"] == "best.pt":
+        lines.append(f"next: har-report {result['run']}{_report_options(result)}")
     return "\n".join(lines)
+
+
+def _describe_threshold(result: dict[str, Any]) -> str:
+    """An answer of `apply_threshold` in words."""
+    share = result["accuracy_of_answered"]
+    of_answered = "none" if share is None else f"{share:.4f} of them right"
+    return (
+        f"threshold {result['threshold']:<9g}  coverage {result['coverage']:.4f} "
+        f"({result['answered']} answered, {result['unknown']} unknown), {of_answered}, "
+        f"{result['accuracy_of_all']:.4f} of all"
+    )

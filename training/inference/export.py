@@ -51,32 +51,36 @@ class ExportError(HarError):
 @dataclass(frozen=True)
 class ExportResult:
     """What was written. max_difference: of any probability from the checkpoint's; None where no
-    installed package could run the file. runtime: what ran it."""
+    installed package could run the file. runtime: what ran it. checkpoint: which, in words."""
 
     path: Path
     num_bytes: int
     max_difference: float | None
     runtime: str
     contract: dict[str, Any]
+    checkpoint: str
 
 
-def export_run(run_dir: Path, out: Path, *, preprocessing: bool = True) -> ExportResult:
-    """Export `run_dir`/best.pt to `out` (.pt2 or .onnx) and compare the file with the checkpoint.
+def export_run(run: Path, out: Path, *, preprocessing: bool = True) -> ExportResult:
+    """Export a checkpoint to `out` (.pt2 or .onnx) and compare the file with it.
 
+    run: a run folder, whose best.pt is taken, or a checkpoint in one.
     preprocessing: take uint8 [B,T,H,W,3] as stored, instead of normalised float [B,3,T,h,w].
     Raises ExportError or CheckpointError; `out` is then as it was.
     """
     file_format = _file_format(out)
-    predictor = Predictor(run_dir, "cpu")
+    predictor = Predictor(run, "cpu")
     network = ExportWrapper(predictor, preprocessing).eval()
-    digest = hashlib.sha256((Path(run_dir) / "best.pt").read_bytes()).hexdigest()
+    digest = hashlib.sha256(predictor.path.read_bytes()).hexdigest()
     contract = build_contract(predictor, preprocessing, digest)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         program = _trace(network)
         (_save_onnx if file_format == "onnx" else _save_pt2)(program, temporary, contract)
         max_difference, runtime = _compare(temporary, network, file_format)
-    return ExportResult(out, out.stat().st_size, max_difference, runtime, contract)
+    return ExportResult(
+        out, out.stat().st_size, max_difference, runtime, contract, predictor.describe()
+    )
 
 
 def describe_export(result: ExportResult) -> str:
@@ -89,8 +93,7 @@ def describe_export(result: ExportResult) -> str:
         else "not run: ONNX Runtime is not installed (pip install 'har-ucf101[export]')"
     )
     return (
-        f"{result.path}: {result.num_bytes / 1e6:.1f} MB, {result.contract['model']}, "
-        f"{len(result.contract['classes'])} classes\n"
+        f"{result.path}: {result.num_bytes / 1e6:.1f} MB, of {result.checkpoint}\n"
         f"  input  {clips['name']}: {clips['dtype']} {clips['layout']}, "
         f"{'x'.join(map(str, clips['shape']))}\n"
         f"  output {', '.join(OUTPUTS)}: float32 [B,K]\n  {checked}"

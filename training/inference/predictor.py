@@ -1,4 +1,4 @@
-"""Class probabilities of video files, by the best checkpoint of a run.
+"""Class probabilities of video files, by a checkpoint of a run: its best, unless a file is named.
 
 Notes:
 - Nothing is configured here. Sampling, stored frame size, crop and normalisation come from the
@@ -27,8 +27,9 @@ from .windows import PredictionError, Segment, sliding_windows
 
 
 class Predictor:
-    """The best checkpoint of a run, on a device. Raises CheckpointError or ConfigError.
+    """A checkpoint, on a device. Raises CheckpointError or ConfigError.
 
+    run: a run folder, whose best.pt is taken, or a checkpoint in one; path is the file.
     sampler: the rule that the shards were built with. frame_size: (height, width) as stored.
     fit: what became of frames of another shape. frame_subset: which of the stored frames the model
     takes of a clip. views: average over so many of a video, as `har-eval --views`; None for one of
@@ -36,9 +37,10 @@ class Predictor:
     """
 
     def __init__(
-        self, run_dir: Path, device_name: str | None = None, views: int | None = None
+        self, run: Path, device_name: str | None = None, views: int | None = None
     ) -> None:
-        self.state = checkpoint.load(Path(run_dir) / "best.pt")
+        self.path = checkpoint.find_checkpoint(run)
+        self.state = checkpoint.load(self.path)
         self.classes: list[str] = list(self.state["classes"])
         self.model_name = str(self.state["model_name"])
         preprocessing = self.state["preprocessing"]
@@ -64,6 +66,11 @@ class Predictor:
         )
         self.device = device.select_device(device_name or "auto")
         self.model = checkpoint.restore_model(self.state).to(self.device)
+
+    def describe(self) -> str:
+        """Which checkpoint this is, for the terminal."""
+        classes = len(self.classes)
+        return f"{self.path}, epoch {self.state['epoch']}: {self.model_name}, {classes} classes"
 
     def preprocess(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         """uint8 [V,T,H,W,C] as stored -> float32 [V,C,T,h,w] on the device: resize, crop,

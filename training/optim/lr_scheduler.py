@@ -20,7 +20,7 @@ class LrScheduler:
     def __init__(
         self, config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int
     ) -> None:
-        self._optimizer = optimizer
+        self._config, self._optimizer = config, optimizer
         self._scheduler: ReduceLROnPlateau | StepLR | LambdaLR
         if config.lr_scheduler == "plateau":
             self._scheduler = ReduceLROnPlateau(
@@ -52,6 +52,20 @@ class LrScheduler:
             self._scheduler.step(val_loss)
         elif isinstance(self._scheduler, StepLR):
             self._scheduler.step()
+
+    def describe_change(self, epochs: int) -> str | None:
+        """What a resumed run must say whose cosine was of `epochs` epochs until now: the learning
+        rate as it was, and as it goes on; None where they are the same."""
+        config, scheduler = self._config, self._scheduler
+        if not isinstance(scheduler, LambdaLR) or epochs == config.epochs:
+            return None
+        factor = scheduler.lr_lambdas[0](scheduler.last_epoch)
+        verb = "stretches" if config.epochs > epochs else "shortens"
+        return (
+            f"--epochs {config.epochs} {verb} the cosine of {epochs} epochs: the learning rate "
+            f"was {self.lr:.1e} and goes on from {scheduler.base_lrs[0] * factor:.1e}; for a "
+            "schedule from its start, with these weights and a new classifier"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         state = self._scheduler.state_dict()

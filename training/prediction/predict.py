@@ -15,6 +15,7 @@ from ...atomic import write_atomically
 from ...errors import printable
 from ...notebook import encode_strip
 from ...pipeline.decode import VideoDecodeError, describe_warnings
+from ...progress import note
 from ..inference import annotate, grad_cam
 from ..inference.frames import read_frames
 from ..inference.predictor import Predictor
@@ -70,6 +71,7 @@ def iterate_predictions(
     pictures = {"timeline": timeline, "annotate": annotate, "cam": cam}
     targets = _picture_paths(pictures, sources)
     predictor = Predictor(run_dir, device, views)
+    note(f"checkpoint: {predictor.describe()}")
     if stream is not None:
         predictor.sampler = replace(predictor.sampler, stream=stream)
     limits = UploadLimits(max_mb, max_seconds)

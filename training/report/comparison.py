@@ -34,12 +34,13 @@ def load_runs(
     allow_mixed: bool = False,
     subset: str | None = None,
     views: int | None = None,
+    any_views: bool = False,
 ) -> list[Run]:
     """Read the run folders -> runs in the paper's order, each with its label; folds as one run.
 
     subset, views: which evaluation of each run (see `load_run`). Raises ReportError for a folder
     that is no finished, evaluated run, and unless `allow_mixed` for runs that differ in classes,
-    shard set, split, subset or views.
+    shard set, split, subset or (unless `any_views`) views.
     """
     if not folders:
         raise ReportError("there is no run to report: give one or more run folders of har-train.")
@@ -49,7 +50,7 @@ def load_runs(
         raise ReportError(f"the run {path} is given twice: give each run once.")
     runs = _pool_folds([load_run(folder, subset, views) for folder in folders])
     if not allow_mixed:
-        _check_comparable(runs)
+        _check_comparable(runs, any_views)
     runs.sort(key=lambda run: (*MODEL_ORDER, run.model).index(run.model))
     return _add_labels(runs)
 
@@ -111,10 +112,10 @@ def _pool_folds(runs: Sequence[Run]) -> list[Run]:
     return [*rows, *map(pool_runs, folds.values())]
 
 
-def _check_comparable(runs: Sequence[Run]) -> None:
+def _check_comparable(runs: Sequence[Run], any_views: bool) -> None:
     """All runs must be tested on the same clips as the first, in the same way, as trained."""
     for run in runs:
-        difference = _find_difference(run, runs[0])
+        difference = find_difference(run, runs[0], any_views)
         if difference:
             raise ReportError(
                 f"{run.folder} and {runs[0].folder} are not comparable, they differ in "
@@ -130,9 +131,9 @@ def _check_comparable(runs: Sequence[Run]) -> None:
                 )
 
 
-def _find_difference(run: Run, first: Run) -> str | None:
+def find_difference(run: Run, first: Run, any_views: bool = False) -> str | None:
     """What keeps two runs from being compared, with both values."""
-    sets = [str(one.summary.get("manifest_digest") or "")[:16] for one in (run, first)]
+    sets = [_set_digest(one)[:16] for one in (run, first)]
     if run.classes != first.classes:
         return f"classes ({len(run.classes)} and {len(first.classes)})"
     if run.split_text != first.split_text:
@@ -141,14 +142,20 @@ def _find_difference(run: Run, first: Run) -> str | None:
         return f"shard set (manifests {sets[0]} and {sets[1]})"
     for name, word in (("on", "subset"), ("views", "number of views")):
         values = run.evaluation[name], first.evaluation[name]
-        if values[0] != values[1]:
+        if values[0] != values[1] and not (any_views and name == "views"):
             return f"{word} ({values[0]} and {values[1]})"
     return None
 
 
+def _set_digest(run: Run) -> str:
+    """Of the shard set that the run was tested on; "" where it is unknown."""
+    tested = run.parts[0].evaluation.get("manifest_digest")
+    return str(tested or run.summary.get("manifest_digest") or "")
+
+
 def are_mixed(runs: Sequence[Run]) -> bool:
     """Whether there are runs that compare only because of `allow_mixed`."""
-    return any(_find_difference(run, runs[0]) for run in runs)
+    return any(find_difference(run, runs[0]) for run in runs)
 
 
 def _add_labels(runs: Sequence[Run]) -> list[Run]:

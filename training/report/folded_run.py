@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import FoldError, parse_fold, pool_folds
-from .runs import ReportError, Run
+from .runs import ReportError, Run, read_probabilities
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def pool_runs(folds: Sequence[Run]) -> FoldedRun:
             f"--subset {first.evaluation['on']}."
         )
     try:
-        evaluation = pool_folds([run.evaluation for run in folds], str(folder))
+        results = [run.evaluation for run in folds]
+        evaluation = pool_folds(results, str(folder), read_probabilities(folds))
     except FoldError as error:
         raise ReportError(str(error)) from error
     fold = parse_fold(first.evaluation["split"]["name"])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ...atomic import write_atomically
+from ..evaluation import drop_top5
 from .render import render
 from .runs import Run, load_run
 from .tables import UCF101_CLASSES, format_duration, format_multiply_adds
@@ -55,15 +56,14 @@ def _list_protocol(run: Run) -> list[tuple[str, Any]]:
 
 
 def _list_results(run: Run) -> list[tuple[str, str]]:
-    result = run.evaluation
+    result = drop_top5(run.evaluation)
     low, high = result["interval"]
+    figures = {"video@5": "Video@5", "clip@1": "Clip@1", "mean_class_acc": "Mean class accuracy",
+               "map": "Mean average precision (mAP)", "loss": "Loss",
+               "ece": "Calibration error (ECE, 15 bins)"}  # fmt: skip
     return [
         ("Video@1", f"{result['video@1']:.4f}, 95 % interval {low:.4f} to {high:.4f}"),
-        ("Video@5", f"{result['video@5']:.4f}"),
-        ("Clip@1", f"{result['clip@1']:.4f}"),
-        ("Mean class accuracy", f"{result['mean_class_acc']:.4f}"),
-        ("Loss", f"{result['loss']:.4f}"),
-        ("Calibration error (ECE, 15 bins)", f"{result['ece']:.4f}"),
+        *((text, f"{result[name]:.4f}") for name, text in figures.items() if name in result),
         ("Validation accuracy", f"{run.val_accuracy:.4f}" if run.val_accuracy >= 0 else "no clips"),
     ]
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from ...atomic import write_atomically
 from .. import plots
+from ..evaluation import metrics
 from ..runtime import checkpoint
 from .comparison import group_by_model, group_seeds
 from .document import Picture
 from .render import png_size
 from .runs import MODEL_ORDER, ReportError, Run
+from .tables import write_csv
 
 _MAX_COLUMN_WIDTH = 1400  # pixels; a wider picture keeps its size and scrolls
 _FIGURES = {"loss": (6, 10), "acc": (11, 15)}  # the paper's: of the first model, of all models
@@ -153,6 +155,37 @@ def _class_recalls(run: Run) -> list[float]:
     """Recall of each class; nan where no test video is of it, which is not an accuracy of 0."""
     rows = run.evaluation["per_class"]
     return [float(row["recall"]) if row.get("support") != 0 else float("nan") for row in rows]
+
+
+def draw_precision_recall(out: Path, runs: Sequence[Run]) -> list[Picture]:
+    """The curves of each class, for a run of each model that kept probabilities, and their areas in
+    average_precision.csv."""
+    classes = runs[0].classes
+    areas: dict[str, list[float]] = {}
+    curves: dict[str, list[plots.Curve]] = {}
+    models = []
+    for run in choose_runs(runs):
+        probabilities = run.probabilities
+        if probabilities is None or run.classes != classes:
+            continue
+        _, labels, scores = probabilities.average_clips()
+        areas[run.label] = metrics.class_average_precision(scores, labels).tolist()
+        curves[run.label] = [
+            metrics.precision_recall(scores[:, k], labels == k) for k in range(len(classes))
+        ]
+        models.append(run.model)
+    if not areas:
+        return []
+    path = plots.plot_precision_recall(out / "precision-recall.png", classes, curves, areas, models)
+    rows = zip(classes, *(map(str, values) for values in areas.values()), strict=True)
+    write_csv(out / "average_precision.csv", ["Class", *areas], rows)
+    means = ", ".join(f"{label} {np.nanmean(values):.4f}" for label, values in areas.items())
+    caption = (
+        "Precision over recall of each class against all others, by its probability, and the area "
+        f"under the steps (average precision); the hardest class first. Their mean (mAP): {means}."
+    )
+    alt = f"A small panel for each of {len(classes)} classes, the hardest first; mAP {means}."
+    return [Picture(path, caption, alt, wide=_is_wide(path))]
 
 
 def copy_examples(out: Path, runs: Sequence[Run]) -> list[Picture]:

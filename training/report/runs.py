@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import HarError
-from ..evaluation import examples_path, leak_text, list_evaluations
+from ..evaluation import (
+    Probabilities,
+    examples_path,
+    join_probabilities,
+    leak_text,
+    list_evaluations,
+    load_probabilities,
+    probabilities_path,
+)
 from ..plots import DISPLAY_NAMES, Curves
 
 MODEL_ORDER = tuple(DISPLAY_NAMES)  # of the paper's Table 1
@@ -86,6 +94,12 @@ class Run:
         return examples_path(self.evaluation_path)
 
     @property
+    def probabilities(self) -> Probabilities | None:
+        """Of every clip of its evaluation, or of those of its folds; None in an earlier version's
+        run. Raises ProbabilitiesError where a file is damaged."""
+        return read_probabilities(self.parts)
+
+    @property
     def curves(self) -> Curves:
         return Curves(self.model, self.display_name, self.metrics, self.summary["best_epoch"])
 
@@ -152,7 +166,7 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
         if not (folder / name).is_file():
             raise ReportError(message.format(folder))
     summary = _read(folder / "summary.json", json.loads)
-    evaluation, path = _choose_evaluation(folder, summary["split"], subset, views)
+    evaluation, path = _choose_evaluation(folder, summary, subset, views)
     run = Run(
         folder,
         _read(folder / "metrics.jsonl", lambda text: [json.loads(s) for s in text.splitlines()]),
@@ -175,6 +189,14 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
     return run
 
 
+def read_probabilities(parts: Sequence[Run]) -> Probabilities | None:
+    """Of the clips of all `parts`, which are tested on different ones; None where one has none."""
+    paths = [probabilities_path(part.evaluation_path) for part in parts]
+    if not all(path.is_file() for path in paths):
+        return None
+    return join_probabilities([load_probabilities(path) for path in paths])
+
+
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(path.read_text())
@@ -183,20 +205,29 @@ def _read(path: Path, parse: Callable[[str], Any]) -> Any:
 
 
 def _choose_evaluation(
-    folder: Path, trained: dict[str, Any], subset: str | None, views: int | None
+    folder: Path, summary: dict[str, Any], subset: str | None, views: int | None
 ) -> tuple[dict[str, Any], Path]:
-    """(content, path) of the evaluation that is asked for, of the run's own split if there is one.
+    """(content, path) of the evaluation that is asked for, of best.pt, and if there is one of the
+    run's own split and shards.
 
-    trained: the split of the run.
+    summary: the content of summary.json.
     """
+    trained, digest = summary["split"], summary.get("manifest_digest")
     clips = trained.get("clips", {"test": 1})  # runs of earlier versions all had test clips
     subset = subset or ("test" if clips["test"] else "val")
     paths = list_evaluations(folder)
     found = [(_read(path, json.loads), path) for path in paths]
     fitting = [
-        (result["split"]["digest"] != trained["digest"], result["views"], -order)
+        (
+            result["split"]["digest"] != trained["digest"],
+            result.get("manifest_digest", digest) != digest,
+            result["views"],
+            -order,
+        )
         for order, (result, _) in enumerate(found)
-        if result["on"] == subset and views in (None, result["views"])
+        if result["on"] == subset
+        and views in (None, result["views"])
+        and result["checkpoint"] == "best.pt"
     ]
     if not fitting:
         options = (f" --subset {subset}" if subset != "test" else "") + (
@@ -207,4 +238,4 @@ def _choose_evaluation(
             f"{folder} has no evaluation on {subset}{f' of {views} views' if views else ''}"
             f"{f' (it has {names})' if names else ''}: run 'har-eval {folder}{options}' first."
         )
-    return found[-min(fitting)[2]]
+    return found[-min(fitting)[-1]]

@@ -6,14 +6,17 @@ sentence that they are of UCF101.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ...atomic import write_atomically
 from ..plots import DISPLAY_NAMES, svg_copies
 from ..runtime.fold_dir import is_fold_dir
+from ..runtime.run_dir import write_json
 from . import pictures, tables
 from .claims import judge_claims
 from .comparison import are_mixed, load_runs
 from .document import Block, Section, Table, Text
+from .ensemble import evaluate_ensemble
 from .folded_run import FoldedRun
 from .render import render
 from .runs import ReportError, Run
@@ -21,8 +24,8 @@ from .runs import ReportError, Run
 TITLE = "Action recognition: training report"
 _TEST_NOTE = (
     "The best checkpoint on the {subset} subset. Interval: bootstrap over videos. Video@k: the "
-    "right class is among the k most probable, averaged over the views of a video. ECE: expected "
-    "calibration error, 15 bins. "
+    "right class is among the k most probable, averaged over the views of a video. mAP: mean of "
+    "the classes' average precision. ECE: expected calibration error, 15 bins. "
     "Leak: share of test clips with a clip of the same group in train."
 )
 
@@ -35,41 +38,47 @@ def write_report(
     allow_mixed: bool = False,
     subset: str | None = None,
     views: int | None = None,
+    ensemble: bool = False,
 ) -> Path:
     """Write the report of the run `folders` into the folder `out`; -> report.md.
 
     A folder of folds (`har-train --folds`) is one row. subset, views: which evaluation of each run;
     None for test, or val where a run has no test clips, and for one view. contact_sheet: a PNG to
-    show; else `out`/contact_sheet.png where it is there. Files of an earlier report in `out` are
-    replaced. Raises ReportError, one sentence, for a run that is not finished or not evaluated, and
+    show; else `out`/contact_sheet.png where it is there. ensemble: a row for the mean probabilities
+    of all runs, whose views may then differ. Files of an earlier report in `out` are replaced.
+    Raises ReportError, one sentence, for a run that is not finished or not evaluated, and
     for runs of different classes, shard sets, splits, subsets or views unless `allow_mixed`;
     nothing is written then.
     """
-    runs = load_runs(folders, allow_mixed=allow_mixed, subset=subset, views=views)
+    runs = load_runs(
+        folders, allow_mixed=allow_mixed, subset=subset, views=views, any_views=ensemble
+    )
+    averaged = evaluate_ensemble(runs) if ensemble else None
     if out.exists() and not out.is_dir():
         raise ReportError(f"{out} is a file: give a folder for the report with -o.")
     out.mkdir(parents=True, exist_ok=True)
     with svg_copies():
-        sections = _make_sections(runs, out, contact_sheet)
+        sections = _make_sections(runs, out, contact_sheet, averaged)
     context = {"title": TITLE, "lead": _describe_runs(runs), "sections": sections}
     for name in ("report.html", "report.md"):
         write_atomically(out / name, render(f"{name}.j2", **context))
     return out / "report.md"
 
 
-def _make_sections(runs: Sequence[Run], out: Path, contact_sheet: Path | None) -> list[Section]:
+def _make_sections(
+    runs: Sequence[Run], out: Path, contact_sheet: Path | None, ensemble: dict[str, Any] | None
+) -> list[Section]:
+    """ensemble: of `evaluate_ensemble`."""
     clips = pictures.copy_contact_sheet(out, contact_sheet)
     filters = pictures.draw_filters(out, runs)
     examples = pictures.copy_examples(out, runs)
-    missing = _list_missing(
-        {run.model for run in runs}, len(filters), len(examples), has_sheet=bool(clips)
-    )
+    missing = _list_missing(runs, len(filters), len(examples), has_sheet=bool(clips))
     sections = [
         Section("Table 1", _make_table1(runs, out)),
         Section("Loss", pictures.draw_curves(out, runs, "loss")),
         Section("Accuracy", pictures.draw_curves(out, runs, "acc")),
         Section("What training took", _make_costs(runs, out)),
-        Section(f"The {_name_subsets(runs)} subset in detail", _make_test(runs, out)),
+        Section(f"The {_name_subsets(runs)} subset in detail", _make_test(runs, out, ensemble)),
         Section("Right and wrong", examples),
         Section("First-layer filters", filters),
         Section("Clips", clips),
@@ -108,7 +117,7 @@ def _make_warnings(runs: Sequence[Run]) -> list[Block]:
     """What must be known before any accuracy is read."""
     texts = []
     if are_mixed(runs):
-        texts.append("Runs of different splits, shard sets or classes: rows do not compare.")
+        texts.append("Runs of different splits, shard sets, classes or views: rows do not compare.")
     on_val = [run.label for run in runs if run.evaluation["on"] == "val"]
     if on_val:
         texts.append(
@@ -205,13 +214,19 @@ def _make_costs(runs: Sequence[Run], out: Path) -> list[Block]:
     return [table, pictures.draw_costs(out, runs)]
 
 
-def _make_test(runs: Sequence[Run], out: Path) -> list[Block]:
-    few = len(runs[0].classes) <= 5
-    note = " Video@5 says nothing here: there are no more than five classes." if few else ""
-    text = _TEST_NOTE.format(subset=_name_subsets(runs)) + note
-    table = Table.from_dicts(text, [tables.test_row(run) for run in runs])
+def _make_test(runs: Sequence[Run], out: Path, ensemble: dict[str, Any] | None) -> list[Block]:
+    results = {run.label: run.evaluation for run in runs}
+    blocks: list[Block] = []
+    if ensemble is not None:
+        label = f"Ensemble of {len(runs)} runs"
+        results[label] = ensemble
+        labels = ", ".join(ensemble["ensemble_of"])
+        blocks.append(Text(f"{label}: of the mean of the probabilities of {labels}."))
+        write_json(out / "ensemble.json", ensemble)
+    text = _TEST_NOTE.format(subset=_name_subsets(runs))
+    table = Table.from_dicts(text, tables.test_rows(results))
     tables.write_csv(out / "test.csv", table.columns, table.rows)
-    blocks: list[Block] = [table]
+    blocks.insert(0, table)
     chosen = pictures.choose_runs(runs)
     mistakes = [
         [run.label, pair["true"], pair["predicted"], str(pair["count"])]
@@ -222,12 +237,14 @@ def _make_test(runs: Sequence[Run], out: Path) -> list[Block]:
         caption = f"The most frequent mistakes, five a model. {_split_caption(chosen)}"
         columns = ("Model", "True class", "Predicted as", "Videos")
         blocks.append(Table(caption, columns, mistakes))
-    return [*blocks, *pictures.draw_class_results(out, runs)]
+    curves = pictures.draw_precision_recall(out, runs)
+    return [*blocks, *pictures.draw_class_results(out, runs), *curves]
 
 
 def _make_claims(runs: Sequence[Run]) -> list[Block]:
     if are_mixed(runs):
-        return [Text("Not judged: the runs are of different splits, shard sets or classes.")]
+        text = "Not judged: the runs are of different splits, shard sets, classes or views."
+        return [Text(text)]
     caption = f"What these runs say about the paper's claims. {_split_caption(runs)}"
     note = (
         "A claim is judged by runs that differ in what it is about and in nothing else. "
@@ -268,14 +285,17 @@ def _format_command(run: Run) -> str:
 
 
 def _list_missing(
-    models: set[str], num_filters: int, num_examples: int, *, has_sheet: bool
+    runs: Sequence[Run], num_filters: int, num_examples: int, *, has_sheet: bool
 ) -> list[str]:
     """What a full report would show and this one does not."""
+    models = {run.model for run in runs}
+    old = [run.label for run in pictures.choose_runs(runs) if run.probabilities is None]
     absent = [name for model, name in DISPLAY_NAMES.items() if model not in models]
     missing = {
         f"runs of {', '.join(absent)}": absent,
         "figure 16 (needs a run of R2Plus1D)": "r2plus1d" not in models,
         "first-layer filters of runs without best.pt": num_filters < len(models),
+        f"precision-recall curves of {', '.join(old)} (run har-eval again)": old,
         "examples of runs without examples.png (run har-eval again)": num_examples < len(models),
         "a contact sheet (har-shards preview draws one; pass --contact-sheet)": not has_sheet,
     }

@@ -8,12 +8,13 @@ epochs). The test accuracy is the best checkpoint's in both.
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from ...atomic import write_atomically
-from ..evaluation import describe_folds
+from ..evaluation import describe_folds, drop_top5, leak_text
 from .comparison import group_seeds
 from .folded_run import FoldedRun
 from .runs import Run
@@ -115,21 +116,33 @@ def cost_row(run: Run) -> dict[str, str]:
     }
 
 
-def test_row(run: Run) -> dict[str, str]:
-    """The test subset in detail, by column, with split and leak."""
-    result = run.evaluation
+_OPTIONAL_COLUMNS = {"video@5": "Video@5", "map": "mAP"}  # left out where no run has them
+
+
+def test_rows(results: Mapping[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """The test subset in detail, by column, with split and leak. results: label -> evaluation."""
+    rows = [_test_row(label, drop_top5(result)) for label, result in results.items()]
+    empty = [name for name in _OPTIONAL_COLUMNS.values() if all(row[name] == "-" for row in rows)]
+    return [{name: cell for name, cell in row.items() if name not in empty} for row in rows]
+
+
+def _test_row(label: str, result: dict[str, Any]) -> dict[str, str]:
+    def cell(name: str) -> str:
+        return f"{result[name]:.4f}" if name in result else "-"
+
     low, high = result["interval"]
     return {
-        "Model": run.label,
-        "Video@1": f"{result['video@1']:.4f}",
+        "Model": label,
+        "Video@1": cell("video@1"),
         "95 % interval": f"{low:.4f} to {high:.4f}",
-        "Video@5": f"{result['video@5']:.4f}",
-        "Clip@1": f"{result['clip@1']:.4f}",
-        "Mean class acc": f"{result['mean_class_acc']:.4f}",
-        "Loss": f"{result['loss']:.4f}",
-        "ECE": f"{result['ece']:.4f}",
+        "Video@5": cell("video@5"),
+        "Clip@1": cell("clip@1"),
+        "Mean class acc": cell("mean_class_acc"),
+        "mAP": cell("map"),
+        "Loss": cell("loss"),
+        "ECE": cell("ece"),
         "Split": str(result["split"]["name"]),
-        "Leak": run.leak_text.removeprefix("leak "),
+        "Leak": leak_text(result["split"]["leak"]).removeprefix("leak "),
         "Views": str(result["views"]),
     }
 

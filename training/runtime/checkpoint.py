@@ -81,6 +81,12 @@ def load_last(path: Path) -> dict[str, Any]:
     return state
 
 
+def find_checkpoint(run: Path | str) -> Path:
+    """The file that a command takes for `run`: a checkpoint itself, of a run folder its best.pt."""
+    path = Path(run)
+    return path if path.suffix == ".pt" and not path.is_dir() else path / "best.pt"
+
+
 def load(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU. Raises CheckpointError for anything but one of ours."""
     path = Path(path)
@@ -90,7 +96,10 @@ def load(path: Path | str) -> dict[str, Any]:
             f"{path.parent / 'fold-1'}."
         )
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}: give a run folder of har-train.")
+        raise CheckpointError(
+            f"there is no checkpoint at {path}: give a run folder of har-train, or a .pt file in "
+            "one."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unknown pickles; they are refused just below

@@ -44,7 +44,11 @@ class FoldDir:
     def save(self) -> None:
         with run_dir.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            content = {"folds": self.num_folds, "config": asdict(self.config)}
+            content = {
+                "folds": self.num_folds,
+                "config": asdict(self.config),
+                "shards_paths": run_dir.locate_shards(self.config.shards, self.folder),
+            }
             run_dir.write_json(self.folder / FOLDS_NAME, content)
 
     def remove_untrained(self) -> None:
@@ -58,14 +62,23 @@ def is_fold_dir(folder: Path) -> bool:
 
 
 def load_fold_dir(folder: Path, settings: dict[str, Any] | None = None) -> FoldDir:
-    """settings: what the folds that are not finished get instead. Raises FoldError, ConfigError."""
+    """settings: what the folds that are not finished get instead, where they are to be trained.
+
+    Raises FoldError, ConfigError, and RunError where the shards are gone.
+    """
     path = folder / FOLDS_NAME
     try:
         content = json.loads(path.read_text())
         num_folds, config = int(content["folds"]), dict(content["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FoldError(f"{path} cannot be read ({error}): train the folds again.") from error
-    return FoldDir(folder, num_folds, from_mapping({**config, **(settings or {})}))
+    if settings is not None:
+        shards = settings.get("shards")
+        if shards is None:
+            paths = content.get("shards_paths", {})
+            shards = run_dir.find_shards(config["shards"], folder, paths)
+        config |= {"shards": shards, **settings}
+    return FoldDir(folder, num_folds, from_mapping(config))
 
 
 def list_run_folders(folder: Path) -> list[Path]:

@@ -4,12 +4,14 @@ config.toml (resolved), environment.json, metrics.jsonl (one line an epoch), bes
 log.txt, the curves as PNG, summary.json at the end; with --tensorboard its events.
 """
 
+import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
@@ -21,6 +23,8 @@ import torch
 from ...atomic import write_atomically
 from ...errors import HarError
 from ...progress import write
+from ...shards.format import MANIFEST
+from ...shards.storage import local_path, url_of
 from .. import config as configs
 from ..config import Config, ConfigError
 from . import checkpoint
@@ -66,11 +70,13 @@ def remove_untrained(folder: Path) -> None:
 
 
 def load_resumed(
-    path: Path, settings: dict[str, Any], kind: type[Config] = Config
+    path: Path, settings: dict[str, Any], kind: type[Config] = Config, out: Path | None = None
 ) -> tuple[Config, Path, dict[str, Any]]:
     """-> (config, run folder, state) to resume: the checkpoint's, changed where `settings` may.
 
-    kind: of the config. Raises CheckpointError or ConfigError, one sentence.
+    path: a run folder, or a checkpoint in it that is its newest; another, which is of a best epoch,
+    goes on in the new folder `out`. kind: of the config. Raises CheckpointError, ConfigError or
+    RunError, one sentence.
     """
     state = checkpoint.load_last(path)
     command = checkpoint.command_of(state)
@@ -78,10 +84,95 @@ def load_resumed(
         raise ConfigError(f"{path} is a run of {command}: go on with '{command} --resume {path}'.")
     given = check_resumable(settings)
     folder = path if path.is_dir() else path.parent
+    if "shards" not in given:
+        given["shards"] = find_shards_of(state, folder)
     run_config = configs.from_mapping({**state["config"], **given}, kind)
     if run_config.precision == "auto":  # of a run of before, whose answer was not kept
         run_config = replace(run_config, precision=_precision_of(folder))
-    return run_config, folder, state
+    if out is None:
+        _check_newest(path, state, folder)
+        return run_config, folder, state
+    if state["epoch"] != state["best"]["epoch"] or state["progress"]["step"]:
+        raise ConfigError(
+            f"--out {out} is for a checkpoint of a best epoch, and {path} is none: give "
+            f"--resume {folder / 'best.pt'}, or go on in {folder} without --out."
+        )
+    return run_config, choose_folder(out, run_config.model), state
+
+
+def _check_newest(path: Path, state: dict[str, Any], folder: Path) -> None:
+    """Refuse a checkpoint where `folder` has one of later epochs or steps, which would be lost."""
+    for other in (folder / "last.pt", folder / "previous.pt"):
+        if path.is_dir() or other == path or not other.is_file():
+            continue
+        with suppress(checkpoint.CheckpointError):  # damaged: then `path` is the way out
+            newer = checkpoint.load(other)["progress"]
+            done = state["progress"]
+            if (newer["epoch"], newer["step"]) > (done["epoch"], done["step"]):
+                raise ConfigError(
+                    f"--resume {path} would drop what {folder} has trained since: it ends with "
+                    f"epoch {done['epoch'] - 1}{_steps(done)} and {other.name} with epoch "
+                    f"{newer['epoch'] - 1}{_steps(newer)}; go on with --resume "
+                    f"{folder if other.name == 'last.pt' else other}, or from {path.name} in a new "
+                    f"folder with --resume {path} --out FOLDER."
+                )
+
+
+def _steps(progress: dict[str, Any]) -> str:
+    return f" and {progress['step']} steps" if progress["step"] else ""
+
+
+def locate_shards(shards: str, folder: Path) -> dict[str, str]:
+    """Where a run's shard set lies, absolute and relative to the run: it is found when both were
+    moved together. {} for a URL."""
+    if url_of(shards):
+        return {}
+    path = local_path(shards).resolve()
+    paths = {"absolute": str(path)}
+    with suppress(ValueError):  # Windows: another drive
+        paths["relative"] = Path(os.path.relpath(path, folder.resolve())).as_posix()
+    return paths
+
+
+def find_shards(
+    shards: str, folder: Path, paths: Mapping[str, str], digest: str | None = None
+) -> str:
+    """The shard set of the run in `folder`: at `shards` as its config has it, else at one of
+    `paths` (of `locate_shards`); a set of another manifest than `digest` only where there is none
+    of that.
+
+    Raises RunError where it is at none of these.
+    """
+    if url_of(shards):
+        return shards
+    places = [local_path(shards)]
+    places += [Path(paths["absolute"])] if "absolute" in paths else []
+    if "relative" in paths:
+        places.append(Path(os.path.normpath(folder.resolve() / paths["relative"])))
+    found = [place for place in places if place.exists()]
+    if not found:
+        tried = ", ".join(dict.fromkeys(str(place.absolute()) for place in places))
+        raise RunError(
+            f"--shards is missing: the shard set of {folder} is not at {tried}; give the folder "
+            "that it lies in now."
+        )
+    same = (place for place in found if _manifest_digest(place) == digest)
+    return str(next(same, found[0]))
+
+
+def find_shards_of(state: dict[str, Any], folder: Path) -> str:
+    """`find_shards` of the checkpoint `state` in the run folder `folder`."""
+    paths: dict[str, str] = {}
+    with suppress(OSError, ValueError, KeyError):  # of an earlier version, or alone in a folder
+        paths = json.loads((folder / "environment.json").read_text())["shards"]
+    shards = str(state["config"]["shards"])
+    return find_shards(shards, folder, paths, state.get("manifest_digest"))
+
+
+def _manifest_digest(place: Path) -> str | None:
+    with suppress(OSError):
+        return hashlib.sha256((place / MANIFEST).read_bytes()).hexdigest()
+    return None
 
 
 def check_resumable(settings: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +232,7 @@ def start(
         "python": platform.python_version(),
         "device": device_name(device),
         "precision": str(precision).removeprefix("torch."),
+        "shards": locate_shards(config.shards, folder),
         "commit": _commit(),
         "command": sys.argv,
         "resumed": resumed,

@@ -154,7 +154,25 @@ def test_every_number_of_eval_json_equals_scikit_learns_on_random_data(seed):
     columns = sklearn.precision_recall_fscore_support(labels, said, labels=every, zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), columns, strict=True):
         assert [row[name] for row in found["per_class"]] == pytest.approx(values.tolist())
+    areas = [sklearn.average_precision_score(labels == k, P[:, k]) for k in range(1, K)]
+    found_areas = [row["average_precision"] for row in found["per_class"]]
+    assert found_areas == [None, *map(pytest.approx, areas)]
+    assert found["map"] == pytest.approx(np.mean(areas))
     assert [row["key"] for row in found["predictions"]] == [f"{2 * n:04d}" for n in range(N)]
+
+
+@pytest.mark.parametrize("digits", [1, 2, 9])  # few: many equal scores
+def test_curves_of_precision_and_recall_equal_scikit_learns(digits):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(digits)
+    scores, is_positive = random.random(200).round(digits), random.random(200) < 0.2
+    precision, recall = metrics.precision_recall(scores, is_positive)
+    expected = sklearn.precision_recall_curve(is_positive, scores)  # the lowest score first
+    assert precision == pytest.approx(expected[0][-2::-1])
+    assert recall == pytest.approx(expected[1][-2::-1])
+    area = metrics.average_precision(scores, is_positive)
+    assert area == pytest.approx(sklearn.average_precision_score(is_positive, scores))
+    assert np.isnan(metrics.average_precision(scores, np.zeros(200, bool)))
 
 
 def test_the_running_loss_and_accuracy_equal_scikit_learns():

@@ -130,5 +130,5 @@ def test_another_ending_a_missing_package_and_a_missing_run_are_one_sentence(
 
 def test_without_a_runtime_it_says_that_nothing_ran_the_file(run: Path, tmp_path: Path):
     contract = export.build_contract(Predictor(run, "cpu"), True, "")
-    made = export.ExportResult(tmp_path / "m.onnx", 1, None, "", contract)
+    made = export.ExportResult(tmp_path / "m.onnx", 1, None, "", contract, "run/best.pt")
     assert "not run: ONNX Runtime is not installed" in export.describe_export(made)

@@ -21,6 +21,6 @@ def _coarse_pictures():
 def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Path]:
     """Four runs, one of each model, and the folder of their report."""
     root = tmp_path_factory.mktemp("four")
-    runs = [make(root / model, model) for model in reversed(SPEEDS)]
+    runs = [make(root / model, model, with_probabilities=True) for model in reversed(SPEEDS)]
     write_report(runs, root / "out")
     return runs, root / "out"

@@ -1,0 +1,112 @@
+"""Runs and shard sets that were moved or copied; which checkpoint `RUN` and `RUN/NAME.pt` mean."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from made_shards import make_shards
+from tiny_train import har_train, message, metrics_of, train
+
+from har.training.cli.results import eval_main
+from har.training.plots import style
+from har.training.runtime import checkpoint, run_dir
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "DPI", 40)
+
+
+def har_eval(*words: object) -> Result:
+    return CliRunner().invoke(eval_main, [str(word) for word in words])
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds data/shards and runs/a, which was trained in it by relative paths."""
+    root = tmp_path / "project"
+    (root / "data").mkdir(parents=True)
+    make_shards(root / "data" / "shards")
+    monkeypatch.chdir(root)
+    result = train(Path("data/shards"), Path("runs/a"))
+    assert result.exit_code == 0, result.output
+    return root
+
+
+def test_a_tree_that_was_moved_evaluates_and_goes_on_from_any_folder(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    moved = tmp_path / "other" / "place"
+    moved.parent.mkdir()
+    project.rename(moved)
+    monkeypatch.chdir(tmp_path)
+    told = har_eval(moved / "runs/a")
+    assert told.exit_code == 0, told.output
+    result = har_train("--resume", moved / "runs/a", "--epochs", 3)
+    assert result.exit_code == 0, result.output
+    assert len(metrics_of(moved / "runs/a")) == 3
+    environment = json.loads((moved / "runs/a/environment.json").read_text())
+    assert environment["shards"] == {
+        "absolute": str(moved / "data/shards"), "relative": "../../data/shards",
+    }  # fmt: skip
+
+
+def test_a_run_that_was_moved_alone_finds_its_shards_where_they_were(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = shutil.move(project / "runs/a", tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    assert har_eval(run).exit_code == 0
+
+
+def test_another_set_at_the_same_relative_path_is_not_taken(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = tmp_path / "elsewhere"
+    (other / "data").mkdir(parents=True)
+    make_shards(other / "data" / "shards", groups=7)
+    monkeypatch.chdir(other)
+    state = checkpoint.load(project / "runs/a/best.pt")
+    assert run_dir.find_shards_of(state, project / "runs/a") == str(project / "data/shards")
+
+
+def test_shards_that_are_nowhere_are_asked_for_first(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (project / "data/shards").rename(tmp_path / "set")
+    for told in (har_eval("runs/a"), har_train("--resume", "runs/a")):
+        assert told.exit_code == 2
+        text = message(told)
+        assert "Error: --shards is missing: the shard set of runs/a is not at " in text
+        assert str(project / "data/shards") in text
+    assert har_eval("runs/a", "--shards", tmp_path / "set").exit_code == 0
+    result = har_train("--resume", "runs/a", "--shards", tmp_path / "set", "--epochs", 3)
+    assert result.exit_code == 0, result.output
+    assert har_eval("runs/a").exit_code == 0  # the run keeps where they are now
+
+
+def test_folds_that_were_moved_go_on(project: Path, tmp_path: Path, monkeypatch):
+    result = train(Path("data/shards"), Path("runs/f"), "--folds", 2, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    shutil.rmtree(project / "runs/f/fold-2")
+    moved = project.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    result = har_train("--resume", moved / "runs/f")
+    assert result.exit_code == 0, result.output
+    assert (moved / "runs/f/fold-2/summary.json").is_file()
+    (moved / "data/shards").rename(tmp_path / "set")
+    assert "no such" not in har_eval(moved / "runs/f", "--shards", tmp_path / "set").output
+
+
+def test_weights_of_a_run_say_which_checkpoint_was_taken(project: Path):
+    more = ("--weights", "runs/a", "--epochs", 1)
+    result = train(Path("data/shards"), Path("runs/b"), *more)
+    assert f"weights {Path('runs/a/best.pt')}, sha256 " in result.output
+    assert "a run of resnet3d, 3 classes, epoch " in result.output
+    (project / "runs/folds").mkdir()
+    (project / "runs/folds/folds.json").write_text("{}")
+    more = ("--weights", "runs/folds")
+    refused = message(train(Path("data/shards"), Path("runs/c"), *more))
+    assert "runs/folds holds the runs of several folds (take one of them" in refused
