@@ -62,18 +62,17 @@ class BatchSampler:
     def __post_init__(self) -> None:
         if len(self.indices) == 0:
             raise BatchSamplerError("there is no clip to make batches of: choose another split.")
-        if self.batch_size < 1 or self.batch_size % self.world_size:
+        clip_rows = self.views if self.shuffle else 1  # that stay together
+        if self.views < 1:
+            raise BatchSamplerError(f"{self.views} views a clip: give 1 or more.")
+        if self.batch_size < 1 or self.batch_size % (self.world_size * clip_rows):
+            rows = f" ({self.batch_size} rows, {clip_rows} of each clip)" if clip_rows > 1 else ""
             raise BatchSamplerError(
-                f"batch size {self.batch_size} does not divide among {self.world_size} ranks: "
-                "give a positive multiple of the number of ranks."
+                f"batch size {self.batch_size // clip_rows}{rows} does not divide among "
+                f"{self.world_size} ranks: give a positive multiple of the number of ranks."
             )
         if self.block_size < 0:
             raise BatchSamplerError(f"a shuffle block of {self.block_size} clips: give 0 or more.")
-        if self.views < 1 or (self.shuffle and self.rank_batch_size % self.views):
-            raise BatchSamplerError(
-                f"{self.views} views a clip: give 1 or more, with shuffling a divisor of the "
-                f"{self.rank_batch_size} rows of a batch."
-            )
 
     @property
     def num_batches(self) -> int:

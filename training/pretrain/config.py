@@ -7,7 +7,7 @@ code (github.com/DAVEISHAN/TCLR, tclr_pretraining/parameters.py).
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
-from ..config import Config, ConfigError, option, replace
+from ..config import AUTO, Config, ConfigError, option, replace
 
 # Of a classifier and of labels; their values here are the defaults, which do nothing.
 UNUSED = (
@@ -25,7 +25,7 @@ class PretrainConfig(Config):
     temporal_weight: float = option(1.0, "Of the temporal term in the loss; 0 = off.")
     temperature: float = option(0.1, "Of the contrast (TCLR).")
     frames: int = option(8, "Frames per window; the shards hold windows x frames or more.")
-    batch_size: int = option(16, "Clips per step, all ranks; auto: the most that fit.", auto=-1)
+    batch_size: int = option(16, "Clips per step, all ranks; auto: the most that fit.", auto=AUTO)
     epochs: int = option(200, "At most this many epochs.")
     lr_scheduler: str = option("cosine", "Ends at 0, where embeddings settle.")
     warmup_epochs: float = option(5.0, "With cosine: epochs over which lr rises from 0 (TCLR).")

@@ -5,7 +5,7 @@ Each step shows `windows` windows of every clip, each augmented twice. The insta
 other clips of the batch negatives. The temporal term is the local-local one of TCLR (Dave, Gupta,
 Rizve, Shah 2022, arXiv 2101.07974, section 3): the other augmentation of the same window is the
 positive, the clip's other windows are the negatives; it needs no large batch. TCLR's third term,
-global-local, is left out: it takes a forward pass of twice as many clips.
+global-local, is left out: it takes a pass over twice as many clips.
 
 Notes:
 - Only the train subset is read: the loop gets no loader of another one.

@@ -1,5 +1,7 @@
 """The sampler is a pure function: same batches for any ranks, each clip once, any step at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,20 +26,21 @@ def test_each_clip_counts_once_in_every_epoch(n, batch, shuffle, epoch):
     assert sorted(seen.tolist()) == indices.tolist()
 
 
-@given(sizes, st.sampled_from([1, 2, 3]), st.integers(0, 3))
+@given(sizes, st.sampled_from([1, 2, 3]), st.sampled_from([1, 2, 4]), st.integers(0, 3))
 @settings(deadline=None)
-def test_ranks_together_have_the_batch_of_one_process(n, world_size, epoch):
+def test_ranks_together_have_the_batch_of_one_process(n, world_size, views, epoch):
     indices = np.arange(n)
-    whole = BatchSampler(indices, 12, seed=1, shuffle=True)
-    parts = [BatchSampler(indices, 12, 1, True, rank, world_size) for rank in range(world_size)]
+    whole = BatchSampler(indices, 24, seed=1, shuffle=True, views=views)
+    parts = [replace(whole, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert {part.num_batches for part in parts} == {whole.num_batches}
     for step in range(whole.num_batches):
         together = [part.batch(epoch, step) for part in parts]
         expected = whole.batch(epoch, step)
-        for field in ("indices", "valid"):
+        assert all((np.diff(row.indices.reshape(-1, views)) == 0).all() for row in together)
+        for field in ("indices", "valid", "views"):
             joined = np.concatenate([getattr(row, field) for row in together])
             assert joined.tolist() == getattr(expected, field).tolist()
-        assert {row.num_valid for row in together} == {int(expected.valid.sum())}
+        assert {row.num_valid for row in together} == {int(expected.valid.sum()) // views}
 
 
 def test_train_order_changes_with_epoch_and_seed_and_repeats_itself():
@@ -62,9 +65,9 @@ def test_every_batch_has_full_size():
         (0, {}, "no clip"),
         (9, {"block_size": -1}, "block of -1 clips"),
         (
-            9,
-            {"shuffle": True, "views": 2},
-            "2 views a clip: give 1 or more, with",
+            20,
+            {"batch_size": 12, "shuffle": True, "views": 2, "world_size": 4},
+            r"6 \(12 rows, 2 of each clip\) does not divide among 4 ranks",
         ),
         (9, {"views": 0}, "0 views"),
     ],
