@@ -72,7 +72,10 @@ MODELS = {  # name -> options and epochs, as in `make demo`
     "convlstm": ("--lr 2e-3", 40),
     "r3d": ("--lr 3e-4 --augment", 12),
 }
-_TRAIN = "--crop-scale 0.5 --patience 1000 --log-every 0 --device cpu --workers 1"
+_TRAIN = (
+    "--crop-scale 0.5 --plateau-patience 3 --plateau-factor 0.3 --patience 1000 --log-every 0 "
+    "--device cpu --workers 1"
+)
 SETS = {  # name -> options of har-train, strides of windows
     "hard": ("--split csv --frames 8 --size 42 --batch-size 16", "1-4"),
     "real": ("--split grouped --frames 8 --size 56 --batch-size 8", "1-4"),
