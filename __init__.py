@@ -23,8 +23,8 @@ _MODULES = {"HarError": ".errors"} | dict.fromkeys(
 )
 _PACKAGES = ("errors", "models", "pipeline", "shards", "training")
 __all__ = [
-    "Evaluation", "HarError", "Run", "errors", "load_run", "models", "pipeline", "predict", "resume",
-    "shards", "train", "training",
+    "Evaluation", "HarError", "Run", "errors", "load_run", "models", "pipeline", "predict",
+    "resume", "shards", "train", "training",
 ]  # fmt: skip
 
 # A notebook's kernel hands MPLBACKEND to the commands that it starts; where har is installed apart

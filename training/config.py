@@ -326,8 +326,9 @@ def load(file: Path, *kinds: type[Config]) -> Config:
     """The config that a run wrote (config.toml), of earlier versions too: a `Config`, or the first
     of `kinds` that has all its settings. Raises ConfigError."""
     values = upgrade(_read_toml(file))
-    fitting = (kind for kind in (Config, *kinds) if set(values) <= {f.name for f in fields(kind)})
-    return from_mapping(values, next(fitting, Config))
+    known: list[type[Config]] = [Config, *kinds]
+    fitting = [kind for kind in known if set(values) <= {field.name for field in fields(kind)}]
+    return from_mapping(values, fitting[0] if fitting else Config)
 
 
 def plain_value(value: Any) -> Any:

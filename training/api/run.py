@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,9 @@ class Run:
     """A run folder, or a folder of folds. Its files are read when they are asked for, so that a run
     in another thread or process shows how far it is.
 
-    path: the folder. checkpoint: the file that evaluates and predicts, None for best.pt. Made by
-    `train`, `resume` and `load_run`.
+    path: the folder; a run stands for it wherever a path is taken (`har.train(weights=run)`).
+    checkpoint: the file that evaluates and predicts, None for best.pt. Made by `train`, `resume`
+    and `load_run`.
     """
 
     def __init__(
@@ -62,6 +62,9 @@ class Run:
     ) -> None:
         self.path, self.checkpoint = path, checkpoint
         self._finite = finite
+
+    def __fspath__(self) -> str:
+        return str(self.checkpoint or self.path)
 
     @property
     def folds(self) -> list[Run]:
@@ -147,8 +150,9 @@ class Run:
         """
         check_options(Run.predict, {"quiet": quiet})
         options = check_options(iterate_predictions, {"with_strips": True, **options})
-        is_one = isinstance(videos, str | os.PathLike) or not isinstance(videos, Iterable)
-        names = [videos] if is_one else list(videos)
+        if isinstance(videos, str) or not isinstance(videos, Iterable):
+            videos = [videos]
+        names = list(videos)
         for name in names:
             check_path("videos", name)
         answers = []

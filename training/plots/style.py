@@ -65,14 +65,14 @@ class Figure(mpl_figure.Figure):
 
 @contextmanager
 def new_figure(path: Path | None, width: float, height: float) -> Iterator[Figure]:
-    """A figure of `width` x `height` inches in the common style, written to `path` at the end, if
-    there is one.
+    """A figure of `width` x `height` inches in the common style, written to `path` at the end;
+    without a path it is for a screen.
 
     The suffix of `path` chooses the format (.png or .svg). No date and no version go into the
     file, so the same numbers give the same bytes. Nothing is written where the block fails.
     """
     with rc_context(fname=Path(__file__).with_name("har.mplstyle")):
-        figure = Figure(figsize=(width, height), dpi=DPI)
+        figure = Figure(figsize=(width, height), dpi=_SCREEN_DPI if path is None else DPI)
         FigureCanvasAgg(figure)
         yield figure
         _set_fonts(figure.findobj(Text))

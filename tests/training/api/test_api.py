@@ -27,6 +27,7 @@ from har.training import loop
 from har.training.cli.results import predict_main
 from har.training.config import Config, ConfigError
 from har.training.prediction import Prediction, VideoPrediction
+from har.training.pretrain.config import PretrainConfig
 from har.training.runtime import checkpoint, run_dir
 
 TINY = {
@@ -143,6 +144,8 @@ def test_values_are_taken_as_python_has_them(shards, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = har.train(shards=str(shards), preset="modern", quiet=True, **{**TINY, "epochs": 1})
     assert (run.path, run.config.optimizer) == (Path("runs/resnet3d"), "adamw")
+    tuned = har.train(shards=shards, weights=run, quiet=True, **{**TINY, "epochs": 1})
+    assert (tuned.config.weights, tuned.path.name) == ("runs/resnet3d", "resnet3d-2")
     options = {"hidden": [4], "stem_channels": 4}
     run = har.train(
         model="convlstm", shards=shards, quiet=True, **{**TINY, "model_options": options}
@@ -300,6 +303,13 @@ def test_a_folder_with_a_checkpoint_alone_is_a_run(video_run):
     assert "convlstm" in repr(video_run)
     with pytest.raises(HarError, match=r"no epoch of .* is finished: there is nothing to draw yet"):
         video_run.plot()
+
+
+def test_a_run_of_har_pretrain_can_be_looked_at(tmp_path):
+    (tmp_path / "config.toml").write_text(PretrainConfig(model="convlstm").to_toml())
+    run = har.load_run(tmp_path)
+    assert (run.config, run.best_epoch) == (PretrainConfig(model="convlstm"), 0)
+    assert "0 of 200, not finished" in repr(run)
 
 
 def test_training_and_plots_leave_the_backend_of_a_notebook_alone(shards, tmp_path):
