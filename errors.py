@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -44,11 +45,19 @@ def one_sentence(command: Command) -> Command:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="har-printable")
         try:
-            return command(*args, **kwargs)
+            result = command(*args, **kwargs)
+            _flush_stdout()
+            return result
         except HarError as error:
             if not str(error):
                 sys.exit(UserError.exit_code)
             raise UserError(str(error)) from error
+        except SystemExit:
+            _flush_stdout()
+            raise
+        except OSError:
+            _flush_stdout("\n")  # where that fails as well, the fault is standard output's
+            raise
 
     return wrapped
 
@@ -57,6 +66,21 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """The known names that one which is not known may stand for, as part of a sentence, or ""."""
     near = difflib.get_close_matches(name, list(known), 3)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _flush_stdout(text: str = "") -> None:
+    """Raise UserError where standard output cannot be written, and BrokenPipeError, which click
+    ends quietly, where nobody reads it any more (`har-predict ... | head -1`)."""
+    try:
+        print(end=text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with open(os.devnull, "wb") as nowhere:  # what is left of the text must not fail at exit
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise UserError(
+            f"standard output cannot be written ({error.strerror}): give it a place with room."
+        ) from error
 
 
 def printable(text: str) -> str:

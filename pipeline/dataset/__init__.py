@@ -2,6 +2,7 @@
 
 from .find import FindOptions, find_videos
 from .layout import LAYOUTS
+from .listing import list_folder
 from .records import Dataset, DatasetError, LeftOut, Video, describe_notes, note_lines
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Video",
     "describe_notes",
     "find_videos",
+    "list_folder",
     "note_lines",
 ]

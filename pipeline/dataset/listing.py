@@ -6,18 +6,29 @@ video is one video, by the name of the folder with `/` at its end.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ..decode import IMAGE_SUFFIXES, VIDEO_SUFFIXES, order_images
-from .files import Files
-from .records import Remarks
+from .files import Files, LocalFiles
+from .records import Remarks, describe_left_out
 
 _READ = ("classInd.txt",)  # no video, and read all the same
 
 
-def list_videos(files: Files, remarks: Remarks, lists: Collection[str] = ()) -> list[str]:
+def list_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    """The videos in a folder and in those below it, the folder itself where it is one of numbered
+    images; and a line for each kind of what is left out. Raises DatasetError."""
+    remarks = Remarks()
+    names = list_videos(LocalFiles(str(folder.absolute())), remarks, with_root=True)
+    return sorted(folder / name for name in names), describe_left_out(remarks.left_out())
+
+
+def list_videos(
+    files: Files, remarks: Remarks, lists: Collection[str] = (), *, with_root: bool = False
+) -> list[str]:
     """Sorted names of the videos below the root. lists: paths or URLs of files that are read
-    otherwise. Raises DatasetError, StorageError."""
+    otherwise. with_root: whether the root may be a folder of images, `./`. Raises DatasetError,
+    StorageError."""
     videos, others, hidden, folders = [], [], [], set()
     images: dict[str, list[str]] = defaultdict(list)
     read = {*_READ, *(place.removeprefix(f"{files.root}/") for place in lists)}
@@ -35,8 +46,10 @@ def list_videos(files: Files, remarks: Remarks, lists: Collection[str] = ()) -> 
         elif not name.endswith("/") and name not in read:
             others.append(name)
     sequences = _find_sequences(images, {name.rpartition("/")[0] for name in videos})
+    if not with_root:
+        sequences.discard("")
     stills = [name for folder in images.keys() - sequences for name in images[folder]]
-    videos = sorted([*videos, *(f"{folder}/" for folder in sequences)])
+    videos = sorted([*videos, *(f"{folder or '.'}/" for folder in sequences)])
     suffixes = Counter(PurePosixPath(name).suffix.lower() or "none" for name in others)
     counts = ", ".join(f"{suffix} {count}" for suffix, count in suffixes.most_common(5))
     remarks.leave_out(f"files without a video's suffix ({counts})", others)
@@ -52,9 +65,7 @@ def _find_sequences(images: dict[str, list[str]], video_folders: set[str]) -> se
     """The folders whose images are the frames of a video: nothing else lies there or below."""
     parents = {parent for folder in images.keys() | video_folders for parent in _parents(folder)}
     return {
-        folder
-        for folder in images.keys() - video_folders - parents - {""}
-        if order_images(images[folder])
+        folder for folder in images.keys() - video_folders - parents if order_images(images[folder])
     }
 
 

@@ -5,6 +5,7 @@ the videos are found, kept in the set's `notes.json`, and said by the build and 
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -113,11 +114,16 @@ def note_lines(notes_json: bytes | None) -> list[str]:
         return []
     body = json.loads(notes_json)
     lines = [f"note: {text}" for text in body["notes"]]
-    for entry in body["left_out"]:
-        names = ", ".join(entry["names"])
-        more = ", ..." if entry["count"] > len(entry["names"]) else ""
-        lines.append(f"left out: {entry['reason']}, {entry['count']} in all: {names}{more}")
-    return lines
+    return lines + describe_left_out([LeftOut(**entry) for entry in body["left_out"]])
+
+
+def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:
+    """A line for each kind."""
+    return [
+        f"left out: {entry.reason}, {entry.count} in all: {', '.join(entry.names)}"
+        + ", ..." * (entry.count > len(entry.names))
+        for entry in left_out
+    ]
 
 
 class Remarks:

@@ -95,6 +95,7 @@ def decode_clips(
     keep_partial: bool = False,
     decode_all: bool = False,
     out: np.ndarray | None = None,
+    opened: Callable[[], None] = lambda: None,
 ) -> list[Clip]:
     """All clips that `sampler` takes of a video, resized straight to `size` (H, W).
 
@@ -102,7 +103,8 @@ def decode_clips(
     center, or "pad" with black. keep_partial: take what decodes before and behind a fault, instead
     of raising. decode_all: decode every frame even where some can be left out (tests compare both).
     out: uint8 [K*T,H,W,3] for the pixels; those of a single clip without padding lie there, others
-    may be copies. Raises VideoDecodeError.
+    may be copies. opened: is called once the file is open and its packets are read. Raises
+    VideoDecodeError.
     """
     path = Path(path)
     if out is None:
@@ -110,9 +112,12 @@ def decode_clips(
     new_resizer = functools.partial(FrameResizer, out, fit)
     try:
         if path.is_dir():
+            opened()
             scan, decoded = _decode_images(path, sampler, new_resizer, keep_partial)
         else:
-            scan, decoded = _decode_file(path, sampler, new_resizer, keep_partial, decode_all)
+            scan, decoded = _decode_file(
+                path, sampler, new_resizer, keep_partial, decode_all, opened
+            )
     except FILE_FAULTS as error:
         raise VideoDecodeError(f"{path} cannot be decoded ({reason(error)}).") from error
     if decoded.num_decoded == 0:
@@ -220,10 +225,16 @@ def _decode_images(
 
 
 def _decode_file(
-    path: Path, sampler: ClipSampler, new_resizer: _NewResizer, keep_partial: bool, all_frames: bool
+    path: Path,
+    sampler: ClipSampler,
+    new_resizer: _NewResizer,
+    keep_partial: bool,
+    all_frames: bool,
+    opened: Callable[[], None],
 ) -> tuple[Scan, _DecodedFrames]:
     with contextlib.ExitStack() as stack:
         scan, decoder = scan_video(path, stack, sampler, keep_partial)
+        opened()
         decoded = None if all_frames else _decode_needed(scan, decoder, sampler, new_resizer)
     return scan, decoded or _decode_all(path, scan, sampler, new_resizer, keep_partial)
 

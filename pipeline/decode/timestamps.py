@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -14,6 +17,7 @@ from av.video.stream import VideoStream
 # dts_error_threshold): MPEG's streams may start their clock again at any place, other files not.
 _MAX_STEP_MPEG, _MAX_STEP = 10.0, 30 * 3600.0
 _DEFAULT_RATE = 25.0  # as libavformat's, where a file says nothing
+_DEFAULT_SAMPLES = 1024  # of a frame of sound whose codec has no fixed number
 
 
 class FrameClock:
@@ -42,17 +46,32 @@ class FrameClock:
     @classmethod
     def of_stream(cls, container: InputContainer, stream: VideoStream) -> FrameClock:
         """The clock of a stream's frames: their stamps are in its time base."""
+        return cls._of(container, stream, float(stream.average_rate or stream.guessed_rate or 0))
+
+    @classmethod
+    def of_sound(cls, container: InputContainer, stream: AudioStream) -> FrameClock:
+        """The clock of a stream of sound: its frames are those of the codec."""
+        codec = stream.codec_context
+        num_samples = codec.frame_size or _DEFAULT_SAMPLES
+        return cls._of(container, stream, codec.sample_rate / num_samples)
+
+    @classmethod
+    def _of(cls, container: InputContainer, stream: Stream, rate: float) -> FrameClock:
         name = container.format.name
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
         max_step = _MAX_STEP_MPEG if name in ("mpegts", "mpeg") else _MAX_STEP
         return cls(float(stream.time_base or 0), rate, max_step, name != "avi")
+
+    @property
+    def start(self) -> float:
+        """The moment 0 in the file's own time, in seconds; 0 where the file has no such times."""
+        return self._start or 0.0 if self.has_pts else 0.0
 
     @property
     def end(self) -> float:
         """When the last frame ends, in seconds: it lasts as long as the one before it."""
         return self.seconds + self.step
 
-    def stamp(self, timed: Packet | VideoFrame) -> int | None:
+    def stamp(self, timed: Packet | VideoFrame | AudioFrame) -> int | None:
         """Which of its stamps counts. Frames are given in the order in which they are decoded.
 
         Some files have times of decoding as those of presentation (MPEG-4 copied out of an AVI):

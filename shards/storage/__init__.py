@@ -7,6 +7,7 @@ from .place import (
     MissingFileError,
     ShardInfo,
     StorageError,
+    TransferStopped,
     join,
     local_path,
     normalize,
@@ -16,11 +17,12 @@ from .place import (
     writer_id,
 )
 from .prefetch import ShardPrefetcher
-from .remote_folder import RemoteFolder
+from .remote_folder import DISK_ERRORS, RemoteFolder
 
 __all__ = [
-    "ARCHIVE_SUFFIXES", "Archive", "ArchiveError", "FileFetcher", "LocalFolder", "MissingFileError",
-    "RemoteFolder", "ShardCache", "ShardInfo", "ShardPrefetcher", "StorageError", "fetch_file",
-    "is_archive", "join", "local_path", "normalize", "open_archive", "open_binary", "open_folder",
-    "read_bytes", "try_lock", "url_of", "writer_id",
+    "ARCHIVE_SUFFIXES", "DISK_ERRORS", "Archive", "ArchiveError", "FileFetcher", "LocalFolder",
+    "MissingFileError", "RemoteFolder", "ShardCache", "ShardInfo", "ShardPrefetcher",
+    "StorageError", "TransferStopped", "fetch_file", "is_archive", "join", "local_path",
+    "normalize", "open_archive", "open_binary", "open_folder", "read_bytes", "try_lock", "url_of",
+    "writer_id",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...atomic import replacing
 from .archive import Archive, ArchiveError, is_archive, open_archive
 from .place import fcntl, join, local_path, try_lock, url_of, writer_id
-from .remote_folder import RemoteFolder, file_system
+from .remote_folder import Heartbeat, RemoteFolder, file_system
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,14 @@ def read_bytes(url: str) -> bytes:
     return open_folder(folder).read(name)
 
 
-def fetch_file(url: str, path: Path, max_bytes: int) -> bool:
+def fetch_file(url: str, path: Path, max_bytes: int, heartbeat: Heartbeat = lambda: None) -> bool:
     """Write the file behind a URL to `path`; -> False where it has more than `max_bytes`.
 
-    Raises StorageError.
+    heartbeat: called for each piece that arrives. Raises StorageError, what `heartbeat` raises, and
+    OSError where the local disk refuses.
     """
     folder, name = url.rsplit("/", 1)
-    return RemoteFolder(folder).fetch_up_to(name, path, max_bytes)
+    return RemoteFolder(folder).fetch_up_to(name, path, max_bytes, heartbeat)
 
 
 class FileFetcher:

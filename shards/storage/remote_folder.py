@@ -28,6 +28,10 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Heartbeat = Callable[[], None]
 
 
+class _TooLargeError(TransferStopped):
+    """More bytes than are allowed."""
+
+
 @dataclass(frozen=True)
 class RemoteFolder:
     """The folder behind `url`. Cheap to make and to pickle; nothing stays open.
@@ -129,20 +133,29 @@ class RemoteFolder:
             "upload that shard again."
         )
 
-    def fetch_up_to(self, name: str, path: Path, max_bytes: int) -> bool:
-        """Write a file to `path`, in pieces; -> False where it has more than `max_bytes`."""
+    def fetch_up_to(
+        self, name: str, path: Path, max_bytes: int, heartbeat: Heartbeat = lambda: None
+    ) -> bool:
+        """Write a file to `path`; -> False where it has more than `max_bytes`, without the rest.
 
-        def copy(files: Any, source: str) -> bool:
-            num_bytes = 0
-            with files.open(source, "rb") as remote, path.open("wb") as local:
-                while block := remote.read(1 << 20):
-                    num_bytes += local.write(block)
-                    if num_bytes > max_bytes:
-                        return False
-            return True
+        heartbeat: as in `fetch`.
+        """
+
+        def check(size: int | None, value: int) -> None:
+            heartbeat()
+            if max(size or 0, value) > max_bytes:
+                raise _TooLargeError
+
+        def transfer(files: Any, source: str) -> None:
+            from fsspec.callbacks import Callback
+
+            files.get_file(source, str(path), callback=Callback(hooks={"check": check}))
 
         try:
-            return bool(self._try(name, "fetched", copy))
+            self._try(name, "fetched", transfer)
+            return path.stat().st_size <= max_bytes
+        except _TooLargeError:
+            return False
         except FileNotFoundError as error:
             raise self._error(name, "fetched", error, 1) from error
 

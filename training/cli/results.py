@@ -52,28 +52,41 @@ def eval_main(run: Path, **options: Any) -> None:
 @click.option("--top", type=_COUNT, default=5, show_default=True, help="How many classes to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option(
+    "-o", "--out", type=_PATH, help="Write to this file instead: .csv, .json or .jsonl (lines)."
+)
+@click.option("--threshold", type=float, help="Label what is less probable as unknown (0 to 1).")
+@click.option("--timing", is_flag=True, help="Say the milliseconds of each video, and their mean.")
 @click.option("--window", type=float, help="Answer for windows of this many seconds.")
 @click.option("--hop", type=float, help="Seconds from window to window. [half a window]")
 @click.option("--timeline", type=_PATH, help="Draw the windows' answers over time (.png, .svg).")
-@click.option("--annotate", type=_PATH, help="Write the video with its label drawn in (.mp4).")
+@click.option(
+    "--annotate", type=_PATH, help="Write the video with its label drawn in, and its sound (.mp4)."
+)
 @click.option("--cam", type=_PATH, help="Show where the model looks (.gif).")
 @click.option(
     "--stream", type=click.IntRange(min=0),
     help="Index of the video stream, where a file has several. [the run's, else the main one]",
 )  # fmt: skip
 @click.option(
-    "--max-mb", type=_COUNT, default=100, show_default=True, help="Largest file of a URL."
-)
+    "--max-mb", type=_COUNT, default=100, show_default=True,
+    help="Largest file of a URL or standard input.",
+)  # fmt: skip
 @click.option(
     "--max-seconds", type=_COUNT, default=120, show_default=True,
     help="Longest video of a URL; a live stream is recorded that long.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=_COUNT, default=30, show_default=True,
+    help="Seconds without a byte, after which a URL is given up.",
 )  # fmt: skip
 @_views_option
 @_device_option
 @one_sentence
 def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
-    """Predict the action in VIDEOS (files, folders, globs, URLs) with the run folder RUN, or with
-    the checkpoint RUN/NAME.pt.
+    """Predict the action in VIDEOS with the run folder RUN, or with the checkpoint RUN/NAME.pt.
+
+    VIDEOS are files, folders, globs, URLs, and - for standard input.
 
     For several videos, --timeline, --annotate and --cam take a folder.
     """

@@ -1,12 +1,13 @@
 """`har-predict --annotate`: the video written again, with the label of every moment drawn into it.
 
 Notes:
-- Frames keep their own times, so a video of variable frame rate stays in step; AVI knows one rate
-  only, and such videos are refused there. Sound is left out.
+- Frames keep their own times, so a video of variable frame rate stays in step, and so does its
+  sound (`sound`). AVI knows one rate only, and such videos are refused there.
 - The picture keeps its size and the shape of its pixels. H.264 of an odd width or height is written
   with full color (4:4:4), for 4:2:0 has one color for two pixels.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,8 @@ from PIL import Image, ImageDraw
 from ...atomic import replacing
 from ...fonts import load_font
 from .frames import Frame
-from .windows import PredictionError, Segment, segment_at
+from .sound import SoundCopy
+from .windows import UNKNOWN, PredictionError, Segment, segment_at
 
 CONTAINER_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".avi": "avi"}
 _TIME_BASE = Fraction(1, 90_000)  # seconds
@@ -27,12 +29,20 @@ _TEXT_COLOR, _BAR_COLOR, _BACKGROUND = (255, 255, 255, 255), (90, 170, 255, 255)
 
 
 def write_annotated(
-    path: Path, frames: Iterable[Frame], segments: Sequence[Segment], classes: Sequence[str]
-) -> Path:
-    """Write `frames` with the label of `segments` at their time; -> path, whole or not at all.
+    path: Path,
+    frames: Iterable[Frame],
+    segments: Sequence[Segment],
+    classes: Sequence[str],
+    *,
+    sound: Path | None = None,
+    threshold: float = 0.0,
+) -> list[str]:
+    """Write `frames` with the label of `segments` at their time, whole or not at all; -> what is
+    to be said of the sound, "it" is the video.
 
-    path: its suffix is one of CONTAINER_FORMATS. Raises PredictionError for a failed write; errors
-    of `frames` pass through.
+    path: its suffix is one of CONTAINER_FORMATS. sound: the file whose sound it gets. threshold: a
+    label of a lower probability is "unknown". Raises PredictionError for a failed write; errors of
+    `frames` pass through.
     """
     container_format = CONTAINER_FORMATS[path.suffix.lower()]
     try:
@@ -40,48 +50,68 @@ def write_annotated(
             replacing(path) as temporary,
             av.open(str(temporary.absolute()), "w", format=container_format) as container,
         ):
-            _encode(container, frames, segments, classes)
+            return _encode(container, frames, _Labels(segments, classes, threshold), sound)
     except av.FFmpegError as error:
         reason = error.strerror or error
         raise PredictionError(f"{path} cannot be written ({reason}): try .mp4 or .mkv.") from error
-    return path
+
+
+class _Labels:
+    """Draws the label of a moment; the text of a segment is drawn once, not for every frame."""
+
+    def __init__(
+        self, segments: Sequence[Segment], classes: Sequence[str], threshold: float
+    ) -> None:
+        self._segments, self._classes, self._threshold = segments, classes, threshold
+        self._strips: dict[int, Image.Image] = {}
+
+    def draw(self, image: Image.Image, seconds: float) -> None:
+        segment = segment_at(self._segments, seconds)
+        if id(segment) not in self._strips:
+            name = self._classes[segment.label] if segment.reaches(self._threshold) else UNKNOWN
+            probability = float(segment.probabilities[segment.label])
+            height = max(18, image.height // 8)
+            self._strips[id(segment)] = draw_label(name, probability, image.width, height)
+        strip = self._strips[id(segment)]
+        image.paste(strip, (0, image.height - strip.height), strip)
 
 
 def _encode(
-    container: Any, frames: Iterable[Frame], segments: Sequence[Segment], classes: Sequence[str]
-) -> None:
+    container: Any, frames: Iterable[Frame], labels: _Labels, sound: Path | None
+) -> list[str]:
     stream: Any = None
-    strips: dict[int, Image.Image] = {}  # by segment: text is drawn once, not every frame
+    copy: SoundCopy | None = None
     last_pts = -1
-    for frame in frames:
-        image = Image.fromarray(frame.rgb())
-        if stream is None:
-            stream = _add_stream(container, frame, image.size)
-        size = (stream.width, stream.height)
-        if image.size != size:
-            image = image.resize(size)  # some videos change their size midway
-        segment = segment_at(segments, frame.seconds)
-        if id(segment) not in strips:
-            probability = float(segment.probabilities[segment.label])
-            height = max(18, stream.height // 8)
-            strips[id(segment)] = draw_label(
-                classes[segment.label], probability, stream.width, height
-            )
-        strip = strips[id(segment)]
-        image.paste(strip, (0, stream.height - strip.height), strip)
-        av_frame = av.VideoFrame.from_image(image)
-        time_base = stream.codec_context.time_base
-        pts = round(frame.seconds / time_base)
-        if pts <= last_pts and container.format.name == "avi":
-            raise PredictionError(
-                "the video has frames at uneven times, which AVI cannot hold: give --annotate a "
-                "name that ends in .mp4 or .mkv."
-            )
-        last_pts = max(last_pts + 1, pts)
-        av_frame.pts, av_frame.time_base = last_pts, time_base
-        container.mux(stream.encode(av_frame))
-    if stream is not None:
-        container.mux(stream.encode())
+    with contextlib.ExitStack() as stack:
+        for frame in frames:
+            image = Image.fromarray(frame.rgb())
+            if stream is None:
+                stream = _add_stream(container, frame, image.size)
+                if sound is not None and not sound.is_dir():
+                    copy = SoundCopy(sound, container, frame.start)
+                    stack.callback(copy.close)
+            size = (stream.width, stream.height)
+            if image.size != size:
+                image = image.resize(size)  # some videos change their size midway
+            labels.draw(image, frame.seconds)
+            av_frame = av.VideoFrame.from_image(image)
+            time_base = stream.codec_context.time_base
+            pts = round(frame.seconds / time_base)
+            if pts <= last_pts and container.format.name == "avi":
+                raise PredictionError(
+                    "the video has frames at uneven times, which AVI cannot hold: give --annotate "
+                    "a name that ends in .mp4 or .mkv."
+                )
+            last_pts = max(last_pts + 1, pts)
+            av_frame.pts, av_frame.time_base = last_pts, time_base
+            if copy is not None:
+                copy.write_until(frame.seconds)
+            container.mux(stream.encode(av_frame))
+        if stream is not None:
+            container.mux(stream.encode())
+        if copy is not None:
+            copy.write_until(float("inf"))
+    return copy.notes if copy is not None else []
 
 
 def _add_stream(container: Any, frame: Frame, size: tuple[int, int]) -> Any:
@@ -94,6 +124,7 @@ def _add_stream(container: Any, frame: Frame, size: tuple[int, int]) -> Any:
     stream.codec_context.time_base = _TIME_BASE if codec == "libx264" else _MPEG4_TIME_BASE
     if container.format.name == "avi":
         stream.codec_context.time_base = 1 / rate
+        stream.codec_context.max_b_frames = 0  # AVI has no times of presentation
     if codec == "libx264":
         stream.options = {"crf": "20", "preset": "fast"}
         stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"

@@ -1,6 +1,6 @@
 """Every frame of a video file, one after the other: for windows over it and for its copy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,12 +29,13 @@ from ...pipeline.decode import (
 @dataclass(frozen=True)
 class Frame:
     """One decoded frame. seconds: since the first; fps: of the stream. pixel_aspect: width of a
-    pixel by its height, upright."""
+    pixel by its height, upright. start: of the first frame, in the file's own time, seconds."""
 
     seconds: float
     fps: float
     av_frame: av.VideoFrame
     pixel_aspect: Fraction = Fraction(1)
+    start: float = 0.0
 
     def rgb(self) -> NDArray[np.uint8]:
         """uint8 [H,W,3], RGB, upright."""
@@ -43,13 +44,16 @@ class Frame:
 
 
 def read_frames(
-    path: Path | str, stream: int | None = None, warnings: dict[str, Any] | None = None
+    path: Path | str,
+    stream: int | None = None,
+    warnings: dict[str, Any] | None = None,
+    opened: Callable[[], None] = lambda: None,
 ) -> Iterator[Frame]:
     """Every frame of a video file, or a folder of images, in the order of presentation.
 
     stream: index of the video stream, None = the one that a player shows. warnings: gets, behind
-    the last frame, what is odd about the file (`Clip.warnings`). Raises VideoDecodeError, also for
-    a file that is cut off.
+    the last frame, what is odd about the file (`Clip.warnings`). opened: is called once the file is
+    open. Raises VideoDecodeError, also for a file that is cut off.
     """
     if Path(path).is_dir():
         yield from _read_images(Path(path))
@@ -60,9 +64,13 @@ def read_frames(
             clock = FrameClock.of_stream(container, video)
             streams = describe_streams(container, video)
             aspect = Fraction(video.sample_aspect_ratio or 1)
+            opened()
+            start: float | None = None
             for frame in container.decode(video):
                 seconds = clock.tick(clock.stamp(frame))
-                yield Frame(seconds, clock.rate, frame, 1 / aspect if is_turned(frame) else aspect)
+                start = clock.start if start is None else start  # later stamps may be mended
+                shape = 1 / aspect if is_turned(frame) else aspect
+                yield Frame(seconds, clock.rate, frame, shape, start)
             check_whole(path, video)  # of a file in fragments, it is known now
     except FILE_FAULTS as error:
         raise VideoDecodeError(f"{path} cannot be decoded ({reason(error)}).") from error

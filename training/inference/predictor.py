@@ -7,7 +7,7 @@ Notes:
   the shards gives.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,17 @@ from ..runtime import checkpoint, device
 from .frames import Frame
 from .windows import PredictionError, Segment, sliding_windows
 
+Lap = Callable[[str], None]
+
+
+def _no_lap(stage: str) -> None: ...
+
 
 class Predictor:
     """A checkpoint, on a device. Raises CheckpointError or ConfigError.
+
+    Methods that take `lap` call it at the end of each stage: "open" (the file is open and its
+    packets are read), "decode" (with the resize) and "model" (with the preprocessing).
 
     run: a run folder, whose best.pt is taken, or a checkpoint in one; path is the file.
     sampler: the rule that the shards were built with. frame_size: (height, width) as stored.
@@ -36,9 +44,7 @@ class Predictor:
     each clip. view_frames: the stored frames of each view of a clip, int64 [views,T].
     """
 
-    def __init__(
-        self, run: Path, device_name: str | None = None, views: int | None = None
-    ) -> None:
+    def __init__(self, run: Path, device_name: str | None = None, views: int | None = None) -> None:
         self.path = checkpoint.find_checkpoint(run)
         self.state = checkpoint.load(self.path)
         self.classes: list[str] = list(self.state["classes"])
@@ -91,16 +97,22 @@ class Predictor:
         clips = self.decode_video(path, warnings)
         return np.asarray(self.predict_clips(clips).mean(0), np.float32)
 
-    def decode_video(self, path: Path, warnings: dict[str, Any] | None = None) -> NDArray[np.uint8]:
+    def decode_video(
+        self, path: Path, warnings: dict[str, Any] | None = None, lap: Lap = _no_lap
+    ) -> NDArray[np.uint8]:
         """The views of the clips that the video's shard would hold, uint8 [V,T,H,W,C].
 
         Without `views`, V is 1 except for the rule "dense", whose windows all count.
         warnings: gets what is odd about the file (`Clip.warnings`). Raises VideoDecodeError.
         """
-        clips = decode_clips(path, self.sampler, self.frame_size, fit=self.fit)
+        clips = decode_clips(
+            path, self.sampler, self.frame_size, fit=self.fit, opened=lambda: lap("open")
+        )
         if warnings is not None:
             warnings |= clips[0].warnings
-        return self.take_views(np.stack([clip.pixels for clip in clips]))
+        views = self.take_views(np.stack([clip.pixels for clip in clips]))
+        lap("decode")
+        return views
 
     def take_views(self, clips: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Clips as stored -> a copy of the frames of their views, uint8 [V,T,H,W,C]."""
@@ -115,7 +127,7 @@ class Predictor:
         return f"The answer is the mean over {num_views} views of {frames} frames each."
 
     def predict_windows(
-        self, frames: Iterable[Frame], window: float, hop: float
+        self, frames: Iterable[Frame], window: float, hop: float, lap: Lap = _no_lap
     ) -> Iterator[Segment]:
         """Windows of `window` seconds, one every `hop` seconds, over a stream of frames.
 
@@ -126,7 +138,10 @@ class Predictor:
         for start, end, held in sliding_windows(resized, window, hop):
             indices = self.frame_indices([seconds for seconds, _ in held])
             clip = np.stack([held[index][1] for index in indices])
-            yield Segment(start, end, self.predict_clips(clip[None])[0])
+            lap("decode")
+            probabilities = self.predict_clips(clip[None])[0]
+            lap("model")
+            yield Segment(start, end, probabilities)
 
     def resize_frame(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A frame [H,W,3] -> [h,w,3] as the shards store it."""

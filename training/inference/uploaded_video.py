@@ -1,4 +1,4 @@
-"""A video file that a stranger sent: is it one, is it small enough, and then its clips.
+"""A video file from elsewhere (a page's upload, a URL): is it one, is it small enough; its clips.
 
 Notes: FFmpeg also opens playlists, which make it read other files and addresses. The container
 formats and protocols that it may use are therefore named before it opens the file. `decode_upload`
@@ -29,11 +29,13 @@ class UploadError(HarError):
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """max_mb: of the file, 10^6 bytes. max_seconds: of the video. decode_seconds: of the work."""
+    """max_mb: of the file, 10^6 bytes. max_seconds: of the video. decode_seconds: of the work.
+    silent_seconds: without a byte, after which a URL is given up."""
 
     max_mb: int = 100
     max_seconds: int = 120
     decode_seconds: int = 60
+    silent_seconds: int = 30
 
 
 def decode_upload(
@@ -45,15 +47,19 @@ def decode_upload(
     sampler: the fields of a ClipSampler. Fills `out` with V clips, uint8 [V,T,H,W,3]; -> V. Raises
     UploadError or VideoDecodeError.
     """
-    check_video(Path(path), max_seconds)
+    check_video(Path(path), max_seconds, sampler["stream"])
     return len(decode_into(path, out, sampler, size, False, fit))
 
 
-def check_video(path: Path, max_seconds: int) -> None:
-    """Raise UploadError for anything but a video of an allowed format, length and frame size."""
+def check_video(path: Path, max_seconds: float, index: int | None = None) -> None:
+    """Raise UploadError for anything but a video of an allowed format, length and frame size.
+
+    index: of the video stream, None = the one that a player shows. Raises VideoDecodeError where
+    there is none.
+    """
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
-        with open_video(path, options) as (container, stream):
+        with open_video(path, options, index) as (container, stream):
             if stream.width * stream.height > _MAX_PIXELS:
                 raise UploadError(
                     f"its frames are {stream.width}x{stream.height}: 4096x2304 is the most."
@@ -63,7 +69,7 @@ def check_video(path: Path, max_seconds: int) -> None:
         raise UploadError("it is no video that can be read here.") from error
 
 
-def _check_times(container: Any, stream: Any, max_seconds: int) -> None:
+def _check_times(container: Any, stream: Any, max_seconds: float) -> None:
     """By the time stamps of all packets: the header may declare nothing, or lie."""
     clock = FrameClock.of_stream(container, stream)
     stamps = [clock.stamp(packet) for packet in container.demux(stream) if packet.size]
@@ -71,4 +77,4 @@ def _check_times(container: Any, stream: Any, max_seconds: int) -> None:
         raise UploadError("there is no picture in it.")
     clock.times(sorted(stamps, key=lambda stamp: (stamp is None, stamp)))
     if clock.seconds > max_seconds:
-        raise UploadError(f"it is longer than {max_seconds} s: send a shorter one.")
+        raise UploadError(f"it is longer than {max_seconds:g} s: send a shorter one.")

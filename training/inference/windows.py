@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...errors import HarError
 
 T = TypeVar("T")
+UNKNOWN = "unknown"  # the label of what reaches no threshold
 _ONLY_ITEM = 0.04  # seconds that an item lasts where there is no other
 _SHORTEST = 0.001  # seconds of a window, and from one to the next
 _SAME = 1e-6  # seconds: moments that are no further apart are one
@@ -38,6 +39,10 @@ class Segment:
     def label(self) -> int:
         """The most probable class."""
         return int(self.probabilities.argmax())
+
+    def reaches(self, threshold: float) -> bool:
+        """Whether that class is as probable as `threshold`."""
+        return float(self.probabilities.max()) >= threshold
 
 
 def check_window(window: float, hop: float | None) -> float:
@@ -110,13 +115,17 @@ def mean_segments(windows: Sequence[Segment]) -> Iterator[Segment]:
             yield Segment(start, end, mean)
 
 
-def timeline(windows: Sequence[Segment]) -> list[Segment]:
-    """Windows in order -> segments without overlap; neighbours differ in their label (segments of
-    one label are merged, their mean weighted by length)."""
+def timeline(windows: Sequence[Segment], threshold: float = 0.0) -> list[Segment]:
+    """Windows in order -> segments without overlap; neighbours differ in their label, or in whether
+    that reaches `threshold` (others are merged, their mean weighted by length)."""
     segments: list[Segment] = []
     for segment in mean_segments(windows):
         last = segments[-1] if segments else None
-        if last is None or last.label != segment.label or last.end != segment.start:
+        if (
+            last is None
+            or last.end != segment.start
+            or (last.label, last.reaches(threshold)) != (segment.label, segment.reaches(threshold))
+        ):
             segments.append(segment)
             continue
         spans = [last.end - last.start, segment.end - segment.start]

@@ -1,19 +1,17 @@
-"""`har-predict`: the answers to videos as text, CSV or JSON.
+"""`har-predict`: the answers to videos as text, CSV or JSON, on standard output or in a file."""
 
-Notes: an answer is printed before the next video is opened; only JSON is one document and comes at
-the end.
-"""
-
-import csv
-import json
+import contextlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import printable
-from ..inference.windows import PredictionError
+from ...progress import ProgressBar
+from .answers import choose_format, describe_milliseconds, open_answers
+from .pictures import refuse_videos
 from .predict import iterate_predictions
+from .results import STAGES
 
 
 def predict_videos(
@@ -23,69 +21,37 @@ def predict_videos(
     top: int = 5,
     as_json: bool = False,
     as_csv: bool = False,
+    out: Path | None = None,
     **options: Any,
 ) -> int:
-    """Predict `videos` and print; -> exit code, 1 when any failed. options: of
+    """Predict `videos` and print, or write to `out`; -> exit code, 1 when any failed. options: of
     `iterate_predictions`.
 
     Raises PredictionError or CheckpointError, each one sentence.
     """
-    if as_json and as_csv:
-        raise PredictionError("--json and --csv exclude each other: give one of them.")
+    file_format = choose_format(as_json, as_csv, out)
     answers = iterate_predictions(run_dir, videos, **options)
-    if as_csv:
-        _print_csv([["video", "start", "end", "rank", "class", "probability", "error"]])
-    entries = []
-    for answer in answers:
-        for text in answer.warnings:
-            print(f"{printable(str(answer.path))}: {text}", file=sys.stderr)
-        if answer.error:
-            print(answer.error, file=sys.stderr)
-        entry = answer.to_dict(top)
-        entries.append(entry)
-        if as_csv:
-            _print_csv(_csv_rows(entry))
-        elif not as_json and not answer.error:
-            _print_text(entry)
-    if as_json:
-        _print_json(entries)
-    return 1 if any("error" in entry for entry in entries) else 0
-
-
-def _print_csv(rows: Sequence[Sequence[Any]]) -> None:
-    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-    sys.stdout.flush()
-
-
-def _csv_rows(entry: dict[str, Any]) -> list[list[Any]]:
-    """A row for each of the top classes; start and end are empty for a whole video."""
-    if "error" in entry:
-        return [[entry["video"], "", "", "", "", "", entry["error"]]]
-    rows = []
-    for part in entry.get("windows", [entry]):
-        span = [f"{part[name]:.3f}" if name in part else "" for name in ("start", "end")]
-        for rank, row in enumerate(part["top"], 1):
-            probability = f"{row['probability']:.6f}"
-            rows.append([entry["video"], *span, rank, row["class"], probability, ""])
-    return rows
-
-
-def _print_text(entry: dict[str, Any]) -> None:
-    """The table of a video, then its timeline."""
-    print(entry["video"])
-    width = max(len(row["class"]) for row in entry["top"])
-    for row in entry["top"]:
-        print(f"  {row['class']:<{width}}  {row['probability']:.4f}")
-    for row in entry.get("timeline", ()):
-        print(
-            f"  {row['start']:7.2f} to {row['end']:7.2f} s  {row['class']}  "
-            f"{row['probability']:.4f}"
-        )
-    sys.stdout.flush()
-
-
-def _print_json(entries: Sequence[dict[str, Any]]) -> None:
-    for entry in entries:
-        for span in (*entry.get("windows", ()), *entry.get("timeline", ())):
-            span |= {name: round(span[name], 3) for name in ("start", "end")}
-    print(json.dumps(entries, indent=1))
+    num_videos, is_terminal = len(answers.videos), sys.stderr.isatty()
+    if out is not None:
+        refuse_videos("-o", [out], answers.videos)
+    has_label, has_timing = options.get("threshold") is not None, bool(options.get("timing"))
+    num_failed, total = 0, Counter[str]()
+    with (
+        open_answers(file_format, out, has_label=has_label, has_timing=has_timing) as add,
+        ProgressBar(num_videos, "predict", quiet=num_videos < 2) as bar,
+    ):
+        for answer in answers:
+            num_failed += bool(answer.error)
+            total.update(answer.milliseconds)
+            with ProgressBar.external_write_mode() if is_terminal else contextlib.nullcontext():
+                for text in answer.messages:
+                    print(text, file=sys.stderr)
+                add(answer.to_dict(top))
+            bar.advance()
+    if out is not None:
+        failed = f", {num_failed} of them without an answer" if num_failed else ""
+        print(f"{out}: {num_videos} videos{failed}", file=sys.stderr)
+    if has_timing and (count := num_videos - num_failed):
+        means = {stage: total[stage] / count for stage in STAGES}
+        print(f"mean of {count} videos: {describe_milliseconds(means)}", file=sys.stderr)
+    return 1 if num_failed else 0

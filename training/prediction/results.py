@@ -1,8 +1,8 @@
 """The answers to videos: `VideoPrediction` for one, `Prediction` for a list of them."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from ...errors import printable
 from ...notebook import Html, as_table, html_strip, html_table
-from ..inference.windows import Segment
+from ..inference.windows import UNKNOWN, Segment
+
+STAGES = ("open", "decode", "model")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -22,7 +24,9 @@ class VideoPrediction:
     windows their mean; [0] where there is an error. windows: each with start and end in seconds and
     its probabilities. timeline: the stretches of one label that the windows give. warnings: what is
     odd about the file. error: why it was not predicted, "" where it was. strip: some frames of the
-    clip that the model saw (JPEG), where they were asked for.
+    clip that the model saw (JPEG), where they were asked for. threshold: labels of a lower
+    probability are "unknown"; None for no threshold. milliseconds: of each of STAGES, where they
+    were asked for.
     """
 
     path: Path | str
@@ -33,15 +37,22 @@ class VideoPrediction:
     warnings: Sequence[str] = ()
     error: str = ""
     strip: bytes = b""
+    threshold: float | None = None
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str | None:
-        """The most probable class; None where there is an error."""
-        return None if self.error else self.classes[int(self.probabilities.argmax())]
+        """The most probable class, or "unknown"; None where there is an error."""
+        return None if self.error else self.label_of(self.probabilities)
+
+    def label_of(self, probabilities: NDArray[np.float32]) -> str:
+        """The most probable class of [K], or "unknown"."""
+        is_known = probabilities.max() >= (self.threshold or 0.0)
+        return self.classes[int(probabilities.argmax())] if is_known else UNKNOWN
 
     @property
     def probability(self) -> float:
-        """Of `label`; nan where there is an error."""
+        """Of the most probable class; nan where there is an error."""
         return float("nan") if self.error else float(self.probabilities.max())
 
     @property
@@ -66,18 +77,24 @@ class VideoPrediction:
             pairs = self._top(probabilities, k)
             return [{"class": name, "probability": value} for name, value in pairs]
 
+        def label(probabilities: NDArray[np.float32]) -> dict[str, str]:
+            return {} if self.threshold is None else {"label": self.label_of(probabilities)}
+
         entry: dict[str, Any] = {"video": printable(str(self.path))}
         if self.error:
             return {**entry, "error": self.error}
-        entry["top"] = rows(self.probabilities)
+        entry |= {"top": rows(self.probabilities), **label(self.probabilities)}
         if self.windows:
             entry["windows"] = [
-                {"start": w.start, "end": w.end, "top": rows(w.probabilities)} for w in self.windows
+                {**_span(w), "top": rows(w.probabilities), **label(w.probabilities)}
+                for w in self.windows
             ]
             entry["timeline"] = [
-                {"start": s.start, "end": s.end, **rows(s.probabilities, 1)[0]}
+                {**_span(s), **rows(s.probabilities, 1)[0], **label(s.probabilities)}
                 for s in self.timeline
             ]
+        if self.milliseconds:
+            entry["milliseconds"] = {name: round(ms, 3) for name, ms in self.milliseconds.items()}
         if self.warnings:
             entry["warnings"] = list(self.warnings)
         return entry
@@ -95,6 +112,11 @@ class VideoPrediction:
 
     def _repr_html_(self) -> str:
         return Prediction([self])._repr_html_()
+
+
+def _span(segment: Segment) -> dict[str, float]:
+    """To a millisecond."""
+    return {"start": round(segment.start, 3), "end": round(segment.end, 3)}
 
 
 class Prediction(list[VideoPrediction]):
@@ -139,7 +161,8 @@ def _html_rows(answer: VideoPrediction) -> list[list[object]]:
     strip = html_strip(answer.strip, str(answer.label)) if answer.strip else Html("")
     rows: list[list[object]] = [[name, answer.label, f"{answer.probability:.4f}", "", strip]]
     for piece in answer.timeline[:_SHOWN]:
-        label, probability = answer.classes[piece.label], float(piece.probabilities.max())
+        label = answer.label_of(piece.probabilities)
+        probability = float(piece.probabilities.max())
         span = f"{piece.start:.2f} to {piece.end:.2f}"
         rows.append(["", label, f"{probability:.4f}", span, ""])
     if len(answer.timeline) > _SHOWN:

@@ -46,9 +46,8 @@ def test_pictures_and_times_stay_and_the_label_changes_at_its_moment(tmp_path: P
     times = [0, 4, 8, 12, 30, 34, 60, 64]  # a changing frame rate
     source = _video(tmp_path / "a.mkv", times)
     segments = [_segment(0, 0.3, 0), _segment(0.3, 1, 1)]
-    out = annotate.write_annotated(
-        tmp_path / "b.mp4", frames.read_frames(source), segments, CLASSES
-    )
+    out = tmp_path / "b.mp4"
+    assert annotate.write_annotated(out, frames.read_frames(source), segments, CLASSES) == []
     before, plain = _read(source)
     after, drawn = _read(out)
     assert after == pytest.approx(before, abs=1e-3)
@@ -71,7 +70,8 @@ def test_any_size_and_the_pixel_aspect_stay(
     monkeypatch.setattr(av, "codecs_available", {codec})
     picture = av.VideoFrame.from_ndarray(np.full((51, 67, 3), 90, np.uint8))
     source = [frames.Frame(n / 25, 25.0, picture, Fraction(4, 3)) for n in range(9)]
-    out = annotate.write_annotated(tmp_path / f"b.{suffix}", source, [_segment(0, 9, 0)], CLASSES)
+    out = tmp_path / f"b.{suffix}"
+    annotate.write_annotated(out, source, [_segment(0, 9, 0)], CLASSES)
     copy = list(frames.read_frames(out))
     assert [frame.seconds for frame in copy] == pytest.approx([n / 25 for n in range(9)], abs=1e-3)
     assert copy[0].rgb().shape == (51, 67, 3)
@@ -104,15 +104,26 @@ def test_a_copy_of_an_anamorphic_phone_video_has_its_shape(tmp_path: Path, turn:
     wide = made_videos.encode(tmp_path / "a.mp4", ["-c:v", "libx264", "-vf", "setsar=4/3"], 5)
     source = tmp_path / "b.mp4"
     made_videos.ffmpeg("-i", wide, "-c", "copy", "-metadata:s:v", f"rotate={turn}", source)
-    out = annotate.write_annotated(
-        tmp_path / "c.mp4", frames.read_frames(source), [_segment(0, 9, 0)], CLASSES
-    )
+    out = tmp_path / "c.mp4"
+    annotate.write_annotated(out, frames.read_frames(source), [_segment(0, 9, 0)], CLASSES)
     with av.open(str(out)) as container:
         stream = container.streams.video[0]
         size, aspect = (stream.width, stream.height), stream.sample_aspect_ratio
     assert (size, aspect) == (
         ((96, 80), Fraction(4, 3)) if turn == "0" else ((80, 96), Fraction(3, 4))
     )
+
+
+def test_a_label_below_the_threshold_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names: list[str] = []
+    draw = annotate.draw_label
+    monkeypatch.setattr(
+        annotate, "draw_label", lambda name, *rest: names.append(name) or draw(name, *rest)
+    )
+    source = frames.read_frames(_video(tmp_path / "a.mkv", [0, 20, 40]))
+    segments = [_segment(0, 0.3, 0, 0.75), _segment(0.3, 1, 1, 0.6)]
+    annotate.write_annotated(tmp_path / "b.mp4", source, segments, CLASSES, threshold=0.7)
+    assert names == ["Punch", "unknown"]
 
 
 def test_a_long_name_is_made_to_fit_and_the_bar_is_the_probability():
