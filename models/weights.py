@@ -248,8 +248,8 @@ def _kinetics_file(builder: str) -> Path:
     digest = name.removesuffix(".pth").rsplit("-", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), digest, sys.stderr.isatty())
         except (OSError, RuntimeError) as error:
             raise WeightsError(

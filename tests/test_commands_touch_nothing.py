@@ -26,6 +26,7 @@ import click
 import pytest
 from command_server import SCRIPTS, CommandServer
 from made_server import serving
+from semaphores import needs_semaphores
 
 NAMES = (
     "data/kept", "chunks/kept", "cache/kept", ".cache/kept", ".cache/har/kept",
@@ -196,6 +197,7 @@ SLOW_SETTINGS = {"har-shards": {"har.pipeline.benchmark.build_bench.BUILD_CLIPS"
 BENCH_LOADER = "har-bench-loader data/shards --videos data/videos --rounds 1 --batch-size 4"
 
 
+@needs_semaphores
 def test_the_loader_bench_and_litdata_keep_to_their_scratch_folder(world: World) -> None:
     settings = {"har.pipeline.benchmark.loader_bench.MIN_SECONDS": 0}
     text = world.check(f"{BENCH_LOADER} --plot bars.png", ("bars.png",), settings=settings)

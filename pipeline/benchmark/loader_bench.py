@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...errors import HarError
 from ...shards.format import MANIFEST, Manifest, load_manifest
 from ...shards.loading import BatchSampler, Loader, LoaderOptions
 from .. import synthetic
@@ -60,6 +62,10 @@ _RATIOS = {  # name: (candidate, baseline)
 DEFAULT_SET = Path("data/shards")  # where 'make shards' puts it
 MIN_SECONDS = 0.5  # of a measurement: one pass of a fast candidate is over in 30 ms
 _MAX_VIDEOS = 32  # of a pass of those that decode
+
+
+class LoaderBenchError(HarError):
+    """This machine cannot run the bench; the text is one sentence."""
 
 
 def run(
@@ -129,6 +135,17 @@ def _candidates(
     return candidates, unavailable
 
 
+def _check_semaphores() -> None:
+    """Worker processes of a DataLoader and LitData need them; Linux keeps them in /dev/shm."""
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise LoaderBenchError(
+            "The DataLoaders and LitData beside which this measures need semaphores, and the "
+            f"system gives none ({error.strerror}): give this container a /dev/shm to write to."
+        ) from error
+
+
 @contextlib.contextmanager
 def _scratch_folder() -> Iterator[Path]:
     """A folder for the files of this bench, which meanwhile is the temporary folder of all its
@@ -151,6 +168,7 @@ def measure(
 
     cpu: cores kept busy, all processes of the candidate together.
     """
+    _check_semaphores()
     first_batch_s = _first_batch(manifest, workers, batch_size)
     candidates, unavailable = _candidates(manifest, workers, batch_size, paths, scratch, device)
     rates: dict[str, list[float]] = {name: [] for name in candidates}

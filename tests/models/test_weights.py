@@ -232,6 +232,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "checkpoints"
 
 
+def test_a_cache_that_cannot_be_written_is_said_too(cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(
+        models.WeightsError, match=r"could not be fetched \(.*File exists.*--weights PATH/"
+    ):
+        models.build("r3d", 3, seed=0)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "file"),
     [

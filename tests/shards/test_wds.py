@@ -12,6 +12,7 @@ import pytest
 import webdataset
 from made_server import serving
 from made_tars import make_tars
+from semaphores import needs_semaphores
 
 from har.shards import wds_pipeline
 from har.shards.format import ShardSetError, load_manifest
@@ -61,6 +62,7 @@ def test_it_is_a_pipeline_with_webdatasets_own_stages(manifest):
     assert batches[0][0].shape == (8, *manifest.clip_shape)
 
 
+@needs_semaphores
 def test_workers_share_the_shards(manifest):
     pipeline = wds_pipeline(manifest.root).to_tuple("__key__")
     loader = webdataset.WebLoader(pipeline, batch_size=None, num_workers=2)

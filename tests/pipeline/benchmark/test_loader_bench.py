@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from made_tars import make_tars
 from made_videos import encode, ffmpeg
+from semaphores import needs_semaphores
 
 from har.pipeline import synthetic
 from har.pipeline.benchmark import loader_bench, video_loaders
@@ -45,7 +46,7 @@ def test_a_folder_without_videos_is_named(tmp_path):
     assert "no video under" in result.output
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=needs_semaphores)])
 def test_candidates_pass_over_every_clip(tmp_path, workers):
     manifest = make_tars(tmp_path / "set")
     assert sum(memcpy(manifest, 8, workers)()) == 34
@@ -54,6 +55,17 @@ def test_candidates_pass_over_every_clip(tmp_path, workers):
         dataloader_batches(manifest, 17, workers),
     ):
         assert list(candidate()) == [17, 17]
+
+
+def test_without_semaphores_it_says_what_it_needs(monkeypatch):
+    def fail():
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(loader_bench.multiprocessing, "Lock", fail)
+    with pytest.raises(
+        loader_bench.LoaderBenchError, match=r"Read-only.*give this container a /dev"
+    ):
+        loader_bench.measure(None, 2, 8, 1, [], None)
 
 
 @pytest.mark.parametrize(("batch_size", "counted"), [(8, 32), (40, 34)])

@@ -403,8 +403,11 @@ def test_hostile_fields_of_a_shard_are_refused(made: Manifest, field: str) -> No
         load_manifest(made.root)
 
 
-def test_a_set_behind_a_url_is_edited_too(made: Manifest, tmp_path: Path) -> None:
+def test_a_set_behind_a_url_is_edited_too(
+    made: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setenv("HAR_CACHE", str(tmp_path / "cache"))
     store, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}/set"
     store.put(f"{made.root}/", f"/{tmp_path.name}/set/", recursive=True)
     remove_clips(url, ["v_c000_g00_c00"])

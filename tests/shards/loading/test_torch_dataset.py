@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_server import serving
 from made_tars import make_tars
+from semaphores import needs_semaphores
 from torch.utils.data import DataLoader
 
 from har.shards.format import load_manifest
@@ -61,7 +62,7 @@ def by_torch(clips, sampler, workers=0, start=0, transform=None, **options):
     )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=needs_semaphores)])
 @pytest.mark.parametrize("transform", [None, AUGMENTED, np.negative])
 def test_batches_are_bit_for_bit_those_of_the_loader(clips, workers, transform):
     sampler = sampler_of(clips)
@@ -113,6 +114,7 @@ def test_more_frames_than_stored_are_refused(clips):
         ClipBatchDataset(clips, sampler_of(clips), LoaderOptions(frames=9))[0, 0]
 
 
+@needs_semaphores
 def test_worker_processes_read_a_remote_set_through_one_cache(clips, tmp_path, monkeypatch):
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("HAR_CACHE", str(tmp_path / "cache"))

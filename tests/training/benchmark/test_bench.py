@@ -88,7 +88,7 @@ def test_a_table_is_printed_without_json() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--model", "vgg"), "'vgg' is not one of 'resnet3d'"),
+        (("--model", "vgg"), "--model 'vgg' is unknown: choose one of resnet3d"),
         (("--steps", "0"), "'--steps': 0 is not in the range x>=1."),
     ],
 )

@@ -14,8 +14,8 @@ from har.training.evaluation.evaluate import evaluate_run
 from har.training.inference.export import build_contract
 from har.training.inference.predictor import Predictor
 from har.training.inference.uploaded_video import UploadLimits
-from har.training.inference.video_service import VideoService
 from har.training.runtime import checkpoint
+from har.training.serving.video_service import VideoService
 
 
 def test_a_run_on_cut_frames_predicts_shows_and_exports_cut_frames(
