@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,12 @@ class Run:
 
     @property
     def folds(self) -> list[Run]:
-        """The finished runs of a folder of folds; [] of a single run."""
+        """The finished runs of a folder of folds; [] of a single run, or where none is finished."""
         if not fold_dir.is_fold_dir(self.path):
             return []
-        return [Run(folder) for folder in fold_dir.list_run_folders(self.path)]
+        with suppress(fold_dir.FoldError):
+            return [Run(folder) for folder in fold_dir.list_run_folders(self.path)]
+        return []
 
     @property
     def config(self) -> Config:
@@ -125,13 +128,14 @@ class Run:
         check_options(Run.evaluate, {"quiet": quiet})
         options = check_options(evaluate_run, options)
         with silence(quiet):
-            if not self.folds:
+            folders = fold_dir.list_run_folders(self.path)
+            if folders == [self.path]:
                 return Evaluation(evaluate_run(self.checkpoint or self.path, **options))
             results = []
-            for fold in self.folds:
-                results.append(evaluate_run(fold.path, **options))
+            for folder in folders:
+                results.append(evaluate_run(folder, **options))
                 accuracy, videos = results[-1]["video@1"], results[-1]["videos"]
-                write(f"{fold.path}: video@1 {accuracy:.4f} of {videos} videos")
+                write(f"{folder}: video@1 {accuracy:.4f} of {videos} videos")
         if options.get("subset", "test") == "test" and options.get("split") is None:
             files = [Path(one["run"], one["folder"], "probabilities.npz") for one in results]
             probabilities = join_probabilities([load_probabilities(file) for file in files])
@@ -187,28 +191,32 @@ class Run:
         return [json.loads(line) for line in lines]
 
     def _describe(self) -> dict[str, str]:
-        """What a run is, in a few words each."""
-        settings, rows = self.config, self._read_metrics()
-        if folds := self.folds:
-            return {"model": settings.model, "folds": f"{len(folds)} finished"}
-        state = self.summary.get("stop_reason", "not finished")
+        """What a run is, in a few words each; {} where its folder is gone or damaged."""
+        try:
+            settings, rows, best = self.config, self._read_metrics(), self.best_epoch
+            state = self.summary.get("stop_reason", "not finished")
+        except (OSError, ValueError):
+            return {}
+        if fold_dir.is_fold_dir(self.path):
+            return {"model": settings.model, "folds": f"{len(self.folds)} finished"}
         values = {"model": settings.model, "epochs": f"{len(rows)} of {settings.epochs}, {state}"}
-        if self.best_epoch:
-            accuracy = rows[self.best_epoch - 1]["val_acc"]
-            is_best = f", validation accuracy {accuracy:.4f}" if accuracy is not None else ""
-            values["best"] = f"epoch {self.best_epoch}{is_best}"
-        return values
+        if best:
+            accuracy = rows[best - 1]["val_acc"]
+            quality = f", validation accuracy {accuracy:.4f}" if accuracy is not None else ""
+            values["best"] = f"epoch {best}{quality}"
+        return {**values, "shards": settings.shards, "split": settings.split}
 
     def __repr__(self) -> str:
-        return (
-            f"Run({str(self.path)!r}, {', '.join(f'{k} {v}' for k, v in self._describe().items())})"
-        )
+        values = self._describe()
+        words = [f", {name} {values[name]}" for name in values if name not in ("shards", "split")]
+        return f"Run({str(self.path)!r}{''.join(words)})"
 
     def _repr_html_(self) -> str:
-        settings = self.config
-        values = {**self._describe(), "shards": settings.shards, "split": settings.split}
-        tests = {f"on {e['on']}, {e['views']} views": e._short() for e in self.evaluations}
-        return html_properties(f"Run {self.path}", {**values, **tests})
+        tests = {
+            f"{e['on']} of {e['split']['name']}, views {e['views']}": e._short()
+            for e in self.evaluations
+        }
+        return html_properties(f"Run {self.path}", {**self._describe(), **tests})
 
 
 class Evaluation(dict[str, Any]):

@@ -188,6 +188,7 @@ def fit_or_stop(
     except Interrupted as interrupt:
         log(f"stopped: {interrupt}, saved in {folder / 'last.pt'}")
         log(f"next: {run_config.command} --resume {resume_folder}")
+        interrupt.add_note(f"saved: har.resume({str(resume_folder)!r}) goes on")
         raise
     except (ValueError, KeyboardInterrupt):
         if state is None and is_main_process():

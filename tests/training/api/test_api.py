@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,11 +202,15 @@ def test_a_stop_saves_and_is_a_keyboard_interrupt_and_resume_goes_on(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, 4)
-        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM") as caught:
             har.train(shards=shards, out=out, **TINY)
+    assert caught.value.__notes__ == [f"saved: har.resume({str(out)!r}) goes on"]
     run = har.load_run(out)
     assert (len(run.metrics), run.summary, run.best_epoch) == (1, {}, 1)
     assert "1 of 2, not finished" in repr(run)
+    shutil.move(out, tmp_path / "elsewhere")
+    assert (repr(run), run.folds) == (f"Run('{out}')", [])
+    shutil.move(tmp_path / "elsewhere", out)
     assert har.resume(str(out), workers=0).path == out
     theirs = metrics_of(trained.path)
     assert run.metrics["train_loss"].tolist() == pytest.approx(
@@ -233,6 +238,11 @@ def test_folds_are_one_run(shards, tmp_path):
     assert all("folds" in text for text in (repr(run), repr(on_val), run._repr_html_()))
     assert Image.open(io.BytesIO(run.plot()._repr_png_())).size == (960, 330)
     assert har.resume(run).finite
+    (out / "fold-1" / "summary.json").unlink()
+    (out / "fold-2" / "summary.json").unlink()
+    assert (repr(run), len(run.metrics)) == (f"Run('{out}', model resnet3d, folds 0 finished)", 0)
+    with pytest.raises(HarError, match=r"no fold of .* is finished: 'har-train --resume"):
+        run.evaluate()
 
 
 def test_a_run_whose_loss_is_not_finite_says_so(shards, tmp_path):
