@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ..shards.transforms.clip_transform import ClipTransform
 from . import weights as weight_files
 from .frame_input import CHANNELS, check_input, select_input
-from .recurrence import Plan, Recurrence
+from .recurrence import Plan, Recurrence, run_for_export
 
 State = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer, each [B,C,H,W]
 _POOLING = ("max", "avg", "none")
@@ -87,7 +87,8 @@ class ConvLSTMLayer(nn.Module):
             chunk=min(self.plan.chunk, T), keep=keep, pool="none" if small else self.plan.pool
         )
         h0, c0 = (None, None) if state is None else (state[0].to(dtype), state[1])
-        out, h, c = Recurrence.apply(plan, x, h0, c0, *self._weights(dtype))
+        run = run_for_export if torch.compiler.is_exporting() else Recurrence.apply
+        out, h, c = run(plan, x, h0, c0, *self._weights(dtype))
         return out, (h, c)
 
     def _weights(self, dtype: torch.dtype) -> list[Tensor | None]:

@@ -149,6 +149,34 @@ class Recurrence(torch.autograd.Function):
         return None, dx, *((None, None) if ctx.from_zero else (dh.to(hs.dtype), dc)), *grads
 
 
+def run_for_export(
+    plan: Plan, x: Tensor, h: Tensor | None, c: Tensor | None, *tensors: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Recurrence` computes, without writing in place: a graph for other programs would have a
+    scatter and a dozen operators around it for each write."""
+    w = Weights(*tensors)  # type: ignore[arg-type]
+    states = []
+    for z in _conv(_stem(x, w, plan)[0], w.wx, w.bias).unbind(0):  # [B,4C,h,w]
+        if h is not None:
+            z = z + F.conv2d(h, w.wh, padding=w.wh.shape[-1] // 2)
+        if w.peep is None:
+            i, f, o, g = z.sigmoid().chunk(4, 1)
+        else:
+            i, f, o, g = z.chunk(4, 1)
+            before = torch.zeros_like(i) if c is None else c
+            i, f = (i + w.peep[0] * before).sigmoid(), (f + w.peep[1] * before).sigmoid()
+            g = g.sigmoid()
+        new = i * (2 * g - 1)
+        c = new if c is None else c * f + new
+        if w.peep is not None:
+            o = (o + w.peep[2] * c).sigmoid()
+        h = c.tanh() * o
+        states.append(h)
+    assert h is not None
+    assert c is not None
+    return _pool(torch.stack(states), plan.pool), h, c
+
+
 def _empty_states(x: Tensor, w: Weights, plan: Plan) -> Tensor:
     """Room for the states before and after every step: [T+1,B,C,h,w], channels last in memory."""
     h, v = plan.sides(x.shape[-2:], w.stem_w is not None)

@@ -137,16 +137,23 @@ def report_main(
     "--preprocessing/--no-preprocessing", default=True, show_default=True,
     help="Take uint8 frames as the shards hold them, or the network's own input.",
 )  # fmt: skip
+@click.option(
+    "--example", is_flag=True,
+    help="Write OUT_example.py too: predicts a video with onnxruntime, av, numpy and pillow alone.",
+)  # fmt: skip
 @one_sentence
-def export_main(run: Path, out: Path, preprocessing: bool) -> None:
+def export_main(run: Path, out: Path, preprocessing: bool, example: bool) -> None:
     """Write the best checkpoint of RUN, or the checkpoint RUN/NAME.pt, as one file for other
     programs, checked against it.
 
-    Example: har-export runs/r2plus1d -o r2plus1d.onnx
+    OUT.json beside it says what to feed it and what it answers.
+
+    Example: har-export runs/r2plus1d -o r2plus1d.onnx --example
     """
     from ..inference import describe_export, export_run
 
-    click.echo(describe_export(export_run(run, out, preprocessing=preprocessing)))
+    result = export_run(run, out, preprocessing=preprocessing, example=example)
+    click.echo(describe_export(result))
 
 
 @click.command()

@@ -55,6 +55,7 @@ def test_a_pt2_file_answers_any_batch_as_the_checkpoint_does(
             predictor.predict_clips(pixels), abs=1e-5
         )
     assert export.read_contract(out) == made.contract
+    assert json.loads((out.parent / "m.pt2.json").read_text()) == made.contract
     assert not list(out.parent.glob(".*"))
 
 
@@ -81,6 +82,27 @@ def test_an_onnx_file_answers_any_batch_in_onnx_runtime(tmp_path: Path, model: s
     assert json.loads(said["har"]) == export.read_contract(out) == made.contract
 
 
+def test_an_onnx_file_names_the_batch_and_onnx_runtime_warns_of_nothing(tmp_path: Path, capfd):
+    onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    run, out = make_video_run(tmp_path / "a", "convlstm"), tmp_path / "m.onnx"
+    export.export_run(run, out)
+    graph = onnx.load(out).graph
+    shapes = [v.type.tensor_type.shape.dim for v in (*graph.input, *graph.output)]
+    assert [shape[0].dim_param for shape in shapes] == ["batch"] * 3
+    assert not {d.dim_param for v in graph.value_info for d in v.type.tensor_type.shape.dim} & {
+        "s0", "s7", "s77"
+    }  # fmt: skip
+    writes = {"ScatterND", "ScatterElements", "CastLike"}
+    assert not writes & {node.op_type for node in graph.node}
+    assert len(graph.node) < 16 * 6 * 3
+    capfd.readouterr()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 2  # warnings
+    session = onnxruntime.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[0] == "batch"
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", _OTHERS)
 def test_every_network_exports_to_pt2(tmp_path: Path, model: str):
@@ -92,12 +114,18 @@ def test_every_network_exports_to_pt2(tmp_path: Path, model: str):
 def test_the_contract_says_how_to_feed_the_file(run: Path):
     predictor = Predictor(run, "cpu")
     inside = export.build_contract(predictor, True, "0" * 64)
-    assert inside["input"]["shape"] == ["B", 6, 36, 48, 3]
+    assert inside["input"]["shape"] == ["batch", 6, 36, 48, 3]
     assert inside["classes"] == list(CLASSES)
     assert inside["sampling"] == {"rule": "paper"}
     assert inside["frame_indices"] == list(range(6))
+    assert inside["input"]["channels"] == "RGB"
+    assert inside["resize"] | {"text": ""} == {
+        "height": 36, "width": 48, "fit": "squeeze", "text": ""
+    }  # fmt: skip
+    assert inside["frames"]["rule"] == "paper"
+    assert {"torch", "onnx"} <= set(inside["versions"])
     outside = export.build_contract(predictor, False, "0" * 64)
-    assert outside["input"]["shape"] == ["B", 3, 6, 16, 16]
+    assert outside["input"]["shape"] == ["batch", 3, 6, 16, 16]
     assert outside["preprocessing"]["centre_crop"] == [16, 16]
     json.dumps(outside)
 
@@ -123,8 +151,9 @@ def test_another_ending_a_missing_package_and_a_missing_run_are_one_sentence(
         (run, "m.pth", "neither .onnx nor .pt2"),
         (tmp_path, "m.pt2", "there is no checkpoint"),
         (run, "m.onnx", "pip install 'har-ucf101[export]'"),
+        (run, "m.pt2 --example", "give -o a name that ends in .onnx"),
     ):
-        told = CliRunner().invoke(export_main, [str(folder), "-o", name])
+        told = CliRunner().invoke(export_main, [str(folder), "-o", *name.split()])
         assert (told.exit_code, text in told.output) == (2, True)
 
 
