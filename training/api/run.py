@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...notebook import as_table, html_properties, html_table
-from ...progress import silence, write
+from ...progress import ProgressBar, note, silence, write
 from .. import config as configs
 from ..config import Config, ConfigError
 from ..evaluation import (
@@ -159,13 +159,17 @@ class Run:
         names = list(videos)
         for name in names:
             check_path("videos", name)
-        answers = []
+        prediction = Prediction()
         with silence(quiet):
-            for answer in iterate_predictions(self.checkpoint or self.path, names, **options):
-                for text in answer.messages:
-                    write(text)
-                answers.append(answer)
-        return Prediction(answers)
+            answers = iterate_predictions(self.checkpoint or self.path, names, **options)
+            count = len(answers.videos)
+            with ProgressBar(count, "predict", quiet=count < 2) as bar:
+                for answer in answers:
+                    for text in answer.messages:
+                        note(text)
+                    prediction.append(answer)
+                    bar.advance()
+        return prediction
 
     def plot(self) -> Figure:
         """Loss and accuracy over the epochs so far, as a figure of matplotlib.

@@ -256,7 +256,7 @@ def test_predictions_are_those_of_har_predict(video_run, videos, tmp_path, capsy
     broken = tmp_path / "broken.avi"
     broken.write_text("")
     answers = har.predict(video_run.path, [broken, *map(str, videos)], device="cpu")
-    assert f"{broken} cannot be decoded" in capsys.readouterr().out
+    assert f"{broken} cannot be decoded" in capsys.readouterr().err
     assert [answer.path for answer in answers] == [broken, *videos]
     assert (answers[0].label, answers[0].times) == (None, [])
     assert answers[0].error.startswith(f"{broken} cannot be decoded")
