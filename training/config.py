@@ -11,15 +11,21 @@ Notes:
   test holds that the names of models and splits here are those of `har.models` and `har.shards`.
 """
 
-import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
-from ..errors import HarError, suggest
+from .values import (
+    ConfigError,
+    check_names,
+    check_type,
+    format_options,
+    parse_options,
+    plain_value,
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ("resnet3d", "r2plus1d", "convlstm", "r3d"),
@@ -49,10 +55,6 @@ _MINIMUM = {
     "rotation": 0, "weight_decay": 0, "shuffle_block_size": 0, "max_corrupt": 0,
     "mixup_alpha": 0, "cutmix_alpha": 0, "log_every": 0, "step_size": 1,
 }  # fmt: skip
-
-
-class ConfigError(HarError):
-    """A setting outside what is allowed; the text is one sentence."""
 
 
 def option(default: Any, text: str, **more: Any) -> Any:
@@ -225,7 +227,7 @@ class Config:
     @property
     def options(self) -> dict[str, Any]:
         """`model_options` as a dict: numbers, true/false and lists become what they look like."""
-        return _parse_options(self.model_options)
+        return parse_options(self.model_options)
 
     def check_preset(self) -> None:
         """Raise ConfigError where nothing of the preset is in effect: `make` is what applies it."""
@@ -318,7 +320,7 @@ def given_settings(settings: Mapping[str, Any], kind: type[Config] = Config) -> 
     check_names(settings, (f.name for f in fields(kind)), "setting")
     given = {name: plain_value(value) for name, value in settings.items() if value is not None}
     if isinstance(given.get("model_options"), Mapping):
-        given["model_options"] = _format_options(given["model_options"])
+        given["model_options"] = format_options(given["model_options"])
     return given
 
 
@@ -329,15 +331,6 @@ def load(file: Path, *kinds: type[Config]) -> Config:
     known: list[type[Config]] = [Config, *kinds]
     fitting = [kind for kind in known if set(values) <= {field.name for field in fields(kind)}]
     return from_mapping(values, fitting[0] if fitting else Config)
-
-
-def plain_value(value: Any) -> Any:
-    """A path as text, an open shard set as where it is, a number of numpy or torch as Python's;
-    anything else as it is."""
-    value = value.manifest.root if hasattr(value, "manifest") else value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def from_mapping(values: Mapping[str, Any], kind: type[Config] = Config) -> Config:
@@ -352,28 +345,6 @@ def from_mapping(values: Mapping[str, Any], kind: type[Config] = Config) -> Conf
     for name, value in values.items():
         check_type(name, value, hints[name])
     return kind(**values)
-
-
-def check_names(names: Iterable[str], allowed: Iterable[str], what: str) -> None:
-    """Raise ConfigError for the first of `names` that is not `allowed`; what: "setting"."""
-    known = sorted(allowed)
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"unknown {what} {name!r}{suggest(name, known)}: the {what}s are "
-                f"{', '.join(known)}."
-            )
-
-
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-def check_type(name: str, value: Any, hint: Any) -> None:
-    """Raise ConfigError for text where a number belongs, and the like. None is for "not given"."""
-    types = [kind for kind in get_args(hint) or (hint,) if kind in _TYPES]
-    valid = type(value) in types or (type(value) is int and float in types)
-    if value is not None and types and not valid:
-        raise ConfigError(f"{name} = {value!r} has the wrong type: give {_TYPES[types[0]]}.")
 
 
 _RENAMED = {  # since checkpoint schema 1
@@ -402,49 +373,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a readable config ({error}).") from error
-
-
-def _format_options(options: Mapping[str, Any]) -> str:
-    """The opposite of `_parse_options`, for options that survive it."""
-
-    def text_of(value: Any) -> str:
-        if isinstance(value, list | tuple):
-            return f"[{';'.join(text_of(item) for item in value)}]"
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    options = {name: plain_value(value) for name, value in options.items()}
-    text = ",".join(f"{name}={text_of(value)}" for name, value in options.items())
-    lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
-    if _parse_options(text) != options | lists:
-        raise ConfigError(
-            f"model_options {dict(options)!r} cannot be kept: give a dict of numbers, True, False, "
-            "text without a comma, and lists of these."
-        )
-    return text
-
-
-def _parse_options(text: str) -> dict[str, Any]:
-    """'width=32,hidden=[32;64],peephole=true' -> a dict; a list is split at semicolons."""
-    options: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise ConfigError(
-                f"--model-options {text!r} does not read as name=value,name=value: "
-                "give e.g. 'width=32,dropout=0.2'."
-            )
-        options[name.strip()] = _parse_value(value.strip())
-    return options
-
-
-def _parse_value(text: str) -> Any:
-    if text.startswith("[") and text.endswith("]"):
-        return tuple(_parse_value(item.strip()) for item in text[1:-1].split(";"))
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

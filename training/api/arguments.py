@@ -9,7 +9,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..config import ConfigError, check_names, check_type, plain_value
+from ..values import ConfigError, check_names, check_type, plain_value
 
 _MINIMUM = {"batch_size": 1, "folds": 2, "max_mb": 1, "max_seconds": 1, "stream": 0, "views": 1}
 

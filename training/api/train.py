@@ -13,7 +13,7 @@ from ... import models
 from ...progress import silence, write
 from .. import config as configs
 from .. import loop
-from ..config import Config, check_names
+from ..config import Config
 from ..folds import list_jobs, plan_folds
 from ..prediction import Prediction
 from ..runtime import fold_dir, run_dir
@@ -21,6 +21,7 @@ from ..runtime.distributed import init_distributed
 from ..runtime.signals import Interrupted
 from ..state import Log, Task
 from ..step import CLASSIFICATION
+from ..values import check_names
 from .arguments import check_options, check_path
 from .run import Run, load_run
 
