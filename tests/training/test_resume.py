@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from tiny_train import har_train, message, metrics_of, stop_after
 
 from har.training.config import Config
 from har.training.optim import BestEpoch, LrScheduler
-from har.training.runtime import checkpoint, signals
+from har.training.runtime import checkpoint, run_dir, signals
 
 OPTIONS = [
     "--model", "resnet3d", "--model-options", "width=4,dropout=0.3", "--frames", "2",
@@ -206,6 +207,13 @@ def test_a_stretched_cosine_says_where_the_learning_rate_was_and_goes_on(epochs,
     resumed.step()
     assert resumed.lr == pytest.approx(0.01 * (1 + np.cos(np.pi * 21 / (4 * epochs))))
     assert resumed.describe_change(epochs) is None
+
+
+def test_the_docs_name_what_may_change_in_a_resumed_run():
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    sentence = re.search(r"what may: (.*?)\. ", " ".join(page.read_text().split()))[1]
+    names = re.findall(r"--([a-z-]+)", sentence)
+    assert {name.replace("-", "_") for name in names} == set(run_dir.RESUMABLE)
 
 
 # ------------------------------------------------------------------ from another checkpoint

@@ -227,7 +227,9 @@ def _choose_split(
             "span classes, it balances the classes now, so test clips may have been trained on; "
             "train a new run, or add --allow-other-split."
         )
-    changes, remedy = _describe_changes(state, manifest), "leave out --split and --shards"
+    changes, remedy = _describe_changes(state, manifest), "leave out --split"
+    if name is None:
+        remedy = "give the shards of the run with --shards"
     if changes:
         remedy = "give the set as it was with --shards, train a new run"
     raise EvaluationError(

@@ -35,7 +35,7 @@ def plot_precision_recall(
     table = np.array(list(areas.values()))  # [labels,K]
     is_tested = ~np.isnan(table).any(axis=0)
     order = np.argsort(np.where(is_tested, table.mean(axis=0), np.inf), kind="stable").tolist()
-    columns = min(_COLUMNS, len(classes))
+    columns, step = min(_COLUMNS, len(classes)), min(0.25, 1 / len(areas))
     rows = -(-len(classes) // columns)
     with new_figure(path, _SIDE * columns, _SIDE * rows) as figure:
         side = max(_SIDE, text_width(figure, classes, _FONTSIZE) / 0.95)
@@ -51,7 +51,7 @@ def plot_precision_recall(
             for i, (values, model) in enumerate(zip(areas.values(), models, strict=True)):
                 text = f"{values[k]:.2f}" if is_tested[k] else "no video" * (i == 0)
                 color = model_style(model)[0]
-                axes.text(column + 0.25 * i, row + 0.28, text, fontsize=_FONTSIZE, color=color)
+                axes.text(column + step * i, row + 0.28, text, fontsize=_FONTSIZE, color=color)
         frames = [_frame(*divmod(n, columns)) for n in range(len(order))]
         axes.add_collection(LineCollection(frames, colors="#888888", linewidths=0.8, zorder=0))
         axes.set_xlim(-0.02, columns)

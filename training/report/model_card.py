@@ -7,7 +7,7 @@ from ...atomic import write_atomically
 from ..evaluation import drop_top5
 from .render import render
 from .runs import Run, load_run
-from .tables import UCF101_CLASSES, format_duration, format_multiply_adds
+from .tables import format_duration, format_multiply_adds, is_ucf101
 
 CARD_NAME = "MODEL_CARD.md"
 _FEW_VIDEOS = 500  # in test; the interval of an accuracy of 0.8 is then 0.07 wide
@@ -28,7 +28,7 @@ def write_model_card(folder: Path, subset: str | None = None, views: int | None 
     card = render(
         "model_card.md.j2",
         run=run,
-        is_ucf101=len(run.classes) == UCF101_CLASSES,
+        is_ucf101=is_ucf101(run.classes),
         multiply_adds=format_multiply_adds(multiply_adds) if multiply_adds else "",
         protocol=_list_protocol(run),
         results=_list_results(run),
@@ -75,8 +75,7 @@ def _list_limits(run: Run) -> list[str]:
     untested = [row["class"] for row in result["per_class"] if row.get("support") == 0]
     limits = [
         f"It always answers with one of its {len(run.classes)} classes, also where none fits.",
-        "It was tested on trimmed clips with one action each; on long videos (`--window`) no "
-        "figure was measured.",
+        "Each test video counts as one action; on long videos (`--window`) no figure was measured.",
         "One seed: another gives other figures by more than the interval may say.",
     ]
     if result["videos"] < _FEW_VIDEOS:

@@ -163,7 +163,7 @@ def draw_precision_recall(out: Path, runs: Sequence[Run]) -> list[Picture]:
     classes = runs[0].classes
     areas: dict[str, list[float]] = {}
     curves: dict[str, list[plots.Curve]] = {}
-    models = []
+    drawn = []
     for run in choose_runs(runs):
         probabilities = run.probabilities
         if probabilities is None or run.classes != classes:
@@ -173,16 +173,18 @@ def draw_precision_recall(out: Path, runs: Sequence[Run]) -> list[Picture]:
         curves[run.label] = [
             metrics.precision_recall(scores[:, k], labels == k) for k in range(len(classes))
         ]
-        models.append(run.model)
+        drawn.append(run)
     if not areas:
         return []
+    models = [run.model for run in drawn]
     path = plots.plot_precision_recall(out / "precision-recall.png", classes, curves, areas, models)
     rows = zip(classes, *(map(str, values) for values in areas.values()), strict=True)
     write_csv(out / "average_precision.csv", ["Class", *areas], rows)
     means = ", ".join(f"{label} {np.nanmean(values):.4f}" for label, values in areas.items())
     caption = (
         "Precision over recall of each class against all others, by its probability, and the area "
-        f"under the steps (average precision); the hardest class first. Their mean (mAP): {means}."
+        f"under the steps (average precision); the hardest class first. Their mean (mAP): {means}. "
+        f"Split: {'; '.join(dict.fromkeys(run.split_text for run in drawn))}."
     )
     alt = f"A small panel for each of {len(classes)} classes, the hardest first; mAP {means}."
     return [Picture(path, caption, alt, wide=_is_wide(path))]

@@ -157,7 +157,7 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
         caption = (
             "Folds: each video is tested once, by the network that was not trained on its fold. "
             "Losses and accuracies of train and val above are means over the folds; Test Acc and "
-            "its interval (bootstrap) are of the videos of all folds together."
+            f"its interval (bootstrap) are of the videos of all folds together. {split}"
         )
         blocks.append(Table.from_dicts(caption, rows))
         tables.write_csv(out / "folds.csv", list(rows[0]), [list(row.values()) for row in rows])
@@ -200,7 +200,7 @@ def _compare_with_paper(runs: Sequence[Run]) -> str:
         "which puts clips of one group into two subsets (98.3 % of test clips on average over 20 "
         "such splits)."
     )
-    if any(len(run.classes) != tables.UCF101_CLASSES for run in runs):
+    if not all(tables.is_ucf101(run.classes) for run in runs):
         return f"{paper} These runs are on other data: the two are not comparable."
     return f"{paper} Compare only runs on UCF101 with the split named paper."
 

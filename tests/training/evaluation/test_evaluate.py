@@ -339,7 +339,8 @@ def test_foreign_shards_are_refused_in_one_sentence(
 
 def test_shards_with_other_videos_have_an_unknown_leak(tmp_path: Path, run: Path):
     other = make_shards(tmp_path / "other", groups=7)
-    with pytest.raises(evaluate.EvaluationError, match="not the split the run was trained on"):
+    message = "not the split the run was trained on.*give the shards of the run with --shards"
+    with pytest.raises(evaluate.EvaluationError, match=message):
         evaluate_run(run, shards=other.root)
     result = evaluate_run(run, shards=other.root, allow_other_split=True)
     assert result["split"]["leak"] is None

@@ -11,7 +11,7 @@ from har.training.cli.results import report_main
 from har.training.report import write_model_card
 from har.training.report.model_card import CARD_NAME
 
-NAMES = [f"C{n}" for n in range(101)]
+NAMES = ["ApplyEyeMakeup", *(f"C{n}" for n in range(99)), "YoYo"]
 LEAKY = {"name": "paper", "digest": "ffff0000ffff0000", "seed": 0, "leak": 0.983}
 
 
@@ -42,6 +42,8 @@ def test_a_leak_few_videos_and_another_data_set_are_said_as_limits(tmp_path: Pat
     assert "same long video in train, so" not in clean
     assert "Only" not in clean
     assert "All 101 classes of UCF101." in clean
+    other = _flat(write_model_card(make(tmp_path / "c", "convlstm", classes=["Run", *NAMES[1:]])))
+    assert "101 classes, not UCF101's 101" in other
 
 
 def test_kinetics_weights_bring_their_own_terms(tmp_path: Path):
