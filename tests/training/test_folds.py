@@ -12,6 +12,7 @@ from tiny_train import har_train, message, stop_after, train
 from har.shards import splits
 from har.shards.format import load_manifest
 from har.training.cli.results import eval_main, predict_main, report_main
+from har.training.evaluation import join_probabilities, load_probabilities
 from har.training.evaluation.metrics import class_average_precision
 from har.training.runtime import checkpoint
 
@@ -87,9 +88,11 @@ def test_har_eval_and_har_report_take_the_folder_of_the_folds(folded, tmp_path):
     out = folded[0]
     result = run(eval_main, out, "--threshold", 0.5)
     assert result.exit_code == 0, result.output
-    kept = [np.load(path) for path in sorted(out.glob("fold-?/eval/*/probabilities.npz"))]
-    columns = [np.concatenate([file[name] for file in kept]) for name in ("probabilities", "label")]
-    assert f"mAP                  {np.mean(class_average_precision(*columns)):.4f}" in result.output
+    kept = join_probabilities(
+        [load_probabilities(path) for path in out.glob("fold-?/eval/*/probabilities.npz")]
+    )
+    areas = class_average_precision(kept.probabilities, kept.label)
+    assert f"mAP                  {np.mean(areas):.4f}" in result.output
     assert re.search(r"threshold 0.5 .* \((\d+) answered, (\d+) unknown\)", result.output)
     lines = result.output.splitlines()
     assert [line.split(":")[0] for line in lines[:3]] == [f"{out}/fold-{n}" for n in (1, 2, 3)]

@@ -12,6 +12,7 @@ from made_runs import CLASSES, SPLIT, make
 from PIL import Image
 
 from har.training.cli.results import report_main
+from har.training.evaluation import load_probabilities
 from har.training.plots import plot_precision_recall, style
 from har.training.report import ReportError, load_runs, write_report
 
@@ -37,12 +38,11 @@ def test_an_ensemble_is_a_row_of_the_mean_probabilities(tmp_path: Path):
         report_main, [*map(str, runs), "--ensemble", "-o", str(tmp_path / "out")]
     )
     assert told.exit_code == 0, told.output
-    kept = [np.load(run / "probabilities.npz") for run in runs]
-    orders = [np.argsort(one["key"]) for one in kept]
-    P = np.mean(
-        [one["probabilities"][order] for one, order in zip(kept, orders, strict=True)], axis=0
-    )
-    labels = kept[0]["label"][orders[0]]
+    kept = [load_probabilities(run / "probabilities.npz") for run in runs]
+    orders = [np.argsort(one.key) for one in kept]
+    pairs = zip(kept, orders, strict=True)
+    P = np.mean([one.probabilities[order] for one, order in pairs], axis=0)
+    labels = kept[0].label[orders[0]]
     rows = read_csv(tmp_path / "out" / "test.csv")
     assert [row["Model"] for row in rows] == ["R3D", "ConvLSTM", "Ensemble of 2 runs"]
     row = rows[2]
