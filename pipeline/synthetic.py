@@ -208,10 +208,10 @@ class _Scene:
     def frame(self, right: int, down: int, number: int, rng: np.random.Generator) -> np.ndarray:
         """Frame `number`, the layer moved by (right, down): uint8 [360, 320], yuv420p planes."""
         planes = []
-        shift = [round(number * pixels) for pixels in self.drift]
+        drift_right, drift_down = (round(number * pixels) for pixels in self.drift)
         for background, mask, layer in zip(self.background, self.mask, self.layer, strict=True):
             height, width = background.shape[0] // 2, background.shape[1] // 2
-            still = background[_window(*shift, height, width)]
+            still = background[_window(drift_right, drift_down, height, width)]
             window = _window(right, down, height, width)
             planes.append(np.where(mask[window], layer[window], still))
         if self.noise:
