@@ -11,6 +11,7 @@ Notes:
   test holds that the names of models and splits here are those of `har.models` and `har.shards`.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -321,6 +322,9 @@ def given_settings(settings: Mapping[str, Any], kind: type[Config] = Config) -> 
     given = {name: plain_value(value) for name, value in settings.items() if value is not None}
     if isinstance(given.get("model_options"), Mapping):
         given["model_options"] = format_options(given["model_options"])
+    for name in ("shards", "weights"):
+        if isinstance(given.get(name), str):
+            given[name] = os.path.expanduser(given[name])
     return given
 
 

@@ -27,10 +27,10 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> d
 
 
 def check_path(name: str, value: Any) -> Path:
-    """A str or a Path -> a Path. Raises ConfigError."""
+    """A str or a Path -> a Path, "~" as the home folder. Raises ConfigError."""
     if not isinstance(value, str | os.PathLike):
         raise ConfigError(f"{name} = {value!r} has the wrong type: give a path, as text or Path.")
-    return Path(value)
+    return Path(value).expanduser()
 
 
 def _check(name: str, value: Any, hint: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -161,6 +162,7 @@ class Run:
             check_path("videos", name)
         prediction = Prediction()
         with silence(quiet):
+            names = [os.path.expanduser(name) for name in names]  # a URL stays as it is
             answers = iterate_predictions(self.checkpoint or self.path, names, **options)
             count = len(answers.videos)
             with ProgressBar(count, "predict", quiet=count < 2) as bar:

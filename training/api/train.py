@@ -64,10 +64,12 @@ def train(
     """
     options = {"config": config, "out": out, "folds": folds, "on_epoch": on_epoch, "quiet": quiet}
     _check_call(train, options, settings)
-    run_config = configs.make(settings, None if config is None else Path(config))
+    run_config = configs.make(settings, None if config is None else check_path("config", config))
     if settings.get("model") is not None:
         models.allow(run_config.model)
-    folder = run_dir.choose_folder(None if out is None else Path(out), run_config.model)
+    folder = run_dir.choose_folder(
+        None if out is None else check_path("out", out), run_config.model
+    )
     with silence(quiet):
         if folds is not None:
             return _train_folds(plan_folds(run_config, folder, folds), {}, on_epoch, is_new=True)
@@ -94,7 +96,7 @@ def resume(
         if fold_dir.is_fold_dir(folder):
             given = run_dir.check_resumable(settings)
             return _train_folds(fold_dir.load_fold_dir(folder, given), settings, on_epoch)
-        new = None if out is None else Path(out)
+        new = None if out is None else check_path("out", out)
         run_config, folder, state = run_dir.load_resumed(folder, settings, out=new)
         return _train(run_config, folder, state, on_epoch)
 

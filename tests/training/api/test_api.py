@@ -134,8 +134,9 @@ def test_values_are_taken_as_python_has_them(shards, tmp_path, monkeypatch):
     file = tmp_path / "c.toml"
     file.write_text('preset = "modern"\nema_decay = 0.5\nhflip = 0.25\n')
     settings = {**TINY, "epochs": np.int64(1), "lr": np.float32(0.5), "hflip": 0.75}
+    monkeypatch.setenv("HOME", str(tmp_path))
     run = har.train(
-        shards=open_shard_set(shards), config=str(file), out=str(tmp_path / "run"), quiet=True,
+        shards=open_shard_set(shards), config=str(file), out="~/run", quiet=True,
         split="fold-1/3", **settings,
     )  # fmt: skip
     config = run.config
@@ -148,9 +149,12 @@ def test_values_are_taken_as_python_has_them(shards, tmp_path, monkeypatch):
     tuned = har.train(shards=shards, weights=run, quiet=True, **{**TINY, "epochs": 1})
     assert (tuned.config.weights, tuned.path.name) == ("runs/resnet3d", "resnet3d-2")
     options = {"hidden": [4], "stem_channels": 4}
+    (tmp_path / "set").symlink_to(shards)
     run = har.train(
-        model="convlstm", shards=shards, quiet=True, **{**TINY, "model_options": options}
+        model="convlstm", shards="~/set", quiet=True, **{**TINY, "model_options": options}
     )
+    assert run.config.shards == str(tmp_path / "set")
+    assert har.load_run("~/run").config == config
     assert run.config.options == {"hidden": (4,), "stem_channels": 4}
 
 
