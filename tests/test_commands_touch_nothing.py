@@ -176,8 +176,9 @@ COMMANDS = {  # a line: what it may write below the working folder
     "har-eval runs/convlstm": ("runs/convlstm/",),
     f"har-predict runs/convlstm {VIDEO} --window 0.5 --timeline t.png --annotate a.mp4 --cam c.gif":
         ("t.png", "a.mp4", "c.gif"),
-    "har-export runs/convlstm -o net.pt2": ("net.pt2",),
-    "har-export runs/convlstm -o net.onnx": ("net.onnx",),
+    "har-export runs/convlstm -o net.pt2": ("net.pt2", "net.pt2.json"),
+    "har-export runs/convlstm -o net.onnx --example":
+        ("net.onnx", "net.onnx.json", "net_example.py"),
     "har-report runs/convlstm --cards": ("reports/latest/", "runs/convlstm/MODEL_CARD.md"),
     "har-models list": (),
     "har-models show convlstm --plot net.svg": ("net.svg",),

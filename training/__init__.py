@@ -1,6 +1,6 @@
 """Training, evaluation, prediction and reports.
 
-Read `config`, `step`, `state`, `setup`, `loop` first: they are the training of all four models.
+Read `config`, `step`, `state`, `setup`, `loop` first: they are the training of all models.
 What they use lies in `input` (batches on the device), `optim` and `runtime`.
 
 Before torch is loaded, OpenMP's threads are told to spin for a moment only while they wait. On two

@@ -107,7 +107,7 @@ class Config:
     lr_scheduler: str = _opt("plateau", "plateau is the paper's (section 5).")
     warmup_epochs: float = _opt(0.0, "With cosine: epochs over which lr rises from 0.")
     plateau_factor: float = _opt(0.1, "lr x this where validation loss stops falling (section 5).")
-    plateau_patience: int = _opt(3, "Epochs without a lower validation loss before that.")
+    plateau_patience: int = _opt(3, "Epochs without a lower loss that pass before that.")
     step_size: int = _opt(10, "With step: epochs after which lr falls, again and again.")
     gamma: float = _opt(0.1, "With step: what lr is then multiplied by.")
     class_weights: str = _opt("balanced", "balanced: rare classes weigh more (section 3.4).")

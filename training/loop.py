@@ -1,4 +1,4 @@
-"""The training loop of all four models: `fit`, `train_epoch`, `evaluate`. A step is in `step.py`.
+"""The training loop of all models: `fit`, `train_epoch`, `evaluate`. A step is in `step.py`.
 
 No step waits for the device: losses and hits are summed there, and read at the end of an epoch and
 for each line of progress.

@@ -95,6 +95,12 @@ def test_a_function_is_called_only_where_the_user_named_it() -> None:
         models.build("os:system", 3)
 
 
+def test_a_class_of_a_notebook_is_found_in_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    models.build(NAME, 3)
+    monkeypatch.setattr("__main__.Tiny", sys.modules["mynet"].Tiny, raising=False)
+    assert models.build("__main__:Tiny", 3, width=2).classifier.in_features == 2
+
+
 @pytest.mark.parametrize("error", ["raise SystemExit(3)", "import nowhere", "1 / 0", "def"])
 def test_a_module_that_fails_is_one_sentence(project: Path, error: str) -> None:
     (project / "broken.py").write_text(f"class Tiny: ...\n{error}\n")

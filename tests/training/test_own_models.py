@@ -13,6 +13,7 @@ from tiny_train import har_train, message, metrics_of
 
 from har.shards.format import load_manifest
 from har.training.cli.models import bench_train_main, models_main
+from har.training.cli.pretrain import pretrain_main
 from har.training.cli.results import eval_main, export_main, predict_main, report_main
 from har.training.config import Config
 from har.training.inference import export
@@ -148,6 +149,15 @@ def test_weights_of_a_run_of_an_own_model_start_another_but_for_its_classifier(s
     first, second = (checkpoint.load(Path(run, "best.pt"))["model"] for run in ("first", "second"))
     assert torch.allclose(first["features.0.weight"], second["features.0.weight"], atol=1e-6)
     assert not torch.allclose(first["classifier.weight"], second["classifier.weight"], atol=1e-3)
+
+
+def test_an_own_model_is_pretrained_and_goes_on_from_there(shards, project):
+    words = ["--shards", shards, "--model", NAME, "--frames", 2, "--windows", 2, "--size", 16]
+    words += ["--batch-size", 6, "--epochs", 1, "--device", "cpu", "--precision", "fp32"]
+    run_command(pretrain_main, *words, "--out", "pretrained")
+    result = train(shards, "--weights", "pretrained", "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert "tensors loaded; new: classifier.weight, classifier.bias" in message(result)
 
 
 STRANGERS = ("os:system", "script:Tiny", "script:build", "antigravity:geohash", "mynet:make_tiny")

@@ -30,8 +30,8 @@ class MetricSums:
         self.sums += torch.stack([value.to(self.sums.dtype) for value in values])
 
     def compute(self) -> dict[str, float]:
-        """{"loss", "acc", "count"} and each of `names`; this is the only place that waits for the
-        device. Without a single clip the means are nan.
+        """{"loss", "acc", "count"} and each of `names`; waits for the device. Without a single clip
+        the means are nan.
         """
         loss, correct, count, *further = self.sums.tolist()
         sums = zip(("loss", "acc", *self.names), (loss, correct, *further), strict=True)
