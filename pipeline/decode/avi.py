@@ -16,13 +16,13 @@ import numpy as np
 
 _FOURCC = (b"XVID", b"DIVX", b"DX50", b"FMP4", b"MP4V")
 _BITMAP_HEADER_BYTES = 40  # the only picture header that is accepted: one without extradata
-_ENTRY = np.dtype([("name", "<u4"), ("flags", "<u4"), ("offset", "<i4"), ("size", "<i4")])
+_ENTRY_BYTES = 16  # of the index: name, flags, offset, size
 
 
 class Avi(NamedTuple):
     """fourcc as the file has it; num_frames: that the header claims; spans: int64 [n,2], start and
-    end of each packet that is not empty, in file order; positions: which of all packets it is (an
-    empty one shows the picture before once more)."""
+    end of each packet that is not empty, in file order; positions: int64 [n], which of all packets
+    it is (an empty one shows the picture before once more)."""
 
     fourcc: bytes
     width: int
@@ -30,7 +30,7 @@ class Avi(NamedTuple):
     fps: float
     num_frames: int
     spans: np.ndarray
-    positions: list[int]
+    positions: np.ndarray
 
 
 def read_avi(data: bytes) -> Avi | None:
@@ -86,7 +86,7 @@ def _read_avi(data: bytes) -> Avi | None:
         return None
     positions = np.flatnonzero(spans[:, 1] > spans[:, 0])
     spans, fps = spans[positions], rate / scale
-    return Avi(picture[16:20], width, height, fps, num_frames, spans, positions.tolist())
+    return Avi(picture[16:20], width, height, fps, num_frames, spans, positions)
 
 
 def _chunks(data: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:
@@ -106,24 +106,25 @@ def _packet_spans(
     data: bytes, movie: tuple[int, int], index: tuple[int, int], video: int, num_streams: int
 ) -> np.ndarray | None:
     """int64 [n,2], start and end of the video's packets; None unless the index has all chunks."""
-    count = (index[1] - index[0]) // _ENTRY.itemsize
-    entries = np.frombuffer(data, _ENTRY, count, index[0])
-    sizes, names = entries["size"].astype(np.int64), entries["name"]
-    ends = np.cumsum(8 + sizes + (sizes & 1)) + movie[0] + 4
-    starts = ends - 8 - sizes - (sizes & 1)
-    shifts = entries["offset"] - starts
-    if sizes.min() < 0 or (shifts != shifts[0]).any() or ends[-1] - movie[1] not in (0, 1):
+    count = (index[1] - index[0]) // _ENTRY_BYTES
+    entries = np.frombuffer(data, "<i4", 4 * count, index[0]).reshape(-1, 4)
+    names, _, offsets, sizes = entries.T.astype(np.int64)
+    lengths = 8 + sizes + (sizes & 1)
+    ends = np.cumsum(lengths) + (movie[0] + 4)
+    starts = ends - lengths
+    shifts = offsets - starts
+    if sizes.min() < 0 or np.ptp(shifts) or ends[-1] - movie[1] not in (0, 1):
         return None
-    heads = words(data)[starts]
-    if (heads != names | sizes.astype(np.uint64) << np.uint64(32)).any():
+    if (words(data)[starts].view("<i4").reshape(-1, 2) != entries[:, ::3]).any():
         return None
-    dc, db = (int.from_bytes(b"%02d%s" % (video, kind), "little") for kind in (b"dc", b"db"))
-    is_video = (names == dc) | (names == db)
-    for name in set(names[~is_video].tolist()):
-        match = re.fullmatch(rb"0([0-9])(wb|tx)", name.to_bytes(4, "little"))
+    spans = np.stack([starts + 8, starts + 8 + sizes], axis=1)
+    videos = [int.from_bytes(b"%02d%s" % (video, kind), "little") for kind in (b"dc", b"db")]
+    others = set(names.tolist()).difference(videos)
+    for name in others:
+        match = re.fullmatch(rb"0([0-9])(wb|tx)", name.to_bytes(4, "little", signed=True))
         if not match or int(match[1]) >= num_streams:
             return None
-    return np.column_stack([starts + 8, starts + 8 + sizes])[is_video]
+    return spans[np.isin(names, videos)] if others else spans
 
 
 def words(data: bytes) -> np.ndarray:

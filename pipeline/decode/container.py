@@ -78,13 +78,19 @@ def describe_streams(container: InputContainer, stream: VideoStream) -> dict[str
     return {"streams": {"in_file": indices, "taken": stream.index}} if indices[1:] else {}
 
 
-def read_header(path: Path) -> tuple[bytes, int]:
-    """The first bytes of a file, and how many it has. Raises VideoDecodeError for a pipe or the
-    like: reading it could wait for ever."""
+def read_header(path: Path, most_of_avi: int = 0) -> tuple[bytes, int]:
+    """The first bytes of a file, all of an AVI of up to `most_of_avi`, and how many it has.
+
+    Raises VideoDecodeError for a pipe or the like: reading it could wait for ever.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise VideoDecodeError(f"{path} is not a regular file.")
     with path.open("rb", buffering=0) as file:
+        if status.st_size <= most_of_avi and avi.riff_size(file.read(8)):
+            file.seek(0)
+            return file.readall(), status.st_size
+        file.seek(0)
         return file.read(_HEADER_BYTES), status.st_size
 
 
@@ -103,7 +109,11 @@ def missing_bytes(header: bytes, num_bytes: int, stream: VideoStream) -> int:
 def check_whole(path: Path | str, stream: VideoStream) -> None:
     """Raise VideoDecodeError for a file that is cut off, as far as `missing_bytes` can tell."""
     header, num_bytes = read_header(Path(path))
-    num_missing = missing_bytes(header, num_bytes, stream)
+    raise_if_cut(path, num_bytes, missing_bytes(header, num_bytes, stream))
+
+
+def raise_if_cut(path: Path | str, num_bytes: int, num_missing: int) -> None:
+    """Raise VideoDecodeError where bytes are missing."""
     if num_missing:
         raise VideoDecodeError(
             f"{path} is cut off: {num_bytes:,} bytes of at least {num_bytes + num_missing:,}."

@@ -9,6 +9,7 @@ Frames are converted to RGB at full size and then resized by torch, bilinear wit
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av
@@ -21,16 +22,20 @@ RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB
 # What becomes of a frame of another shape than the clip's: squeezed to it, its center cut out, or
 # shown whole between black bars.
 FITS = ("squeeze", "crop", "pad")
+_RGB = av.VideoFormat("rgb24")
+_IDENTITY = (1, 0, 0, 1)
+_BATCH_BYTES = 1 << 20  # of frames that are resized in one call: what the processor's cache holds
 _MOST_WAITING = 2 << 20  # pixels of frames that wait: 27 of 320x240
 # What torch.nn.functional.interpolate calls, which has no `out`.
 _interpolate: Any = torch._C._nn._upsample_bilinear2d_aa
 
 
 class _Converters(threading.local):
-    """A thread's converter, kept from one video to the next."""
+    """A thread's converter and memory for several frames, kept from one video to the next."""
 
     def __init__(self) -> None:
         self.reformatter = VideoReformatter()
+        self.batch = np.empty(_BATCH_BYTES, np.uint8)
 
 
 _CONVERTERS = _Converters()
@@ -61,22 +66,42 @@ class FrameResizer:
     def finish(self) -> np.ndarray:
         """uint8 [n,h,w,3], the filled part of `out`, in the order of `indices`."""
         first = len(self.indices) - len(self._waiting)
-        for number, frame in enumerate(self._waiting, first):
-            rgb = _to_rgb(frame)
-            if number == 0:
-                self.source_size = rgb.shape[:2]
-            resize(rgb[None], self._out[number : number + 1], self._fit)
+        for rgb in _batches(self._waiting):
+            if first == 0:
+                self.source_size = rgb.shape[1:3]
+            resize(rgb, self._out[first : first + len(rgb)], self._fit)
+            first += len(rgb)
         self._waiting.clear()
         return self._out[: len(self.indices)]
 
 
+def _batches(frames: Sequence[av.VideoFrame]) -> Iterator[np.ndarray]:
+    """The frames as uint8 [n,H,W,3], upright, several of one size together where they are small.
+
+    The memory is that of the converters: valid until the next.
+    """
+    start = 0
+    while start < len(frames):
+        rgb, count = _to_rgb(frames[start]), 1
+        most = min(_BATCH_BYTES // rgb.nbytes, len(frames) - start)
+        if most < 2:
+            yield rgb[None]
+        else:
+            batch = _CONVERTERS.batch[: most * rgb.nbytes].reshape(most, *rgb.shape)
+            batch[0] = rgb
+            while count < most and (rgb := _to_rgb(frames[start + count])).shape == batch.shape[1:]:
+                batch[count] = rgb
+                count += 1
+            yield batch[:count]
+        start += count
+
+
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
     """uint8 [H,W,3], a view of the converter's memory: valid until the next frame."""
-    rgb = _CONVERTERS.reformatter.reformat(frame, format="rgb24", threads=1)
+    rgb = _CONVERTERS.reformatter.reformat(frame, format=_RGB, threads=1)
     plane = rgb.planes[0]
-    height, width = rgb.height, rgb.width
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)  # [H,bytes]
-    return upright(rows[:height, : width * 3].reshape(height, width, 3), frame)
+    shape, strides = (rgb.height, rgb.width, 3), (plane.line_size, 3, 1)
+    return upright(np.ndarray(shape, np.uint8, plane, strides=strides), frame)
 
 
 def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
@@ -85,6 +110,8 @@ def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     The display matrix sends (x, y) to (a*x + c*y, b*x + d*y); x grows to the right, y downwards.
     """
     a, b, c, d = matrix = _display_matrix(frame)
+    if matrix == _IDENTITY:
+        return pixels
     if _swaps_axes(matrix):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
@@ -107,7 +134,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
     matrix = side_data.get("DISPLAYMATRIX") if side_data else None
     if matrix is None:
-        return 1, 0, 0, 1
+        return _IDENTITY
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     return a, b, c, d
 
@@ -119,6 +146,9 @@ def resize(frames: np.ndarray, out: np.ndarray, fit: str = "squeeze") -> None:
     """
     if frames.shape == out.shape:
         out[:] = frames
+        return
+    if fit == "squeeze":
+        _squeeze(frames, out)
         return
     (H, W), (h, w) = frames.shape[1:3], out.shape[1:3]
     if fit == "crop":
@@ -152,7 +182,8 @@ def _squeeze(frames: np.ndarray, out: np.ndarray) -> None:
     """Resize, whatever the proportions."""
     if min(frames.strides) < 0:  # mirrored: torch knows no such memory
         frames = np.ascontiguousarray(frames)
-    source, target = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (frames, out))
+    source = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    target = torch.from_numpy(out).permute(0, 3, 1, 2)
     try:
         _interpolate(source, out.shape[1:3], False, None, None, out=target)  # [T,C,h,w]
     except RuntimeError as error:

@@ -11,11 +11,13 @@ one picture a packet, so the B in the very last packet is lost, and is no frame 
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from .avi import words
+from .headers import BitReader
 
 _VOP, _GROUP = b"\0\0\1\xb6", b"\0\0\1\xb3"
 _VOP_WORD, _WORD_32 = np.uint64(int.from_bytes(_VOP, "little")), np.uint64(0xFFFFFFFF)
@@ -58,16 +60,15 @@ def find_pictures(data: bytes, spans: np.ndarray, extradata: bytes) -> CodedPict
         is_plain &= _count_pictures(data, spans) == 1
     kinds = (first_words >> np.uint64(38)).astype(np.int64) & 3
     is_start = (kinds == I_VOP) & bool(extradata)
-    columns = (np.arange(len(spans)), spans, kinds, is_start)
-    plain = np.column_stack([column[is_plain] for column in columns])
     others: list[tuple[int, int, int, int, bool]] = []
     usual = headers + _VOP  # how a key picture begins
     num_waiting = 0  # pictures of a packed pair that are not decoded yet: one a packet is
-    for number in np.flatnonzero(~is_plain).tolist():
-        start, end = spans[number].tolist()
+    numbers = np.flatnonzero(~is_plain)
+    for number, (start, end) in zip(numbers.tolist(), spans[numbers].tolist(), strict=True):
         body = start + len(usual)
         if data.startswith(usual, start) and not may_pack and end - body > _STUB:
-            others.append((number, start, end, data[body] >> 6, data[body] >> 6 == I_VOP))
+            kinds[number] = data[body] >> 6
+            is_plain[number], is_start[number] = True, data[body] >> 6 == I_VOP
             continue
         packet = data[start:end]
         first = packet.find(_VOP)
@@ -95,6 +96,10 @@ def find_pictures(data: bytes, spans: np.ndarray, extradata: bytes) -> CodedPict
         num_waiting = max(0, num_waiting - 1)
         if num_waiting > 1:
             return None
+    columns = [np.arange(len(spans)), spans[:, 0], spans[:, 1], kinds, is_start]
+    if is_plain.all():
+        return CodedPictures(*columns)
+    plain = np.column_stack([column[is_plain] for column in columns])
     table = np.concatenate([plain, np.array(others, np.int64).reshape(-1, 5)])
     table = table[np.argsort(table[:, 1], kind="stable")][: len(table) - num_waiting]
     return CodedPictures(*table.T)
@@ -107,6 +112,8 @@ def frame_indices(types: np.ndarray) -> np.ndarray | None:
     that it refers to.
     """
     references = np.flatnonzero(types != B_VOP)
+    if len(references) == len(types) and types[:1] == I_VOP:
+        return np.arange(len(types))
     second = references[1] if len(references) > 1 else len(types)
     if not len(references) or types[0] != I_VOP or (types[:second] == B_VOP).any():
         return None
@@ -141,7 +148,7 @@ def _is_coded(body: bytes, time_bits: int) -> bool | None:
 
     Type (2 bits), seconds in unary (ones, then a zero), marker, time_bits of time, marker, the bit.
     """
-    bits = _BitReader(body)
+    bits = BitReader(body)
     try:
         bits.read(2)
         while bits.read(1):
@@ -152,19 +159,7 @@ def _is_coded(body: bytes, time_bits: int) -> bool | None:
         return None
 
 
-class _BitReader:
-    """Reads bits, the highest first; IndexError at the end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._value, self._num_left = int.from_bytes(data, "big"), len(data) * 8
-
-    def read(self, count: int) -> int:
-        if count > self._num_left:
-            raise IndexError("end of header")
-        self._num_left -= count
-        return (self._value >> self._num_left) & ((1 << count) - 1)
-
-
+@functools.lru_cache(maxsize=64)  # a set's files have few headers
 def _time_bits(data: bytes) -> int:
     """Width of vop_time_increment, from the VOL header (ISO 14496-2, 6.2.3); 0 without one, and for
     shapes that are not rectangular."""
@@ -174,7 +169,7 @@ def _time_bits(data: bytes) -> int:
             break
     else:
         return 0
-    bits = _BitReader(data[start + 4 : start + 64])
+    bits = BitReader(data[start + 4 : start + 64])
     try:
         bits.read(9)
         verid = bits.read(7) >> 3 if bits.read(1) else 1

@@ -21,7 +21,6 @@ from __future__ import annotations
 from bisect import bisect, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import av
 import numpy as np
@@ -65,13 +64,10 @@ def index_packets(
     so only streams without B-pictures are in order there.
     """
     codec = str(context.codec.canonical_name)  # whichever library decodes it (libdav1d -> av1)
-    if not packets or any(
-        packet.is_discard
-        or packet.is_corrupt
-        or packet.has_sidedata("new_extradata")
-        or packet.has_sidedata("palette")  # which holds for the packets behind as well
-        for packet in packets
-    ):
+    if not packets or any(packet.is_discard or packet.is_corrupt for packet in packets):
+        return None
+    side_data = {data.data_type for packet in packets for data in packet.iter_sidedata()}
+    if side_data & {"new_extradata", "palette"}:  # a palette holds for the packets behind as well
         return None
     extradata = bytes(context.extradata or b"")
     if codec == "mpeg4":
@@ -137,13 +133,14 @@ def index_mpeg4(data: bytes, spans: np.ndarray, extradata: bytes) -> PacketIndex
     times = mpeg4.frame_indices(pictures.types)
     if times is None:
         return None
-    starts, ends = pictures.starts.tolist(), pictures.ends.tolist()
+    starts, ends, view = pictures.starts.tolist(), pictures.ends.tolist(), memoryview(data)
 
     def make_packet(at: int) -> av.Packet:
         # By size and then filled: `Packet(bytes)` has no padding behind it, the decoder reads a
         # little past the end, and frames came out wrong now and then.
-        packet = av.Packet(ends[at] - starts[at])
-        packet.update(data[starts[at] : ends[at]])
+        start, end = starts[at], ends[at]
+        packet = av.Packet(end - start)
+        packet.update(view[start:end])
         return packet
 
     return PacketIndex(
@@ -162,18 +159,17 @@ def needed_positions(index: PacketIndex, positions: set[int]) -> list[list[int]]
     Pictures that nothing refers to are left out unless they are chosen.
     """
     starts = [at for at, is_start in enumerate(index.is_start) if is_start]
-    runs: list[list[int]] = []
-    for number, (start, end) in enumerate(pairwise([*starts, len(index.times)])):
-        chosen = [at for at in range(start, end) if at in positions]
-        if not chosen:
-            continue
-        has_leading = any(index.times[at] < index.times[start] for at in chosen)
-        first = starts[max(0, number - 1)] if has_leading else start
-        if runs and first <= runs[-1][1] + 1:
-            first = runs.pop()[0]
-        runs.append([first, chosen[-1]])
+    runs: list[tuple[int, int]] = []
+    for at in sorted(positions):
+        number = bisect(starts, at) - 1
+        is_leading = index.times[at] < index.times[starts[number]]
+        first = starts[max(0, number - is_leading)]
+        while runs and first <= runs[-1][1] + 1:
+            first = min(first, runs.pop()[0])
+        runs.append((first, at))
+    is_reference = index.is_reference
     return [
-        [at for at in range(first, last + 1) if index.is_reference[at] or at in positions]
+        [at for at in range(first, last + 1) if is_reference[at] or at in positions]
         for first, last in runs
     ]
 
@@ -189,16 +185,17 @@ def decode_frames(
     does not decode.
     """
     positions = {index.presentation[number]: number for number in frame_indices}
-    by_time: dict[int | None, int] = {index.times[at]: positions[at] for at in positions}
+    times, make_packet, decode = index.times, index.packet, context.decode
+    by_time: dict[int | None, int] = {times[at]: positions[at] for at in positions}
     for run in needed_positions(index, set(positions)):
         context.flush_buffers()
-        start_time, last_time = index.times[run[0]], None
+        start_time, last_time = times[run[0]], None
         for at in [*run, None]:  # None: the decoder gives out its last frames
             packet = None
             if at is not None:
-                packet = index.packet(at)
-                packet.pts = index.times[at]  # comes back with the frame
-            for frame in context.decode(packet):
+                packet = make_packet(at)
+                packet.pts = times[at]  # comes back with the frame
+            for frame in decode(packet):
                 time = frame.pts
                 is_late = time is None or (last_time is not None and time <= last_time)
                 if is_late or frame.is_corrupt or (time == start_time and not frame.key_frame):

@@ -20,6 +20,7 @@ from .packets import PacketIndex, index_mpeg4, index_packets
 from .timestamps import FrameClock
 
 _MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
+_MPEG4 = av.Codec("mpeg4", "r")
 _DEFAULT_SAMPLER = ClipSampler()
 Warnings = dict[str, Any]
 
@@ -53,28 +54,27 @@ def scan_video(
 
     A file that ends early is a fault: libavformat would take the part for the whole.
     """
-    header, num_bytes = container.read_header(path)
-    is_plain = avi.riff_size(header) and num_bytes <= _MAX_BYTES_IN_MEMORY
-    data = path.read_bytes() if is_plain and sampler.stream is None else b""
-    video = avi.read_avi(data) if data else None
-    if video is not None:
-        index, num_packets = index_mpeg4(data, video.spans, extradata=b""), len(video.spans)
+    most_of_avi = _MAX_BYTES_IN_MEMORY if sampler.stream is None else 0
+    header, num_bytes = container.read_header(path, most_of_avi)
+    video = avi.read_avi(header) if len(header) == num_bytes else None
+    if video is not None and sampler.stream is None:
+        index, num_packets = index_mpeg4(header, video.spans, extradata=b""), len(video.spans)
         clock = FrameClock(1 / video.fps if video.fps else 0.0, video.fps, has_pts=False)
         seconds = None
         if sampler.fps is not None:
-            seconds = clock.times(_frame_stamps(video.positions, index, clock))
+            seconds = clock.times(_frame_stamps(video.positions.tolist(), index, clock))
         scan = Scan(num_packets, video.num_frames, video.fps, index, seconds, clock)
         return scan, _avi_decoder(video)
     opened, stream = stack.enter_context(open_video(path, stream=sampler.stream))
     scan = _scan_stream(opened, stream, header, num_bytes, sampler.fps is not None, keep_partial)
     if not keep_partial:
-        container.check_whole(path, stream)
+        container.raise_if_cut(path, num_bytes, scan.num_missing)
     return scan, stream.codec_context
 
 
 def _avi_decoder(video: avi.Avi) -> VideoCodecContext:
     """As libavformat sets it up: FFmpeg takes the encoder's inverse transform from the fourcc."""
-    decoder: VideoCodecContext = av.CodecContext.create("mpeg4", "r")
+    decoder: VideoCodecContext = av.CodecContext.create(_MPEG4, "r")
     decoder.codec_tag = video.fourcc.decode("ascii")
     decoder.width, decoder.height = video.width, video.height
     decoder.thread_count = 1

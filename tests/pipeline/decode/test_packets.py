@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 import pytest
-from exactness import RULES, SIZE, assert_exact, is_in_part
+from exactness import RULES, SIZE, assert_exact, is_in_part, packet_index
 from made_videos import encode, ffmpeg
 
 from har.pipeline.decode import clips as decode
@@ -101,6 +101,42 @@ def test_real_clips_in_every_codec_and_container_equal_a_plain_decode(
         assert_exact(path, RULES)
         path.unlink()
     assert num_whole < len(sources) / 2
+
+
+def av1_arguments(draw: random.Random) -> list[str]:
+    """Group length, pyramid, screen content, film grain, tiles, resilience to errors."""
+    if draw.random() < 0.3:
+        return [
+            "-c:v", "libaom-av1", "-cpu-used", "8", "-g", draw.choice(["8", "30"]), "-usage",
+            draw.choice(["good", "realtime"]), "-error-resilience", draw.choice(["0", "default"]),
+            "-tiles", draw.choice(["1x1", "2x1"]), "-lag-in-frames", draw.choice(["0", "19"]),
+        ]  # fmt: skip
+    params = f"hierarchical-levels={draw.choice([3, 4, 5])}:scm={draw.choice([0, 1, 2])}"
+    params += draw.choice(["", ":film-grain=8", ":enable-overlays=1", ":fast-decode=1"])
+    group = draw.choice(["1", "8", "16", "33", "100"])
+    return ["-c:v", "libsvtav1", "-preset", "12", "-g", group, "-svtav1-params", params]
+
+
+def test_pictures_of_av1_that_nothing_refers_to_are_left_out(tmp_path: Path) -> None:
+    """And not those that a later packet shows once more, nor key pictures."""
+    path = encode(tmp_path / "a.mp4", ["-c:v", "libsvtav1", "-preset", "12", "-g", "16"], frames=64)
+    index = packet_index(path)
+    assert index is not None
+    assert all(is_reference or not is_start for is_start, is_reference in zip(
+        index.is_start, index.is_reference, strict=True
+    ))  # fmt: skip
+    assert 8 <= index.is_reference.count(False) <= 40
+    assert_exact(path, RULES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_random_encodes_of_av1_equal_a_plain_decode(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    arguments, suffix = av1_arguments(draw), draw.choice(["mp4", "mkv", "webm"])
+    path = encode(tmp_path / f"a.{suffix}", arguments, draw.randint(20, 90))
+    assert is_in_part(path)
+    assert_exact(path, [*RULES, ClipSampler("paper", draw.randint(1, 40))])
 
 
 @pytest.mark.parametrize("name", WHOLE)
