@@ -164,11 +164,21 @@ def export_main(run: Path, out: Path, preprocessing: bool, example: bool) -> Non
 @click.option(
     "--max-seconds", type=_COUNT, default=120, show_default=True, help="Longest video taken."
 )
+@click.option(
+    "--root-path", default="", help="Behind a proxy: the path or URL at which it shows the page."
+)
+@click.option(
+    "--allowed-host", "allowed_hosts", multiple=True,
+    help="Behind a proxy: a name that requests may come under. Repeatable.",
+)  # fmt: skip
 @_views_option
 @_device_option
 @one_sentence
 def serve_main(run: Path, **options: Any) -> None:
-    """Serve a page on this machine for a video or a webcam: top classes, frames, attention."""
+    """Serve a page on this machine for a video or a webcam: top classes, frames, attention.
+
+    Programs use its API (/predict of Gradio, JSON) and /health.
+    """
     from ..serving import serve_run
 
     serve_run(run, **options)

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import HarError
-from ...pipeline.decode import FILE_FAULTS, FrameClock, open_video
+from ...pipeline.decode import (
+    FILE_FAULTS,
+    FrameClock,
+    VideoDecodeError,
+    describe_warnings,
+    open_video,
+)
 from ...pipeline.decode.decoder_process import decode_into
 
 # FFmpeg's demuxers for VIDEO_SUFFIXES; none of them refers to other files
@@ -41,14 +47,31 @@ class UploadLimits:
 def decode_upload(
     path: str, out: np.ndarray, max_seconds: int, sampler: dict[str, Any], size: tuple[int, int],
     fit: str = "squeeze",
-) -> int:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Check the file, then decode it: the function of a DecoderProcess.
 
-    sampler: the fields of a ClipSampler. Fills `out` with V clips, uint8 [V,T,H,W,3]; -> V. Raises
+    sampler: the fields of a ClipSampler; a file without its stream gives the main one. Fills `out`
+    with V clips, uint8 [V,T,H,W,3]; -> num_clips: V; warnings: sentences, "it" is the file. Raises
     UploadError or VideoDecodeError.
     """
-    check_video(Path(path), max_seconds, sampler["stream"])
-    return len(decode_into(path, out, sampler, size, False, fit))
+    texts, stream = [], sampler["stream"]
+    try:
+        check_video(Path(path), max_seconds, stream)
+    except VideoDecodeError:
+        if stream is None:
+            raise
+        check_video(Path(path), max_seconds)
+        sampler = {**sampler, "stream": None}
+        texts = [
+            f"it has no video stream {stream}, of which the shards were: the main one counts."
+        ]
+    clips = decode_into(path, out, sampler, size, False, fit)
+    warnings = dict(clips[0]["warnings"])
+    warnings.pop("no_length", None)  # browsers record such files
+    streams = warnings.pop("streams", None)
+    if streams:  # `describe_warnings` speaks of an option
+        texts.append(f"it has several video streams: {streams['taken']} was taken.")
+    return {"num_clips": len(clips), "warnings": texts + describe_warnings(warnings)}
 
 
 def check_video(path: Path, max_seconds: float, index: int | None = None) -> None:

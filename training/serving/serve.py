@@ -1,4 +1,5 @@
-"""`har-serve`: a local web page that takes a video and shows its frames, top classes and attention.
+"""`har-serve`: a web page that takes a video and shows its frames, top classes and attention; the
+same for programs, as JSON.
 
 The page, the upload, the browser's camera and the queue (one video at a time, four waiting) are
 Gradio's. It is for one person at this machine, and still trusts nobody.
@@ -7,6 +8,7 @@ Notes:
 - `guard_requests` does what Gradio does not. Gradio's size limit is for each file of a request,
   after a part of it is on the disk; it answers requests of other sites' pages; and its page may ask
   other hosts for scripts and fonts.
+- A request names the file that it is about: Gradio's handling of that name is replaced (`_leave`).
 - The app is mounted, not launched: `launch` looks for newer versions and can open a public link.
 """
 
@@ -15,6 +17,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...errors import HarError
 from ...pipeline.decode import VIDEO_SUFFIXES
@@ -48,8 +51,9 @@ def guard_requests(app: Any, hosts: tuple[str, ...] | None, max_bytes: int) -> A
     """ASGI middleware: requests of this page only, with a body that is not too large.
 
     hosts: what a Host header may say, without the port; None for anything. A Host of another name
-    that leads here (DNS rebinding) and a form of another site are refused. A body must declare its
-    length (the server cuts it there), at most `max_bytes`.
+    that leads here (DNS rebinding) and a form of another site are refused; behind a proxy the page
+    may have come from any of `hosts`. A body must declare its length (the server cuts it there), at
+    most `max_bytes`.
     """
     from starlette.datastructures import Headers, MutableHeaders
     from starlette.responses import PlainTextResponse
@@ -80,7 +84,9 @@ def _refuse(
         return "This server has another name.", 400
     if method in ("GET", "HEAD"):
         return None
-    if headers.get("origin", f"http://{host}") != f"http://{host}":
+    origin = urlsplit(headers.get("origin", f"http://{host}"))  # https: the proxy's
+    is_named = origin.hostname in (hosts or ()) and origin.hostname not in LOOPBACK
+    if origin.scheme not in ("http", "https") or (origin.netloc != host and not is_named):
         return "This came from the page of another site: open this page itself.", 403
     length = headers.get("content-length", "")
     if not length.isdigit():
@@ -88,18 +94,24 @@ def _refuse(
     return ("The file is too large.", 413) if int(length) > max_bytes else None
 
 
-def build_app(service: VideoService, hosts: tuple[str, ...] | None) -> Any:
-    """The ASGI application: Gradio's page behind `guard_requests`."""
+def build_app(service: VideoService, hosts: tuple[str, ...] | None, root_path: str = "") -> Any:
+    """The ASGI application: Gradio's page and /health, behind `guard_requests`.
+
+    root_path: below which path, or at which URL, a proxy shows the page.
+    """
     os.environ.update(_ENVIRONMENT)
     os.environ["GRADIO_TEMP_DIR"] = str(service.upload_dir)
     import fastapi
     import gradio
 
     max_bytes = service.limits.max_mb * 1_000_000
+    api = fastapi.FastAPI(openapi_url=None)
+    api.get("/health")(service.health)
     app = gradio.mount_gradio_app(
-        fastapi.FastAPI(openapi_url=None),
+        api,
         _build_page(service),
         path="/",
+        root_path=root_path or None,
         footer_links=[],
         run_history=False,
         max_file_size=max_bytes,
@@ -143,7 +155,21 @@ def _build_page(service: VideoService) -> Any:
                 concurrency_limit=1,
                 api_visibility="private",
             )
+
+        def predict(video: gradio.FileData) -> dict[str, Any]:
+            """The most probable classes of an uploaded video."""
+            return service.answer_json(video)
+
+        gradio.api(predict, api_name="predict", concurrency_id="model", concurrency_limit=1)
+    for block in page.blocks.values():
+        block.async_move_resource_to_block_cache = _leave
     return page.queue(max_size=_MAX_QUEUED)
+
+
+async def _leave(path: str) -> str:
+    """Instead of Gradio's: of an app that is mounted it copies any file of this machine that a
+    request names, and fetches any URL. `VideoService` takes uploaded files only."""
+    return path
 
 
 def serve_run(
@@ -155,18 +181,29 @@ def serve_run(
     max_seconds: int = 120,
     device: str | None = None,
     views: int | None = None,
+    root_path: str = "",
+    allowed_hosts: tuple[str, ...] = (),
 ) -> None:
-    """Serve until Ctrl-C. Raises ServeError or CheckpointError, each one sentence."""
+    """Serve until Ctrl-C. root_path: see `build_app`. allowed_hosts: names that requests may come
+    under, beside this machine's own where it listens on loopback.
+
+    Raises ServeError or CheckpointError, each one sentence.
+    """
+    if root_path and not root_path.startswith(("/", "http://", "https://")):
+        raise ServeError(
+            f"--root-path {root_path} is no path: begin it with /, or give the URL of the page."
+        )
     limits = UploadLimits(max_mb, max_seconds)
     predictor = Predictor(run_dir, device, views)
     with listen(host, port) as listener:
         service = VideoService(predictor, limits)
         try:
-            hosts = LOOPBACK if host in LOOPBACK else None
-            server = build_server(service, hosts)
+            is_local = host in LOOPBACK
+            hosts = (*LOOPBACK, *allowed_hosts) if is_local or allowed_hosts else None
+            server = build_server(service, hosts, root_path.rstrip("/"))
             address = f"[{host}]" if ":" in host else host
             print(f"http://{address}:{listener.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
-            if hosts is None:
+            if not is_local:
                 print(f"anyone who reaches {host} can send videos: no password.", flush=True)
             server.run(sockets=[listener])
         except KeyboardInterrupt:  # the way to end it; uvicorn has closed its connections
@@ -175,10 +212,10 @@ def serve_run(
             service.close()
 
 
-def build_server(service: VideoService, hosts: tuple[str, ...] | None) -> Any:
+def build_server(service: VideoService, hosts: tuple[str, ...] | None, root_path: str = "") -> Any:
     """A uvicorn server, quiet and without WebSockets. Raises ServeError without Gradio."""
     try:
-        app = build_app(service, hosts)
+        app = build_app(service, hosts, root_path)
         import uvicorn
     except ImportError as error:
         raise ServeError(

@@ -1,4 +1,4 @@
-"""What stands behind the page of `har-serve`: an uploaded file in, probabilities and HTML out.
+"""What stands behind `har-serve`: an uploaded file in, probabilities and HTML or JSON out.
 
 Notes: an answer goes to the page as text and data: URLs, so that no file of it lies in Gradio's
 cache. The uploaded file is removed with its answer, and the cache folder, our own, at the end.
@@ -10,8 +10,10 @@ import io
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -50,44 +52,90 @@ class VideoService:
 
         The file is removed, whether it is a video or not.
         """
-        self._remove_idle_uploads()
-        if not upload:
-            return None, None, _alert("There was no file: choose a video first.")
-        path = Path(str(upload.get("path"))).resolve()
-        name = str(upload.get("orig_name") or path.name).replace("\\", "/").rsplit("/", 1)[-1]
-        if path.parent.parent != self.upload_dir or not path.is_file():  # Gradio's DIR/HASH/NAME
-            return None, None, _alert("This file is not here: send it again.")
         try:
-            return None, *self._predict(path, name[:120])
-        except (UploadError, DecoderError) as error:
-            return None, None, _alert(f"{name[:120]} was not predicted: {error}")
-        finally:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds the same file under another name
-                path.parent.rmdir()
+            with self._uploaded_file(upload) as (path, name):
+                clips, warnings = self._decode(path, name)
+                top = self._predict(clips)
+                return None, dict(top), self._draw(clips[0], name, warnings)
+        except UploadError as error:
+            return None, None, f'<p role="alert">{escape(str(error))}</p>'
+
+    def answer_json(self, upload: dict[str, Any] | None) -> dict[str, Any]:
+        """The same for programs: an entry of `har-predict --json`. The file is removed."""
+        name = _name_of(upload or {})
+        try:
+            with self._uploaded_file(upload) as (path, name):
+                clips, warnings = self._decode(path, name)
+                top = [{"class": c, "probability": p} for c, p in self._predict(clips)]
+        except UploadError as error:
+            return {"video": name, "error": str(error)}
+        return {"video": name, "top": top} | ({"warnings": warnings} if warnings else {})
+
+    def health(self) -> dict[str, Any]:
+        """That the server runs, and what it answers with."""
+        path = self.predictor.path
+        return {
+            "ok": True,
+            "model": self.predictor.model_name,
+            "run": path.parent.absolute().name,
+            "checkpoint": path.name,
+            "classes": self.predictor.classes,
+            "har": metadata.version("har-ucf101"),
+        }
 
     def close(self) -> None:
         """End the decoder and remove every uploaded file."""
         self._decoder.kill()
         self._folder.cleanup()
 
-    def _predict(self, path: Path, name: str) -> tuple[dict[str, float], str]:
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise UploadError(f"send one of {', '.join(VIDEO_SUFFIXES)}.")
+    @contextlib.contextmanager
+    def _uploaded_file(self, upload: dict[str, Any] | None) -> Iterator[tuple[Path, str]]:
+        """The file of Gradio's record and its name to show; it is removed after the block.
+
+        Raises UploadError.
+        """
+        self._remove_idle_uploads()
+        if not upload:
+            raise UploadError("There was no file: choose a video first.")
+        path = Path(str(upload.get("path"))).resolve()
+        if path.parent.parent != self.upload_dir or not path.is_file():  # Gradio's DIR/HASH/NAME
+            raise UploadError("This file is not here: send it again.")
+        try:
+            yield path, _name_of(upload)
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds the same file under another name
+                path.parent.rmdir()
+
+    def _decode(self, path: Path, name: str) -> tuple[NDArray[np.uint8], list[str]]:
+        """-> uint8 [V,T,H,W,3] as the model takes them, and what is odd about the file.
+
+        Raises UploadError.
+        """
         predictor = self.predictor
-        num_clips, pixels = self._decoder.call(
-            path, self.limits.max_seconds, asdict(predictor.sampler), predictor.frame_size,
-            predictor.fit,
-        )  # fmt: skip
-        shape = (num_clips, *self._clip_shape)
-        clips = predictor.take_views(pixels[: np.prod(shape)].reshape(shape))
-        top = predictor.top_classes(predictor.predict_clips(clips).mean(0), 5)
-        html = f"<p>{escape(name)}</p>"
-        html += _figure("png", frame_strip(clips[0]), "Frames of the clip, in order.")
+        try:
+            if path.suffix.lower() not in VIDEO_SUFFIXES:
+                raise UploadError(f"send one of {', '.join(VIDEO_SUFFIXES)}.")
+            decoded, pixels = self._decoder.call(
+                path, self.limits.max_seconds, asdict(predictor.sampler), predictor.frame_size,
+                predictor.fit,
+            )  # fmt: skip
+        except (UploadError, DecoderError) as error:
+            raise UploadError(f"{name} was not predicted: {error}") from error
+        shape = (decoded["num_clips"], *self._clip_shape)
+        return predictor.take_views(pixels[: np.prod(shape)].reshape(shape)), decoded["warnings"]
+
+    def _predict(self, clips: NDArray[np.uint8]) -> list[tuple[str, float]]:
+        return self.predictor.top_classes(self.predictor.predict_clips(clips).mean(0), 5)
+
+    def _draw(self, clip: NDArray[np.uint8], name: str, warnings: Sequence[str]) -> str:
+        predictor = self.predictor
+        html = "".join(f"<p>{escape(text)}</p>" for text in (name, *warnings))
+        html += _figure("png", frame_strip(clip), "Frames of the clip, in order.")
         if map_name := grad_cam.map_name(predictor.model, predictor.model_name):
-            gif = grad_cam.encode_gif(grad_cam.animate_clip(predictor, clips[0]))
+            gif = grad_cam.encode_gif(grad_cam.animate_clip(predictor, clip))
             html += _figure("gif", gif, f"The clip, and beside it the clip with its {map_name}.")
-        return dict(top), html
+        return html
 
     def _remove_idle_uploads(self) -> None:
         for path in self.upload_dir.iterdir():
@@ -122,5 +170,7 @@ def _figure(image_format: str, data: bytes, caption: str) -> str:
     )
 
 
-def _alert(sentence: str) -> str:
-    return f'<p role="alert">{escape(sentence)}</p>'
+def _name_of(upload: Mapping[str, Any]) -> str:
+    """What to show as its name: a client may send a path."""
+    name = str(upload.get("orig_name") or upload.get("path") or "")
+    return name.replace("\\", "/").rsplit("/", 1)[-1][:120]

@@ -144,7 +144,8 @@ def test_a_run_of_clips_by_time_predicts_by_time(tmp_path: Path):
         "rule": "dense", "fps": 5.0, "clips": 2,
     }  # fmt: skip
     out = np.empty(2 * 6 * 36 * 48 * 3, np.uint8)  # as the page decodes
-    assert decode_upload(str(video), out, 10, asdict(predictor.sampler), (36, 48)) == 2
+    decoded = decode_upload(str(video), out, 10, asdict(predictor.sampler), (36, 48))
+    assert decoded == {"num_clips": 2, "warnings": []}
     np.testing.assert_array_equal(out.reshape(2, 6, 36, 48, 3), [clip.pixels for clip in clips])
     frames = list(read_frames(video))
     times = [frame.seconds for frame in frames if 3 <= frame.seconds < 5]

@@ -1,19 +1,11 @@
 """har-serve: a clip over real HTTP, and in a browser without a network; uploads that mean harm."""
 
-import asyncio
-import gc
-import http.client
-import json
 import os
 import re
 import socket
-import tempfile
-import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -21,115 +13,21 @@ import pytest
 from chromium import Chromium, needs_chromium
 from click.testing import CliRunner
 from made_predictor import CLASSES, make_video_run
+from page_server import FORM, Server, make_form, page_server
 
 from har.pipeline.decode import DecoderProcess
 from har.training.cli.results import serve_main
-from har.training.inference.predictor import Predictor
-from har.training.inference.uploaded_video import UploadLimits, decode_upload
-from har.training.serving import serve
+from har.training.inference.uploaded_video import decode_upload
 
 pytest.importorskip("gradio")
 # Gradio and what it brings warn of each other's future at import
 pytestmark = pytest.mark.filterwarnings("default")
-_BOUNDARY = "----boundary"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _event_loops_that_gradio_leaves_open() -> Iterator[None]:
-    """Gradio makes event loops in this thread and closes none; a later test would be blamed."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        asyncio.get_event_loop().close()
-        asyncio.set_event_loop(None)
-        gc.collect()
-
-
-_FORM = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-
-
-class Server:
-    """har-serve in a thread. folder: where all its temporary files go."""
-
-    def __init__(self, run: Path, folder: Path) -> None:
-        self.folder = folder
-        self.service = serve.VideoService(Predictor(run, "cpu"), UploadLimits(2, 20, 40))
-        self.listener = serve.listen("127.0.0.1", 0)
-        self.port = self.listener.getsockname()[1]
-        self._server = serve.build_server(self.service, serve.LOOPBACK)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self.listener]}
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(30)
-        self.service.close()
-        self.listener.close()
-
-    def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
-
-    def upload(self, name: str, data: bytes, **headers: str) -> tuple[int, str]:
-        return self.request("POST", "/gradio_api/upload", _form(name, data), **_FORM, **headers)
-
-    def answer(self, name: str, data: bytes) -> tuple[dict[str, float], str]:
-        """Upload a file and ask about it, as the page does -> probabilities, and the HTML."""
-        status, text = self.upload(name, data)
-        assert status == 200, text
-        upload = {
-            "path": json.loads(text)[0],
-            "orig_name": name,
-            "meta": {"_type": "gradio.FileData"},
-        }
-        join = {"data": [upload], "fn_index": 0, "session_hash": "test"}
-        kind = {"Content-Type": "application/json"}
-        status, text = self.request("POST", "/gradio_api/queue/join", json.dumps(join), **kind)
-        assert status == 200, text
-        _, events = self.request("GET", "/gradio_api/queue/data?session_hash=test")
-        (line,) = [line for line in events.splitlines() if "process_completed" in line]
-        output = json.loads(line.removeprefix("data: "))["output"]
-        empty, label, html = output["data"]
-        assert empty is None
-        shares = {row["label"]: row["confidence"] for row in (label or {}).get("confidences", [])}
-        return shares, html
-
-    def files(self) -> list[str]:
-        """Temporary files that are there."""
-        return [path.name for path in self.folder.rglob("*") if path.is_file()]
-
-
-def _form(name: str, data: bytes) -> bytes:
-    head = f'Content-Disposition: form-data; name="files"; filename="{name}"'
-    parts = (f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode(), data, f"\r\n--{_BOUNDARY}--\r\n".encode())
-    return b"".join(parts)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    run = make_video_run(tmp_path_factory.mktemp("serve") / "a", "resnet3d")
-    folder = tmp_path_factory.mktemp("temporary")
-    environment = dict(os.environ)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))
-        server = Server(run, folder)
+    with page_server(tmp_path_factory.mktemp("serve") / "x") as server:
         yield server
-        server.close()
-    assert list(folder.iterdir()) == []  # at exit nothing is left
-    os.environ.clear()
-    os.environ.update(environment)
-
-
-@pytest.fixture(scope="module")
-def clip(synthetic_videos: Path) -> bytes:
-    return sorted(synthetic_videos.rglob("*.avi"))[0].read_bytes()
 
 
 def _video(path: Path, frames: int, size: tuple[int, int] = (48, 64)) -> bytes:
@@ -206,12 +104,12 @@ def test_long_wide_and_lying_videos_are_refused(server: Server, tmp_path: Path):
 
 
 def test_a_body_that_is_too_large_or_says_no_length_never_reaches_the_disk(server: Server):
-    large = {**_FORM, "Content-Length": "2100000"}  # it is answered before the body comes
+    large = {**FORM, "Content-Length": "2100000"}  # it is answered before the body comes
     response = server.request("POST", "/gradio_api/upload", b"", **large)
     assert response == (413, "The file is too large.")
-    pieces = iter([_form("a.avi", b"")[:-10], *(bytes(100_000) for _ in range(3))])
+    pieces = iter([make_form("a.avi", b"")[:-10], *(bytes(100_000) for _ in range(3))])
     try:
-        status, _ = server.request("POST", "/gradio_api/upload", pieces, **_FORM)
+        status, _ = server.request("POST", "/gradio_api/upload", pieces, **FORM)
     except (BrokenPipeError, ConnectionResetError):
         status = 411  # it hung up before all was sent
     assert status == 411
