@@ -62,9 +62,7 @@ def decode_upload(
             raise
         check_video(Path(path), max_seconds)
         sampler = {**sampler, "stream": None}
-        texts = [
-            f"it has no video stream {stream}, of which the shards were: the main one counts."
-        ]
+        texts = [f"it has no video stream {stream}, of which the shards were: the main one counts."]
     clips = decode_into(path, out, sampler, size, False, fit)
     warnings = dict(clips[0]["warnings"])
     warnings.pop("no_length", None)  # browsers record such files

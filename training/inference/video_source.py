@@ -192,26 +192,30 @@ def _silence(limits: UploadLimits) -> str:
 def _record(url: str, path: Path, limits: UploadLimits) -> bool:
     """Write the video of a live stream to `path`, from a key picture on, until it ends or the
     limits are reached; -> whether it ended."""
-    options, start = {"rtsp_transport": "tcp"}, time.monotonic()
-    silence = float(limits.silent_seconds)
+    options, silence = {"rtsp_transport": "tcp"}, float(limits.silent_seconds)
+    heard = [time.monotonic()]
     try:
         with (
             av.open(url, options=options, timeout=silence, metadata_errors="replace") as live,
             av.open(str(path), "w", format="matroska") as file,
         ):
-            return _copy_stream(url, live, file, limits, start)
-    except av.ExitError as error:  # PyAV's interruption
-        raise UploadError(_silence(limits)) from error
+            return _copy_stream(url, live, file, limits, heard)
+    except av.FFmpegError as error:
+        if time.monotonic() - heard[-1] < silence:
+            raise
+        raise UploadError(_silence(limits)) from error  # each protocol says it in its own way
 
 
-def _copy_stream(url: str, live: Any, file: Any, limits: UploadLimits, start: float) -> bool:
+def _copy_stream(url: str, live: Any, file: Any, limits: UploadLimits, heard: list[float]) -> bool:
+    """heard: when it was opened; gets the time of each packet."""
     stream = live.streams.best("video")
     if stream is None:
         raise VideoDecodeError(f"{url} has no video stream.")
     copy, num_bytes = file.add_stream_from_template(stream), 0
     first: int | None = None
     for packet in live.demux(stream):
-        if time.monotonic() - start > limits.max_seconds + limits.silent_seconds:
+        heard.append(time.monotonic())
+        if heard[-1] - heard[0] > limits.max_seconds + limits.silent_seconds:
             return False
         if packet.pts is None or packet.dts is None or (first is None and not packet.is_keyframe):
             continue

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -118,6 +121,40 @@ def test_a_camera_that_is_not_there_is_one_sentence(run: Path):
     told = predict(run, "rtsp://127.0.0.1:9/yard")
     assert told.exit_code == 1
     assert "rtsp://127.0.0.1:9/yard cannot be read (Connection refused)." in told.output
+
+
+@pytest.mark.parametrize("words", [b"", b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nPublic: DESCRIBE\r\n\r\n"])
+def test_a_camera_that_falls_silent_is_given_up_after_the_time_that_is_stated(
+    run: Path, words: bytes
+):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        held = []
+
+        def answer() -> None:
+            held.append(listener.accept()[0])  # and not another word
+            held[0].sendall(words)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"rtsp://127.0.0.1:{listener.getsockname()[1]}/yard"
+        told = predict(run, "--timeout", 1, url)
+        thread.join()
+        held[0].close()
+    assert told.exit_code == 1
+    text = f"{url} was not predicted: no byte of it came for 1 s (--timeout)."
+    assert text in told.output
+
+
+def test_a_stream_without_a_key_picture_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    packets = [SimpleNamespace(pts=n, dts=n, is_keyframe=False) for n in range(9)]
+    live = SimpleNamespace(
+        streams=SimpleNamespace(best=lambda _: "video"), demux=lambda _: iter(packets)
+    )
+    file = SimpleNamespace(add_stream_from_template=lambda _: None)
+    limits = UploadLimits(max_seconds=1, silent_seconds=1)
+    now = iter([0.5, 1.5, 2.5])  # seconds; a fourth packet is not looked at
+    monkeypatch.setattr(video_source.time, "monotonic", lambda: next(now))
+    assert video_source._copy_stream("rtsp://yard", live, file, limits, [0.0]) is False
 
 
 def test_what_is_taken_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
