@@ -17,8 +17,8 @@ class ResNet3D(VideoResNet):
     "rgb+diff", what of the frames the first layer reads (see `frame_input`).
     width: channels of the stem and layer 1; the other layers have 2, 4 and 8 times as many.
     weights: "none", "kinetics400" (torchvision's r3d_18, which needs width, temporal_stride and
-    stem_pool as they are here), a file or a run folder; the classifier stays new. freeze: "none", or the last part that stays fixed:
-    "stem", "layer1" ... "layer4".
+    stem_pool as they are here), a file or a run folder; the classifier stays new. freeze: "none",
+    or the last part that stays fixed: "stem", "layer1" ... "layer4".
     """
 
     def __init__(

@@ -208,7 +208,14 @@ class TrainState:
                 f"{self.split.digest}): where groups span classes, it balances the classes now; "
                 "start a new run."
             )
-        self.model.load_state_dict(state.get("train_model", state["model"]))
+        try:
+            self.model.load_state_dict(state.get("train_model", state["model"]))
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"the checkpoint does not hold the weights of {self.config.model} as it is now "
+                f"({detail}): go on with the class that the run began with, or start a new run."
+            ) from error
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

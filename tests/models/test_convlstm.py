@@ -117,6 +117,20 @@ def test_reading_in_pieces_equals_reading_the_whole(options: dict[str, Any]) -> 
     assert (joined - whole).abs().max() <= 1e-12
 
 
+@pytest.mark.parametrize(
+    "options", [{"pooling": "max"}, {"peephole": True}, {"return_sequences": True, "chunk": 3}]
+)
+def test_its_exported_graph_writes_nothing_in_place(options: dict[str, Any]) -> None:
+    model, x = convlstm(**options).eval(), torch.randn(2, 3, 5, 24, 24)
+    for layer in model.layers:
+        if layer.peep is not None:
+            nn.init.normal_(layer.peep)
+    exported = torch.export.export(model, (x,))
+    assert (exported.module()(x) - model(x)).abs().max() <= 1e-5
+    names = {node.name.partition("_")[0] for node in exported.graph.nodes}
+    assert "copy" not in names
+
+
 def test_gradients_flow_through_a_state_handed_on() -> None:
     model = convlstm().double()
     x = torch.randn(1, 3, 6, 16, 16, dtype=torch.float64)

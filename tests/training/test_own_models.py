@@ -77,6 +77,20 @@ def test_an_own_model_goes_the_whole_way(shards, project, synthetic_videos, monk
     assert made.contract["model"] == NAME
 
 
+def test_a_class_that_has_changed_since_is_one_sentence(shards, project, monkeypatch):
+    assert train(shards).exit_code == 0
+    text = Path("mynet.py").read_text().replace("width, 3, 2, 1)", "width, 1, 2, 0)")
+    Path("mynet.py").write_text(text)
+    forget_project(monkeypatch)
+    for result in (
+        har_train("--resume", "runs/Tiny", "--epochs", 2),
+        CliRunner().invoke(eval_main, ["runs/Tiny", "--device", "cpu"]),
+    ):
+        assert result.exit_code == 2
+        assert "the checkpoint does not hold the weights of mynet:Tiny" in message(result)
+        assert "features.3.weight" in message(result)
+
+
 def test_an_own_model_is_exported_to_onnx(shards, project):
     pytest.importorskip("onnxruntime")
     assert train(shards).exit_code == 0

@@ -1,7 +1,8 @@
 """A moving average of the weights (EMA), evaluated instead of the weights themselves.
 
-The first update copies the weights; then the decay grows to the one asked for, as (1 + n) / (10 + n)
-of n updates before, so that a short run does not average in its random start. Buffers (batch norm's statistics) are averaged too.
+The first update copies the weights; then the decay grows to the one asked for, as
+(1 + n) / (10 + n) after n updates, so that a short run does not average in its random start.
+Buffers (batch norm's statistics) are averaged too.
 """
 
 from collections.abc import Sequence

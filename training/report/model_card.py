@@ -12,8 +12,8 @@ from .tables import format_duration, format_multiply_adds, is_ucf101
 CARD_NAME = "MODEL_CARD.md"
 _FEW_VIDEOS = 500  # in test; the interval of an accuracy of 0.8 is then 0.07 wide
 _SETTINGS = (
-    "weights", "model_options", "input", "optimizer", "lr", "batch_size", "epochs", "class_weights",
-    "augment", "patience", "epsilon_increment", "monitor", "seed",
+    "weights", "model_options", "input", "optimizer", "lr", "lr_head", "batch_size", "epochs",
+    "class_weights", "augment", "patience", "epsilon_increment", "monitor", "seed",
 )  # fmt: skip
 
 
