@@ -41,7 +41,7 @@ class Probabilities:
         of its clips' probabilities float64 [V,K]."""
         names, video_of_clip = np.unique(self.video, return_inverse=True)
         means, labels, _ = metrics.average_views(self.probabilities, self.label, video_of_clip)
-        return names.tolist(), labels, means
+        return names.tolist(), labels.astype(np.int64), means
 
 
 def save_probabilities(path: Path, probabilities: Probabilities) -> None:
