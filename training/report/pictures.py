@@ -36,6 +36,12 @@ def _choose_part(run: Run) -> Run:
     return max(run.parts, key=lambda part: part.val_accuracy)
 
 
+def _file_name(model: str) -> str:
+    """A model's name in that of a file: one of the user's own has a colon, which a link takes for
+    the end of a scheme, and Windows for the end of a drive."""
+    return model.replace(":", "-")
+
+
 def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
     """Figures 6-9 and 10 (quantity "loss") or 11-14 and 15 ("acc")."""
     first, all_models = _FIGURES[quantity]
@@ -46,7 +52,7 @@ def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
         if model in MODEL_ORDER:
             figure = first + MODEL_ORDER.index(model)
             prefix, caption = f"fig{figure:02d}-", f"As the paper's figure {figure}: {caption}"
-        path = out / f"{prefix}{word}-{model}.png"
+        path = out / f"{prefix}{word}-{_file_name(model)}.png"
         parts = [part for run in group for part in run.parts]
         plots.plot_model_curves(path, [part.curves for part in parts], quantity)
         seeds = f", {len(parts)} runs" if len(parts) > 1 else ""
@@ -116,7 +122,7 @@ def draw_class_results(out: Path, runs: Sequence[Run]) -> list[Picture]:
     if all(run.classes == runs[0].classes for run in runs):
         pictures.append(_draw_class_accuracy(out, runs))
     for run in choose_runs(runs):
-        path = out / f"confusion-{run.model}.png"
+        path = out / f"confusion-{_file_name(run.model)}.png"
         matrix = np.array(run.evaluation["confusion"])
         title = f"{run.display_name} on {run.evaluation['on']}"
         plots.plot_confusion(path, matrix, run.classes, title)
@@ -196,7 +202,7 @@ def copy_examples(out: Path, runs: Sequence[Run]) -> list[Picture]:
     for run in choose_runs(runs):
         part = _choose_part(run)
         if part.examples_path.is_file():
-            path = out / f"examples-{run.model}.png"
+            path = out / f"examples-{_file_name(run.model)}.png"
             write_atomically(path, part.examples_path.read_bytes())
             examples = plots.choose_examples(part.evaluation["predictions"])
             alt = "; ".join(f"{row['true']} predicted as {row['predicted']}" for row in examples)
@@ -213,7 +219,8 @@ def draw_filters(out: Path, runs: Sequence[Run]) -> list[Picture]:
         if not path.is_file():
             continue
         state_dict = checkpoint.load(path)["model"]
-        name, caption = f"filters-{run.model}.png", f"First-layer filters of {run.label}."
+        name = f"filters-{_file_name(run.model)}.png"
+        caption = f"First-layer filters of {run.label}."
         if run.model == "r2plus1d":
             name = f"fig16-{name}"
             caption = (

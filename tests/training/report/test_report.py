@@ -236,6 +236,19 @@ def test_pictures_of_the_run_and_the_contact_sheet_are_shown(tmp_path: Path):
     assert "(contact_sheet.png)" in write_report([run], out).read_text()  # it lies there already
 
 
+def test_a_model_of_the_users_own_is_reported_under_names_that_links_take(tmp_path: Path):
+    run, out = make(tmp_path / "a", "r3d", with_probabilities=True), tmp_path / "out"
+    for name in ("summary.json", "eval.json"):
+        change_json(run / name, model="mynet:Tiny")
+    config = (run / "config.toml").read_text().replace('"r3d"', '"mynet:Tiny"')
+    (run / "config.toml").write_text(config)
+    text = write_report([run], out).read_text()
+    linked = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert {"loss-mynet-Tiny.png", "confusion-mynet-Tiny.png"} <= set(linked)
+    assert set(linked) == {path.name for path in out.glob("*.png")}
+    assert not any(":" in name for name in linked)
+
+
 def test_class_names_cannot_break_out_of_the_page(tmp_path: Path):
     run = make(tmp_path / "a", "r3d", classes=["<script>alert(1)</script>", "a|b", "c"], right=0.0)
     text = write_report([run], tmp_path / "out").read_text()
