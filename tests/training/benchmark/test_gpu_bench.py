@@ -55,6 +55,7 @@ def test_every_part_is_measured_or_named_as_not_run(run_tiny, tmp_path):
     page = (tmp_path / "gpu.md").read_text()
     assert result.stdout.strip() == page.strip()
     assert "| convlstm | gates kept |" in page
+    assert f"fp32 {line['matrix_flops_per_s'] / 1e12:.3g} TFLOP/s" in page
 
 
 @pytest.mark.filterwarnings("ignore")
