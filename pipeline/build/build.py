@@ -136,8 +136,8 @@ def retry_rejected(
     num_before, num_after = (sum(map(len, rejects.values())) for rejects in (before, after))
     if mended:
         run_options.say(
-            f"{num_before - num_after} of {num_before} rejected videos give a clip now: "
-            f"{len(mended)} of {len(tasks)} shards are made again"
+            f"rejected videos that give a clip now: {num_before - num_after} of {num_before}; "
+            f"shards made again: {len(mended)} of {len(tasks)}"
         )
     return {
         number: {**report, "rejects": after.get(number, [])}

@@ -39,7 +39,8 @@ def describe_shapes(
     num_portrait = sum(count for height, width, count in heights if height > width)
     portrait = f", {num_portrait} of them portrait" if num_portrait else ""
     return (
-        f"{counts.total()} of {num_videos} videos have another shape than the clips, "
+        f"{counts.total()} of {num_videos} videos {'has' if counts.total() == 1 else 'have'} "
+        "another shape than the clips, "
         f"{options.size[0]}x{options.size[1]}{portrait} ({', '.join(parts)}; height x width): "
         f"{_DONE[options.fit]}"
     )

@@ -132,16 +132,22 @@ def _frame_stamps(
 ) -> Sequence[int | None]:
     """The stamps of the frames, in order of presentation, from those of all packets.
 
-    In AVI a decoder that has B-pictures gives each frame out with the stamp of the next packet.
+    In AVI a decoder that has B-pictures gives each frame out with the stamp of the next packet. So
+    it does where times of decoding stand for those of presentation: they rise though the pictures
+    change places. There only the first frame has its own stamp, see `FrameClock.stamp`.
     """
     num_frames = len(stamps) if index is None else index.num_frames
     known = sorted(stamp for stamp in stamps if stamp is not None)
     if len(known) < len(stamps):
         return [None] * num_frames
+    is_rising = list(stamps) == known
     if index is not None:
         sources = {index.sources[at] for at in index.presentation}
         if len(sources) == num_frames:  # else a packet of two pictures was split
             known = sorted(stamps[source] or 0 for source in sources)
+        is_reordered = list(index.presentation) != sorted(index.presentation)
         if not clock.has_pts and not all(index.is_reference):
             del known[0]
+        elif clock.has_pts and is_rising and is_reordered:
+            del known[1:2]
     return [*known, *[None] * num_frames][:num_frames]

@@ -59,7 +59,7 @@ def test_a_build_says_it_and_does_what_was_asked(tmp_path: Path) -> None:
         manifest = build(root, out, BuildOptions(OPTIONS.sampling, OPTIONS.size, fit=fit))
         assert manifest.resize.get("fit") == (None if fit == "squeeze" else fit)
         sentence = (
-            "note: 1 of 7 videos have another shape than the clips, 24x32, 1 of them portrait (1 "
+            "note: 1 of 7 videos has another shape than the clips, 24x32, 1 of them portrait (1 "
             f"of 64x36; height x width): {text}"
         )
         assert sentence in describe_build(manifest, out).splitlines()

@@ -80,6 +80,15 @@ def test_stamps_of_decoding_in_the_place_of_those_of_presentation(tmp_path: Path
     assert times[:-1] == pytest.approx(probe(tmp_path / "b.mp4")[:-1], abs=1e-5)
     assert times[-1] == pytest.approx(times[-2] + 1 / 25)  # which has no stamp of decoding
     assert clock.num_guessed == 1
+    for fps in (10, 25):
+        sampler = ClipSampler("dense", 12, fps=fps)
+        in_part, whole = (
+            decode_clips(tmp_path / "b.mp4", sampler, SIZE, decode_all=decode_all)[0]
+            for decode_all in (False, True)
+        )
+        assert in_part.frame_indices == whole.frame_indices
+        assert in_part.warnings == whole.warnings == {"guessed_times": 1}
+        np.testing.assert_array_equal(in_part.pixels, whole.pixels)
 
 
 @needs_ffmpeg
