@@ -174,8 +174,8 @@ COMMANDS = {  # a line: what it may write below the working folder
     f"har-pretrain {TINY_MODEL} --frames 2 --size 28 --epochs 1": ("runs/convlstm-pretrain/",),
     "har-train --resume runs/convlstm --epochs 2": ("runs/convlstm/",),
     "har-eval runs/convlstm": ("runs/convlstm/",),
-    f"har-predict runs/convlstm {VIDEO} --window 0.5 --timeline t.png --annotate a.mp4 --cam c.gif":
-        ("t.png", "a.mp4", "c.gif"),
+    f"har-predict runs/convlstm {VIDEO} --window 0.5 --timeline t.png --annotate a.mp4 --cam c.gif "
+    "-o a.jsonl": ("t.png", "a.mp4", "c.gif", "a.jsonl"),
     "har-export runs/convlstm -o net.pt2": ("net.pt2", "net.pt2.json"),
     "har-export runs/convlstm -o net.onnx --example":
         ("net.onnx", "net.onnx.json", "net_example.py"),

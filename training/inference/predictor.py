@@ -32,7 +32,7 @@ def _no_lap(stage: str) -> None: ...
 
 
 class Predictor:
-    """A checkpoint, on a device. Raises CheckpointError or ConfigError.
+    """A checkpoint, on a device. Raises CheckpointError, ConfigError or PredictionError.
 
     Methods that take `lap` call it at the end of each stage: "open" (the file is open and its
     packets are read), "decode" (with the resize) and "model" (with the preprocessing).

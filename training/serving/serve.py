@@ -2,7 +2,7 @@
 same for programs, as JSON.
 
 The page, the upload, the browser's camera and the queue (one video at a time, four waiting) are
-Gradio's. It is for one person at this machine, and still trusts nobody.
+Gradio's. It asks for no password and trusts nobody.
 
 Notes:
 - `guard_requests` does what Gradio does not. Gradio's size limit is for each file of a request,
