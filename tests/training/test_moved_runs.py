@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from made_predictor import make_video_run
 from made_shards import make_shards
 from tiny_train import har_train, message, metrics_of, train
 
-from har.training.cli.results import eval_main
+from har.training.cli.results import eval_main, export_main, predict_main
 from har.training.plots import style
 from har.training.runtime import checkpoint, run_dir
 
@@ -110,3 +111,24 @@ def test_weights_of_a_run_say_which_checkpoint_was_taken(project: Path):
     more = ("--weights", "runs/folds")
     refused = message(train(Path("data/shards"), Path("runs/c"), *more))
     assert "runs/folds holds the runs of several folds (take one of them" in refused
+
+
+def test_prediction_and_export_take_a_checkpoint_by_name_and_say_which(
+    tmp_path: Path, synthetic_videos: Path
+):
+    run = make_video_run(tmp_path / "a")
+    state = checkpoint.load(run / "best.pt")
+    checkpoint.save({**state, "epoch": 7}, run / "last.pt")
+    video = str(next(synthetic_videos.rglob("*.avi")))
+    for name, epoch in (("", 3), ("best.pt", 3), ("last.pt", 7)):
+        file = run / (name or "best.pt")
+        what = f"{file}, epoch {epoch}: convlstm, 3 classes"
+        told = CliRunner().invoke(predict_main, [str(run / name), video])
+        assert told.stderr.splitlines()[0] == f"checkpoint: {what}"
+        assert told.stdout.startswith(video)
+        out = str(tmp_path / f"m{epoch}.pt2")
+        assert (
+            f"MB, of {what}" in CliRunner().invoke(export_main, [str(run / name), "-o", out]).output
+        )
+    missing = CliRunner().invoke(predict_main, [str(run / "first.pt"), video])
+    assert f"there is no checkpoint at {run / 'first.pt'}: give a run folder" in message(missing)
