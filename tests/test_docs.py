@@ -107,6 +107,7 @@ def test_options_named_in_the_text_exist():
     options = {name for one in commands for option in one.params for name in option.opts}
     options |= {name for one in commands for option in one.params for name in option.secondary_opts}
     foreign = {"--help", "--nproc-per-node", "--nthreads", "--nworkers", "--logdir", "--no-deps"}
+    foreign |= {"--recipes", "--minutes"}  # of make ablation's OPTIONS
     for page, text in PAGES.items():
         named = set(re.findall(r"`(--[a-z][a-z-]+)", text))
         assert named <= options | foreign, page

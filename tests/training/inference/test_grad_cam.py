@@ -63,8 +63,13 @@ def test_state_magnitude_is_that_of_the_clip_read_up_to_each_step():
 
 
 def test_a_network_without_a_map_is_said():
-    with pytest.raises(grad_cam.PredictionError, match="resnet3d, r2plus1d, r3d"):
-        grad_cam.attention_map(torch.nn.Identity(), "mine", _clip(), 0)
+    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    with pytest.raises(grad_cam.PredictionError, match="'mynet:Own': let its class name a layer"):
+        grad_cam.attention_map(own, "mynet:Own", _clip(), 0)
+    assert grad_cam.map_name(own, "mynet:Own") is None
+    own.cam_layer = "0"
+    with pytest.raises(grad_cam.PredictionError, match=r"no output \[B,C,t,h,w\]"):
+        grad_cam.attention_map(own, "mynet:Own", _clip(), 0)
 
 
 def test_what_is_shown_is_what_the_model_sees(tmp_path: Path):
