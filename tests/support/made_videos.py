@@ -130,9 +130,12 @@ def by_hand(path: Path) -> list[np.ndarray]:
     with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
         stream.thread_count = 1
+        # Theora shows a picture once more by an empty packet: no frame, and an error to the decoder.
+        packets = [packet for packet in container.demux(stream) if packet.size]
         return [
             np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-            for frame in container.decode(stream)
+            for packet in [*packets, None]
+            for frame in stream.codec_context.decode(packet)
         ]
 
 
