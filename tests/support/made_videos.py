@@ -130,7 +130,7 @@ def by_hand(path: Path) -> list[np.ndarray]:
     with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
         stream.thread_count = 1
-        # Theora shows a picture once more by an empty packet: no frame, and an error to the decoder.
+        # Theora repeats a picture by an empty packet: no frame, and an error to the decoder.
         packets = [packet for packet in container.demux(stream) if packet.size]
         return [
             np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
