@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import HarError
-    from .training.api import Evaluation, Run, load_run, predict, resume, train
+    from .training.api.run import Evaluation, Run, load_run
+    from .training.api.train_run import predict, resume, train
 
 _MODULES = {"HarError": ".errors"} | dict.fromkeys(
     ("Evaluation", "Run", "load_run", "predict", "resume", "train"), ".training.api"

@@ -5,7 +5,7 @@ checked here, with the same sentences (`HarError`). docs/python.md shows it at w
 """
 
 from .run import Evaluation, Run, load_run
-from .train import fit_or_stop, is_main_process, predict, resume, train
+from .train_run import fit_or_stop, is_main_process, predict, resume, train
 
 __all__ = [
     "Evaluation", "Run", "fit_or_stop", "is_main_process", "load_run", "predict", "resume", "train",

@@ -12,8 +12,8 @@ from ..config import AUTO, Config, ConfigError, option, replace
 # Of a classifier and of labels; their values here are the defaults, which do nothing.
 UNUSED = (
     "preset", "freeze", "allow_other_split", "lr_head", "class_weights", "label_smoothing",
-    "dropout", "ema_decay", "patience", "epsilon_increment", "monitor", "mixup_alpha", "cutmix_alpha",
-    "temporal_jitter", "frame_stride", "eval_train",
+    "dropout", "ema_decay", "patience", "epsilon_increment", "monitor", "mixup_alpha",
+    "cutmix_alpha", "temporal_jitter", "frame_stride", "eval_train",
 )  # fmt: skip
 
 
