@@ -100,7 +100,7 @@ class World:
         """A server, ended by Ctrl-C; -> the URL that it prints."""
         process = self._server.start(shlex.split(line), self._log)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 240
             while not (url := re.search(r"http://\S+", self._log.read_text())):
                 assert time.monotonic() < deadline, self._log.read_text()
                 time.sleep(0.1)

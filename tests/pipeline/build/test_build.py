@@ -129,7 +129,7 @@ def _as_at_a_terminal() -> None:
 
 
 def _wait_for(out: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not list(out.glob(pattern)) and time.monotonic() < deadline:
         time.sleep(0.01)
 
