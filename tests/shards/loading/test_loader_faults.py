@@ -179,7 +179,7 @@ def test_another_manifest_refuses_to_resume(clips, tmp_path):
     compact_set(remove_clips(other.root, keys[:3]).root)
     changed = relabel_clips(other.root, [{"key": keys[3], "label": "new"}])
     with pytest.raises(
-        BatchSamplerError, match=r"began \(3 clips removed, 1 clip relabelled\): restore"
+        BatchSamplerError, match=r"began \(3 clips removed, 1 clip relabelled\): give the run"
     ):
         check_resume(other.digest, changed)
     check_resume(changed.digest, compact_set(other.root))  # the same clips in the same order
