@@ -22,7 +22,7 @@ RESIZE = {"rule": "bilinear", "antialias": True, "by": "torch", "channels": "RGB
 # What becomes of a frame of another shape than the clip's: squeezed to it, its center cut out, or
 # shown whole between black bars.
 FITS = ("squeeze", "crop", "pad")
-_RGB = av.VideoFormat("rgb24")
+_RGB: Any = av.VideoFormat("rgb24")  # found once; PyAV's types know the name alone
 _IDENTITY = (1, 0, 0, 1)
 _BATCH_BYTES = 1 << 20  # of frames that are resized in one call: what the processor's cache holds
 _MOST_WAITING = 2 << 20  # pixels of frames that wait: 27 of 320x240
@@ -101,7 +101,7 @@ def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
     rgb = _CONVERTERS.reformatter.reformat(frame, format=_RGB, threads=1)
     plane = rgb.planes[0]
     shape, strides = (rgb.height, rgb.width, 3), (plane.line_size, 3, 1)
-    return upright(np.ndarray(shape, np.uint8, plane, strides=strides), frame)
+    return upright(np.ndarray(shape, np.uint8, memoryview(plane), strides=strides), frame)
 
 
 def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from bisect import bisect, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -133,7 +134,8 @@ def index_mpeg4(data: bytes, spans: np.ndarray, extradata: bytes) -> PacketIndex
     times = mpeg4.frame_indices(pictures.types)
     if times is None:
         return None
-    starts, ends, view = pictures.starts.tolist(), pictures.ends.tolist(), memoryview(data)
+    starts, ends = pictures.starts.tolist(), pictures.ends.tolist()
+    view: Any = memoryview(data)
 
     def make_packet(at: int) -> av.Packet:
         # By size and then filled: `Packet(bytes)` has no padding behind it, the decoder reads a

@@ -20,7 +20,7 @@ from .packets import PacketIndex, index_mpeg4, index_packets
 from .timestamps import FrameClock
 
 _MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
-_MPEG4 = av.Codec("mpeg4", "r")
+_MPEG4: Any = av.Codec("mpeg4", "r")
 _DEFAULT_SAMPLER = ClipSampler()
 Warnings = dict[str, Any]
 
