@@ -280,6 +280,19 @@ def class_weights(
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
+def unused_augmentations(config: Config) -> list[str]:
+    """Options of the augmentation that are not at their defaults."""
+    names = (
+        "crop_scale", "rotation", "hflip", "per_frame", "brightness", "contrast", "saturation",
+        "rand_augment",
+    )  # fmt: skip
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if getattr(config, name) != getattr(Config, name)
+    ]
+
+
 def describe_windows(state: TrainState) -> str:
     """How the frames lie in the stored clips, where they are windows."""
     config, stored = state.config, state.manifest.clip_shape[0]
@@ -314,6 +327,8 @@ def describe(state: TrainState) -> str:
         lines.insert(1, weights.describe())
         if weights.source == "kinetics400" and "midplanes" in state.model_options:
             lines.insert(1, "midplanes=torchvision, as the kinetics400 weights need it")
+    if not config.augment and (unused := unused_augmentations(config)):
+        lines.append(f"note: without --augment these do nothing: {', '.join(unused)}")
     lines += [
         f"note: {config.model} has no option {name}, so that of --preset {config.preset} is left "
         "out" for name in left_out(config)

@@ -524,3 +524,15 @@ def test_a_backend_of_a_notebook_that_is_not_installed_here_is_left_out():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip().lower()) == (0, "agg"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"), [(None, []), (False, ["--hflip, --rand-augment"])], ids=["on", "off"]
+)
+def test_options_of_an_augmentation_that_is_off_are_named(shards, augment, said):
+    lines = []
+    settings = {"augment": augment, "hflip": 0.5, "rand_augment": 9}
+    prepared(shards, lines.append, **settings).close()
+    start = "note: without --augment these do nothing: "
+    named = [line.removeprefix(start) for line in lines[-1].splitlines() if line.startswith(start)]
+    assert named == said

@@ -195,7 +195,7 @@ def _report_options(result: dict[str, Any]) -> str:
 def describe_evaluation(result: dict[str, Any]) -> str:
     """The content of eval.json as lines for the terminal, the leak beside every accuracy."""
     split, leak = result["split"], leak_text(result["split"]["leak"])
-    views = "1 clip a video" if result["views"] == 1 else f"up to {result['views']} clips a video"
+    views = "1 clip a video" if result["views"] == 1 else f"up to {result['views']} views a video"
     low, high = result["interval"]
     epoch = "each fold" if "folds" in result else f"epoch {result['epoch']}"
     lines = [
