@@ -24,7 +24,9 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     try:
         yield temporary
         commit(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(path)  # a full disk names no file
         temporary.unlink(missing_ok=True)
         raise
 

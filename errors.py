@@ -1,8 +1,8 @@
 """The base of every error that a user can mend, and the one place that turns it into a sentence.
 
 A `HarError` says in one sentence what is wrong, the value, what is allowed and what to do next. On
-the command line it ends with exit code 2 and no traceback; any other exception is a fault of ours
-and keeps its traceback.
+the command line it ends with exit code 2 and no traceback, and so does a full disk; any other
+exception is a fault of ours and keeps its traceback.
 
 A file name on Linux may hold bytes that are no UTF-8. Commands print them as `\\xNN`, and so do the
 files that they write (`printable`), instead of ending in a UnicodeEncodeError.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import errno
 import functools
 import os
 import sys
@@ -55,8 +56,13 @@ def one_sentence(command: Command) -> Command:
         except SystemExit:
             _flush_stdout()
             raise
-        except OSError:
+        except OSError as error:
             _flush_stdout("\n")  # where that fails as well, the fault is standard output's
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(
+                    f"{error.filename or 'a file'} cannot be written ({error.strerror}): free some "
+                    "space, or write to another disk."
+                ) from error
             raise
 
     return wrapped

@@ -44,14 +44,13 @@ def open_video(
     options: of libavformat. stream: the index in the file of the one to take instead. Raises
     VideoDecodeError, and what `av.open` raises.
     """
-    # Absolute, for FFmpeg takes what stands before a colon for a protocol. HMDB51's titles are not
-    # UTF-8: without `replace` they alone make the file unreadable.
-    file = str(Path(path).absolute())
-    with av.open(file, options=options, metadata_errors="replace") as container:
+    with _open(path, options) as container:
         videos = {video.index: video for video in video_streams(container)}
         if not videos:
             has_cover = " but a cover picture" * bool(container.streams.video)
-            raise VideoDecodeError(f"{path} has no video stream{has_cover}.")
+            raise VideoDecodeError(
+                _unfinished(Path(path)) or f"{path} has no video stream{has_cover}."
+            )
         best = container.streams.best("video")
         index = best.index if best and best.index in videos else next(iter(videos))
         if stream is not None and stream not in videos:
@@ -64,6 +63,48 @@ def open_video(
             raise VideoDecodeError(f"{path} has a video stream of an unknown codec.")
         video.codec_context.thread_count = 1  # the build runs one process a core
         yield container, video
+
+
+def _open(path: Path | str, options: dict[str, str] | None) -> InputContainer:
+    # Absolute, for FFmpeg takes what stands before a colon for a protocol. HMDB51's titles are not
+    # UTF-8: without `replace` they alone make the file unreadable.
+    file = Path(path).absolute()
+    try:
+        return av.open(str(file), options=options, metadata_errors="replace")
+    except (av.InvalidDataError, EOFError) as error:  # FFmpeg says no more than "invalid data"
+        if sentence := _unfinished(Path(path)):
+            raise VideoDecodeError(sentence) from error
+        raise
+
+
+def _unfinished(path: Path) -> str | None:
+    """What is said of a file without anything in it, or without the index of MP4 and MOV."""
+    if not path.is_file():
+        return None
+    if path.stat().st_size == 0:
+        return f"{path} is empty: 0 bytes."
+    if _lacks_index(path):
+        return f"{path} is cut off: its index (moov), which a camera writes last, is missing."
+    return None
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether an MP4 or MOV file ends before its index, by its boxes (ISO/IEC 14496-12, 4.2)."""
+    num_bytes, at = path.stat().st_size, 0
+    with path.open("rb", buffering=0) as file:
+        for _ in range(1000):  # before their index whole files have a few
+            file.seek(at)
+            header = file.read(16)
+            if at >= num_bytes or len(header) < 16:
+                break
+            size, name = struct.unpack(">I4s", header[:8])
+            if at == 0 and name not in (b"ftyp", b"wide", b"mdat"):
+                return False
+            if name == b"moov":
+                return at + size > num_bytes
+            size = int.from_bytes(header[8:]) if size == 1 else size
+            at += size if size >= 8 else num_bytes  # 0: to the end of the file
+    return at > 0
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:

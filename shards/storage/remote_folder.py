@@ -192,9 +192,12 @@ class RemoteFolder:
 
     def _error(self, name: str, verb: str, error: Exception, tries: int) -> StorageError:
         text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if isinstance(error, FileNotFoundError):  # its text is the URL, or nothing
+            text = "not found"
         place = f"{self.url}/{name}" if name else self.url
+        tried = f"; {tries} tries" if tries > 1 else ""
         return StorageError(
-            f"{place} cannot be {verb} ({text}; {tries} tries): correct that and run the same "
+            f"{place} cannot be {verb} ({text}{tried}): correct that and run the same "
             "command again."
         )
 

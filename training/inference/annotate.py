@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from ...atomic import replacing
 from ...fonts import load_font
+from ...shards.storage import DISK_ERRORS
 from .frames import Frame
 from .sound import SoundCopy
 from .windows import UNKNOWN, PredictionError, Segment, segment_at
@@ -53,7 +54,9 @@ def write_annotated(
             return _encode(container, frames, _Labels(segments, classes, threshold), sound)
     except av.FFmpegError as error:
         reason = error.strerror or error
-        raise PredictionError(f"{path} cannot be written ({reason}): try .mp4 or .mkv.") from error
+        is_full = error.errno in DISK_ERRORS
+        hint = "free some space, or write to another disk" if is_full else "try .mp4 or .mkv"
+        raise PredictionError(f"{path} cannot be written ({reason}): {hint}.") from error
 
 
 class _Labels:

@@ -99,7 +99,8 @@ def _describe_frames(predictor: Predictor) -> dict[str, Any]:
     values = {name: value for name in used if (value := getattr(sampler, name)) is not None}
     taken = predictor.frame_subset.tolist()
     stored = sampler.frames
-    subset = "all of them" if len(taken) == stored else f"numbers {', '.join(map(str, taken))}"
+    numbers = ", ".join(map(str, taken))
+    subset = f"all {stored}" if len(taken) == stored else f"numbers {numbers} of these S"
     mean = f"; the answer is the mean over {sampler.clips} clips" if sampler.clips > 1 else ""
     return {
         "rule": rule_name(predictor),
@@ -109,7 +110,7 @@ def _describe_frames(predictor: Predictor) -> dict[str, Any]:
         **values,
         "text": f"S = {stored} frames are chosen of the n that decode, in order of presentation: "
         f"for i = 0 to S - 1 {_RULES[rule_name(predictor)]}. A short video repeats its last frame. "
-        f"The network takes {subset} of these S{mean}.",
+        f"The network takes {subset}{mean}.",
     }
 
 

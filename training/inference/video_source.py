@@ -129,6 +129,8 @@ def _fetch(video: str, name: str, folder: Path, limits: UploadLimits) -> tuple[P
         check_video(path, max_seconds)
     except UploadError as error:
         raise VideoDecodeError(f"{name} was not predicted: {error}") from error
+    except VideoDecodeError as error:
+        raise VideoDecodeError(str(error).replace(str(path), name)) from error
     except StorageError as error:
         raise VideoDecodeError(str(error)) from error  # names the URL
     except FILE_FAULTS as error:

@@ -50,8 +50,12 @@ def predict_videos(
             bar.advance()
     if out is not None:
         failed = f", {num_failed} of them without an answer" if num_failed else ""
-        print(f"{out}: {num_videos} videos{failed}", file=sys.stderr)
+        print(f"{out}: {_count(num_videos)}{failed}", file=sys.stderr)
     if has_timing and (count := num_videos - num_failed):
         means = {stage: total[stage] / count for stage in STAGES}
-        print(f"mean of {count} videos: {describe_milliseconds(means)}", file=sys.stderr)
+        print(f"mean of {_count(count)}: {describe_milliseconds(means)}", file=sys.stderr)
     return 1 if num_failed else 0
+
+
+def _count(num_videos: int) -> str:
+    return f"{num_videos} video{'s' * (num_videos != 1)}"

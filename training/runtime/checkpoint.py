@@ -105,7 +105,7 @@ def load(path: Path | str) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about unknown pickles; they are refused just below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
-        reason = str(error).split("\n", 1)[0][:120]
+        reason = "it is empty" if path.stat().st_size == 0 else str(error).split("\n", 1)[0][:120]
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}).") from error
     if not isinstance(state, dict) or "model_name" not in state:
         raise CheckpointError(f"{path} is not a checkpoint of har-train.")

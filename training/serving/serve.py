@@ -158,7 +158,8 @@ def _build_page(service: VideoService) -> Any:
 
         def predict(video: gradio.FileData) -> dict[str, Any]:
             """The most probable classes of an uploaded video."""
-            return service.answer_json(dict(video))
+            is_record = isinstance(video, (dict, gradio.FileData))  # a client sends what it likes
+            return service.answer_json(dict(video) if is_record else None)
 
         gradio.api(predict, api_name="predict", concurrency_id="model", concurrency_limit=1)
     for block in page.blocks.values():

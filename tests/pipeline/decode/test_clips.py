@@ -150,6 +150,26 @@ def test_video_without_a_frame(tmp_path: Path) -> None:
         decode_clip(path)
 
 
+@pytest.mark.parametrize("keep_partial", [False, True])
+def test_an_empty_file_and_one_without_its_index_say_so(tmp_path: Path, keep_partial: bool) -> None:
+    raw = made_videos.write(tmp_path / "whole.mp4", "h264.mp4").read_bytes()
+    media, index = raw.index(b"mdat") - 4, raw.index(b"moov") - 4
+    lost = r"v\.mp4 is cut off: its index \(moov\), which a camera writes last, is missing\."
+    for data, text in (
+        (b"", r"v\.mp4 is empty: 0 bytes\."),
+        (raw[: (media + index) // 2], lost),
+        (raw[:index], lost),
+        (raw[: index + 60], lost),
+        (raw[:media] + bytes(4) + raw[media + 4 : index], lost),  # size 0: never finished
+        (b"text", r"v\.mp4 cannot be decoded \(Invalid data"),
+        (bytes(9000), r"v\.mp4 cannot be decoded \(Invalid data"),
+    ):
+        path = tmp_path / "v.mp4"
+        path.write_bytes(data)
+        with pytest.raises(VideoDecodeError, match=text):
+            decode_clip(path, frames=4, size=SIZE, keep_partial=keep_partial)
+
+
 def test_a_video_that_fails_half_way_is_kept_only_if_asked(tmp_path: Path) -> None:
     path = made_videos.write(tmp_path / "v.mp4", "h264.mp4", gop=10)
     raw = bytearray(path.read_bytes())

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from made_predictor import make_video_run
@@ -81,10 +83,10 @@ def test_a_pipe_that_cannot_seek_names_its_pictures_stdin(
 @pytest.mark.parametrize(
     ("data", "options", "text"),
     [
-        (b"", [], "standard input was not predicted: it is no video"),
+        (b"", [], "standard input is empty: 0 bytes."),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", [], "it is no video that can be read here"),
         (bytes(1_500_000), ["--max-mb", 1], "it is larger than 1 MB (--max-mb)"),
-        (None, [], "standard input was not predicted: it is no video"),
+        (None, [], "standard input is empty: 0 bytes."),
     ],
 )
 def test_standard_input_without_a_video_is_one_sentence(
@@ -94,6 +96,26 @@ def test_standard_input_without_a_video_is_one_sentence(
     assert told.exit_code == 1
     assert text in told.output
     assert list(scratch.iterdir()) == []
+
+
+def test_faults_of_standard_input_never_name_the_temporary_file(
+    run: Path, tmp_path: Path, scratch: Path
+):
+    song = tmp_path / "song.mp4"
+    with av.open(str(song), "w") as out:
+        stream = out.add_stream("aac", rate=44100)
+        tone = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), "fltp")
+        tone.sample_rate = 44100
+        out.mux(stream.encode(tone))
+        out.mux(stream.encode())
+    half = write(tmp_path / "v.mp4", "mpeg4.mp4").read_bytes()
+    for data, fault in (
+        (song.read_bytes(), "has no video stream."),
+        (half[: len(half) // 2], "is cut off: its index (moov), which a camera writes last, is"),
+    ):
+        told = _predict(run, "-", stdin=data)
+        assert f"standard input {fault}" in told.stderr
+        assert str(scratch) not in told.output
 
 
 def test_no_standard_input_and_a_terminal_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch):
@@ -232,6 +254,7 @@ def test_a_full_disk_under_a_file_is_one_sentence(
     assert told.exit_code == 2
     assert str(out) in told.stderr
     assert "cannot be written (No space left on device" in told.stderr
+    assert "try .mp4" not in told.stderr
     assert not out.exists()
 
 

@@ -40,7 +40,7 @@ def write(content, path):
     ("content", "text"),
     [
         (None, r"no checkpoint at .*a\.pt"),
-        (b"", r"a\.pt is damaged"),
+        (b"", r"a\.pt is damaged or not a checkpoint \(it is empty\)"),
         (b"PK\x03\x04 half", r"a\.pt is damaged"),
         (b"not a checkpoint", r"a\.pt is damaged"),
         (pickle.dumps(1), r"a\.pt is"),

@@ -75,7 +75,7 @@ def proxy(server: Server) -> Iterator[str]:
         http_server.shutdown()
 
 
-def _ask(server: Server, upload: dict) -> dict:
+def _ask(server: Server, upload: object) -> dict:
     """The answer of the API to Gradio's record of a file."""
     body = json.dumps({"data": [upload]})
     kind = {"Content-Type": "application/json"}
@@ -127,7 +127,8 @@ def test_the_api_refuses_in_one_sentence_and_opens_only_uploads(
             assert _ask(server, record)["error"] == sentence
             assert server.ask(record) == ({}, f'<p role="alert">{sentence}</p>')
         assert not other.asked
-    assert "There was no file" in server.service.answer_json(None)["error"]
+    for nothing in (None, "text", 1, [], {}):
+        assert "There was no file" in _ask(server, nothing)["error"]
     assert server.files() == []
 
 
