@@ -8,12 +8,17 @@ more than that of the text bar; in a notebook without them the text bar stands i
 import io
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():  # of a notebook without ipywidgets, where the text bar does
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 30.0

@@ -106,6 +106,9 @@ def _load_attribute(name: str, module_name: str, attribute: str) -> Any:
 def _check_source(name: str, module_name: str, attribute: str | None) -> None:
     """Look for a module without running anything. attribute: that its source must hold."""
     parts, path, spec = module_name.split("."), None, None
+    if parts[-1] == "py":
+        right = f"{'.'.join(parts[:-1])}:{name.partition(':')[2]}"
+        raise CustomModelError(f"{name}: name the module without .py: {right}.")
     for part in itertools.accumulate(parts, "{}.{}".format):
         found = (f.find_spec(part, path, None) for f in sys.meta_path if hasattr(f, "find_spec"))
         spec = next(filter(None, found), None)
@@ -141,6 +144,11 @@ def _no_class(name: str) -> CustomModelError:
 
 
 def _missing(name: str, module_name: str, attribute: str) -> CustomModelError:
+    if module_name == "__main__":
+        return CustomModelError(
+            f"{name}: a class of a notebook's cells is known in that notebook alone: for commands "
+            f"and other programs put it into a file, and train it from there ({_PAGE})."
+        )
     return CustomModelError(f"{name}: the module {module_name} has no {attribute!r} ({_PAGE}).")
 
 

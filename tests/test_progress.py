@@ -164,3 +164,12 @@ def test_in_a_notebook_without_widgets_the_bar_is_text(monkeypatch: pytest.Monke
     with ProgressBar(3, "build") as bar:
         bar.advance(3)
     assert "\rbuild:   0%" in stream.getvalue()
+    kernel = (
+        "import sys, types; app = types.SimpleNamespace(config={'IPKernelApp': {}});"
+        "sys.modules |= {'IPython': types.SimpleNamespace(get_ipython=lambda: app),"
+        "                'ipywidgets': None, 'IPython.html': None, 'IPython.html.widgets': None};"
+        "import har.progress"
+    )
+    run = [sys.executable, "-c", kernel]  # tqdm would warn that "IProgress" was not found
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

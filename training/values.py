@@ -42,7 +42,9 @@ def check_type(name: str, value: Any, hint: Any) -> None:
     types = [kind for kind in get_args(hint) or (hint,) if kind in _TYPES]
     valid = type(value) in types or (type(value) is int and float in types)
     if value is not None and types and not valid:
-        raise ConfigError(f"{name} = {value!r} has the wrong type: give {_TYPES[types[0]]}.")
+        is_class = isinstance(value, type)
+        hint = f", e.g. {value.__module__}:{value.__qualname__}" if is_class else ""
+        raise ConfigError(f"{name} = {value!r} has the wrong type: give {_TYPES[types[0]]}{hint}.")
 
 
 def format_options(options: Mapping[str, Any]) -> str:

@@ -79,8 +79,12 @@ def test_a_result_that_is_no_logits_is_named(what: str, text: str) -> None:
 
 def test_a_name_from_a_file_imports_only_modules_that_hold_it(project: Path) -> None:
     (project / "script.py").write_text("open('ran', 'w')\ndef build(num_classes): ...\n")
-    for name in ("script:Tiny", "script.sub:Tiny"):
-        with pytest.raises(models.CustomModelError, match=r"has no 'Tiny'|no module"):
+    for name, text in {
+        "script:Tiny": "has no 'Tiny'", "script.sub:Tiny": "no module",
+        "script.py:Tiny": "name the module without .py: script:Tiny",
+        "__main__:Tiny": "is known in that notebook alone",
+    }.items():  # fmt: skip
+        with pytest.raises(models.CustomModelError, match=text):
             models.build(name, 3)
     assert not (project / "ran").exists()
 

@@ -153,6 +153,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_offered(undisturb
         (["--lr", "0.1"], "--lr cannot change in a resumed run"),
         (["--out", "elsewhere"], "leave out --out"),
         (["--epochs", "0"], "--epochs 0"),
+        (["--epochs", "2"], "--epochs 2 is less than the 3 epochs that"),
         (["--shards", "other"], "has changed since the run began"),
         (["--resume", "empty"], "no checkpoint"),
     ],

@@ -218,10 +218,11 @@ class Run:
         return f"Run({str(self.path)!r}{''.join(words)})"
 
     def _repr_html_(self) -> str:
-        tests = {
-            f"{e['on']} of {e['split']['name']}, views {e['views']}": e._short()
-            for e in self.evaluations
-        }
+        best, tests = self.best_epoch, {}
+        for e in self.evaluations:
+            name = f"{e['on']} of {e['split']['name']}, views {e['views']}"
+            old = e["checkpoint"] != "best.pt" or e["epoch"] != best  # trained further since
+            tests[f"{name}, epoch {e['epoch']}" if old else name] = e._short()
         return html_properties(f"Run {self.path}", {**self._describe(), **tests})
 
 

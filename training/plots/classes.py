@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from numpy.typing import NDArray
 
-from .style import model_style, new_figure, text_width
+from .style import add_legend, model_style, new_figure, text_width
 
 _NAMES_WIDTH = 1.3  # inches that the pictures keep for names; longer ones make them larger
 _MAX_COUNTS = 25  # classes; above, a cell is too small for its count
@@ -104,7 +104,7 @@ def plot_class_accuracy(
         axes.grid(False, axis="y")
         for edge in rows[:-1] + 0.5:
             axes.axhline(edge, color="#e4e4e4", linewidth=0.8, zorder=0)
-        figure.legend(loc="outside lower center", ncols=2)
+        add_legend(figure, 10)
     return path
 
 

@@ -3,6 +3,7 @@
 Training is dashed and light, validation solid.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .style import DISPLAY_NAMES, Figure, model_style, new_figure
+from .style import DISPLAY_NAMES, Figure, model_style, new_figure, text_width
 
 _QUANTITIES = {"loss": "Loss", "acc": "Accuracy"}
 _SUBSETS = {"train": "Training", "val": "Validation"}
@@ -152,14 +153,17 @@ def plot_costs(
     it was not measured.
     """
     colors = [model_style(model)[0] for model in models]
-    with new_figure(path, 4.8, len(bars) * (0.5 + 0.3 * len(labels))) as figure:
+    wrapped = [textwrap.fill(label, 40) for label in labels]
+    row_height = 0.15 + 0.15 * max(label.count("\n") + 1 for label in wrapped)  # inches
+    with new_figure(path, 4.8, len(bars) * (0.5 + row_height * len(labels))) as figure:
+        figure.set_figwidth(max(4.8, 3.6 + text_width(figure, wrapped, 10)))
         panels = np.ravel(figure.subplots(len(bars), 1))
         for axes, (title, values) in zip(panels, bars.items(), strict=True):
             widths = [value or 0.0 for value in values]
             rows = axes.barh(range(len(labels)), widths, color=colors, height=0.62)
             texts = ["not measured" if value is None else f"{value:,.4g}" for value in values]
             axes.bar_label(rows, texts, padding=3, color="#333333")
-            axes.set_yticks(range(len(labels)), labels)
+            axes.set_yticks(range(len(labels)), wrapped)
             axes.set_ylim(len(labels) - 0.4, -0.6)
             axes.set_title(title)
             axes.set_xlim(0, 1.22 * (max(widths) or 1.0))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
-from .style import model_style, new_figure, text_width
+from .style import add_legend, model_style, new_figure, text_width
 
 Curve = tuple[NDArray[np.floating], NDArray[np.floating]]  # precision and recall, recall rising
 
@@ -61,7 +61,7 @@ def plot_precision_recall(
         axes.spines[:].set_visible(False)
         axes.set_xlabel("Across: recall from 0 to 1; upwards: precision from 0 to 1", fontsize=8)
         if len(curves) > 1:
-            figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+            add_legend(figure, 8)
     return path
 
 

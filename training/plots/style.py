@@ -105,6 +105,18 @@ def text_width(figure: Figure, texts: Iterable[str], fontsize: float, **style: A
     return max(widths, default=0.0) / figure.dpi
 
 
+def add_legend(figure: Figure, fontsize: float) -> None:
+    """A legend below the axes, in two columns where the labels are short enough, else in one, for
+    which the figure becomes larger."""
+    labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
+    width = text_width(figure, labels, fontsize) + 0.06 * fontsize  # inches, with line and margins
+    columns = 2 if 2 * width <= figure.get_figwidth() else 1
+    if columns == 1:
+        figure.set_figwidth(max(figure.get_figwidth(), width))
+        figure.set_figheight(figure.get_figheight() + 0.02 * fontsize * (len(labels) // 2))
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=fontsize)
+
+
 @contextmanager
 def _quiet_fonts() -> Iterator[None]:
     """Without matplotlib's own lines on fonts: `choose_fonts` has said what is missing, once, and

@@ -166,13 +166,18 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
         if not (folder / name).is_file():
             raise ReportError(message.format(folder))
     summary = _read(folder / "summary.json", json.loads)
+    config = _read(folder / "config.toml", tomllib.loads)
+    if "temporal_weight" in config:
+        raise ReportError(
+            f"{folder} is a run of har-pretrain, which has no accuracy to report: leave it out."
+        )
     evaluation, path = _choose_evaluation(folder, summary, subset, views)
     run = Run(
         folder,
         _read(folder / "metrics.jsonl", lambda text: [json.loads(s) for s in text.splitlines()]),
         summary,
         evaluation,
-        _read(folder / "config.toml", tomllib.loads),
+        config,
         _read(folder / "environment.json", json.loads),
         path,
     )

@@ -89,6 +89,12 @@ def load_resumed(
     run_config = configs.from_mapping({**state["config"], **given}, kind)
     if run_config.precision == "auto":  # of a run of before, whose answer was not kept
         run_config = replace(run_config, precision=_precision_of(folder))
+    finished = state["progress"]["epoch"] - 1
+    if "epochs" in given and run_config.epochs < finished:
+        raise ConfigError(
+            f"--epochs {run_config.epochs} is less than the {finished} epochs that {path} is "
+            f"trained already: give more than {finished}, or leave it out."
+        )
     if out is None:
         _check_newest(path, state, folder)
         return run_config, folder, state
@@ -153,8 +159,8 @@ def find_shards(
     if not found:
         tried = ", ".join(dict.fromkeys(str(place.absolute()) for place in places))
         raise RunError(
-            f"--shards is missing: the shard set of {folder} is not at {tried}; give the folder "
-            "that it lies in now."
+            f"--shards is missing: the shard set of {folder} is not at {tried}; give the "
+            "folder of the set."
         )
     same = (place for place in found if _manifest_digest(place) == digest)
     return str(next(same, found[0]))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import TestCase
 
 import numpy as np
 import pandas
@@ -93,6 +94,9 @@ def test_evaluations_are_those_of_har_eval_and_show_themselves(trained, capsys):
     assert len(repr(evaluation)) < 120
     assert str(evaluation).splitlines()[-1] == f"next: har-report {trained.path} --subset val"
     assert "<td" in evaluation._repr_html_()
+    assert "views 1</th>" in trained._repr_html_()
+    path.write_text(json.dumps(evaluation | {"epoch": 99}))  # as of a run that trained on since
+    assert "views 1, epoch 99</th>" in trained._repr_html_()
     capsys.readouterr()
     trained.evaluate(device="cpu", subset="val", quiet=True)
     assert "".join(capsys.readouterr()) == ""
@@ -108,6 +112,7 @@ def test_evaluations_are_those_of_har_eval_and_show_themselves(trained, capsys):
         ({"lr": "fast"}, "lr = 'fast' has the wrong type: give a number"),
         ({"augment": 1}, "augment = 1 has the wrong type: give true or false"),
         ({"shards": 3}, "shards = 3 has the wrong type: give text"),
+        ({"model": TestCase}, "wrong type: give text, e.g. unittest.case:TestCase"),
         ({"out": 3}, "out = 3 has the wrong type: give a path"),
         ({"config": 3}, "config = 3 has the wrong type: give a path"),
         ({"folds": "3"}, "folds = '3' has the wrong type"),

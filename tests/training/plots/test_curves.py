@@ -24,6 +24,7 @@ from har.training.plots import (
     plot_examples,
     plot_filters,
     plot_model_curves,
+    plot_precision_recall,
     plot_timeline,
     style,
 )
@@ -231,6 +232,27 @@ def test_per_class_puts_the_hardest_class_on_top(tmp_path: Path, drawn: list):
 def test_a_cost_that_was_not_measured_says_so(tmp_path: Path, drawn: list):
     plot_costs(tmp_path / "c.png", ["R3D", "b"], ["r3d", "x"], {"Peak memory (GB)": [2.5, None]})
     assert [text.get_text().strip() for text in drawn[0].axes[0].texts] == ["2.5", "not measured"]
+
+
+def test_long_names_of_runs_stay_inside_the_picture(tmp_path: Path, drawn: list):
+    labels = [f"ResNet3D [grouped, 2 classes], epochs {n}, lr 0.001, momentum 0.9" for n in (1, 2)]
+    plot_costs(tmp_path / "c.png", labels, ["resnet3d"] * 2, {"Time": [1.0, 2.0]})
+    recalls = {label: [0.5, 1.0] for label in labels}
+    plot_class_accuracy(tmp_path / "p.png", ["x", "y"], recalls, ["resnet3d"] * 2)
+    step = (np.array([1.0, 0.5]), np.array([0.5, 1.0]))
+    plot_precision_recall(
+        tmp_path / "r.png",
+        ["x", "y"],
+        {label: [step, step] for label in labels},
+        {label: np.array([0.5, 0.5]) for label in labels},
+        ["resnet3d"] * 2,
+    )
+    for figure in drawn:
+        texts = [text for text in figure.findobj(Text) if "ResNet3D" in text.get_text()]
+        assert len(texts) >= 2  # matplotlib keeps some ticks that are not drawn
+        for box in [text.get_window_extent() for text in texts]:
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
 
 
 def test_a_class_name_is_never_read_as_a_formula(tmp_path: Path):

@@ -14,7 +14,7 @@ from har.shards import splits
 from har.shards.format import load_manifest
 from har.training import loop
 from har.training.cli.pretrain import pretrain_main
-from har.training.cli.results import eval_main
+from har.training.cli.results import eval_main, report_main
 from har.training.cli.train import train_main
 from har.training.runtime import checkpoint
 
@@ -194,6 +194,7 @@ def test_another_split_that_holds_out_the_same_groups_is_taken(pretrained, shard
     [
         (train_main, ["--resume"], "is a run of har-pretrain: go on with 'har-pretrain --resume"),
         (eval_main, [], "a run of har-pretrain, which has no classifier: train one from it"),
+        (report_main, [], "is a run of har-pretrain, which has no accuracy to report: leave it"),
     ],
 )
 def test_what_needs_a_classifier_says_that_there_is_none(pretrained, command, options, text):
