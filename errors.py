@@ -16,12 +16,14 @@ import errno
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
 Command = Callable[..., Any]
+_FORMAT_WARNING = warnings.formatwarning
 
 
 class HarError(ValueError):
@@ -29,6 +31,10 @@ class HarError(ValueError):
 
     Without text it has been said already, by another rank of the same run.
     """
+
+
+class HarWarning(UserWarning):
+    """What the user should know and goes on; commands print the text alone, without our code."""
 
 
 class UserError(click.ClickException):
@@ -42,6 +48,7 @@ def one_sentence(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        warnings.formatwarning = _format_warning
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="har-printable")
@@ -72,6 +79,14 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """The known names that one which is not known may stand for, as part of a sentence, or ""."""
     near = difflib.get_close_matches(name, list(known), 3)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], *where: Any, **line: Any
+) -> str:
+    if issubclass(category, HarWarning):
+        return f"warning: {message}\n"
+    return _FORMAT_WARNING(message, category, *where, **line)
 
 
 def _flush_stdout(text: str = "") -> None:

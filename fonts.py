@@ -13,12 +13,14 @@ from matplotlib import font_manager
 from matplotlib.font_manager import FontEntry
 from PIL import ImageFont
 
+from .errors import HarWarning
+
 _FIRST = "DejaVu Sans"
 _NOT_TEXT = ("Last Resort", "cm", "STIX")  # boxes with code points; fonts of formulas
 _warned: set[str] = set()
 
 
-class MissingGlyphWarning(UserWarning):
+class MissingGlyphWarning(HarWarning):
     """No font on this machine has some characters of a picture's text."""
 
 

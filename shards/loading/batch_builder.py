@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ...errors import HarWarning
 from ..format import ClipReader, Manifest, ShardSetError
 from ..transforms.affine import generator
 from ..transforms.clip_processor import ClipProcessor
@@ -35,7 +36,7 @@ from .options import LoaderError, LoaderOptions
 Transform = ClipProcessor | Callable[[np.ndarray], "np.ndarray | torch.Tensor"]
 
 
-class CorruptClipWarning(UserWarning):
+class CorruptClipWarning(HarWarning):
     """A corrupt clip was replaced by another one."""
 
 
