@@ -13,6 +13,7 @@ Notes:
 import contextlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -202,7 +203,13 @@ def _check_decoding(*_: Any) -> Result:
             if process.returncode:
                 message = process.stderr.strip() or f"exit code {process.returncode}"
                 text = f"har-shards {arguments[0]}: {message.splitlines()[-1]}"
-                return text, [(True, FAIL, "pip install --force-reinstall av")]
+                is_ours = "Traceback" in message and not re.search(
+                    "(Import|NotFound)Error", message
+                )
+                remedy = (
+                    "report it: a fault of har" if is_ours else "pip install --force-reinstall av"
+                )
+                return text, [(True, FAIL, remedy)]
     seconds = time.perf_counter() - start
     return f"6 videos written, decoded and verified in {seconds:.1f} s", []
 

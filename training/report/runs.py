@@ -25,7 +25,7 @@ from ..plots import DISPLAY_NAMES, Curves
 
 MODEL_ORDER = tuple(DISPLAY_NAMES)  # of the paper's Table 1
 _MISSING_FILES = {
-    "metrics.jsonl": "{} is not a run: give folders that har-train wrote.",
+    "metrics.jsonl": "{} is not a run: give folders that har-train wrote{}.",
     "summary.json": "{} has no summary.json, so its training has not ended: let har-train finish.",
 }
 
@@ -164,7 +164,8 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
     """
     for name, message in _MISSING_FILES.items():
         if not (folder / name).is_file():
-            raise ReportError(message.format(folder))
+            inside = sorted(str(path.parent) for path in folder.glob("*/metrics.jsonl"))
+            raise ReportError(message.format(folder, f", as {' '.join(inside[:2])}" * bool(inside)))
     summary = _read(folder / "summary.json", json.loads)
     config = _read(folder / "config.toml", tomllib.loads)
     if "temporal_weight" in config:

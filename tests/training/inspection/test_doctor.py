@@ -122,6 +122,10 @@ def decoder_failure(*_: object, **__: object) -> SimpleNamespace:
     return SimpleNamespace(returncode=1, stderr="Error: no codec\n")
 
 
+def fault_of_ours(*_: object, **__: object) -> SimpleNamespace:
+    return SimpleNamespace(returncode=1, stderr="Traceback (most ...\nNameError: x\n")
+
+
 def disk_usage(free: float) -> object:
     return lambda path: SimpleNamespace(free=free, total=1e12, used=0)
 
@@ -145,6 +149,10 @@ def limit(files: int) -> object:
         (
             *("decoding", doctor.subprocess, "run", decoder_failure),
             *(FAIL, "har-shards synthetic: Error: no codec"),
+        ),
+        (
+            *("decoding", doctor.subprocess, "run", fault_of_ours),
+            *(FAIL, "NameError: x\n                        -> report it: a fault of har"),
         ),
     ],
 )

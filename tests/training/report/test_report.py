@@ -52,6 +52,12 @@ def test_a_folder_that_is_no_finished_evaluated_run_is_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_runs_is_refused_with_their_names(tmp_path: Path):
+    runs = [make(tmp_path / name, "r3d") for name in ("a", "b", "c")]
+    with pytest.raises(ReportError, match=rf"har-train wrote, as {runs[0]} {runs[1]}\.$"):
+        write_report([tmp_path], tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"epoch": 1}, r"of epoch 1 and the best is .* again\.$"),
