@@ -102,6 +102,14 @@ class HBox(Widget): pass
 class HTML(Widget): pass
 class FloatProgress(Widget): pass
 """
+KERNEL = """
+class Kernel:
+    config = {"IPKernelApp": {}}  # what tqdm asks for before 4.67
+
+
+def get_ipython():
+    return Kernel()
+"""
 NOTEBOOK = """
 import sys, warnings
 warnings.simplefilter("error")
@@ -136,7 +144,7 @@ def test_a_notebook_gets_a_bar_that_is_a_widget(tmp_path: Path) -> None:
     files = {
         "ipykernel/__init__.py": "",
         "ipykernel/zmqshell.py": "",
-        "IPython/__init__.py": "def get_ipython(): return None\n",
+        "IPython/__init__.py": KERNEL,
         "IPython/display.py": "shown = []\ndisplay = shown.append\n",
         "ipywidgets.py": WIDGETS,
     }

@@ -22,7 +22,7 @@ from pathlib import Path
 EXTRAS = {  # import names of what pyproject.toml's extras bring; fsspec comes with torch
     "torchcodec", "cv2", "litdata", "dask", "distributed", "s3fs", "tensorboard", "gradio", "onnx",
     "onnxscript", "onnxruntime", "pytest", "xdist", "hypothesis", "scipy", "sklearn", "moto",
-    "pdoc", "rarfile",
+    "pdoc", "rarfile", "pandas", "nbclient", "ipykernel",
 }  # fmt: skip
 UNIX_MODULES = {"fcntl", "resource"}
 UNIX_FUNCTIONS = (
