@@ -11,10 +11,10 @@ SHARDS ?= data/shards
 DEMO    := data/demo
 DEMO_ALL := --shards $(DEMO)/shards --frames 8 --size 42 --batch-size 16 --crop-scale 0.5 \
 	--plateau-patience 3 --plateau-factor 0.3 --patience 30
-DEMO_resnet3d := --model-options width=16 --epochs 25
-DEMO_r2plus1d := --model-options width=16 --epochs 25
-DEMO_convlstm := --lr 2e-3 --epochs 25
-DEMO_r3d      := --weights none --lr 3e-4 --lr-scheduler cosine --augment --epochs 10
+DEMO_resnet3d := --model-options width=16 --epochs 22
+DEMO_r2plus1d := --model-options width=16 --epochs 22
+DEMO_convlstm := --lr 2e-3 --epochs 22
+DEMO_r3d      := --weights none --lr 3e-4 --lr-scheduler cosine --augment --epochs 9
 
 # OpenMP threads that wait give their core away: on shared cores spinning costs 7-10 times the step.
 export GOMP_SPINCOUNT ?= 2000
