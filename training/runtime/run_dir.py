@@ -89,8 +89,7 @@ def load_resumed(
     run_config = configs.from_mapping({**state["config"], **given}, kind)
     if run_config.precision == "auto":  # of a run of before, whose answer was not kept
         run_config = replace(run_config, precision=_precision_of(folder))
-    finished = state["progress"]["epoch"] - 1
-    if "epochs" in given and run_config.epochs < finished:
+    if "epochs" in given and run_config.epochs < (finished := state["progress"]["epoch"] - 1):
         raise ConfigError(
             f"--epochs {run_config.epochs} is less than the {finished} epochs that {path} is "
             f"trained already: give more than {finished}, or leave it out."

@@ -265,10 +265,10 @@ def test_predictions_are_those_of_har_predict(video_run, videos, tmp_path, capsy
     broken = tmp_path / "broken.avi"
     broken.write_text("")
     answers = har.predict(video_run.path, [broken, *map(str, videos)], device="cpu")
-    assert f"{broken} cannot be decoded" in capsys.readouterr().err
+    assert f"{broken} is empty: 0 bytes." in capsys.readouterr().err
     assert [answer.path for answer in answers] == [broken, *videos]
     assert (answers[0].label, answers[0].times) == (None, [])
-    assert answers[0].error.startswith(f"{broken} cannot be decoded")
+    assert answers[0].error == f"{broken} is empty: 0 bytes."
     one = answers[1]
     assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert one.top(1) == [(one.label, one.probability)]

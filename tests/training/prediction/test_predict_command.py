@@ -48,7 +48,7 @@ def test_csv_has_a_row_for_each_class_and_for_each_broken_video(run: Path, video
     assert told.exit_code == 1
     rows = _rows(told)
     assert [row["video"] for row in rows] == [str(broken), *[v for v in videos for _ in range(2)]]
-    assert rows[0]["error"].startswith(f"{broken} cannot be decoded")
+    assert rows[0]["error"] == f"{broken} is empty: 0 bytes."
     as_json = json.loads(_predict(run, "--json", "--top", 2, videos[0]).stdout)[0]["top"]
     for row, one, rank in zip(rows[1:3], as_json, "12", strict=True):
         assert (row["class"], row["rank"], row["start"]) == (one["class"], rank, "")
@@ -161,7 +161,7 @@ def test_names_that_are_no_utf_8_and_folders_of_images_are_videos(
             [*command, run, form, tmp_path, videos[0]], capture_output=True, env=environment
         )
         assert told.returncode == 1, told.stderr
-        assert "caf\\xe9.avi cannot be decoded" in told.stderr.decode()
+        assert "caf\\xe9.avi is empty: 0 bytes." in told.stderr.decode()
         lines = told.stdout.decode()
         assert str(frames) in lines
         if form == "--json":

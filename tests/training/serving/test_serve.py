@@ -72,7 +72,8 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\
 def test_what_is_no_video_is_refused_in_one_sentence(server: Server, name: str, data: bytes):
     shares, html = server.answer(name, data)
     assert shares == {}
-    assert f"{name} was not predicted: it is no video that can be read here." in html
+    reason = "empty: 0 bytes" if not data else "no video that can be read here"
+    assert f"{name} was not predicted: it is {reason}." in html
     assert str(server.folder) not in html
     assert server.files() == []
 
