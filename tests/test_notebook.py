@@ -18,6 +18,7 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_on_a_smaller_synthetic_set(notebook, tmp_path):
     (settings,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
     settings.source = "FRAMES, SIZE, MODEL_OPTIONS, EPOCHS = 8, 32, {'width': 8}, 1"

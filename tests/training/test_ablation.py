@@ -88,6 +88,7 @@ def test_the_groups_of_the_hard_set(group, subset):
     assert ablation.subset_of(f"v_SwipeUp_g{group:02d}_c01") == subset
 
 
+@pytest.mark.slow
 def test_the_real_set_holds_groups_out(tmp_path, real_clips):
     args = ablation.parse(
         ["-o", str(tmp_path), "--sets", "real", "--real", str(real_clips / "ucf101")]

@@ -100,6 +100,7 @@ def test_an_own_model_is_exported_to_onnx(shards, project):
     )
 
 
+@pytest.mark.slow
 def test_an_own_model_is_summed_up_and_timed(project):
     words = [NAME, "--frames", 4, "--size", 32, "--batch-size", 2, "--model-options", "width=8"]
     summary = json.loads(run_command(models_main, "show", *words, "--json").stdout)

@@ -216,7 +216,10 @@ def test_what_a_file_cannot_be_is_said_before_anything_is_predicted(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize(("form", "unbuffered"), [("--json", "1"), ("--csv", ""), ("--top=2", "")])
+@pytest.mark.parametrize(
+    ("form", "unbuffered"),
+    [("--json", "1"), *(pytest.param(f, "", marks=pytest.mark.slow) for f in ("--csv", "--top=2"))],
+)
 def test_a_full_disk_under_standard_output_is_one_sentence(
     run: Path, videos: list[Path], form: str, unbuffered: str
 ):
@@ -230,7 +233,10 @@ def test_a_full_disk_under_standard_output_is_one_sentence(
     )
 
 
-@pytest.mark.parametrize(("form", "unbuffered"), [("--json", ""), ("--csv", ""), ("--top=2", "1")])
+@pytest.mark.parametrize(
+    ("form", "unbuffered"),
+    [("--top=2", "1"), *(pytest.param(f, "", marks=pytest.mark.slow) for f in ("--json", "--csv"))],
+)
 def test_a_reader_that_goes_away_is_no_news(
     run: Path, videos: list[Path], form: str, unbuffered: str
 ):

@@ -182,7 +182,7 @@ _ANSWERED = "document.querySelectorAll('figure img').length === 2"
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [pytest.param(390, marks=pytest.mark.slow), 1280])
 def test_a_browser_without_a_network_sends_a_clip_and_a_recording(
     server: Server, clip: bytes, tmp_path: Path, width: int
 ):
