@@ -44,6 +44,7 @@ def in_process(command, *words, log, threads):
 calls: list[str] = []
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, capsys):
     make_shards(tmp_path / "shards", shape=(8, 20, 24, 3))
     monkeypatch.setattr(ablation, "call", in_process)
