@@ -58,3 +58,12 @@ def made_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     entries.append(font_manager.ttfFontProperty(font_manager.get_font(path)))
     monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
     return "Made Sans"
+
+
+@pytest.fixture
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of tests that draw is drawing; only text that is measured needs the real
+    dpi."""
+    from har.training.plots import style
+
+    monkeypatch.setattr(style, "DPI", 50)

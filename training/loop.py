@@ -139,27 +139,38 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         val_metrics = evaluate(state.eval_model, batches, state.device, state.precision, state.ctx)
     quality = state.task.measure(state)
     state.progress.add_time(now)
+    line = epoch_line(state, train_metrics, val_metrics, train_seconds) | quality
+    if bad_step.item() >= 0:
+        line["bad_step"] = int(bad_step.item())
+        line["bad_keys"] = loader.keys(epoch, line["bad_step"])
+    return line
+
+
+def epoch_line(
+    state: TrainState,
+    train_metrics: dict[str, Any],
+    val_metrics: dict[str, Any],
+    train_seconds: float,
+) -> dict[str, Any]:
+    """What metrics.jsonl says of the epoch at `state.progress`."""
+    progress = state.progress
     line: dict[str, Any] = {
-        "epoch": epoch,
+        "epoch": progress.epoch,
         "train_loss": train_metrics["loss"],
         "train_acc": train_metrics["acc"],
         "val_loss": val_metrics["loss"],
         "val_acc": val_metrics["acc"],
         "lr": state.lr_scheduler.lr,
         "clips_per_s": train_metrics["count"] / train_seconds,
-        **time_shares(state.progress.data_time, state.progress.transfer_time, train_seconds),
+        **time_shares(progress.data_time, progress.transfer_time, train_seconds),
         "peak_bytes": memory.peak_bytes(state.device),
-        "seconds": state.progress.epoch_seconds,
+        "seconds": progress.epoch_seconds,
         **{f"train_{name}": train_metrics[name] for name in state.task.metrics},
-        **quality,
     }
     if state.config.lr_head is not None:
         line["lr_head"] = state.lr_scheduler.lr_head
-    if state.progress.skipped_steps:
-        line["skipped_steps"] = state.progress.skipped_steps
-    if bad_step.item() >= 0:
-        line["bad_step"] = int(bad_step.item())
-        line["bad_keys"] = loader.keys(epoch, line["bad_step"])
+    if progress.skipped_steps:
+        line["skipped_steps"] = progress.skipped_steps
     return line
 
 

@@ -7,7 +7,7 @@ import functools
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,11 +60,7 @@ def prepare(
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
     options = model_options(config)
-    weights = "none" if resumed else config.weights
-    model = build_model(config, options, len(manifest.classes), weights)
-    check_pretraining(config, model, manifest, split)
-    transform = make_transform(config, models.transform_of(model))
-    check_custom_model(config, model, len(manifest.classes), transform)
+    model, transform = make_model(config, options, manifest, split, resumed=resumed)
     task.adapt_model(model)
     device = check_device(config, model, device, functools.partial(make_optimizer, config), log)
     model = place_model(model, device, precision)
@@ -80,30 +76,37 @@ def prepare(
     optimizer = make_optimizer(config, model)
     train_loader, val_loader = make_loaders(config, task, manifest, split, transform, device, ctx)
     state = TrainState(
-        task=task,
-        config=config,
-        folder=folder,
-        manifest=manifest,
-        split=split,
-        model=model,
+        task=task, config=config, folder=folder, manifest=manifest, split=split, model=model,
         model_options={**known_options(config), **options},
         ddp_model=wrap_model(config, model, device, ctx),
-        ctx=ctx,
-        transform=transform,
-        optimizer=optimizer,
+        ctx=ctx, transform=transform, optimizer=optimizer,
         loss_scaler=LossScaler(precision, device),
         lr_scheduler=make_lr_scheduler(config, optimizer, train_loader),
         early_stopping=make_early_stopping(config),
         class_weights=class_weights(config, manifest, split, device),
         ema=ModelEma(model, config.ema_decay) if config.ema_decay else None,
-        train_loader=train_loader,
-        val_loader=val_loader,
-        device=device,
-        precision=precision,
+        train_loader=train_loader, val_loader=val_loader, device=device, precision=precision,
         log=log,
-    )
+    )  # fmt: skip
     log(describe(state))
     return state
+
+
+def make_model(
+    config: Config,
+    options: dict[str, Any],
+    manifest: Manifest,
+    split: splits.Split,
+    *,
+    resumed: bool,
+) -> tuple[nn.Module, ClipTransform]:
+    """The model, from `--weights` unless it is resumed, and its input; both fit the run."""
+    num_classes = len(manifest.classes)
+    model = build_model(config, options, num_classes, "none" if resumed else config.weights)
+    check_pretraining(config, model, manifest, split)
+    transform = make_transform(config, models.transform_of(model))
+    check_custom_model(config, model, num_classes, transform)
+    return model, transform
 
 
 def check_custom_model(

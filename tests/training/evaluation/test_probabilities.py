@@ -17,13 +17,9 @@ from har.training.evaluation import (
     evaluate_run,
     load_probabilities,
 )
-from har.training.plots import style
 from har.training.runtime import checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "DPI", 40)
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
 @pytest.fixture(scope="module")

@@ -29,15 +29,11 @@ from har.training.plots import (
     style,
 )
 
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of the time of these tests is drawing; only text that is measured needs the real dpi."""
-    monkeypatch.setattr(style, "DPI", 50)
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
 @pytest.fixture
-def fine(monkeypatch: pytest.MonkeyPatch) -> None:
+def fine(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "DPI", 200)
 
 
