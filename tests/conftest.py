@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
+from PIL import Image
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -58,6 +60,16 @@ def made_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     entries.append(font_manager.ttfFontProperty(font_manager.get_font(path)))
     monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
     return "Made Sans"
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and not rendered, for tests that look at what lies beside the pictures."""
+    from har.training.plots import style
+
+    picture = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(picture, "PNG")
+    monkeypatch.setattr(style, "encode_figure", lambda *_, **__: picture.getvalue())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`har-train --folds K`: the runs of the splits fold-1/K ... fold-K/K, one after another.
 
-What is finished is skipped and what was stopped goes on: `--resume` may be given at any time.
+What is finished is skipped and what was stopped goes on: `--resume` may be given at any time. With
+another `--epochs` (or another limit) finished folds go on, too, as a single run does.
 """
 
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.format import load_manifest
-from .config import AUTO, Config, ConfigError, make
+from .config import AUTO, Config, ConfigError, load, make
 from .runtime import run_dir
 from .runtime.fold_dir import FoldDir
 from .setup import make_split
+
+LIMITS = ("epochs", "max_minutes", "patience")  # settings by which a training ends
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,21 @@ def plan_folds(config: Config, folder: Path, num_folds: int) -> FoldDir:
 
 
 def list_jobs(fold_dir: FoldDir, settings: dict[str, Any]) -> Iterator[FoldJob]:
-    """The folds that are not finished, in order, each looked at when its turn comes.
+    """The folds that are left to train, in order, each looked at when its turn comes.
 
-    settings: of the command line, for folds that were stopped (`run_dir.load_resumed`).
+    settings: of the command line, for folds that go on (`run_dir.load_resumed`).
     """
+    limits = {name: getattr(fold_dir.config, name) for name in LIMITS}
     for fold in range(1, fold_dir.num_folds + 1):
         folder = fold_dir.fold_folder(fold)
+        has_checkpoint = any(folder.glob("*.pt"))
         if fold_dir.is_finished(fold):
-            continue
-        if any(folder.glob("*.pt")):
-            config, _, state = run_dir.load_resumed(folder, settings)
+            trained = load(folder / "config.toml")
+            is_same = all(getattr(trained, name) == value for name, value in limits.items())
+            if is_same or not has_checkpoint:  # none where its loss was never finite
+                continue
+        if has_checkpoint:
+            config, _, state = run_dir.load_resumed(folder, {**settings, **limits})
             yield FoldJob(fold, folder, config, state)
         else:
             yield FoldJob(fold, folder, _fold_config(fold_dir, fold), None)

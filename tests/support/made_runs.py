@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny_train import metrics_of
 
 from har.training.evaluation import Predictions, Probabilities, list_probabilities, summarize
 from har.training.evaluation.probabilities import save_probabilities
@@ -42,7 +44,7 @@ def metric_lines(model: str, epochs: int, seed: int = 0) -> list[dict[str, Any]]
 
 
 def evaluation(
-    folder: Path, model: str, epoch: int, split: dict, classes: list[str], right: float
+    folder: Path, model: str, epoch: int, split: dict, classes: list[str], right: float, clip: int
 ) -> tuple[dict[str, Any], Probabilities]:
     """What har-eval would write for answers of which about the share `right` is right."""
     random = np.random.default_rng(SPEEDS[model])
@@ -53,8 +55,8 @@ def evaluation(
     P[np.arange(N), said] += 0.8
     losses = -np.log(P[np.arange(N), labels])
     found = Predictions(np.arange(N), P, labels, losses)
-    keys = [f"v_{classes[label]}_g{n // K:02d}_c01" for n, label in enumerate(labels)]
-    columns: dict[str, Any] = {"videos": np.arange(N), "keys": keys, "classes": classes}
+    keys = [f"v_{classes[label]}_g{n // K:02d}_c{clip:02d}" for n, label in enumerate(labels)]
+    probabilities = list_probabilities(found, videos=np.arange(N), keys=keys, classes=classes)
     result = {
         "run": folder.name,
         "model": model,
@@ -64,9 +66,9 @@ def evaluation(
         "split": split,
         "views": 1,
         "multiply_adds": 40_700_000_000,
-        **summarize(found, **columns),
+        **summarize(probabilities, float(losses.mean())),
     }
-    return result, list_probabilities(found, **columns)
+    return result, probabilities
 
 
 def make(
@@ -81,11 +83,13 @@ def make(
     right: float | None = None,
     manifest_digest: str = "ab" * 32,
     with_probabilities: bool = False,
+    clip: int = 1,
     **config: Any,
 ) -> Path:
     """A finished, evaluated run folder (without checkpoint and pictures).
 
     The evaluation is RUN/eval.json, as of earlier versions, without probabilities unless told.
+    clip: in the keys of the videos that it was tested on.
     """
     split, classes = split or SPLIT, classes or CLASSES
     folder.mkdir(parents=True)
@@ -104,7 +108,7 @@ def make(
         "manifest_digest": manifest_digest,
     }
     share = 0.95 - 0.04 * list(DISPLAY_NAMES).index(model) if right is None else right
-    tested, probabilities = evaluation(folder, model, best["epoch"], split, classes, share)
+    tested, probabilities = evaluation(folder, model, best["epoch"], split, classes, share, clip)
     if with_probabilities:
         save_probabilities(folder / "probabilities.npz", probabilities)
     settings = {"model": model, "seed": seed, "batch_size": 8, "frames": 16, "weights": "none"}
@@ -125,3 +129,17 @@ def make(
 
 def write(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def change_json(path: Path, **values: Any) -> None:
+    write(path, json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def best_line(run: Path) -> dict[str, Any]:
+    """The line of metrics.jsonl with the highest validation accuracy."""
+    return max(metrics_of(run), key=lambda line: line["val_acc"])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

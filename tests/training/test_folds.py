@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_a_stopped_training_goes_on_in_its_fold_and_ends_alike(
 def test_finished_folds_have_nothing_to_go_on_with(folded):
     result = har_train("--resume", folded[0])
     assert (result.exit_code, result.output.count("fold ")) == (0, 0)
+
+
+def test_finished_folds_are_trained_longer_when_given_more_epochs(folded, tmp_path):
+    out = shutil.copytree(folded[0], tmp_path / "run")
+    result = har_train("--resume", out, "--epochs", 2)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("going on from epoch 2, step 0") == 3
+    assert {summary["epochs"] for summary in summaries(out).values()} == {2}
+    assert har_train("--resume", out).output.count("fold ") == 0  # folds.json keeps the 2
+    refused = har_train("--resume", out, "--epochs", 1)
+    assert "--epochs 1 is less than the 2 epochs" in message(refused)
 
 
 def run(command, *words):

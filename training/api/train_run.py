@@ -14,7 +14,7 @@ from ...progress import silence, write
 from .. import config as configs
 from .. import loop
 from ..config import Config
-from ..folds import list_jobs, plan_folds
+from ..folds import LIMITS, list_jobs, plan_folds
 from ..prediction import Prediction
 from ..runtime import fold_dir, run_dir
 from ..runtime.distributed import init_distributed
@@ -126,12 +126,13 @@ def _train_folds(
     *,
     is_new: bool = False,
 ) -> Run:
-    """Train the folds of `plan` that are not finished."""
+    """Train the folds of `plan` that are left to train (`list_jobs`)."""
     log = write if is_main_process() else run_dir.no_log
     diverged = []
+    is_changed = any(settings.get(name) is not None for name in LIMITS)
     with init_distributed(plan.config.device, plan.config.rank_timeout) as ctx:
         ctx.broadcast(None)  # every rank has found the folder free
-        if is_new and ctx.is_main_process:
+        if (is_new or is_changed) and ctx.is_main_process:
             plan.save()
         try:
             for job in list_jobs(plan, settings):

@@ -19,20 +19,27 @@ import itertools
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import ConfigError
 from ..inspection import model_summary
 from ..runtime import device as devices
 from ..runtime.precision import select_precision
 from . import baseline
 from .data import LoaderStep, noise_transform, write_noise_set
-from .steps import BASELINE, Step, Workload, make_step, matrix_product, matrix_size, peak_memory
+from .steps import (
+    BASELINE,
+    Step,
+    Workload,
+    make_step,
+    matrix_product,
+    matrix_size,
+    peak_memory,
+    seconds_per_step,
+)
 
 _LOADER = "loader + "  # before a model's name: the same step on the loader's batches
 _GPU_CACHE = "gpu cache + "  # the same on batches that are gathered on the device
@@ -44,10 +51,6 @@ def run(
     device: str, precision: str, recompute: str, as_json: bool,
 ) -> str:  # fmt: skip
     """Time every model of `names`; -> a table, or JSON: a list with one object a model."""
-    counts = {"frames": frames, "size": size, "batch-size": batch_size, "steps": steps}
-    for option, value in {**counts, "rounds": rounds}.items():
-        if value < 1:
-            raise ConfigError(f"--{option} {value} does not work: give 1 or more.")
     target = devices.select_device(device)
     shape = (batch_size, 3, frames, size, size)
     workload = Workload(shape, target, select_precision(precision, target), recompute)
@@ -120,7 +123,7 @@ def time_rounds(
             count = steps if number else 1
             if isinstance(step, LoaderStep):
                 step.skip_prefetched()
-            step_seconds = _seconds(step, count, device)
+            step_seconds = seconds_per_step(step, count, device)
             if number:
                 seconds.setdefault(name, []).append(step_seconds)
                 if isinstance(step, LoaderStep):
@@ -132,16 +135,6 @@ def time_rounds(
 
 def _medians(values: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(series) for name, series in values.items()}
-
-
-def _seconds(step: Step, count: int, device: torch.device) -> float:
-    """Seconds a step, the device's queue empty before and after."""
-    devices.synchronize(device)
-    start = time.perf_counter()
-    for _ in range(count):
-        step()
-    devices.synchronize(device)
-    return (time.perf_counter() - start) / count
 
 
 def compare(

@@ -3,7 +3,8 @@
 GPU tests, the speed of every model beside torchvision's plain loop, the longest kernels of each,
 and the variants (`variants`) that might be faster. Everything goes into one JSON file, written
 again after each part, and a Markdown page. Each part has a share of the time; what did not fit in
-is named. It needs torch, torchvision and numpy, no video decoder, no shards and no network.
+is named. It needs the packages that the Makefile's GPU_NEEDS names, but no video decoder, no shards
+and no network.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ import gc
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,6 +127,16 @@ def matrix_product(device: torch.device, precision: torch.dtype) -> Step:
 def matrix_size(device: torch.device) -> int:
     """Large enough for the device's best, on the CPU small enough for a fraction of a second."""
     return 8192 if device.type == "cuda" else 2048
+
+
+def seconds_per_step(step: Step, count: int, device: torch.device) -> float:
+    """The device's queue is empty before and after the `count` steps."""
+    devices.synchronize(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    devices.synchronize(device)
+    return (time.perf_counter() - start) / count
 
 
 def peak_memory(candidate: str, workload: Workload) -> int:

@@ -105,7 +105,11 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
     "--contact-sheet", type=_PATH,
     help="A picture of clips to show, as 'har-shards preview' draws it.",
 )  # fmt: skip
-@click.option("--allow-mixed", is_flag=True, help="Allow runs of different splits or shard sets.")
+@click.option(
+    "--allow-mixed",
+    is_flag=True,
+    help="Allow runs that do not compare: other classes, shards, splits, subsets or views.",
+)
 @click.option(
     "--subset", type=click.Choice(["test", "val", "train"]),
     help="Take the evaluations on this subset. [test; val where a run has no test clips]",

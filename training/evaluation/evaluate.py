@@ -103,27 +103,26 @@ def _complete_result(
     threshold: float | None,
 ) -> dict[str, Any]:
     """What was evaluated, with the figures of its predictions; written into its folder."""
-    columns = {
-        "videos": manifest.index["video"][predictions.indices],
-        "keys": manifest.keys(predictions.indices),
-        "classes": state["classes"],
-    }
-    result |= {"manifest_digest": manifest.digest, **summarize(predictions, **columns)}
+    probabilities = list_probabilities(
+        predictions,
+        videos=manifest.index["video"][predictions.indices],
+        keys=manifest.keys(predictions.indices),
+        classes=state["classes"],
+    )
+    loss = float(predictions.losses.mean(dtype=np.float64))
+    result |= {"manifest_digest": manifest.digest, **summarize(probabilities, loss)}
     changes = manifest.describe_changes_since(state.get("manifest_digest", manifest.digest))
     if changes:
         result["set_changes"] = changes
     if threshold is not None:
         result["threshold"] = apply_threshold(result["predictions"], threshold)
     result["folder"] = evaluation_folder(result, state)
-    write_evaluation(result, list_probabilities(predictions, **columns), manifest)
+    write_evaluation(result, probabilities, manifest)
     return result
 
 
 def predict_batches(
-    model: nn.Module,
-    batches: Iterable[DeviceBatch],
-    precision: torch.dtype = torch.float32,
-    views: int = 1,
+    model: nn.Module, batches: Iterable[DeviceBatch], views: int = 1
 ) -> Predictions:
     """Predict all valid clips of `batches`, each exactly once.
 
@@ -135,7 +134,7 @@ def predict_batches(
     parts: list[tuple[torch.Tensor, ...]] = []
     with torch.inference_mode():
         for batch in batches:
-            logits = forward(model, batch.clips, precision)  # [b,K]
+            logits = forward(model, batch.clips, torch.float32)  # [b,K]
             losses = F.cross_entropy(logits, batch.labels, reduction="none")  # [b]
             parts.append((batch.indices, logits.softmax(1), batch.labels, losses, batch.valid))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]

@@ -7,7 +7,6 @@ RUN/eval.json, that on val RUN/eval-val.json.
 
 import csv
 import io
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from ...atomic import write_atomically
 from ...shards.format import ClipReader, Manifest
 from ..plots import DISPLAY_NAMES, choose_examples, plot_confusion, plot_examples
+from ..runtime.run_dir import write_json
 from .probabilities import NAME as PROBABILITIES_NAME
 from .probabilities import Probabilities, save_probabilities
 
@@ -69,8 +69,7 @@ def write_evaluation(
     matrix = np.array(result["confusion"])
     plot_confusion(folder / "confusion.png", matrix, classes, title)
     _write_examples(folder / "examples.png", result, manifest)
-    text = json.dumps(result, indent=1) + "\n"
-    write_atomically(folder / NAME, text.encode())
+    write_json(folder / NAME, result)
 
 
 def _write_examples(path: Path, result: dict[str, Any], manifest: Manifest) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import HarError
 from ...shards.splits import FOLD_NAME
 from .probabilities import Probabilities
-from .summary import apply_threshold, rank_classes, summarize_answers
+from .summary import apply_threshold, summarize
 
 
 class FoldError(HarError):
@@ -23,27 +23,27 @@ def parse_fold(name: str) -> tuple[int, int] | None:
 
 
 def pool_folds(
-    results: Sequence[dict[str, Any]], run: str, probabilities: Probabilities | None = None
+    results: Sequence[dict[str, Any]], run: str, probabilities: Probabilities
 ) -> dict[str, Any]:
     """Contents of eval.json of several folds -> one of the same entries, over the videos of all.
 
-    run: the folder that holds the runs. probabilities: of the clips of all folds; average precision
-    needs them. Figures are those of all videos (or clips) together, not
-    means over the folds. "folds" has a row for each fold: its number, videos and video@1. The
-    split is called "5 folds", or "3 of 5 folds" where some are missing.
+    run: the folder that holds the runs. probabilities: of the clips of all folds. Figures are those
+    of all videos (or clips) together, not means over the folds. "folds" has a row for each fold:
+    its number, videos and video@1. The split is called "5 folds", or "3 of 5 folds" where some are
+    missing.
 
     Raises FoldError where the results are not of different folds of one split.
     """
     results = sorted(results, key=lambda result: _fold_of(result)[0])
     folds = [_fold_of(result) for result in results]
     numbers, num_folds = [fold for fold, _ in folds], folds[0][1]
-    predictions = [row for result in results for row in result["predictions"]]
-    if len({row["key"] for row in predictions}) < len(predictions):
+    keys = [row["key"] for result in results for row in result["predictions"]]
+    if len(set(keys)) < len(keys):
         raise FoldError(
             f"{run}: a video was tested in two folds ({', '.join(map(str, numbers))}), so they are "
             "not of one set and seed: report them apart."
         )
-    clips, videos = ([result[name] for result in results] for name in ("clips", "videos"))
+    clips = [result["clips"] for result in results]
     leaks = [result["split"]["leak"] for result in results]
     digests = "".join(result["split"]["digest"] for result in results)
     count = f"{len(folds)} of " * (len(folds) < num_folds)
@@ -56,32 +56,20 @@ def pool_folds(
             "name": f"{count}{num_folds} folds",
             "seed": results[0]["split"]["seed"],
             "digest": hashlib.sha256(digests.encode()).hexdigest()[:16],
-            "leak": None if None in leaks else _weighted_mean(leaks, clips),
+            "leak": None if None in leaks else float(np.average(leaks, weights=clips)),
         },
         "folds": [
             {"fold": fold, "videos": result["videos"], "video@1": result["video@1"]}
             for fold, result in zip(numbers, results, strict=True)
         ],
-        "clips": sum(clips),
-        "videos": sum(videos),
-        "loss": _weighted_mean([result["loss"] for result in results], clips),
-        "clip@1": _weighted_mean([result["clip@1"] for result in results], clips),
-        **summarize_answers(
-            np.sum([result["confusion"] for result in results], axis=0),
-            np.array([row["true"] == row["predicted"] for row in predictions]),
-            np.array([row["probability"] for row in predictions]),
-            [row["class"] for row in results[0]["per_class"]],
+        **summarize(
+            probabilities,
+            float(np.average([result["loss"] for result in results], weights=clips)),
         ),
-        "predictions": sorted(predictions, key=lambda row: row["key"]),
     }
-    if all("video@5" in result for result in results):
-        pooled["video@5"] = _weighted_mean([result["video@5"] for result in results], videos)
-    if probabilities is not None:
-        _, labels, means = probabilities.average_clips()
-        pooled |= rank_classes(pooled["per_class"], labels, means)
     thresholds = {result.get("threshold", {}).get("threshold") for result in results}
     if len(thresholds) == 1 and None not in thresholds:
-        pooled["threshold"] = apply_threshold(predictions, thresholds.pop())
+        pooled["threshold"] = apply_threshold(pooled["predictions"], thresholds.pop())
     return pooled
 
 
@@ -90,7 +78,3 @@ def _fold_of(result: dict[str, Any]) -> tuple[int, int]:
     if fold is None:
         raise FoldError(f"split {result['split']['name']} is not a fold.")
     return fold
-
-
-def _weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float:
-    return float(np.average(values, weights=weights))

@@ -14,11 +14,10 @@ Ints = NDArray[np.integer]
 def topk_accuracy(probabilities: Floats, labels: Ints, k: int = 1) -> float:
     """Share of rows [N,K] whose label is among the k most probable classes; nan for no row.
 
-    k above K counts as K. Ties go to the lower class number, as argmax does.
+    Ties go to the lower class number, as argmax does.
     """
     if len(labels) == 0:
         return float("nan")
-    k = min(k, probabilities.shape[1])
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]  # [N,k]
     return float((best == labels[:, None]).any(axis=1).mean())
 
@@ -80,15 +79,10 @@ def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> fl
 
     Sum over bins of (rows in the bin / N) * |accuracy - mean confidence|, in [0,1]; nan for N=0.
     """
-    is_right = probabilities.argmax(axis=1) == labels
-    return confidence_error(probabilities.max(axis=1), is_right, bins)
-
-
-def confidence_error(confidence: Floats, is_right: NDArray[np.bool_], bins: int = 15) -> float:
-    """`calibration_error` of the top classes' probabilities [N] and whether they are right [N]."""
-    if len(confidence) == 0:
+    if len(labels) == 0:
         return float("nan")
-    confidence = confidence.astype(np.float64)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    is_right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     bin_of_row = np.digitize(confidence, edges, right=True)  # [N], bins are (low, high]
     gap = np.bincount(bin_of_row, is_right - confidence, minlength=bins)

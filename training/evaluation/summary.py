@@ -36,27 +36,27 @@ class Predictions:
     losses: NDArray[np.float32]
 
 
-def summarize(
-    predictions: Predictions, *, videos: NDArray, keys: Sequence[str], classes: Sequence[str]
-) -> dict[str, Any]:
+def summarize(probabilities: Probabilities, loss: float) -> dict[str, Any]:
     """The numbers of eval.json: counts, loss, accuracies, calibration, classes, each video.
 
-    videos: int [N], the video of each clip. keys: of each clip; a video is called by the first (in
-    order of text) of its clips' keys.
+    loss: the mean over the clips.
     """
-    clips = list_probabilities(predictions, videos=videos, keys=keys, classes=classes)
     return {
-        "clips": len(predictions.indices),
-        "loss": float(predictions.losses.mean(dtype=np.float64)),
-        "clip@1": metrics.topk_accuracy(predictions.probabilities, predictions.labels),
-        **summarize_videos(*clips.average_clips(), classes),
+        "clips": len(probabilities.key),
+        "loss": loss,
+        "clip@1": metrics.topk_accuracy(probabilities.probabilities, probabilities.label),
+        **summarize_videos(*probabilities.average_clips(), probabilities.classes.tolist()),
     }
 
 
 def list_probabilities(
     predictions: Predictions, *, videos: NDArray, keys: Sequence[str], classes: Sequence[str]
 ) -> Probabilities:
-    """The same arguments -> what probabilities.npz holds."""
+    """What probabilities.npz holds.
+
+    videos: int [N], the video of each clip. keys: of each clip; a video is called by the first (in
+    order of text) of its clips' keys.
+    """
     # the last of equal ones stays in a dict
     key_of_video = dict(sorted(zip(videos.tolist(), keys, strict=True), reverse=True))
     return Probabilities(
@@ -76,11 +76,19 @@ def summarize_videos(
 ) -> dict[str, Any]:
     """The numbers of eval.json that are of V videos. labels [V], probabilities [V,K]."""
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    is_right = predicted == labels
     matrix = metrics.confusion(labels, predicted, len(classes))
+    areas = metrics.class_average_precision(probabilities, labels)
     rows = zip(keys, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
     result = {
         "videos": len(keys),
-        **summarize_answers(matrix, predicted == labels, confidence, classes),
+        "video@1": float(is_right.mean()),
+        "mean_class_acc": metrics.mean_class_accuracy(matrix),
+        "interval": list(metrics.bootstrap_interval(is_right)),
+        "ece": metrics.calibration_error(probabilities, labels),
+        "per_class": _per_class(matrix, areas, classes),
+        "confusion": matrix.tolist(),
+        "confused": _most_confused(matrix, classes),
         "predictions": [
             {"key": key, "true": classes[t], "predicted": classes[p], "probability": probability}
             for key, t, p, probability in sorted(rows)
@@ -88,22 +96,7 @@ def summarize_videos(
     }
     if len(classes) >= _TOP5_CLASSES:
         result["video@5"] = metrics.topk_accuracy(probabilities, labels, 5)
-    return result | rank_classes(result["per_class"], labels, probabilities)
-
-
-def rank_classes(
-    per_class: Sequence[dict[str, Any]],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.floating],
-) -> dict[str, Any]:
-    """The entries "per_class", each row with its average precision, and "map", their mean over the
-    classes of which there is a video."""
-    values = metrics.class_average_precision(probabilities, labels)
-    rows = [
-        {**row, "average_precision": None if np.isnan(value) else value}
-        for row, value in zip(per_class, values.tolist(), strict=True)
-    ]
-    return {"map": float(np.nanmean(values)), "per_class": rows}
+    return result | {"map": float(np.nanmean(areas))}
 
 
 def apply_threshold(predictions: Sequence[dict[str, Any]], threshold: float) -> dict[str, Any]:
@@ -125,32 +118,19 @@ def apply_threshold(predictions: Sequence[dict[str, Any]], threshold: float) -> 
     }
 
 
-def summarize_answers(
-    matrix: NDArray[np.int64],
-    is_right: NDArray[np.bool_],
-    confidence: NDArray[np.floating],
-    classes: Sequence[str],
-) -> dict[str, Any]:
-    """The numbers of eval.json that follow from the top class of each video.
-
-    matrix: int64 [K,K], their confusion. is_right: bool [V]. confidence: float [V], the top class's
-    probability.
-    """
-    return {
-        "video@1": float(is_right.mean()),
-        "mean_class_acc": metrics.mean_class_accuracy(matrix),
-        "interval": list(metrics.bootstrap_interval(is_right)),
-        "ece": metrics.confidence_error(confidence, is_right),
-        "per_class": _per_class(matrix, classes),
-        "confusion": matrix.tolist(),
-        "confused": _most_confused(matrix, classes),
-    }
-
-
-def _per_class(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
-    columns = {"class": np.array(classes, object), **metrics.per_class(matrix)}
-    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+def _per_class(
+    matrix: NDArray[np.int64], areas: NDArray[np.float64], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """areas: average precision [K], nan for a class without a video."""
+    figures = metrics.per_class(matrix)
+    return [
+        {
+            "class": name,
+            **{figure: values[k].item() for figure, values in figures.items()},
+            "average_precision": None if np.isnan(areas[k]) else float(areas[k]),
+        }
+        for k, name in enumerate(classes)
+    ]
 
 
 def _most_confused(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,18 +7,17 @@ Reading shards runs beside the compute and is left out.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-from ... import models
 from ...pipeline.decode import VideoDecodeError, decode_clips, videos_below
 from ...pipeline.sampling import ClipSampler
 from ...shards import splits
 from ...shards.format import load_manifest
+from ..benchmark.steps import Step, Workload, build_model, seconds_per_step, training_step
 from ..config import AUTO, Config
 from ..report import format_duration
 from ..runtime import device as devices
@@ -103,39 +102,27 @@ def measure_speed(config: Config) -> Speed:
     On a CPU the batch is two clips.
     """
     device = devices.select_device(config.device)
-    precision = select_precision(config.precision, device)
-    pretrained = {"weights": "none"} if "weights" in models.options_of(config.model) else {}
-    model = models.build(config.model, 101, seed=0, **config.options, **pretrained)
-    model = devices.place_model(model, device, precision)
     batch_size = _AUTO_BATCH_SIZE if config.batch_size == AUTO else config.batch_size
     if device.type == "cpu":
         batch_size = min(batch_size, _CPU_BATCH_SIZE)
-    size = (config.size or 112,) * 2
-    clips = random_clips(batch_size, config.frames, size, device)
-    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    optimizer = torch.optim.Adam(model.parameters())
-
-    def train_step() -> None:
-        F.cross_entropy(forward(model, clips, precision), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    size = config.size or 112
+    precision = select_precision(config.precision, device)
+    workload = Workload((batch_size, 3, config.frames, size, size), device, precision)
+    model = build_model(config.model, workload, **config.options)
+    clips = random_clips(batch_size, config.frames, (size, size), device)
+    train_step = training_step(model, clips, workload)
 
     def eval_step() -> None:
         with torch.inference_mode():
             forward(model, clips, precision)
 
-    train = batch_size / _seconds_per_step(train_step, device)
+    def clips_per_second(step: Step) -> float:
+        step()
+        return batch_size / seconds_per_step(step, _TIMED_STEPS, device)
+
+    train = clips_per_second(train_step)
     model.eval()
-    return Speed(train, batch_size / _seconds_per_step(eval_step, device))
-
-
-def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
-    for count in (1, _TIMED_STEPS):  # the first is for warm-up
-        start = time.perf_counter()
-        for _ in range(count):
-            step()
-        devices.synchronize(device)
-    return (time.perf_counter() - start) / _TIMED_STEPS
+    return Speed(train, clips_per_second(eval_step))
 
 
 def measure_decoding(videos: Sequence[Path]) -> float:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from numpy.typing import NDArray
 
-from .style import add_legend, model_style, new_figure, text_width
+from .style import Style, add_legend, new_figure, text_width
 
 _NAMES_WIDTH = 1.3  # inches that the pictures keep for names; longer ones make them larger
 _MAX_COUNTS = 25  # classes; above, a cell is too small for its count
@@ -77,30 +77,31 @@ def plot_class_accuracy(
     path: Path,
     classes: Sequence[str],
     recalls: Mapping[str, Sequence[float]],
-    models: Sequence[str],
+    styles: Mapping[str, Style],
 ) -> Path:
     """Accuracy of each class (its recall), one marker a label; hardest class on top.
 
-    recalls: label -> K values; models: the model of each label, in the same order.
+    recalls: label -> K values; styles: of each label.
     """
     order = np.argsort(np.mean(list(recalls.values()), axis=0), kind="stable")
     rows = np.arange(len(classes))
-    row_height = max(0.2, 0.07 * len(recalls)) if len(rows) <= 30 else 0.17  # inches
+    is_short = len(rows) <= 30
+    row_height = max(0.2, 0.1 * len(recalls)) if is_short else max(0.17, 0.06 * len(recalls))
     # equal values would hide each other: each label has its own height within the row
-    offsets = np.linspace(-0.24, 0.24, len(recalls)) if len(recalls) > 1 else [0.0]
-    fontsize = 9 if len(rows) <= 30 else 8
+    offsets = np.linspace(-0.36, 0.36, len(recalls)) if len(recalls) > 1 else [0.0]
+    fontsize = 9 if is_short else 8
     with new_figure(path, 4.8, 1.4 + row_height * len(rows)) as figure:
         more = max(0.0, text_width(figure, classes, fontsize) - _NAMES_WIDTH)
         figure.set_figwidth(4.8 + more)
         axes = figure.subplots()
-        for (label, values), model, offset in zip(recalls.items(), models, offsets, strict=True):
-            color, marker = model_style(model)
+        for (label, values), offset in zip(recalls.items(), offsets, strict=True):
+            color, marker = styles[label]
             style: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": color}
             axes.plot(np.asarray(values)[order], rows + offset, label=label, **style)
         axes.set_yticks(rows, [classes[i] for i in order], fontsize=fontsize)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(-0.03, 1.03)
-        axes.set_xlabel("Test accuracy of the class")
+        axes.set_xlabel("Accuracy of the class (recall)")
         axes.grid(False, axis="y")
         for edge in rows[:-1] + 0.5:
             axes.axhline(edge, color="#e4e4e4", linewidth=0.8, zorder=0)

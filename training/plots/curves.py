@@ -13,7 +13,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .style import DISPLAY_NAMES, Figure, model_style, new_figure, text_width
+from .style import (
+    DISPLAY_NAMES,
+    Figure,
+    Style,
+    add_legend,
+    label_styles,
+    new_figure,
+    text_width,
+)
 
 _QUANTITIES = {"loss": "Loss", "acc": "Accuracy"}
 _SUBSETS = {"train": "Training", "val": "Validation"}
@@ -39,13 +47,21 @@ class Curves:
         return [float(value) for value in values if value is not None]
 
 
-def plot_model_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path:
+def plot_model_curves(
+    path: Path,
+    runs: Sequence[Curves],
+    quantity: str,
+    styles: Mapping[str, Style] | None = None,
+) -> Path:
     """Training and validation of one model (paper, figures 6-9 loss, 11-14 accuracy).
 
-    runs: one for each seed of that model; the legend names them once.
+    runs: of that model, those of one label alike. styles: of each label, where the picture is one
+    of several.
     """
     with new_figure(path, 4.8, 3.3) as figure:
-        _draw_model_curves(figure.subplots(), runs, quantity)
+        _draw_model_curves(figure.subplots(), runs, quantity, styles)
+        if len({run.label for run in runs}) > 1:
+            add_legend(figure, 9)
     return path
 
 
@@ -57,48 +73,67 @@ def plot_run(runs: Sequence[Curves]) -> Figure:
     return figure
 
 
-def _draw_model_curves(axes: Axes, runs: Sequence[Curves], quantity: str) -> None:
-    several = len(runs) > 1
-    for index, run in enumerate(runs):
-        best = "Best checkpoints" if several else f"Best checkpoint (epoch {run.best_epoch})"
-        labels = ("Training", "Validation", best) if index == 0 else ("_", "_", "_")
-        _plot(axes, run, quantity, "train", labels[0], dashed=True)
-        _plot(axes, run, quantity, "val", labels[1])
-        _mark_best(axes, run, quantity, labels[2])
+def _draw_model_curves(
+    axes: Axes,
+    runs: Sequence[Curves],
+    quantity: str,
+    styles: Mapping[str, Style] | None = None,
+) -> None:
+    styles = styles or label_styles({run.label: run.model for run in runs})
+    several, differ = len(runs) > 1, len({run.label for run in runs}) > 1
+    best = "Best checkpoints" if several else f"Best checkpoint (epoch {runs[0].best_epoch})"
+    for run in runs:
+        label = run.label if differ else "Validation"
+        _plot(axes, run, quantity, "val", styles[run.label], _label_once(axes, label))
+    for run in runs:
+        label = _label_once(axes, "Training (dashed)" if differ else "Training")
+        _plot(axes, run, quantity, "train", styles[run.label], label, dashed=True)
+    for run in runs:
+        _mark_best(axes, run, quantity, _label_once(axes, best))
     name = DISPLAY_NAMES.get(runs[0].model, runs[0].model)
     seeds = f" ({len(runs)} runs)" if several else ""
     axes.set_title(f"{name}: {_QUANTITIES[quantity].lower()}{seeds}")
     _set_axes(axes, runs, quantity)
-    axes.legend(loc="best")
+    if not differ:
+        axes.legend(loc="best")
 
 
-def plot_all_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path:
-    """All models, training above validation on one scale (paper, figures 10 loss, 15 accuracy)."""
+def _label_once(axes: Axes, label: str) -> str:
+    """`label`, or what keeps a line out of the legend where another has it."""
+    return "_" if label in axes.get_legend_handles_labels()[1] else label
+
+
+def plot_all_curves(
+    path: Path, runs: Sequence[Curves], quantity: str, styles: Mapping[str, Style]
+) -> Path:
+    """All models, training above validation on one scale (paper, figures 10 loss, 15 accuracy).
+
+    styles: of each label of `runs`.
+    """
     with new_figure(path, 5.4, 6.2) as figure:
         panels = figure.subplots(2, 1, sharex=True, sharey=True)
         for axes, (subset, word) in zip(panels, _SUBSETS.items(), strict=True):
-            named: set[str] = set()
             for run in runs:
-                _plot(axes, run, quantity, subset, "_" if run.label in named else run.label)
-                named.add(run.label)
+                label = _label_once(panels[0], run.label)
+                _plot(axes, run, quantity, subset, styles[run.label], label)
             axes.set_title(f"{word} {_QUANTITIES[quantity].lower()}")
             _set_axes(axes, runs, quantity)
         panels[0].set_xlabel("")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        add_legend(figure, 10)
     return path
 
 
 def _plot(
-    axes: Axes, run: Curves, quantity: str, subset: str, label: str, *, dashed: bool = False
-) -> None:
-    color, marker = model_style(run.model)
-    style: dict[str, Any] = {"marker": marker, "color": color, "label": label}
+    axes: Axes, run: Curves, quantity: str, subset: str, style: Style, label: str,
+    *, dashed: bool = False,
+) -> None:  # fmt: skip
+    color, marker = style
+    look: dict[str, Any] = {"marker": marker, "color": color, "label": label}
     if dashed:
-        style |= {"linestyle": "--", "alpha": 0.65, "markerfacecolor": "white"}
+        look |= {"linestyle": "--", "alpha": 0.65, "markerfacecolor": "white"}
     step = max(1, len(run.epochs) // 15)  # about 15 markers a curve
     if values := run.values(subset, quantity):
-        axes.plot(run.epochs, values, markevery=step, **style)
+        axes.plot(run.epochs, values, markevery=step, **look)
 
 
 def _mark_best(axes: Axes, run: Curves, quantity: str, label: str) -> None:
@@ -144,15 +179,12 @@ def _format_minor_tick(value: float, _: int) -> str:
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
-def plot_costs(
-    path: Path, labels: Sequence[str], models: Sequence[str], bars: Mapping[str, list]
-) -> Path:
-    """What training took: a panel for each quantity, a bar for each label.
+def plot_costs(path: Path, styles: Mapping[str, Style], bars: Mapping[str, list]) -> Path:
+    """What training took: a panel for each quantity, a bar for each label of `styles`.
 
-    models: the model of each label. bars: title with its unit -> one value a label, or None where
-    it was not measured.
+    bars: title with its unit -> one value a label, or None where it was not measured.
     """
-    colors = [model_style(model)[0] for model in models]
+    labels, colors = list(styles), [color for color, _ in styles.values()]
     wrapped = [textwrap.fill(label, 40) for label in labels]
     row_height = 0.15 + 0.15 * max(label.count("\n") + 1 for label in wrapped)  # inches
     with new_figure(path, 4.8, len(bars) * (0.5 + row_height * len(labels))) as figure:

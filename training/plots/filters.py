@@ -96,13 +96,15 @@ def plot_filters(path: Path, model: str, state_dict: Mapping[str, Any]) -> Path 
 def _plot_figure16(path: Path, spatial: Floats, temporal: Floats) -> Path:
     """Figure 16: (a) spatial filters [45,3,1,7,7] enlarged 4x, (b) temporal [64,45,3,1,1]."""
     filters, channels, frames = temporal.shape[:3]
-    with new_figure(path, 7.6, 7.2) as figure:
-        top, bottom = figure.subplots(2, 1, height_ratios=[2.55, 1])
-        _show(top, rgb_mosaic(spatial, columns=9))
-        top.set_title(f"(a) {len(spatial)} spatial filters, 7×7, enlarged 4×, in colour")
+    sheets = rgb_mosaic(spatial, min(9, len(spatial))), temporal_mosaic(temporal)
+    ratios = [sheet.shape[0] / sheet.shape[1] for sheet in sheets]
+    with new_figure(path, 7.6, 1.9 + 7.2 * sum(ratios)) as figure:
+        top, bottom = figure.subplots(2, 1, height_ratios=ratios)
+        _show(top, sheets[0])
+        top.set_title(f"(a) {len(spatial)} spatial filters, 7×7, enlarged 4×, in color")
         # white is weight 0 here, so the gaps between the matrices are gray
         cmap = colormaps["RdBu_r"].with_extremes(bad="#9a9a9a")
-        image = _show(bottom, temporal_mosaic(temporal), cmap=cmap, vmin=-1, vmax=1)
+        image = _show(bottom, sheets[1], cmap=cmap, vmin=-1, vmax=1)
         bottom.set_title(f"(b) {filters} temporal filters, each a {channels}×{frames} matrix")
         bottom.set_ylabel(f"{channels} channels", fontsize=9)
         bottom.set_xlabel(f"filters 1 to {filters}, {frames} frames each", fontsize=9)
@@ -126,7 +128,7 @@ def _plot_rgb(path: Path, model: str, weights: Floats) -> Path:
         name = DISPLAY_NAMES.get(model, model)
         axes.set_title(f"{name}: {count} first-layer filters, {size}")
         note = ", frames side by side" if frames > 1 else ""
-        axes.set_xlabel(f"weights in ±{limit:.2g} shown as colour{note}", fontsize=9)
+        axes.set_xlabel(f"weights in ±{limit:.2g} shown as color{note}", fontsize=9)
     return path
 
 

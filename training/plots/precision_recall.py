@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
-from .style import add_legend, model_style, new_figure, text_width
+from .style import Style, add_legend, new_figure, text_width
 
 Curve = tuple[NDArray[np.floating], NDArray[np.floating]]  # precision and recall, recall rising
 
@@ -25,12 +25,12 @@ def plot_precision_recall(
     classes: Sequence[str],
     curves: Mapping[str, Sequence[Curve]],
     areas: Mapping[str, Sequence[float]],
-    models: Sequence[str],
+    styles: Mapping[str, Style],
 ) -> Path:
     """Draw the curves of K classes, the class with the least area first, from left to right.
 
     curves, areas: label -> K curves, K average precisions, nan where the class has no video.
-    models: the model of each label.
+    styles: of each label.
     """
     table = np.array(list(areas.values()))  # [labels,K]
     is_tested = ~np.isnan(table).any(axis=0)
@@ -41,16 +41,16 @@ def plot_precision_recall(
         side = max(_SIDE, text_width(figure, classes, _FONTSIZE) / 0.95)
         figure.set_size_inches(max(side * columns, 2.6), _SIDE * rows + 0.7)
         axes = figure.subplots()
-        for label, model in zip(curves, models, strict=True):
-            lines = [_place(curves[label][k], *divmod(n, columns)) for n, k in enumerate(order)]
-            color = model_style(model)[0]
+        for label, of_classes in curves.items():
+            lines = [_place(of_classes[k], *divmod(n, columns)) for n, k in enumerate(order)]
+            color, _ = styles[label]
             axes.add_collection(LineCollection(lines, colors=color, linewidths=1.2, label=label))
         for n, k in enumerate(order):
             row, column = divmod(n, columns)
             axes.text(column, row + 0.14, classes[k], fontsize=_FONTSIZE)
-            for i, (values, model) in enumerate(zip(areas.values(), models, strict=True)):
+            for i, (label, values) in enumerate(areas.items()):
                 text = f"{values[k]:.2f}" if is_tested[k] else "no video" * (i == 0)
-                color = model_style(model)[0]
+                color, _ = styles[label]
                 axes.text(column + step * i, row + 0.28, text, fontsize=_FONTSIZE, color=color)
         frames = [_frame(*divmod(n, columns)) for n in range(len(order))]
         axes.add_collection(LineCollection(frames, colors="#888888", linewidths=0.8, zorder=0))

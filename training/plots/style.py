@@ -6,9 +6,10 @@ Agg canvas are used, never pyplot, so no window opens whatever MPLBACKEND says.
 """
 
 import io
+import itertools
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,19 +32,28 @@ DISPLAY_NAMES = {
     "resnet3d": "ResNet3D",
     "convlstm": "ConvLSTM",
 }
+Style = tuple[str, str]  # color and marker
 # Okabe-Ito colors, safe for color-blind readers; the marker tells models apart without color
-_MODEL_STYLES = {
+_MODEL_STYLES: dict[str, Style] = {
     "r3d": ("#0072B2", "o"),
     "r2plus1d": ("#D55E00", "s"),
     "resnet3d": ("#009E73", "^"),
     "convlstm": ("#AA4499", "D"),
 }
+_OTHER_STYLES: tuple[Style, ...] = (
+    ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#882255", "<"),
+    ("#999933", ">"), ("#332288", "p"), ("#AA7744", "h"), ("#777777", "d"),
+)  # fmt: skip
 _with_svg: ContextVar[bool] = ContextVar("with_svg", default=False)
 
 
-def model_style(model: str) -> tuple[str, str]:
-    """-> the color and the marker of a model, the same in every picture."""
-    return _MODEL_STYLES.get(model, ("#555555", "v"))
+def label_styles(models: Mapping[str, str]) -> dict[str, Style]:
+    """Color and marker of each label, all different up to twelve. models: label -> model.
+
+    The first label of each of the four models gets the model's own.
+    """
+    own, others = dict(_MODEL_STYLES), itertools.cycle(_OTHER_STYLES)
+    return {label: own.pop(model, None) or next(others) for label, model in models.items()}
 
 
 @contextmanager
@@ -106,14 +116,14 @@ def text_width(figure: Figure, texts: Iterable[str], fontsize: float, **style: A
 
 
 def add_legend(figure: Figure, fontsize: float) -> None:
-    """A legend below the axes, in two columns where the labels are short enough, else in one, for
-    which the figure becomes larger."""
+    """A legend below the axes, in up to four columns; for a long label, and for more than two rows,
+    the figure becomes larger."""
     labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
-    width = text_width(figure, labels, fontsize) + 0.06 * fontsize  # inches, with line and margins
-    columns = 2 if 2 * width <= figure.get_figwidth() else 1
-    if columns == 1:
-        figure.set_figwidth(max(figure.get_figwidth(), width))
-        figure.set_figheight(figure.get_figheight() + 0.02 * fontsize * (len(labels) // 2))
+    width = text_width(figure, labels, fontsize) + 0.07 * fontsize  # inches, with line and margins
+    figure.set_figwidth(max(figure.get_figwidth(), width))
+    columns = min(4, len(labels), int(figure.get_figwidth() / width))
+    more_rows = max(0, -(-len(labels) // columns) - 2)
+    figure.set_figheight(figure.get_figheight() + 0.022 * fontsize * more_rows)
     figure.legend(loc="outside lower center", ncols=columns, fontsize=fontsize)
 
 

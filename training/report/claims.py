@@ -231,7 +231,7 @@ def _judge_class_weights(groups: Groups) -> tuple[str, str]:
                 )
                 evidence.append(f"{row['balanced'][0].row_label} {figures}")
     if not verdicts:
-        needed = "Needs runs of one model with and without --class-weights."
+        needed = "Needs runs of one model with and without `--class-weights`."
         return NOT_TESTED, _NO_PAIR if seen else needed
     return _combine(verdicts), "; ".join(evidence) + "."
 

@@ -15,7 +15,7 @@ from .. import config as configs
 from ..config import PRESETS, Config
 from ..evaluation import parse_fold
 from ..runtime.fold_dir import list_run_folders
-from .folded_run import pool_runs
+from .pooling import pool_runs
 from .runs import MODEL_ORDER, ReportError, Run, load_run
 
 # Settings that say where and how fast a run is computed, not what.

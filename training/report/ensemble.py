@@ -25,10 +25,10 @@ def evaluate_ensemble(runs: Sequence[Run]) -> dict[str, Any]:
         raise ReportError(
             f"--ensemble averages several runs and there is one, {first.folder}: give two or more."
         )
-    names, labels, _ = _average_clips(first)
+    names, labels, _ = first.probabilities.average_clips()
     means = []
     for run in runs:
-        run_names, _, probabilities = _average_clips(run)
+        run_names, _, probabilities = run.probabilities.average_clips()
         difference = find_difference(run, first, any_views=True)
         if difference is None and run_names != names:
             difference = f"videos ({len(run_names)} and {len(names)})"
@@ -46,12 +46,3 @@ def evaluate_ensemble(runs: Sequence[Run]) -> dict[str, Any]:
         "views": ", ".join(views),
         **summarize_videos(names, labels, np.mean(means, axis=0), first.classes),
     }
-
-
-def _average_clips(run: Run) -> tuple[list[str], np.ndarray, np.ndarray]:
-    if run.probabilities is None:
-        raise ReportError(
-            f"--ensemble: the evaluation of {run.folder} is of an earlier version and kept no "
-            f"probabilities: run 'har-eval {run.folder}' again."
-        )
-    return run.probabilities.average_clips()

@@ -75,16 +75,16 @@ def _list_limits(run: Run) -> list[str]:
     untested = [row["class"] for row in result["per_class"] if row.get("support") == 0]
     limits = [
         f"It always answers with one of its {len(run.classes)} classes, also where none fits.",
-        "Each test video counts as one action; on long videos (`--window`) no figure was measured.",
-        "One seed: another gives other figures by more than the interval may say.",
+        "Each test video shows one action: accuracy on long videos (`--window`) was not measured.",
+        "These are figures of one seed: those of another may lie outside the interval.",
     ]
     if result["videos"] < _FEW_VIDEOS:
         limits.append(
-            f"Only {result['videos']} test videos: all that can be said of the accuracy is that it "
-            f"lies in {low:.2f} to {high:.2f}, and that in 95 of 100 cases."
+            f"Only {result['videos']} test videos: the accuracy is known to lie between {low:.2f} "
+            f"and {high:.2f}, no closer (95 % interval)."
         )
     if leak is None:
-        limits.append("How many test clips have a group mate in train is unknown.")
+        limits.append("It is unknown how many test clips have a clip of their group in train.")
     elif leak > 0:
         limits.append(
             f"{leak:.1%} of the test clips have a clip of the same long video in train, so the "
@@ -92,8 +92,8 @@ def _list_limits(run: Run) -> list[str]:
         )
     if result["ece"] > 0.05:
         limits.append(
-            f"Its probabilities are off by {result['ece']:.2f} on average: read them as an order."
+            f"Its probabilities are off by {result['ece']:.2f} on average: read them as a ranking."
         )
     if untested:
-        limits.append(f"Not tested, for want of clips: {', '.join(untested)}.")
+        limits.append(f"Not tested, as there are no clips of it: {', '.join(untested)}.")
     return limits

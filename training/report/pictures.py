@@ -1,7 +1,8 @@
 """The pictures of a report, drawn into its folder, each with caption and text alternative.
 
 Where a model has several runs, curves show them all, and pictures of one network (filters,
-confusion, examples) show the run with the best validation accuracy, never the best test accuracy.
+confusion, precision over recall, examples) show the run with the best validation accuracy, never
+the best test accuracy.
 File names carry the paper's figure numbers.
 """
 
@@ -42,51 +43,51 @@ def _file_name(model: str) -> str:
     return model.replace(":", "-")
 
 
+def _choose_styles(runs: Sequence[Run]) -> dict[str, plots.Style]:
+    """Color and marker of each row and of the runs in it, the same in all pictures of a report."""
+    groups = group_seeds(runs)
+    styles = plots.label_styles({label: group[0].model for label, group in groups.items()})
+    return styles | {run.label: styles[label] for label in groups for run in groups[label]}
+
+
 def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
     """Figures 6-9 and 10 (quantity "loss") or 11-14 and 15 ("acc")."""
     first, all_models = _FIGURES[quantity]
     word = _QUANTITIES[quantity]
-    pictures = []
+    pictures, styles = [], _choose_styles(runs)
+    curves = [
+        plots.Curves(run.model, label, part.metrics, part.summary["best_epoch"])
+        for label, group in group_seeds(runs).items()
+        for run in group
+        for part in run.parts
+    ]
     for model, group in group_by_model(runs).items():
         prefix, caption = "", f"{word} of {group[0].display_name} over the epochs"
         if model in MODEL_ORDER:
             figure = first + MODEL_ORDER.index(model)
             prefix, caption = f"fig{figure:02d}-", f"As the paper's figure {figure}: {caption}"
         path = out / f"{prefix}{word}-{_file_name(model)}.png"
-        parts = [part for run in group for part in run.parts]
-        plots.plot_model_curves(path, [part.curves for part in parts], quantity)
-        seeds = f", {len(parts)} runs" if len(parts) > 1 else ""
-        alt = "; ".join(
-            _describe_curves(run, part, quantity) for run in group for part in run.parts
-        )
-        pictures.append(Picture(path, f"{caption}{seeds}.", alt))
+        own = [curve for curve in curves if curve.model == model]
+        plots.plot_model_curves(path, own, quantity, styles)
+        seeds = f", {len(own)} runs" if len(own) > 1 else ""
+        pictures.append(Picture(path, f"{caption}{seeds}.", _describe_curves(own, quantity)))
     path = out / f"fig{all_models}-{word}-all.png"
-    plots.plot_all_curves(path, [part.curves for run in runs for part in run.parts], quantity)
-    ends = [
-        f"{run.label} {_format(part.metrics[-1][f'val_{quantity}'])}"
-        for run in runs
-        for part in run.parts
-    ]
-    alt = f"Validation {word} of the last epoch: {', '.join(ends)}."
+    plots.plot_all_curves(path, curves, quantity, styles)
     caption = f"As the paper's figure {all_models}: {word} of all models, training and validation."
-    return [*pictures, Picture(path, caption, alt)]
+    return [*pictures, Picture(path, caption, _describe_curves(curves, quantity))]
 
 
-def _describe_curves(run: Run, part: Run, quantity: str) -> str:
-    """The ends of the curves of `part`, a fold of `run` or the run itself, in words."""
-    first, last = part.metrics[0], part.metrics[-1]
-    train, val = f"train_{quantity}", f"val_{quantity}"
-    validation = "no validation"
-    if first[val] is not None:
-        validation = f"validation from {first[val]:.3f} to {last[val]:.3f}"
-    return (
-        f"{run.label}: training {_QUANTITIES[quantity]} from {first[train]:.3f} to "
-        f"{last[train]:.3f}, {validation} in {len(part.metrics)} epochs"
-    )
-
-
-def _format(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+def _describe_curves(curves: Sequence[plots.Curves], quantity: str) -> str:
+    """The ends of the curves in words."""
+    texts = []
+    for curve in curves:
+        sides = {
+            "training": curve.values("train", quantity),
+            "validation": curve.values("val", quantity),
+        }
+        ends = [f"{side} {v[0]:.3f} to {v[-1]:.3f}" for side, v in sides.items() if v]
+        texts.append(f"{curve.label}: {', '.join(ends)} in {len(curve.metrics)} epochs")
+    return f"{_QUANTITIES[quantity].capitalize()} of {'; '.join(texts)}."
 
 
 def draw_costs(out: Path, runs: Sequence[Run]) -> Picture:
@@ -103,10 +104,10 @@ def draw_costs(out: Path, runs: Sequence[Run]) -> Picture:
         "Clips per second (median epoch)": means(lambda run: run.median("clips_per_s")),
         "Peak memory (GiB)": [peak or None for peak in means(lambda run: run.peak_gib)],
     }
-    names, models = list(groups), [group[0].model for group in groups.values()]
-    path = plots.plot_costs(out / "costs.png", names, models, bars)
-    alt = "; ".join(
-        f"{title}: " + ", ".join(map(_describe_cost, names, values))
+    styles = _choose_styles(runs)
+    path = plots.plot_costs(out / "costs.png", {label: styles[label] for label in groups}, bars)
+    alt = ". ".join(
+        f"{title}: " + "; ".join(map(_describe_cost, groups, values))
         for title, values in bars.items()
     )
     return Picture(path, "What training took.", alt)
@@ -122,10 +123,10 @@ def draw_class_results(out: Path, runs: Sequence[Run]) -> list[Picture]:
     if all(run.classes == runs[0].classes for run in runs):
         pictures.append(_draw_class_accuracy(out, runs))
     for run in choose_runs(runs):
+        on = run.evaluation["on"]
         path = out / f"confusion-{_file_name(run.model)}.png"
         matrix = np.array(run.evaluation["confusion"])
-        title = f"{run.display_name} on {run.evaluation['on']}"
-        plots.plot_confusion(path, matrix, run.classes, title)
+        plots.plot_confusion(path, matrix, run.classes, f"{run.display_name} on {on}")
         mistakes = ", ".join(
             f"{pair['true']} taken for {pair['predicted']} ({pair['count']})"
             for pair in run.evaluation["confused"][:3]
@@ -133,7 +134,7 @@ def draw_class_results(out: Path, runs: Sequence[Run]) -> list[Picture]:
         alt = f"{np.trace(matrix)} of {matrix.sum()} videos on the diagonal; " + (
             f"most often {mistakes}" if mistakes else "no video is taken for another class"
         )
-        caption = f"Confusion matrix of {run.label}, test videos. {run.split_text}."
+        caption = f"Confusion matrix of {run.label}, {on} videos. Split: {run.split_text}."
         pictures.append(Picture(path, caption, alt, wide=_is_wide(path)))
     return pictures
 
@@ -144,8 +145,8 @@ def _draw_class_accuracy(out: Path, runs: Sequence[Run]) -> Picture:
         label: np.mean([_class_recalls(run) for run in group], axis=0).tolist()
         for label, group in groups.items()
     }
-    models = [group[0].model for group in groups.values()]
-    path = plots.plot_class_accuracy(out / "per-class.png", classes, recalls, models)
+    styles = _choose_styles(runs)
+    path = plots.plot_class_accuracy(out / "per-class.png", classes, recalls, styles)
     mean = np.mean(list(recalls.values()), axis=0)
     hard, easy = int(np.nanargmin(mean)), int(np.nanargmax(mean))
     alt = (
@@ -154,7 +155,7 @@ def _draw_class_accuracy(out: Path, runs: Sequence[Run]) -> Picture:
     )
     untested = [classes[index] for index in np.flatnonzero(np.isnan(mean))]
     note = f" Without a test video: {', '.join(untested)}." if untested else ""
-    return Picture(path, f"Test accuracy by class, the hardest on top.{note}", alt)
+    return Picture(path, f"Accuracy by class, the hardest on top.{note}", alt)
 
 
 def _class_recalls(run: Run) -> list[float]:
@@ -171,10 +172,9 @@ def draw_precision_recall(out: Path, runs: Sequence[Run]) -> list[Picture]:
     curves: dict[str, list[plots.Curve]] = {}
     drawn = []
     for run in choose_runs(runs):
-        probabilities = run.probabilities
-        if probabilities is None or run.classes != classes:
+        if not run.has_probabilities or run.classes != classes:
             continue
-        _, labels, scores = probabilities.average_clips()
+        _, labels, scores = run.probabilities.average_clips()
         areas[run.label] = metrics.class_average_precision(scores, labels).tolist()
         curves[run.label] = [
             metrics.precision_recall(scores[:, k], labels == k) for k in range(len(classes))
@@ -182,11 +182,11 @@ def draw_precision_recall(out: Path, runs: Sequence[Run]) -> list[Picture]:
         drawn.append(run)
     if not areas:
         return []
-    models = [run.model for run in drawn]
-    path = plots.plot_precision_recall(out / "precision-recall.png", classes, curves, areas, models)
+    styles = _choose_styles(runs)
+    path = plots.plot_precision_recall(out / "precision-recall.png", classes, curves, areas, styles)
     rows = zip(classes, *(map(str, values) for values in areas.values()), strict=True)
     write_csv(out / "average_precision.csv", ["Class", *areas], rows)
-    means = ", ".join(f"{label} {np.nanmean(values):.4f}" for label, values in areas.items())
+    means = "; ".join(f"{label} {np.nanmean(values):.4f}" for label, values in areas.items())
     caption = (
         "Precision over recall of each class against all others, by its probability, and the area "
         f"under the steps (average precision); the hardest class first. Their mean (mAP): {means}. "
@@ -229,7 +229,7 @@ def draw_filters(out: Path, runs: Sequence[Run]) -> list[Picture]:
             )
         if plots.plot_filters(out / name, run.model, state_dict) is not None:
             alt = (
-                f"Grid of the learned first-layer weights of {run.display_name} as small colour "
+                f"Grid of the learned first-layer weights of {run.display_name} as small color "
                 "images."
             )
             pictures.append(Picture(out / name, caption, alt))

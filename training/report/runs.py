@@ -19,9 +19,10 @@ from ..evaluation import (
     leak_text,
     list_evaluations,
     load_probabilities,
+    parse_fold,
     probabilities_path,
 )
-from ..plots import DISPLAY_NAMES, Curves
+from ..plots import DISPLAY_NAMES
 
 MODEL_ORDER = tuple(DISPLAY_NAMES)  # of the paper's Table 1
 _MISSING_FILES = {
@@ -39,7 +40,8 @@ class Run:
     """One finished and evaluated run: its files, parsed. metrics: the lines of metrics.jsonl.
 
     evaluation_path: the eval.json. label: how tables name the run, unique in a report;
-    row_label: how they name it and the runs that differ from it in the seed alone.
+    row_label: how they name it and the runs that differ from it in the seed alone. folds: the run
+    of each fold that is there, in order, where it stands for several (`pool_runs`).
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class Run:
     evaluation_path: Path
     label: str = ""
     row_label: str = ""
+    folds: tuple["Run", ...] = ()
 
     @property
     def model(self) -> str:
@@ -68,11 +71,20 @@ class Run:
     @property
     def parts(self) -> Sequence["Run"]:
         """The run itself; of several folds as one row, each fold."""
-        return (self,)
+        return self.folds or (self,)
+
+    @property
+    def missing_folds(self) -> list[int]:
+        """Numbers of the folds that are not there; [] of a single run."""
+        folds = [parse_fold(run.evaluation["split"]["name"]) or (1, 1) for run in self.folds]
+        count = folds[0][1] if folds else 0
+        return sorted(set(range(1, count + 1)) - {fold for fold, _ in folds})
 
     @property
     def best_metrics(self) -> dict[str, Any]:
         """The metrics of the checkpoint that was tested; those of train by `train_measure`."""
+        if self.folds:
+            return _means([fold.best_metrics for fold in self.folds])
         best = self.summary["best_epoch"]
         line = next(line for line in self.metrics if line["epoch"] == best)
         names = ("train_loss", "train_acc")
@@ -82,6 +94,8 @@ class Run:
     def best_over_epochs(self) -> dict[str, Any]:
         """Lowest loss and highest accuracy over all epochs, each of its own epoch; None where the
         run has no val subset."""
+        if self.folds:
+            return _means([fold.best_over_epochs for fold in self.folds])
         best = {"train_loss": min, "train_acc": max, "val_loss": min, "val_acc": max}
         columns = {name: [line[name] for line in self.metrics] for name in best}
         return {
@@ -94,14 +108,14 @@ class Run:
         return examples_path(self.evaluation_path)
 
     @property
-    def probabilities(self) -> Probabilities | None:
-        """Of every clip of its evaluation, or of those of its folds; None in an earlier version's
-        run. Raises ProbabilitiesError where a file is damaged."""
-        return read_probabilities(self.parts)
+    def has_probabilities(self) -> bool:
+        """False where the evaluation is of an earlier version."""
+        return all(probabilities_path(part.evaluation_path).is_file() for part in self.parts)
 
     @property
-    def curves(self) -> Curves:
-        return Curves(self.model, self.display_name, self.metrics, self.summary["best_epoch"])
+    def probabilities(self) -> Probabilities:
+        """Of every clip of its evaluation, or of those of its folds."""
+        return read_probabilities(self.parts)
 
     @property
     def running_measure(self) -> str:
@@ -156,6 +170,16 @@ class Run:
         return statistics.median(float(line[name]) for line in self.metrics)
 
 
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of each number; None where a row has none."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return {
+        name: None if None in values else statistics.mean(values)
+        for name, values in columns.items()
+        if not isinstance(values[0], (str, list))
+    }
+
+
 def load_run(folder: Path, subset: str | None = None, views: int | None = None) -> Run:
     """Read one run folder with its evaluation on `subset` of `views` views.
 
@@ -166,8 +190,9 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
         if not (folder / name).is_file():
             inside = sorted(str(path.parent) for path in folder.glob("*/metrics.jsonl"))
             raise ReportError(message.format(folder, f", as {' '.join(inside[:2])}" * bool(inside)))
-    summary = _read(folder / "summary.json", json.loads)
-    config = _read(folder / "config.toml", tomllib.loads)
+    resume = f"har-train --resume {folder}"
+    summary = _read(folder / "summary.json", json.loads, resume)
+    config = _read(folder / "config.toml", tomllib.loads, resume)
     if "temporal_weight" in config:
         raise ReportError(
             f"{folder} is a run of har-pretrain, which has no accuracy to report: leave it out."
@@ -175,17 +200,18 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
     evaluation, path = _choose_evaluation(folder, summary, subset, views)
     run = Run(
         folder,
-        _read(folder / "metrics.jsonl", lambda text: [json.loads(s) for s in text.splitlines()]),
+        _read(folder / "metrics.jsonl", _parse_lines, resume),
         summary,
         evaluation,
         config,
-        _read(folder / "environment.json", json.loads),
+        _read(folder / "environment.json", json.loads, resume),
         path,
     )
     best, tested = run.summary["best_epoch"], run.evaluation["epoch"]
     if not any(line["epoch"] == best for line in run.metrics):
         raise ReportError(
-            f"{folder}: metrics.jsonl has no line of the best epoch {best}: train this run again."
+            f"{folder}: metrics.jsonl has no line of the best epoch {best}: run '{resume}', which "
+            "writes it anew."
         )
     if tested != best:
         raise ReportError(
@@ -195,19 +221,33 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
     return run
 
 
-def read_probabilities(parts: Sequence[Run]) -> Probabilities | None:
-    """Of the clips of all `parts`, which are tested on different ones; None where one has none."""
+def read_probabilities(parts: Sequence[Run]) -> Probabilities:
+    """Of the clips of all `parts`, which are tested on different ones.
+
+    Raises ReportError where one has none, and ProbabilitiesError where a file is damaged.
+    """
+    for part in parts:
+        if not part.has_probabilities:
+            raise ReportError(
+                f"the evaluation of {part.folder} is of an earlier version and kept no "
+                f"probabilities: run 'har-eval {part.folder}' again."
+            )
     paths = [probabilities_path(part.evaluation_path) for part in parts]
-    if not all(path.is_file() for path in paths):
-        return None
     return join_probabilities([load_probabilities(path) for path in paths])
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> Any:
+def _parse_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _read(path: Path, parse: Callable[[str], Any], command: str) -> Any:
+    """command: that writes the file anew."""
     try:
         return parse(path.read_text())
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path} cannot be read ({error}): train this run again.") from error
+        raise ReportError(
+            f"{path} cannot be read ({error}): run '{command}', which writes it anew."
+        ) from error
 
 
 def _choose_evaluation(
@@ -222,15 +262,10 @@ def _choose_evaluation(
     clips = trained.get("clips", {"test": 1})  # runs of earlier versions all had test clips
     subset = subset or ("test" if clips["test"] else "val")
     paths = list_evaluations(folder)
-    found = [(_read(path, json.loads), path) for path in paths]
+    found = [(_read(path, json.loads, f"har-eval {folder}"), path) for path in paths]
     fitting = [
-        (
-            result["split"]["digest"] != trained["digest"],
-            result.get("manifest_digest", digest) != digest,
-            result["views"],
-            -order,
-        )
-        for order, (result, _) in enumerate(found)
+        (result, path)
+        for result, path in reversed(found)  # those of earlier versions last
         if result["on"] == subset
         and views in (None, result["views"])
         and result["checkpoint"] == "best.pt"
@@ -244,4 +279,11 @@ def _choose_evaluation(
             f"{folder} has no evaluation on {subset}{f' of {views} views' if views else ''}"
             f"{f' (it has {names})' if names else ''}: run 'har-eval {folder}{options}' first."
         )
-    return found[-min(fitting)[-1]]
+    return min(
+        fitting,
+        key=lambda one: (
+            one[0]["split"]["digest"] != trained["digest"],
+            one[0].get("manifest_digest", digest) != digest,
+            one[0]["views"],
+        ),
+    )

@@ -17,7 +17,6 @@ from .claims import judge_claims
 from .comparison import are_mixed, load_runs
 from .document import Block, Section, Table, Text
 from .ensemble import evaluate_ensemble
-from .folded_run import FoldedRun
 from .render import render
 from .runs import ReportError, Run
 
@@ -125,7 +124,7 @@ def _make_warnings(runs: Sequence[Run]) -> list[Block]:
             "checkpoint was chosen, so they are too high."
         )
     for run in runs:
-        if isinstance(run, FoldedRun) and run.missing_folds:
+        if run.missing_folds:
             missing = ", ".join(map(str, run.missing_folds))
             advice = "train and evaluate these, too."
             if is_fold_dir(run.folder):
@@ -151,7 +150,7 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
         tables.write_csv(out / "table1_seeds.csv", columns, seeds)
         caption = f"Runs that differ in the seed alone: mean ± sample deviation. {split}"
         blocks.append(Table(caption, columns, seeds))
-    folded = [run for run in runs if isinstance(run, FoldedRun)]
+    folded = [run for run in runs if run.folds]
     if folded:
         rows = [tables.fold_row(run) for run in folded]
         caption = (
@@ -183,15 +182,16 @@ def _describe_train_figures(runs: Sequence[Run]) -> str:
         "At the best checkpoint": [run.train_measure for run in runs],
         "Over all epochs and in the curves": [run.running_measure for run in runs],
     }
-    sentences = []
+    if len({tuple(measures) for measures in readings.values()}) == 1:
+        readings = {"In both tables and in the curves": readings.popitem()[1]}
+    sentences = ["What Train Loss and Train Acc are, and so Avg Acc."]
     for reading, measures in readings.items():
-        labels = {
-            measure: [run.label for run, own in zip(runs, measures, strict=True) if own == measure]
-            for measure in dict.fromkeys(measures)
-        }
-        texts = [f"{measure} ({', '.join(names)})" for measure, names in labels.items()]
-        sentences.append(f"{reading}: {'; '.join(texts)}.")
-    return f"Train Loss and Train Acc, and so Avg Acc. {' '.join(sentences)}"
+        labels: dict[str, list[str]] = {}
+        for run, measure in zip(runs, measures, strict=True):
+            labels.setdefault(measure, []).append(run.label)
+        texts = [f"{measure} ({'; '.join(names)})" for measure, names in labels.items()]
+        sentences.append(f"{reading}: {'; '.join(texts if len(texts) > 1 else labels)}.")
+    return " ".join(sentences)
 
 
 def _compare_with_paper(runs: Sequence[Run]) -> str:
@@ -220,7 +220,7 @@ def _make_test(runs: Sequence[Run], out: Path, ensemble: dict[str, Any] | None) 
     if ensemble is not None:
         label = f"Ensemble of {len(runs)} runs"
         results[label] = ensemble
-        labels = ", ".join(ensemble["ensemble_of"])
+        labels = "; ".join(ensemble["ensemble_of"])
         blocks.append(Text(f"{label}: of the mean of the probabilities of {labels}."))
         write_json(out / "ensemble.json", ensemble)
     text = _TEST_NOTE.format(subset=_name_subsets(runs))
@@ -234,7 +234,7 @@ def _make_test(runs: Sequence[Run], out: Path, ensemble: dict[str, Any] | None) 
         for pair in run.evaluation["confused"][:5]
     ]
     if mistakes:
-        caption = f"The most frequent mistakes, five a model. {_split_caption(chosen)}"
+        caption = f"The most frequent mistakes, up to five a model. {_split_caption(chosen)}"
         columns = ("Model", "True class", "Predicted as", "Videos")
         blocks.append(Table(caption, columns, mistakes))
     curves = pictures.draw_precision_recall(out, runs)
@@ -289,14 +289,14 @@ def _list_missing(
 ) -> list[str]:
     """What a full report would show and this one does not."""
     models = {run.model for run in runs}
-    old = [run.label for run in pictures.choose_runs(runs) if run.probabilities is None]
+    old = [run.label for run in pictures.choose_runs(runs) if not run.has_probabilities]
     absent = [name for model, name in DISPLAY_NAMES.items() if model not in models]
     missing = {
         f"runs of {', '.join(absent)}": absent,
         "figure 16 (needs a run of R2Plus1D)": "r2plus1d" not in models,
         "first-layer filters of runs without best.pt": num_filters < len(models),
-        f"precision-recall curves of {', '.join(old)} (run har-eval again)": old,
-        "examples of runs without examples.png (run har-eval again)": num_examples < len(models),
-        "a contact sheet (har-shards preview draws one; pass --contact-sheet)": not has_sheet,
+        f"precision-recall curves of {', '.join(old)} (run `har-eval` again)": old,
+        "examples of runs without examples.png (run `har-eval` again)": num_examples < len(models),
+        "a contact sheet (`har-shards preview` draws one; pass `--contact-sheet`)": not has_sheet,
     }
     return [text for text, is_missing in missing.items() if is_missing]

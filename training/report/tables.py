@@ -16,7 +16,6 @@ from typing import Any
 from ...atomic import write_atomically
 from ..evaluation import describe_folds, drop_top5, leak_text
 from .comparison import group_seeds
-from .folded_run import FoldedRun
 from .runs import Run
 
 TABLE1_COLUMNS = (
@@ -88,12 +87,12 @@ def _mean_cell(values: Sequence[float | None]) -> str:
     return f"{statistics.mean(numbers):.4f} ± {statistics.stdev(numbers):.4f}"
 
 
-def fold_row(run: FoldedRun) -> dict[str, str]:
+def fold_row(run: Run) -> dict[str, str]:
     """The accuracy over the videos of all folds with its interval, and how the folds spread."""
     low, high = run.evaluation["interval"]
     return {
         "Model": run.label,
-        "Folds": f"{len(run.folds)} of {run.num_folds}",
+        "Folds": f"{len(run.folds)} of {len(run.folds) + len(run.missing_folds)}",
         "Videos": str(run.evaluation["videos"]),
         "Video@1 of all": f"{run.evaluation['video@1']:.4f}",
         "95 % interval": f"{low:.4f} to {high:.4f}",

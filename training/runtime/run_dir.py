@@ -246,6 +246,7 @@ def start(
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.toml", config.to_toml().encode())
         write_json(folder / "environment.json", environment)
+        (folder / "summary.json").unlink(missing_ok=True)  # a finished run that is trained longer
 
 
 class RunError(HarError):

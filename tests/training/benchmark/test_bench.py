@@ -19,18 +19,8 @@ from har.training.cli.models import bench_train_main
 from har.training.inspection import model_summary
 
 TINY = [
-    "--frames",
-    "4",
-    "--size",
-    "32",
-    "--batch-size",
-    "2",
-    "--steps",
-    "1",
-    "--rounds",
-    "1",
-    "--json",
-]
+    "--frames", "4", "--size", "32", "--batch-size", "2", "--steps", "1", "--rounds", "1", "--json",
+]  # fmt: skip
 CPU = torch.device("cpu")
 WORKLOAD = Workload((2, 3, 4, 32, 32), CPU, torch.float32)
 
@@ -41,7 +31,7 @@ def bench_train(*words: str) -> Any:
 
 @pytest.mark.slow
 def test_json_has_an_object_a_model_set_beside_its_baseline() -> None:
-    done = bench_train("--model", "all", *TINY, "--json")
+    done = bench_train("--model", "all", *TINY)
     assert done.exit_code == 0, done.output
     results = {line["model"]: line for line in json.loads(done.stdout)}
     assert {name: line["baseline"] for name, line in results.items()} == {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from made_shards import CLASSES, make_run, make_shards
+from PIL import Image
 
 from har.training.cli.results import eval_main
 from har.training.evaluation import (
@@ -33,9 +34,12 @@ def har_eval(*words: object) -> Any:
     return CliRunner().invoke(eval_main, [str(word) for word in words])
 
 
-def test_the_probabilities_of_every_clip_are_kept_for_numpy_alone(run: Path):
+def test_pictures_and_the_probabilities_of_every_clip_for_numpy_alone_are_kept(run: Path):
     result = evaluate_run(run, views=2)
     path = run / result["folder"] / "probabilities.npz"
+    for name in ("confusion.png", "examples.png"):
+        with Image.open(path.with_name(name)) as picture:
+            assert picture.width > 100
     with np.load(path, allow_pickle=False) as arrays:
         kept = dict(arrays)
     assert (len(kept["key"]), result["clips"], result["videos"]) == (12, 12, 6)

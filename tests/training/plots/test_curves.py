@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from har.training.plots import (
     DISPLAY_NAMES,
     Curves,
     filters,
+    label_styles,
     plot_all_curves,
     plot_class_accuracy,
     plot_confusion,
@@ -131,21 +133,50 @@ def test_accuracy_goes_from_0_to_1_over_whole_epochs_whose_labels_do_not_overlap
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap_and_is_no_error(tmp_path: Path):
-    plot_all_curves(tmp_path / "x.png", [_with_losses([float("nan")], [1.0])], "loss")
+    plot_all_curves(tmp_path / "x.png", [_with_losses([float("nan")], [1.0])], "loss", R3D)
     assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def _legend(figure: Any) -> dict[str, tuple[str, str]]:
+    """Label -> color and marker, of the legend below the axes."""
+    (legend,) = figure.legends
+    looks = [(line.get_color(), line.get_marker()) for line in legend.legend_handles]
+    return dict(zip([text.get_text() for text in legend.get_texts()], looks, strict=True))
 
 
 def test_all_models_share_one_scale_and_seeds_are_named_once(tmp_path: Path, drawn: list):
     runs = [_curve("r3d"), _curve("r3d", top=2.0), _curve("convlstm", epochs=7)]
-    plot_all_curves(tmp_path / "all.png", runs, "loss")
+    styles = label_styles({"R3D": "r3d", "ConvLSTM": "convlstm"})
+    plot_all_curves(tmp_path / "all.png", runs, "loss", styles)
     above, below = drawn[0].axes
     assert above.get_ylim() == below.get_ylim()
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["R3D", "ConvLSTM"]
+    assert _legend(drawn[0]) == styles
 
 
-def test_each_model_has_a_colour_and_a_marker_of_its_own():
-    looks = [style.model_style(model) for model in (*DISPLAY_NAMES, "unknown")]
-    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == 5
+def test_each_label_has_a_color_and_a_marker_of_its_own_the_first_of_a_model_the_models():
+    recipes = {f"{model}, recipe {n}": model for n in range(2) for model in DISPLAY_NAMES}
+    styles = label_styles({**recipes, "mine": "mynet:Tiny", "other": "mynet:Other"})
+    assert len({color for color, _ in styles.values()}) == 10
+    assert len({marker for _, marker in styles.values()}) == 10
+    for model, own in label_styles({model: model for model in DISPLAY_NAMES}).items():
+        assert styles[f"{model}, recipe 0"] == own
+
+
+def test_recipes_of_one_model_are_told_apart_in_every_picture(tmp_path: Path, drawn: list):
+    runs = [replace(_curve(top=top), label=f"recipe {top}") for top in (3.0, 3.0, 4.0)]
+    labels = [run.label for run in runs[1:]]
+    styles = label_styles(dict.fromkeys(labels, "convlstm"))
+    plot_model_curves(tmp_path / "m.png", runs, "loss", styles)
+    plot_all_curves(tmp_path / "a.png", runs, "loss", styles)
+    plot_class_accuracy(tmp_path / "c.png", ["x"], {label: [0.5] for label in labels}, styles)
+    assert set(_legend(drawn[0])) == {"Training (dashed)", "Best checkpoints", *labels}
+    for figure in drawn:
+        assert {label: _legend(figure)[label] for label in labels} == styles
+    step = {label: [(np.array([1.0]), np.array([1.0]))] for label in labels}
+    areas = {label: [1.0] for label in labels}
+    plot_precision_recall(tmp_path / "p.png", ["x"], step, areas, styles)
+    colors = [text.get_color() for text in drawn[-1].axes[0].texts if text.get_text() == "1.00"]
+    assert colors == [color for color, _ in styles.values()]
 
 
 @pytest.mark.usefixtures("fine")
@@ -168,6 +199,7 @@ PREDICTIONS = [
     {"true": LONG[0], "predicted": LONG[0], "probability": 0.9},
     {"true": LONG[1] * 2, "predicted": LONG[2], "probability": 0.8},
 ]
+R3D = label_styles({"R3D": "r3d"})
 CLIPS = [np.zeros((16, 12, 16, 3), np.uint8)] * 2
 
 
@@ -177,7 +209,7 @@ CLIPS = [np.zeros((16, 12, 16, 3), np.uint8)] * 2
     [
         (lambda path: plot_confusion(path, np.eye(3), LONG, "R3D on test"), 1.2),
         (lambda path: plot_confusion(path, np.eye(30), LONG * 10, "R3D on test"), 3.0),
-        (lambda path: plot_class_accuracy(path, LONG, {"R3D": [0.1, 0.5, 0.9]}, ["r3d"]), 2.5),
+        (lambda path: plot_class_accuracy(path, LONG, {"R3D": [0.1, 0.5, 0.9]}, R3D), 2.5),
         (lambda path: plot_timeline(path, [0, 1, 2, 3], np.eye(3), LONG, LONG[2] + ".mp4"), 3.5),
         (lambda path: plot_examples(path, PREDICTIONS, CLIPS), 6.0),
     ],
@@ -218,33 +250,54 @@ def test_confusion_shows_shares_of_the_true_class_and_an_empty_class_as_none(
 
 def test_per_class_puts_the_hardest_class_on_top(tmp_path: Path, drawn: list):
     recalls = {"R3D": [0.9, 0.1, 0.5], "ConvLSTM": [0.7, 0.3, 0.5]}
-    plot_class_accuracy(tmp_path / "p.png", ["x", "y", "z"], recalls, ["r3d", "convlstm"])
+    styles = label_styles({"R3D": "r3d", "ConvLSTM": "convlstm"})
+    plot_class_accuracy(tmp_path / "p.png", ["x", "y", "z"], recalls, styles)
     axes = drawn[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["y", "z", "x"]
     assert axes.yaxis_inverted()
     assert _lines(axes)["R3D"].get_xdata().tolist() == [0.1, 0.5, 0.9]
 
 
+def test_precision_recall_of_a_hundred_classes_grows_instead_of_shrinking_its_text(tmp_path: Path):
+    random = np.random.default_rng(0)
+    names = [f"HandstandPushups{n}" for n in range(101)]
+    areas = {"R3D": random.random(101).tolist(), "ConvLSTM": random.random(101).tolist()}
+    areas["R3D"][5] = areas["ConvLSTM"][5] = float("nan")
+    recall = np.linspace(0.1, 1, 10)
+    curves = {label: [(1 - recall / 2, recall)] * 101 for label in areas}
+    path = tmp_path / "pr.png"
+    styles = label_styles({"R3D": "r3d", "ConvLSTM": "convlstm"})
+    plot_precision_recall(path, names, curves, areas, styles)
+    with Image.open(path) as picture:
+        assert picture.width >= 350
+        assert picture.height >= 17 * 55  # rows of six
+
+
 def test_a_cost_that_was_not_measured_says_so(tmp_path: Path, drawn: list):
-    plot_costs(tmp_path / "c.png", ["R3D", "b"], ["r3d", "x"], {"Peak memory (GB)": [2.5, None]})
+    styles = label_styles({"R3D": "r3d", "b": "x"})
+    plot_costs(tmp_path / "c.png", styles, {"Peak memory (GB)": [2.5, None]})
     assert [text.get_text().strip() for text in drawn[0].axes[0].texts] == ["2.5", "not measured"]
 
 
 def test_long_names_of_runs_stay_inside_the_picture(tmp_path: Path, drawn: list):
     labels = [f"ResNet3D [grouped, 2 classes], epochs {n}, lr 0.001, momentum 0.9" for n in (1, 2)]
-    plot_costs(tmp_path / "c.png", labels, ["resnet3d"] * 2, {"Time": [1.0, 2.0]})
+    styles = label_styles(dict.fromkeys(labels, "resnet3d"))
+    plot_costs(tmp_path / "c.png", styles, {"Time": [1.0, 2.0]})
     recalls = {label: [0.5, 1.0] for label in labels}
-    plot_class_accuracy(tmp_path / "p.png", ["x", "y"], recalls, ["resnet3d"] * 2)
+    plot_class_accuracy(tmp_path / "p.png", ["x", "y"], recalls, styles)
+    curves = [replace(_curve(), label=label) for label in labels]
+    plot_model_curves(tmp_path / "m.png", curves, "acc", styles)
+    plot_all_curves(tmp_path / "a.png", curves, "acc", styles)
     step = (np.array([1.0, 0.5]), np.array([0.5, 1.0]))
     plot_precision_recall(
         tmp_path / "r.png",
         ["x", "y"],
         {label: [step, step] for label in labels},
         {label: np.array([0.5, 0.5]) for label in labels},
-        ["resnet3d"] * 2,
+        styles,
     )
     for figure in drawn:
-        texts = [text for text in figure.findobj(Text) if "ResNet3D" in text.get_text()]
+        texts = [text for text in figure.findobj(Text) if "ResNet3D [" in text.get_text()]
         assert len(texts) >= 2  # matplotlib keeps some ticks that are not drawn
         for box in [text.get_window_extent() for text in texts]:
             assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
@@ -266,7 +319,7 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path: Path):
 def test_drawing_needs_no_display_and_no_pyplot_whatever_mplbackend_says(tmp_path, backend: str):
     code = (
         "import sys; from har.training.plots import plot_costs; from pathlib import Path;"
-        f"plot_costs(Path({str(tmp_path / 'x.png')!r}), ['a'], ['r3d'], {{'t': [1.0]}});"
+        f"plot_costs(Path({str(tmp_path / 'x.png')!r}), {{'a': ('red', 'o')}}, {{'t': [1.0]}});"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     environment = {**os.environ, "MPLBACKEND": backend}
@@ -282,7 +335,7 @@ def test_weights_are_scaled_from_the_papers_range_to_one_and_clipped():
     assert values == pytest.approx(np.array([-1, -1, -0.5, 0, 1, 1]))
 
 
-def test_figure_16a_is_five_rows_of_nine_filters_enlarged_four_times_in_colour():
+def test_figure_16a_is_five_rows_of_nine_filters_enlarged_four_times_in_color():
     weights = np.random.default_rng(0).uniform(-0.3, 0.3, (45, 3, 1, 7, 7))
     sheet = filters.rgb_mosaic(weights, columns=9)
     assert sheet.shape == (5 * (7 * 4 + 4) + 4, 9 * (7 * 4 + 4) + 4, 3)

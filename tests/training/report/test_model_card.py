@@ -4,12 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from made_runs import make
 
 from har.training.cli.results import report_main
 from har.training.report import write_model_card
 from har.training.report.model_card import CARD_NAME
+
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 NAMES = ["ApplyEyeMakeup", *(f"C{n}" for n in range(99)), "YoYo"]
 LEAKY = {"name": "paper", "digest": "ffff0000ffff0000", "seed": 0, "leak": 0.983}

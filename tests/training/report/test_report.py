@@ -1,16 +1,14 @@
 """The report on made-up runs: what is refused, and what its two pages hold."""
 
 import base64
-import csv
 import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-from made_runs import SPLIT, make
+from made_runs import SPLIT, change_json, make, read_csv
 from PIL import Image
 
 from har import models
@@ -18,16 +16,9 @@ from har.training.report import ReportError, write_model_card, write_report
 from har.training.report.render import png_size
 from har.training.runtime import checkpoint
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 OTHER_SPLIT = {"name": "paper", "digest": "ffff0000ffff0000", "seed": 0, "leak": 0.983}
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    with open(path, newline="") as file:
-        return list(csv.reader(file))
-
-
-def change_json(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 # ------------------------------------------------------------------ what is refused
@@ -36,7 +27,8 @@ def change_json(path: Path, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [("metrics.jsonl", None, "is not a run"), ("summary.json", None, "has not ended"),
-     ("config.toml", None, "cannot be read"), ("eval.json", '{"a": ', r"eval\.json cannot be read"),
+     ("config.toml", None, r"cannot be read .*: run 'har-train --resume .*/run', which writes it"),
+     ("eval.json", '{"a": ', r"eval\.json cannot be read .*: run 'har-eval .*/run', which writes"),
      ("eval.json", None, r"run 'har-eval .*run' first\.$")],
 )  # fmt: skip
 def test_a_folder_that_is_no_finished_evaluated_run_is_named(
@@ -76,7 +68,7 @@ def test_other_splits_or_data_are_never_compared_silently(tmp_path: Path, change
     with pytest.raises(ReportError, match=r"not comparable.*add --allow-mixed\.$"):
         write_report(runs, tmp_path / "out")
     text = write_report(runs, tmp_path / "out", allow_mixed=True).read_text()
-    labels = [row[0] for row in read_csv(tmp_path / "out" / "table1.csv")[1:]]
+    labels = [row["Model"] for row in read_csv(tmp_path / "out" / "table1.csv")]
     split = change.get("split", SPLIT)["name"]
     number = len(change.get("classes", "abc"))
     assert labels == ["R3D [grouped, 3 classes]", f"ConvLSTM [{split}, {number} classes]"]
@@ -143,7 +135,7 @@ def test_markdown_links_every_picture_and_table_of_the_report(four: tuple[list[P
     numbered = {name[:5] for name in linked if name.startswith("fig")}
     assert numbered == {f"fig{n:02d}" for n in (*range(6, 16),)}
     for row in read_csv(out / "table1.csv"):
-        assert f"| {' | '.join(row)} |" in text
+        assert f"| {' | '.join(row.values())} |" in text
     for anchor in re.findall(r"\]\(#([^)]+)\)", text):
         assert re.search(rf"^## {anchor.replace('-', '[- ]')}$", text, re.M | re.I)
 
@@ -152,7 +144,8 @@ def test_html_has_the_same_tables_and_pictures_inside(four: tuple[list[Path], Pa
     out = four[1]
     page = Page((out / "report.html").read_text())
     for row in (*read_csv(out / "table1.csv"), *read_csv(out / "table1_over_epochs.csv")):
-        assert row in page.rows
+        assert list(row) in page.rows
+        assert list(row.values()) in page.rows
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     inside = [base64.b64decode(image["src"].split(",", 1)[1]) for image in images]
     assert set(inside) == {path.read_bytes() for path in out.glob("*.png")}
@@ -202,14 +195,13 @@ def test_table1_says_what_its_train_figures_are_of(tmp_path: Path):
     assert "the share of the predicted class in them (R2Plus1D); " in first
     assert "against one of the two labels (a run of an earlier version) (ResNet3D); " in first
     assert "of the best checkpoint on the train clips, not augmented (ConvLSTM)." in first
-    assert "the share of the predicted class in them (R2Plus1D, ConvLSTM); " in second
-    rows = {row[0]: row for row in read_csv(tmp_path / "out" / "table1.csv")}
-    assert rows["ConvLSTM"][1:3] == ["0.1250", "0.8750"]
+    assert "the share of the predicted class in them (R2Plus1D; ConvLSTM); " in second
+    row = read_csv(tmp_path / "out" / "table1.csv")[-1]
+    assert (row["Model"], row["Train Loss"], row["Train Acc"]) == ("ConvLSTM", "0.1250", "0.8750")
     test_acc = json.loads((measured / "eval.json").read_text())["video@1"]
-    average = (0.875 + float(rows["ConvLSTM"][4]) + test_acc) / 3
-    assert float(rows["ConvLSTM"][6]) == pytest.approx(average, abs=1e-4)
-    over_epochs = {row[0]: row for row in read_csv(tmp_path / "out" / "table1_over_epochs.csv")}
-    assert over_epochs["ConvLSTM"][2] != "0.8750"
+    average = (0.875 + float(row["Val Acc"]) + test_acc) / 3
+    assert float(row["Avg Acc"]) == pytest.approx(average, abs=1e-4)
+    assert read_csv(tmp_path / "out" / "table1_over_epochs.csv")[-1]["Train Acc"] != "0.8750"
 
 
 @pytest.mark.parametrize(("weights", "count"), [("none", 5), ("kinetics400", 6)])
@@ -231,7 +223,7 @@ def test_the_report_notes_random_weights_and_missing_parts_and_has_video5_from_s
 
 def test_pictures_of_the_run_and_the_contact_sheet_are_shown(tmp_path: Path):
     run, out, sheet = make(tmp_path / "a", "r2plus1d"), tmp_path / "out", tmp_path / "sheet.png"
-    state = models.build("r2plus1d", 3, seed=0).state_dict()
+    state = models.build("r2plus1d", 3, seed=0, width=8).state_dict()
     checkpoint.save({"model_name": "r2plus1d", "model": state}, run / "best.pt")
     for path in (run / "examples.png", sheet):
         Image.new("RGB", (300, 200), "red").save(path)

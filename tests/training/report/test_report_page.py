@@ -101,7 +101,7 @@ def test_every_picture_drawn_here_is_there_as_svg_too(page: Path):
 def test_only_where_asked_a_picture_is_an_svg_too_and_always_of_the_same_bytes(tmp_path: Path):
     for name in ("a", "b"):
         with svg_copies():
-            plot_costs(tmp_path / f"{name}.png", ["a"], ["r3d"], {"x": [1.0]})
-    plot_costs(tmp_path / "c.png", ["a"], ["r3d"], {"x": [1.0]})
+            plot_costs(tmp_path / f"{name}.png", {"a": ("red", "o")}, {"x": [1.0]})
+    plot_costs(tmp_path / "c.png", {"a": ("red", "o")}, {"x": [1.0]})
     assert {path.name for path in tmp_path.glob("*.svg")} == {"a.svg", "b.svg"}
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

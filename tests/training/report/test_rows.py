@@ -1,6 +1,5 @@
 """Which runs are one row of a report, how rows are called, which evaluation of a run is taken."""
 
-import csv
 import json
 import statistics
 from pathlib import Path
@@ -8,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import SPLIT, make
+from made_runs import SPLIT, best_line, change_json, make, read_csv
+from tiny_train import metrics_of
 
-from har.training.evaluation import metrics
+from har.training.evaluation import FoldError, metrics
 from har.training.report import ReportError, load_runs, write_report
+
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def make_folds(root: Path, folds: tuple[int, ...], num_folds: int, **settings: Any) -> list[Path]:
@@ -19,30 +21,10 @@ def make_folds(root: Path, folds: tuple[int, ...], num_folds: int, **settings: A
     runs = []
     for fold in folds:
         split = {**SPLIT, "name": f"fold-{fold}/{num_folds}", "digest": f"{fold:016x}"}
-        run = make(root / f"fold-{fold}", "r3d", split=split, **settings)
-        change(run / "eval.json", lambda result, fold=fold: [
-            row.update(key=f"{row['key']}_f{fold}") for row in result["predictions"]])  # fmt: skip
-        runs.append(run)
+        folder = root / f"fold-{fold}"
+        settings |= {"with_probabilities": True, "clip": fold}
+        runs.append(make(folder, "r3d", split=split, **settings))
     return runs
-
-
-def change(path: Path, edit: Any) -> None:
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def lines_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def best_line(run: Path) -> dict[str, Any]:
-    return max(lines_of(run), key=lambda line: line["val_acc"])
 
 
 # ------------------------------------------------------------------ folds
@@ -54,7 +36,7 @@ def test_folds_are_one_row_with_the_figures_of_all_their_videos(tmp_path: Path):
         make_folds(tmp_path, (n,), 3, right=share, seed=7)[0] for n, share in enumerate(shares, 1)
     ]
     for share, run in zip(shares, runs, strict=True):  # as --eval-train leaves it
-        change(run / "summary.json", lambda it, share=share: it.update(best_train_acc=share / 2))
+        change_json(run / "summary.json", best_train_acc=share / 2)
     (tmp_path / "folds.json").write_text('{"folds": 3, "config": {}}')
     text = write_report([tmp_path], tmp_path / "out").read_text()
     (row,) = read_csv(tmp_path / "out" / "table1.csv")
@@ -89,7 +71,7 @@ def test_missing_folds_are_said(tmp_path: Path):
     make_folds(tmp_path, (1, 3, 5), 5)
     (tmp_path / "fold-3" / "summary.json").unlink()  # still in training
     make(tmp_path / "fold-2", "r3d")
-    change(tmp_path / "fold-2" / "summary.json", lambda summary: summary.update(best_epoch=0))
+    change_json(tmp_path / "fold-2" / "summary.json", best_epoch=0)
     (tmp_path / "folds.json").write_text('{"folds": 5, "config": {}}')
     text = write_report([tmp_path], tmp_path / "out").read_text()
     assert "R3D (2 of 5 folds): not every video was tested, for want of fold 2, 3, 4;" in text
@@ -106,8 +88,13 @@ def test_folds_by_hand_are_one_row_and_only_where_they_differ_in_nothing_else(tm
     with pytest.raises(ReportError, match="are not comparable, they differ in split"):
         load_runs([*runs, others[0]])
     twice = make_folds(tmp_path / "c", (1,), 2)
-    with pytest.raises(ReportError, match="tested in two folds"):
+    with pytest.raises(FoldError, match="tested in two folds"):
         load_runs([*runs, *twice])
+    (runs[1] / "probabilities.npz").unlink()
+    with pytest.raises(
+        ReportError, match=rf"kept no probabilities: run 'har-eval {runs[1]}' again"
+    ):
+        load_runs(runs)
 
 
 def test_a_folder_without_a_finished_fold_says_what_goes_on(tmp_path: Path):
@@ -121,9 +108,9 @@ def test_a_folder_without_a_finished_fold_says_what_goes_on(tmp_path: Path):
 
 def test_a_run_without_val_has_no_val_figures(tmp_path: Path):
     run = make(tmp_path / "a", "r3d")
-    lines = [{**line, "val_loss": None, "val_acc": None} for line in lines_of(run)]
+    lines = [{**line, "val_loss": None, "val_acc": None} for line in metrics_of(run)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    change(run / "summary.json", lambda summary: summary.update(best_val_acc=None))
+    change_json(run / "summary.json", best_val_acc=None)
     write_report([run], tmp_path / "out")
     for name in ("table1.csv", "table1_over_epochs.csv"):
         (row,) = read_csv(tmp_path / "out" / name)
@@ -136,7 +123,7 @@ def test_a_run_without_test_clips_is_reported_on_val_and_that_is_said(tmp_path: 
     run = make(tmp_path / "a", "r3d", split=split)
     with pytest.raises(ReportError, match=r"no evaluation on val \(it has eval\.json\): run"):
         load_runs([run])
-    change(run / "eval.json", lambda result: result.update(on="val"))
+    change_json(run / "eval.json", on="val")
     (run / "eval.json").rename(run / "eval-val.json")
     text = write_report([run], tmp_path / "out").read_text()
     assert "R3D: the figures named test are of the val subset" in text
@@ -154,13 +141,16 @@ def test_the_evaluation_that_is_asked_for_is_taken_and_named(tmp_path: Path):
         "grouped-test-3views": {"views": 3, "video@1": 0.25},
         "grouped-val-1view": {"on": "val", "video@1": 0.5},
         "paper-test-1view-ffffffff": {"split": other, "video@1": 1.0},
+        "grouped-test-1view-last": {"checkpoint": "last.pt", "video@1": 1.0},
+        "grouped-test-1view-shards-ffffffff": {"manifest_digest": "f" * 64, "video@1": 1.0},
+        "grouped-test-1view": {"video@1": 0.75},  # newer than RUN/eval.json
     }.items():
         path = run / "eval" / name / "eval.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps({**result, **changes}))
     asked = [{}, {"views": 3}, {"subset": "val"}]
     figures = [load_runs([run], **options)[0].evaluation["video@1"] for options in asked]
-    assert figures == [result["video@1"], 0.25, 0.5]
+    assert figures == [0.75, 0.25, 0.5]
     text = write_report([run], tmp_path / "out", views=3).read_text()
     assert "`eval/grouped-test-3views/eval.json`" in text
     with pytest.raises(ReportError, match=r"no evaluation on test of 5 views .*--views 5' first"):

@@ -4,33 +4,31 @@ scikit-learn (extra `dev`) counts again from the predictions; the paper's own ta
 `fixtures/paper_table1.txt`, the passage as it stands in the paper's text.
 """
 
-import csv
 import json
 import statistics
 from pathlib import Path
 
 import pytest
-from made_runs import SPEEDS, make
+from made_runs import SPEEDS, best_line, make, read_csv
+from tiny_train import metrics_of
 
 from har.training.report import format_duration, load_runs, write_report
 from har.training.report.document import Table
 from har.training.report.tables import PAPER_TABLE1, TABLE1_COLUMNS
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 metrics = pytest.importorskip("sklearn.metrics")
 FIXTURE = Path(__file__).parent / "fixtures" / "paper_table1.txt"
 
 
-def read_csv(path: Path) -> dict[str, dict[str, str]]:
+def read_rows(path: Path) -> dict[str, dict[str, str]]:
     """Model -> column -> cell; models in the order of the rows."""
-    with open(path, newline="") as file:
-        return {row["Model"]: row for row in csv.DictReader(file)}
+    return {row["Model"]: row for row in read_csv(path)}
 
 
-def read_run(folder: Path) -> tuple[list[dict], dict, list[dict]]:
-    """metrics.jsonl, its line with the highest validation accuracy, and the predictions."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    predictions = json.loads((folder / "eval.json").read_text())["predictions"]
-    return lines, max(lines, key=lambda line: line["val_acc"]), predictions
+def read_predictions(folder: Path) -> list[dict]:
+    return json.loads((folder / "eval.json").read_text())["predictions"]
 
 
 def accuracy(predictions: list[dict]) -> float:
@@ -46,14 +44,13 @@ def table1_row(values: dict[str, float], test: float) -> list[str]:
 
 def test_table1_has_the_papers_columns_and_order_in_both_readings(four: tuple[list[Path], Path]):
     runs, out = four
-    best, over_epochs = (read_csv(out / name) for name in ("table1.csv", "table1_over_epochs.csv"))
+    best, over_epochs = (read_rows(out / name) for name in ("table1.csv", "table1_over_epochs.csv"))
     for rows in (best, over_epochs):
         assert list(rows) == ["R3D", "R2Plus1D", "ResNet3D", "ConvLSTM"]
         assert tuple(rows["R3D"]) == TABLE1_COLUMNS
     for run, name in zip(runs, reversed(best), strict=True):
-        lines, best_line, predictions = read_run(run)
-        test = accuracy(predictions)
-        assert list(best[name].values())[1:] == table1_row(best_line, test)
+        lines, test = metrics_of(run), accuracy(read_predictions(run))
+        assert list(best[name].values())[1:] == table1_row(best_line(run), test)
         picks = {"train_loss": min, "train_acc": max, "val_loss": min, "val_acc": max}
         values = {key: pick(line[key] for line in lines) for key, pick in picks.items()}
         assert list(over_epochs[name].values())[1:] == table1_row(values, test)
@@ -70,9 +67,9 @@ def test_the_papers_table_in_the_code_is_the_one_in_the_paper():
 
 
 def test_the_test_table_is_recomputed_from_the_predictions(four: tuple[list[Path], Path]):
-    rows = read_csv(four[1] / "test.csv")
+    rows = read_rows(four[1] / "test.csv")
     for run, row in zip(four[0], reversed(rows.values()), strict=True):
-        predictions = read_run(run)[2]
+        predictions = read_predictions(run)
         true, predicted = ([row[k] for row in predictions] for k in ("true", "predicted"))
         test = accuracy(predictions)
         assert row["Video@1"] == f"{test:.4f}"
@@ -86,9 +83,9 @@ def test_the_test_table_is_recomputed_from_the_predictions(four: tuple[list[Path
 
 
 def test_the_cost_table_has_medians_and_peaks(four: tuple[list[Path], Path]):
-    rows = read_csv(four[1] / "cost.csv")
+    rows = read_rows(four[1] / "cost.csv")
     for run, row in zip(four[0], reversed(rows.values()), strict=True):
-        lines, best, _ = read_run(run)
+        lines, best = metrics_of(run), best_line(run)
         assert row["Clips/s"] == f"{statistics.median(line['clips_per_s'] for line in lines):.1f}"
         assert row["Peak memory"] == f"{SPEEDS[run.name]:.2f} GiB"
         assert row["Time"] == f"{SPEEDS[run.name]:.1f} min"
@@ -99,16 +96,16 @@ def test_the_cost_table_has_medians_and_peaks(four: tuple[list[Path], Path]):
 def test_seeds_of_one_model_are_given_as_mean_and_sample_deviation(tmp_path: Path):
     runs = [make(tmp_path / f"s{seed}", "r3d", seed=seed) for seed in range(3)]
     write_report(runs, tmp_path / "out")
-    rows = read_csv(tmp_path / "out" / "table1.csv")
+    rows = read_rows(tmp_path / "out" / "table1.csv")
     assert list(rows) == ["R3D, seed 0", "R3D, seed 1", "R3D, seed 2"]
-    (row,) = read_csv(tmp_path / "out" / "table1_seeds.csv").values()
+    (row,) = read_rows(tmp_path / "out" / "table1_seeds.csv").values()
     assert row.pop("Model") == "R3D (3 runs)"
     values: dict[str, list[float]] = {column: [] for column in TABLE1_COLUMNS[1:]}
     for run in runs:
-        _, best, predictions = read_run(run)
+        best = best_line(run)
         for column, key in zip(list(values)[:4], list(best)[1:5], strict=True):
             values[column].append(best[key])
-        values["Test Acc"].append(accuracy(predictions))
+        values["Test Acc"].append(accuracy(read_predictions(run)))
         parts = (best["train_acc"], best["val_acc"], values["Test Acc"][-1])
         values["Avg Acc"].append(statistics.mean(parts))
     assert row == {
