@@ -88,7 +88,7 @@ def plot_class_accuracy(
     is_short = len(rows) <= 30
     row_height = max(0.2, 0.1 * len(recalls)) if is_short else max(0.17, 0.06 * len(recalls))
     # equal values would hide each other: each label has its own height within the row
-    offsets = np.linspace(-0.36, 0.36, len(recalls)) if len(recalls) > 1 else [0.0]
+    offsets = np.linspace(-0.33, 0.33, len(recalls)) if len(recalls) > 1 else [0.0]
     fontsize = 9 if is_short else 8
     with new_figure(path, 4.8, 1.4 + row_height * len(rows)) as figure:
         more = max(0.0, text_width(figure, classes, fontsize) - _NAMES_WIDTH)

@@ -53,7 +53,9 @@ def label_styles(models: Mapping[str, str]) -> dict[str, Style]:
     The first label of each of the four models gets the model's own.
     """
     own, others = dict(_MODEL_STYLES), itertools.cycle(_OTHER_STYLES)
-    return {label: own.pop(model, None) or next(others) for label, model in models.items()}
+    return {
+        label: own.pop(model) if model in own else next(others) for label, model in models.items()
+    }
 
 
 @contextmanager
