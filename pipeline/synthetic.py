@@ -188,15 +188,8 @@ class _Scene:
             [rng.uniform(150, 225, 3), rng.uniform(70, 186, 3), rng.uniform(70, 186, 3)]
         )
         rng = _rng(seed, group, "variation")
-        scale, contrast, drift, self.noise = (
-            rng.uniform(*limits)
-            for limits in (
-                difficulty.scale,
-                difficulty.contrast,
-                difficulty.drift,
-                difficulty.noise,
-            )
-        )
+        ranges = (difficulty.scale, difficulty.contrast, difficulty.drift, difficulty.noise)
+        scale, contrast, drift, self.noise = (rng.uniform(*limits) for limits in ranges)
         angle = rng.uniform(0, 2 * math.pi)
         self.drift = drift * math.cos(angle), drift * math.sin(angle)  # pixels a frame
         palette = contrast * palette + (1 - contrast) * np.array([[80], [128], [128]])

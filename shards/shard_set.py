@@ -51,9 +51,9 @@ class ShardSet:
         """A table, and a clip each of the first classes; a set behind a URL is not read for it."""
         manifest, index = self.manifest, self.manifest.index
         shape = "x".join(map(str, manifest.clip_shape))
-        size = sum(shard.bytes for shard in manifest.shards) / 1e6
+        size = manifest.num_bytes / 1e6
         values = {
-            "clips": f"{len(self)} of {len(np.unique(index['video']))} videos, {shape} uint8",
+            "clips": f"{len(self)} of {manifest.num_videos} videos, {shape} uint8",
             "classes": f"{len(self.classes)}: {', '.join(self.classes[:5])}"
             + ", ..." * (len(self.classes) > 5),
             "groups": len(manifest.groups) if manifest.grouping else "none",

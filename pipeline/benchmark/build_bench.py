@@ -35,8 +35,7 @@ import torch
 
 from ...shards.format import sample_bytes
 from ..build import BuildOptions, RunOptions, build_shard_set
-from ..dataset import find_videos
-from ..decode import videos_below
+from ..dataset import find_videos, list_folder
 from ..decode.decoder_process import ENVIRONMENT, freeze_imports
 from . import decoders
 from .decoders import BenchError
@@ -64,7 +63,7 @@ def run(
         dataset = find_videos(videos)
         paths = [str(Path(dataset.root, video.path)) for video in dataset.videos]
     else:
-        paths = [str(path) for path in videos_below(videos)]
+        paths = [str(path) for path in list_folder(videos)[0]]
     if not paths:
         raise BenchError(f"no video under {videos}: give a folder of videos, or a CSV of them.")
     with tempfile.TemporaryDirectory(prefix="har-shards-bench-") as scratch:

@@ -20,7 +20,8 @@ from ...errors import HarError
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import KINETICS_MEAN, KINETICS_STD, ClipTransform
-from ..decode import open_video, videos_below
+from ..dataset import list_folder
+from ..decode import open_video
 from ..sampling import ClipSampler
 from .loaders import Candidate, worker_options
 
@@ -33,7 +34,7 @@ class VideosError(HarError):
 
 def find_videos(folder: Path, at_most: int) -> list[Path]:
     """Videos under `folder`, evenly chosen. Raises VideosError where there is none."""
-    paths = [path for path in videos_below(folder) if path.is_file()]
+    paths = [path for path in list_folder(folder)[0] if path.is_file()]
     if not paths:
         raise VideosError(f"no video under {folder}: give a folder of videos with --videos.")
     return paths[:: max(1, len(paths) // at_most)][:at_most]

@@ -5,9 +5,8 @@ from .build import build_shard_set
 from .dask import ClusterError, dask_executor
 from .executor import BuildError, RunOptions
 from .plan import BuildOptions, BuildPlan, PlanError, make_plan, parse_bytes, parse_size
-from .rejects import describe_reasons, load_rejects
 from .shard_task import ShardTask, TaskError, build_shard
-from .warning_rows import load_warnings
+from .video_rows import describe_reasons, load_rejects, load_warnings
 
 __all__ = [
     "AddOptions",

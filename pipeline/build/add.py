@@ -43,9 +43,8 @@ from ..sampling import ClipSampler
 from .build import check_free_space, check_rejects, notes_of, retry_rejected, shard_tasks
 from .executor import Folder, RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan, package_versions
-from .rejects import Reject, encode_rejects, load_rejects
 from .shard_task import DECODERS, Report, ShardTask, index_rows, load_report
-from .warning_rows import WarningRow, save_warnings
+from .video_rows import VideoRow, encode_rows, load_rejects, save_warnings
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ class Added:
     num_skipped: int = 0
     num_renamed: int = 0
     notes: bytes | None = None
-    rejects: tuple[Reject, ...] = ()
-    warnings: tuple[WarningRow, ...] = ()
+    rejects: tuple[VideoRow, ...] = ()
+    warnings: tuple[VideoRow, ...] = ()
 
 
 def add_videos(
@@ -115,7 +114,7 @@ def add_videos(
             return Added(
                 manifest, manifest, num_skipped, notes=notes_of(plan, []), rejects=tuple(rejects)
             )
-        lines = encode_rejects(old_rejects + rejects)
+        lines = encode_rows(old_rejects + rejects)
         with_clear_errors(folder, folder.write, REJECTS, lines)
         check_rejects(rejects, len(dataset.videos), folder, run_options.max_rejects)
         new = replace(_with_shards(manifest, in_order), classes=dataset.classes, groups=groups)
@@ -276,12 +275,12 @@ def _with_shards(manifest: Manifest, reports: list[Report]) -> Manifest:
 
 
 def _commit(
-    folder: Folder, old: Manifest, new: Manifest, dataset: Dataset, rejects: list[Reject]
+    folder: Folder, old: Manifest, new: Manifest, dataset: Dataset, rejects: list[VideoRow]
 ) -> Manifest:
     """A video that was a reject and is in the set now is a reject no longer."""
     paths = {video.path for video in dataset.videos}
     rejects = [reject for reject in _rejects_of(old) if reject["path"] not in paths] + rejects
-    with_clear_errors(folder, folder.write, REJECTS, encode_rejects(rejects))
+    with_clear_errors(folder, folder.write, REJECTS, encode_rows(rejects))
     grouping = common_grouping(old.grouping, dataset.grouping)
     if grouping == "ucf101" and not are_ucf101(new.groups):
         grouping = "mixed"
@@ -290,11 +289,11 @@ def _commit(
     return commit_edit(folder, old, new, "add", added=len(new.index) - len(old.index))
 
 
-def _paths(rejects: list[Reject]) -> set[str]:
+def _paths(rejects: list[VideoRow]) -> set[str]:
     return {reject["path"] for reject in rejects}
 
 
-def _rejects_of(manifest: Manifest) -> list[Reject]:
+def _rejects_of(manifest: Manifest) -> list[VideoRow]:
     """Those of the set: behind them are those of an `add` that did not end."""
     return load_rejects(manifest.root)[: manifest.rejects]
 

@@ -37,10 +37,9 @@ from .estimate import describe_bytes, describe_space
 from .executor import BuildError, Folder, RunOptions, run_calls, run_tasks, with_clear_errors
 from .existing import PLAN, find_existing
 from .plan import BuildOptions, BuildPlan, make_plan
-from .rejects import Reject, encode_rejects, load_rejects
 from .shapes import describe_shapes
 from .shard_task import DECODERS, Report, ShardTask, index_rows, retry_rejects
-from .warning_rows import save_warnings
+from .video_rows import VideoRow, encode_rows, load_rejects, save_warnings
 
 REJECTS_SHARE, MIN_REJECTS = 0.01, 10
 
@@ -126,7 +125,7 @@ def retry_rejected(
     if not before:
         return reports
     task_of = {task.number: task for task in tasks}
-    after: dict[int, list[Reject]] = run_calls(
+    after: dict[int, list[VideoRow]] = run_calls(
         retry_rejects,
         {number: (task_of[number], rejects) for number, rejects in before.items()},
         {number: len(rejects) for number, rejects in before.items()},
@@ -154,7 +153,7 @@ def _keep_finished(manifest: Manifest, reports: dict[int, Report], out: Folder) 
     for reject in rejects:  # with which `plan` was made
         reject["size"] = sizes.get(reject["key"], reject["size"])
     if rejects != before or out.size(REJECTS) is None:
-        with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
+        with_clear_errors(out, out.write, REJECTS, encode_rows(rejects))
     if out.size(CLASSES) is None:  # of a set that was built before there was such a file
         with contextlib.suppress(OSError, storage.StorageError):  # no reader needs it
             out.write(CLASSES, encode_classes(manifest.classes))
@@ -197,7 +196,7 @@ def _finish(
 ) -> Manifest:
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
-    with_clear_errors(out, out.write, REJECTS, encode_rejects(rejects))
+    with_clear_errors(out, out.write, REJECTS, encode_rows(rejects))
     notes = notes_of(plan, reports)
     if notes is None:
         with_clear_errors(out, out.remove, NOTES)
@@ -223,7 +222,7 @@ def notes_of(plan: BuildPlan, reports: list[Report]) -> bytes | None:
 
 
 def check_rejects(
-    rejects: list[Reject], num_videos: int, out: Folder, max_rejects: int | None
+    rejects: list[VideoRow], num_videos: int, out: Folder, max_rejects: int | None
 ) -> None:
     """Raises BuildError where there are too many. max_rejects: see `RunOptions`."""
     if max_rejects is None:

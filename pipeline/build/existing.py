@@ -7,6 +7,7 @@ the very videos of the plan, every byte of the shards must be as the index says,
 one video is decoded and compared, since nothing else says how the clips were made.
 """
 
+import hashlib
 import io
 import json
 from concurrent.futures import Executor
@@ -34,9 +35,9 @@ from ...shards.format import (
 from ...shards.storage import FileFetcher, LocalFolder
 from .executor import BuildError, Folder, RunOptions, run_calls, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
-from .rejects import Reject, describe_reject, load_rejects
 from .shapes import load_shapes
 from .shard_task import Report, ShardTask, first_clips_differ, load_report, make_report
+from .video_rows import VideoRow, load_rejects, make_reject
 
 PLAN = f"{BUILD}/plan.json"
 _MAX_FAULTS_SHOWN = 10
@@ -129,7 +130,7 @@ def _describe_check(
         run_options.say(f"{out} is finished: each of its {len(manifest.shards)} shards {checked}")
 
 
-def _plan_with_old_sizes(plan: BuildPlan, rejects: dict[str, Reject]) -> BuildPlan:
+def _plan_with_old_sizes(plan: BuildPlan, rejects: dict[str, VideoRow]) -> BuildPlan:
     """The plan as it was when the set was built, if only rejected videos have changed since."""
     videos = tuple(
         replace(video, size=rejects.get(video.key, {}).get("size", video.size))
@@ -151,7 +152,7 @@ def _other_plan(out: Folder, there: dict[str, Any], now: dict[str, Any]) -> Buil
 
 
 def _reports_of_index(
-    tasks: list[ShardTask], manifest: Manifest, rejects: dict[str, Reject]
+    tasks: list[ShardTask], manifest: Manifest, rejects: dict[str, VideoRow]
 ) -> dict[int, Report] | None:
     """The reports that the set's shards were made with; None where it is of other videos."""
     shapes = load_shapes(str(manifest.root))
@@ -176,8 +177,7 @@ def _reports_of_index(
             shard and asdict(shard),
             [[row[0].decode(), *row[2:]] for row in rows],
             [
-                rejects.get(video.key)
-                or describe_reject(video, task.classes[video.label], "unknown")
+                rejects.get(video.key) or make_reject(video, task.classes[video.label], "unknown")
                 for video in lost
             ],
             shapes.get(task.shard_name, {}) if shard else {},
@@ -274,8 +274,6 @@ def _shard_info(out: Folder, name: str, num_samples: int) -> ShardInfo:
         path = files.path(name)
         if not path.is_file():
             return ShardInfo(name, num_samples, 1 << 62, "")
-        state = xxhash.xxh3_128()
         with path.open("rb") as file:
-            while block := file.read(8 << 20):
-                state.update(block)
-        return ShardInfo(name, num_samples, path.stat().st_size, state.hexdigest())
+            checksum = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+        return ShardInfo(name, num_samples, path.stat().st_size, checksum)

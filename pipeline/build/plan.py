@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import HarError
+from ...shards import storage
 from ...shards.format import Manifest, ShardInfo, sample_bytes
 from ..dataset import Dataset, Video
 from ..decode import FITS, RESIZE
@@ -151,9 +152,10 @@ def _shorten(value: object) -> str:
 
 def _facts(dataset: Dataset, options: BuildOptions) -> dict[str, Any]:
     listing = json.dumps([[video.path, video.size] for video in dataset.videos])
+    fit = {} if options.fit == "squeeze" else {"fit": options.fit}
     return {
         "sampling": options.sampling.describe(),
-        "resize": resize_rule(options),
+        "resize": {**RESIZE, "size": list(options.size), **fit},
         "shard_bytes": options.shard_bytes,
         "keep_partial": options.keep_partial,
         "classes": list(dataset.classes),
@@ -162,12 +164,6 @@ def _facts(dataset: Dataset, options: BuildOptions) -> dict[str, Any]:
         "listing": hashlib.sha256(listing.encode()).hexdigest()[:16],
         "versions": package_versions(),
     }
-
-
-def resize_rule(options: BuildOptions) -> dict[str, Any]:
-    """What a manifest keeps: `fit` only where it is not the paper's."""
-    fit = {} if options.fit == "squeeze" else {"fit": options.fit}
-    return {**RESIZE, "size": list(options.size), **fit}
 
 
 def _hashed_fields(video: Video) -> dict[str, Any]:
@@ -213,9 +209,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_bytes(text: str) -> int:
-    """ "64MB" -> 64000000 (KB, MB, GB are powers of 1000; KiB, MiB, GiB of 1024)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i)?B?", text.strip(), re.IGNORECASE)
-    if not match:
+    """ "64MB" -> 64000000, see `storage.parse_bytes`. Raises PlanError."""
+    num_bytes = storage.parse_bytes(text)
+    if num_bytes is None:
         raise PlanError(f"--shard-size {text!r}: give a size as in 64MB or 8MB.")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
+    return num_bytes

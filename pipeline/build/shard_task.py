@@ -35,9 +35,8 @@ from ..decode.decoder_process import (
 )
 from .decoder_pool import DecoderPool
 from .plan import BuildOptions, describe_differences, package_versions
-from .rejects import Reject, describe_reject, may_decode_now
 from .shapes import other_shape
-from .warning_rows import WarningRow, warning_rows
+from .video_rows import VideoRow, make_reject, make_row, may_decode_now
 
 Report = dict[str, Any]
 Clips = list[tuple[Any, dict[str, Any]]]  # pixels, uint8 [T,H,W,C], and facts of each
@@ -100,7 +99,7 @@ def make_report(
     task: ShardTask,
     shard: dict[str, Any] | None,
     rows: list[list[Any]],
-    rejects: list[Reject],
+    rejects: list[VideoRow],
     shapes: dict[str, int],
 ) -> Report:
     """The report of a shard that is whole. shard: None where no video gave a clip.
@@ -122,7 +121,7 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
     _check_versions(task)
     out = storage.open_folder(task.out)
     rows: list[list[Any]] = []
-    warnings: list[WarningRow] = []
+    warnings: list[VideoRow] = []
     shapes: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         # The decoder is given back before the shard is closed: another task may have it while the
@@ -134,7 +133,9 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
             def write(number: int, clips: Clips) -> None:
                 video, facts = task.videos[number], clips[0][1]
                 rows.extend(_write(writer, task, number, clips))
-                warnings.extend(warning_rows(video, task.classes[video.label], facts))
+                if facts["warnings"]:
+                    class_name = task.classes[video.label]
+                    warnings.append(make_row(video, class_name, warnings=facts["warnings"]))
                 if name := other_shape(facts["source_size"], task.options.size):
                     shapes[name] += 1
 
@@ -148,8 +149,8 @@ def build_shard(task: ShardTask, on_video: Callable[[], None] = lambda: None) ->
 
 
 def retry_rejects(
-    task: ShardTask, rejects: list[Reject], on_video: Callable[[], None] = lambda: None
-) -> list[Reject]:
+    task: ShardTask, rejects: list[VideoRow], on_video: Callable[[], None] = lambda: None
+) -> list[VideoRow]:
     """Look again at videos of the task that gave no clip; -> those that still give none.
 
     Only what changed, or failed for a reason that can pass, is decoded.
@@ -201,7 +202,7 @@ def _decode_videos(
     task: ShardTask,
     write: Callable[[int, Clips], None],
     on_video: Callable[[], None],
-) -> list[Reject]:
+) -> list[VideoRow]:
     """Decode the videos of a task; -> those that give no clip. write: gets number and clips."""
     rejects = []
     for number, video in enumerate(task.videos):
@@ -210,7 +211,7 @@ def _decode_videos(
         except DecoderError as error:
             path = files.path(video.path)
             reason = files.faults.get(path, str(error))
-            rejects.append(describe_reject(video, task.classes[video.label], reason, path))
+            rejects.append(make_reject(video, task.classes[video.label], reason, path))
         else:
             write(number, clips)
         on_video()

@@ -7,10 +7,10 @@ import click
 
 from ...errors import UserError, one_sentence
 from .group import shards_main
-from .video_options import interruptible, take_find_options, video_options
+from .video_options import interruptible, merge_case_option, take_find_options, video_options
 
-_merge_case = click.option(
-    "--merge-case", is_flag=True, help="Class names Run and run are one class."
+_key_list_option = click.option(
+    "--list", "list_file", type=click.Path(path_type=Path), help="Keys, one a line, or a CSV's key."
 )
 
 
@@ -60,9 +60,7 @@ def add(shard_set: str, videos: str, scheduler: str | None, **options: Any) -> N
 @shards_main.command()
 @click.argument("shard_set")
 @click.option("--key", "keys", multiple=True, help="This video or clip (* and ? work); repeatable.")
-@click.option(
-    "--list", "list_file", type=click.Path(path_type=Path), help="Keys, one a line, or a CSV's key."
-)
+@_key_list_option
 @one_sentence
 def remove(shard_set: str, keys: tuple[str, ...], list_file: Path | None) -> None:
     """Take clips out of SHARD_SET (folder or URL), at once; 'compact' frees their bytes.
@@ -84,7 +82,7 @@ def remove(shard_set: str, keys: tuple[str, ...], list_file: Path | None) -> Non
 @shards_main.command()
 @click.argument("shard_set")
 @click.argument("labels", type=click.Path(path_type=Path))
-@_merge_case
+@merge_case_option
 @one_sentence
 def relabel(shard_set: str, labels: Path, merge_case: bool) -> None:
     """Give clips of SHARD_SET (folder or URL) the classes, groups and subsets of a CSV: columns
@@ -135,7 +133,7 @@ def compact(shard_set: str) -> None:
     help="Groups of one name in both sets: one group, two, or no groups at all.",
 )
 @click.option("--skip-existing", is_flag=True, help="Leave out SECOND's clips with keys of FIRST.")
-@_merge_case
+@merge_case_option
 @one_sentence
 def merge(first: str, second: str, out: str, **options: Any) -> None:
     """Make one set of FIRST and SECOND (folders or URLs), whose clips must be made alike.
@@ -161,9 +159,7 @@ def merge(first: str, second: str, out: str, **options: Any) -> None:
 @click.option("--classes", help="Only these classes: A,B,C.")
 @click.option("--per-class", type=click.IntRange(1), help="Videos a class, at most.")
 @click.option("--intact", is_flag=True, help="Only clips that are as written, of a damaged set.")
-@click.option(
-    "--list", "list_file", type=click.Path(path_type=Path), help="Keys, one a line, or a CSV's key."
-)
+@_key_list_option
 @one_sentence
 def subset(
     shard_set: str, out: str, classes: str | None, per_class: int | None, intact: bool,

@@ -81,11 +81,10 @@ def verify(shard_set: str, quick: bool, workers: int | None) -> None:
         sys.exit(1)
     for line in describe_leftovers(manifest):
         click.echo(line)
-    num_bytes = sum(shard.bytes for shard in manifest.shards)
     checked = "sizes and counts" if quick else "every byte"
     click.echo(
         f"{shard_set}: {len(manifest.index)} clips in {len(manifest.shards)} shards, "
-        f"{num_bytes / 1e6:.1f} MB, {checked} as written."
+        f"{manifest.num_bytes / 1e6:.1f} MB, {checked} as written."
     )
 
 

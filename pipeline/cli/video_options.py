@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+merge_case_option = click.option(
+    "--merge-case", is_flag=True, help="Class names Run and run are one class."
+)
 _FIND_OPTIONS = (
     click.option(
         "--list",
@@ -29,7 +32,7 @@ _FIND_OPTIONS = (
         type=click.Path(path_type=Path),
         help="Class names in order, one a line: classInd.txt.",
     ),
-    click.option("--merge-case", is_flag=True, help="Class names Run and run are one class."),
+    merge_case_option,
     click.option("--group-regex", help="Finds the group in a video's path, e.g. '_g(\\d+)_'."),
 )
 _DECODE_OPTIONS = (

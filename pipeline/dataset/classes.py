@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import printable
-from .files import Files, read_place
+from ...shards import storage
+from .files import Files
 from .records import DatasetError, Entry, Remarks
 from .tables import decode_text
 
@@ -49,7 +50,7 @@ def read_class_list(
         return None
     place = str(classes or f"{files.root}/{CLASS_LIST}")
     try:
-        data = files.read(CLASS_LIST) if classes is None else read_place(place)
+        data = files.read(CLASS_LIST) if classes is None else storage.read_bytes(place)
     except OSError as error:
         reason = error.strerror or "there is no such file"
         raise DatasetError(f"the class list {place} cannot be read ({reason}).") from error

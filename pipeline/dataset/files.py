@@ -65,11 +65,6 @@ def open_files(root: str) -> Files:
     return LocalFiles(root) if is_local else StoredFiles(root, storage.RemoteFolder(root))
 
 
-def read_place(place: str) -> bytes:
-    """The content of a file at a path or a URL. Raises OSError, StorageError."""
-    return Path(place).read_bytes() if storage.url_of(place) is None else storage.read_bytes(place)
-
-
 class StoredFiles(Files):
     """What lies behind a URL or in an archive, by one listing."""
 

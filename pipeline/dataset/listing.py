@@ -17,7 +17,10 @@ _READ = ("classInd.txt",)  # no video, and read all the same
 
 def list_folder(folder: Path) -> tuple[list[Path], list[str]]:
     """The videos in a folder and in those below it, the folder itself where it is one of numbered
-    images; and a line for each kind of what is left out. Raises DatasetError."""
+    images; and a line for each kind of what is left out. Nothing where there is no
+    folder. Raises DatasetError."""
+    if not folder.is_dir():
+        return [], []
     remarks = Remarks()
     names = list_videos(LocalFiles(str(folder.absolute())), remarks, with_root=True)
     return sorted(folder / name for name in names), describe_left_out(remarks.left_out())

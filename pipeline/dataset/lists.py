@@ -17,7 +17,7 @@ from ...errors import printable
 from ...shards import storage
 from ...shards.format import SUBSETS
 from ..decode import VIDEO_SUFFIXES
-from .files import Files, read_place
+from .files import Files
 from .list_formats import ListRow, VideoList, parse_list, subset_in_name
 from .listing import list_videos
 from .records import DatasetError, Remarks
@@ -53,7 +53,7 @@ def read_lists(places: Sequence[str], is_source: bool, remarks: Remarks) -> list
     lists = []
     for place in places:
         try:
-            data = read_place(place)
+            data = storage.read_bytes(place)
         except OSError as error:
             reason = error.strerror or "there is no such file"
             raise DatasetError(

@@ -19,7 +19,6 @@ from .images import (
     find_images,
     order_images,
     read_image,
-    videos_below,
 )
 from .timestamps import FrameClock
 
@@ -51,5 +50,4 @@ __all__ = [
     "resize",
     "summarize_warnings",
     "upright",
-    "videos_below",
 ]

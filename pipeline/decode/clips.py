@@ -93,7 +93,6 @@ def decode_clips(
     *,
     fit: str = "squeeze",
     keep_partial: bool = False,
-    decode_all: bool = False,
     out: np.ndarray | None = None,
     opened: Callable[[], None] = lambda: None,
 ) -> list[Clip]:
@@ -101,10 +100,9 @@ def decode_clips(
 
     fit: what becomes of frames of another shape (`frames.FITS`): "squeeze" to `size`, "crop" the
     center, or "pad" with black. keep_partial: take what decodes before and behind a fault, instead
-    of raising. decode_all: decode every frame even where some can be left out (tests compare both).
-    out: uint8 [K*T,H,W,3] for the pixels; those of a single clip without padding lie there, others
-    may be copies. opened: is called once the file is open and its packets are read. Raises
-    VideoDecodeError.
+    of raising. out: uint8 [K*T,H,W,3] for the pixels; those of a single clip without padding lie
+    there, others may be copies. opened: is called once the file is open and its packets are read.
+    Raises VideoDecodeError.
     """
     path = Path(path)
     if out is None:
@@ -115,9 +113,7 @@ def decode_clips(
             opened()
             scan, decoded = _decode_images(path, sampler, new_resizer, keep_partial)
         else:
-            scan, decoded = _decode_file(
-                path, sampler, new_resizer, keep_partial, decode_all, opened
-            )
+            scan, decoded = _decode_file(path, sampler, new_resizer, keep_partial, opened)
     except FILE_FAULTS as error:
         raise VideoDecodeError(f"{path} cannot be decoded ({reason(error)}).") from error
     if decoded.num_decoded == 0:
@@ -229,13 +225,12 @@ def _decode_file(
     sampler: ClipSampler,
     new_resizer: _NewResizer,
     keep_partial: bool,
-    all_frames: bool,
     opened: Callable[[], None],
 ) -> tuple[Scan, _DecodedFrames]:
     with contextlib.ExitStack() as stack:
         scan, decoder = scan_video(path, stack, sampler, keep_partial)
         opened()
-        decoded = None if all_frames else _decode_needed(scan, decoder, sampler, new_resizer)
+        decoded = _decode_needed(scan, decoder, sampler, new_resizer)
     return scan, decoded or _decode_all(path, scan, sampler, new_resizer, keep_partial)
 
 

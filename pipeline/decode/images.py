@@ -44,24 +44,6 @@ def find_images(folder: Path) -> list[Path]:
     return [folder / name for name in order_images(names)]
 
 
-def videos_below(folder: Path) -> list[Path]:
-    """The videos in a folder and in those below it, sorted: files by their suffix, and folders of
-    numbered images without such a file. What is hidden is left out. Raises OSError."""
-    return [
-        path
-        for path in [folder, *sorted(folder.rglob("*"))]
-        if not any(name.startswith(".") for name in path.relative_to(folder).parts)
-        and _is_video(path)
-    ]
-
-
-def _is_video(path: Path) -> bool:
-    if not path.is_dir():
-        return path.suffix.lower() in VIDEO_SUFFIXES
-    has_videos = any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in path.iterdir())
-    return not has_videos and bool(find_images(path))
-
-
 def read_image(path: Path) -> av.VideoFrame:
     """An RGB frame, upright. Raises OSError, which names the file."""
     try:

@@ -59,11 +59,9 @@ def describe_add(added: Added) -> str:
 
 def describe_size(manifest: Manifest) -> str:
     """ "83 clips of 83 videos in 9 shards, 87.5 MB, 3 classes"."""
-    num_videos = len(np.unique(manifest.index["video"]))
-    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     return (
-        f"{len(manifest.index)} clips of {num_videos} videos in {len(manifest.shards)} shards, "
-        f"{megabytes:.1f} MB, {len(manifest.classes)} classes"
+        f"{len(manifest.index)} clips of {manifest.num_videos} videos in {len(manifest.shards)} "
+        f"shards, {manifest.num_bytes / 1e6:.1f} MB, {len(manifest.classes)} classes"
     )
 
 

@@ -39,12 +39,12 @@ def describe_set(root: Path | str) -> str:
     T, H, W, C = manifest.clip_shape
     lines = [
         f"shard set    {root}",
-        f"clips        {len(index)} of {_num_videos(manifest)} videos, "
+        f"clips        {len(index)} of {manifest.num_videos} videos, "
         f"{np.count_nonzero(index['padded'])} of them padded",
         f"shape        {T} frames of {H}x{W}x{C}, uint8, {manifest.clip_bytes / 1e6:.2f} MB a clip",
         f"sampling     {_pairs(manifest.sampling)}",
         f"resize       {_pairs(manifest.resize)}",
-        f"shards       {len(manifest.shards)}, {_megabytes(manifest)}",
+        f"shards       {len(manifest.shards)}, {manifest.num_bytes / 1e6:.1f} MB",
         f"groups       {len(manifest.groups)} ({manifest.grouping or 'none'})",
         f"made with    {_pairs(manifest.versions)}",
         f"plan         {manifest.plan[:16]}",
@@ -92,14 +92,6 @@ def describe_split(root: Path | str, name: str, seed: int = 0) -> str:
             f"leak: {split.leak:.1%} of the test clips have a clip of their group in train"
         )
     return "\n".join(lines)
-
-
-def _num_videos(manifest: Manifest) -> int:
-    return len(np.unique(manifest.index["video"]))
-
-
-def _megabytes(manifest: Manifest) -> str:
-    return f"{sum(shard.bytes for shard in manifest.shards) / 1e6:.1f} MB"
 
 
 def _columns(counts: Iterable[int], total: int) -> str:

@@ -103,6 +103,16 @@ class Manifest:
         return math.prod(self.clip_shape)
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def num_videos(self) -> int:
+        """Videos that the clips are of."""
+        return len(np.unique(self.index["video"]))
+
+    @property
     def removed_bytes(self) -> int:
         """About so many bytes of the shards are of clips that the index no longer names."""
         shards = (shard for shard in self.shards if shard.removed)

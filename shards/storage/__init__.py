@@ -12,6 +12,7 @@ from .place import (
     local_path,
     normalize,
     open_binary,
+    parse_bytes,
     try_lock,
     url_of,
     writer_id,
@@ -23,6 +24,6 @@ __all__ = [
     "ARCHIVE_SUFFIXES", "DISK_ERRORS", "Archive", "ArchiveError", "FileFetcher", "LocalFolder",
     "MissingFileError", "RemoteFolder", "ShardCache", "ShardInfo", "ShardPrefetcher",
     "StorageError", "TransferStopped", "fetch_file", "is_archive", "join", "local_path",
-    "normalize", "open_archive", "open_binary", "open_folder", "read_bytes", "try_lock", "url_of",
-    "writer_id",
+    "normalize", "open_archive", "open_binary", "open_folder", "parse_bytes", "read_bytes",
+    "try_lock", "url_of", "writer_id",
 ]  # fmt: skip

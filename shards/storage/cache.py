@@ -18,28 +18,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .place import ShardInfo, StorageError, lock, open_binary, try_lock
+from .place import ShardInfo, StorageError, lock, open_binary, parse_bytes, try_lock
 from .remote_folder import DISK_ERRORS, Heartbeat, RemoteFolder
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "HAR_CACHE", "HAR_CACHE_SIZE"
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _POLL = 0.05  # seconds between two looks at what another process fetches
 
 
 def default_max_bytes() -> int:
     """HAR_CACHE_SIZE in bytes. Raises StorageError."""
     text = os.environ.get(SIZE_VARIABLE) or "100GB"
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
+    num_bytes = parse_bytes(text)
+    if not num_bytes:
         raise StorageError(
             f"{SIZE_VARIABLE}={text!r} is no size: give bytes, or as 500MB, 20GB, 1.5TB."
         )
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return num_bytes
 
 
 class ShardCache:

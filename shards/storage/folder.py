@@ -90,8 +90,11 @@ def open_folder(place: Path | str) -> LocalFolder | RemoteFolder:
     return RemoteFolder(url)
 
 
-def read_bytes(url: str) -> bytes:
-    """A whole file behind a URL. Raises StorageError, FileNotFoundError."""
+def read_bytes(place: Path | str) -> bytes:
+    """A whole file at a path or a URL. Raises OSError, StorageError."""
+    url = url_of(place)
+    if url is None:
+        return local_path(place).read_bytes()
     folder, name = url.rsplit("/", 1)
     return open_folder(folder).read(name)
 

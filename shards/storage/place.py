@@ -76,6 +76,16 @@ def join(root: str, path: str) -> str:
     return f"{root}/{path}" if url_of(root) else str(Path(root) / path)
 
 
+def parse_bytes(text: str) -> int | None:
+    """ "64MB" -> 64000000 (KB, MB, GB, TB are powers of 1000; KiB, MiB, ... of 1024); None for what
+    is no size."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i)?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        return None
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
+
+
 def writer_id() -> str:
     """Part of a temporary name: a cluster may run one task twice when it loses a worker."""
     return f"{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from made_videos import by_hand, resized
@@ -29,6 +30,12 @@ def packet_index(path: Path) -> PacketIndex | None:
 
 def is_in_part(path: Path) -> bool:
     return packet_index(path) is not None
+
+
+def decode_whole(path: Path, sampler: ClipSampler, size: tuple[int, int]) -> list[decode.Clip]:
+    """The clips where every frame is decoded, as of a stream that cannot be trusted in part."""
+    with mock.patch.object(decode, "_decode_needed", return_value=None):
+        return decode.decode_clips(path, sampler, size)
 
 
 def assert_exact(path: Path, rules: list[ClipSampler], size: tuple[int, int] = SIZE) -> None:

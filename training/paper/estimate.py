@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from ...pipeline.decode import VideoDecodeError, decode_clips, videos_below
+from ...pipeline.dataset import list_folder
+from ...pipeline.decode import VideoDecodeError, decode_clips
 from ...pipeline.sampling import ClipSampler
 from ...shards import splits
 from ...shards.format import load_manifest
@@ -47,7 +48,7 @@ def describe_costs(options: ReproduceOptions, stages: Sequence[Stage]) -> str:
     num_runs = sum(len(stage.runs) for stage in stages)
     left = {run.folder: run for stage in stages for run in stage.runs if not run.is_evaluated}
     lines = [f"{num_runs} runs in {len(stages)} stages, {num_runs - len(left)} of them done."]
-    videos = [] if options.shards_exist else videos_below(options.videos)
+    videos = [] if options.shards_exist else list_folder(options.videos)[0]
     total = 0.0
     if videos:
         total = measure_decoding(videos)

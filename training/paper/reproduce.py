@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from ... import models
-from ...pipeline.decode import videos_below
+from ...pipeline.dataset import list_folder
 from ...shards.storage import try_lock
 from ..evaluation import list_evaluations
 from . import estimate
@@ -26,7 +26,7 @@ def reproduce_paper(options: ReproduceOptions, *, dry_run: bool = False) -> int:
     That is 130 after Ctrl-C, that of the command where a step fails. dry_run: only print.
     """
     stages = plan_stages(options)
-    if not options.shards_exist and not videos_below(options.videos):
+    if not options.shards_exist and not list_folder(options.videos)[0]:
         return _build_shards(options)  # its error says where UCF101 comes from
     print(estimate.describe_costs(options, stages), flush=True)
     if dry_run:

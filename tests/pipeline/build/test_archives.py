@@ -3,7 +3,6 @@
 import zipfile
 from pathlib import Path
 
-import made_videos
 import pytest
 from click.testing import CliRunner
 from made_archives import KINDS, pack_tree
@@ -18,45 +17,32 @@ from har.shards.storage import ArchiveError, gzip_stream
 pytestmark = pytest.mark.usefixtures("kept_decoders")
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = made_videos.tree(tmp_path_factory.mktemp("archives") / "videos", groups=3, clips=1)
-    (root / "YoYo" / "v_YoYo_g09_c01.avi").write_bytes(b"no video")
-    (root / "classInd.txt").write_bytes(b"1 YoYo\r\n2 Punch\r\n")
-    return root
-
-
-@pytest.fixture(scope="module")
-def unpacked(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    out = tmp_path_factory.mktemp("unpacked") / "set"
-    build(videos, out)
-    return tree_bytes(out)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_set_of_an_archive_is_that_of_the_folder(
-    videos: Path, unpacked: dict[str, bytes], tmp_path: Path, kind: str,
+    few_videos: Path, few_built: Path, tmp_path: Path, kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if kind == ".rar":
         pytest.importorskip("rarfile")
     monkeypatch.setattr(gzip_stream, "_POINT_BYTES", 10_000)
-    path = pack_tree(videos, tmp_path / f"UCF101{kind}", top="UCF-101/")
+    path = pack_tree(few_videos, tmp_path / f"UCF101{kind}", top="UCF-101/")
     result = CliRunner().invoke(shards_main, build_command(path, tmp_path / "set")[3:])
     assert result.exit_code == 0, result.output
     assert "7 videos: about 96.8 kB" in result.output
     assert "6 clips of 6 videos" in result.output
-    assert tree_bytes(tmp_path / "set") == unpacked
+    assert tree_bytes(tmp_path / "set") == tree_bytes(few_built)
 
 
-def test_subsets_and_groups_are_found_by_the_names_inside(videos: Path, tmp_path: Path) -> None:
-    path = pack_tree(videos / "Punch", tmp_path / "a.zip", top="train/Punch/")
+def test_subsets_and_groups_are_found_by_the_names_inside(few_videos: Path, tmp_path: Path) -> None:
+    path = pack_tree(few_videos / "Punch", tmp_path / "a.zip", top="train/Punch/")
     assert {video.subset for video in find_videos(path).videos} == {1}
     assert find_videos(path).grouping == "ucf101"
 
 
-def test_what_an_archive_cannot_give_is_a_reject_or_is_named(videos: Path, tmp_path: Path) -> None:
-    path = pack_tree(videos, tmp_path / "a.zip")
+def test_what_an_archive_cannot_give_is_a_reject_or_is_named(
+    few_videos: Path, tmp_path: Path
+) -> None:
+    path = pack_tree(few_videos, tmp_path / "a.zip")
     raw = bytearray(path.read_bytes())
     at = raw.index(b"Punch/v_Punch_g02_c01.avi") + 2000
     raw[at] ^= 1
@@ -68,13 +54,13 @@ def test_what_an_archive_cannot_give_is_a_reject_or_is_named(videos: Path, tmp_p
     path.write_bytes(raw)
     assert manifest.rejects == 2
     assert build(path, tmp_path / "set").rejects == 1  # got once more, whole
-    pack_tree(videos, path, top="../")
+    pack_tree(few_videos, path, top="../")
     with pytest.raises(DatasetError, match="no videos"):
         find_videos(path)
-    both = pack_tree(videos, tmp_path / "b.tar", top="top/../")
+    both = pack_tree(few_videos, tmp_path / "b.tar", top="top/../")
     with pytest.raises(DatasetError, match="no videos"):
         find_videos(both)
-    path = pack_tree(videos, tmp_path / "c.zip")
+    path = pack_tree(few_videos, tmp_path / "c.zip")
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("../out.avi", b"x")
     text = describe_build(build(path, tmp_path / "c"), tmp_path / "c")

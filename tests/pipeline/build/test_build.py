@@ -31,21 +31,8 @@ from har.shards.format import (
 from har.shards.storage import LocalFolder
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes x 4 groups x 2 clips, 64x48, no two alike."""
-    return made_videos.tree(tmp_path_factory.mktemp("build") / "videos")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "set"
-    build(videos, out)
-    return out
-
-
-def test_set_holds_what_the_decoder_gives(videos: Path, undisturbed: Path) -> None:
-    manifest = load_manifest(undisturbed)
+def test_set_holds_what_the_decoder_gives(videos: Path, built: Path) -> None:
+    manifest = load_manifest(built)
     assert (manifest.clip_shape, manifest.classes) == ((4, *SIZE, 3), ("Punch", "YoYo"))
     assert (len(manifest.index), manifest.rejects, manifest.grouping) == (16, 0, "ucf101")
     assert manifest.sampling == {"rule": "paper", "frames": 4}
@@ -64,10 +51,10 @@ def test_set_holds_what_the_decoder_gives(videos: Path, undisturbed: Path) -> No
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # it leaves files open
-def test_a_shard_is_a_plain_tar_that_stock_webdataset_reads(undisturbed: Path) -> None:
+def test_a_shard_is_a_plain_tar_that_stock_webdataset_reads(built: Path) -> None:
     import webdataset as wds
 
-    manifest = load_manifest(undisturbed)
+    manifest = load_manifest(built)
     path = manifest.shard_path(0)
     with tarfile.open(path) as tar:
         owners = {(m.mtime, m.uid, m.gid, m.uname) for m in tar.getmembers()}
@@ -83,27 +70,23 @@ def test_a_shard_is_a_plain_tar_that_stock_webdataset_reads(undisturbed: Path) -
         assert [metadata[field] for field in ("fps", "frames_decoded", "padded")] == [25.0, 12, 0]
 
 
-def test_workers_and_executors_change_no_byte(
-    videos: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_workers_and_executors_change_no_byte(videos: Path, built: Path, tmp_path: Path) -> None:
     build(videos, tmp_path / "two", run_options=RunOptions(2, quiet=True))
-    assert tree_bytes(tmp_path / "two") == tree_bytes(undisturbed)
+    assert tree_bytes(tmp_path / "two") == tree_bytes(built)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         build(videos, tmp_path / "processes", executor=executor)
-    assert tree_bytes(tmp_path / "processes") == tree_bytes(undisturbed)
+    assert tree_bytes(tmp_path / "processes") == tree_bytes(built)
 
 
-def test_build_of_a_whole_set_changes_nothing(videos: Path, undisturbed: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
-    build(videos, undisturbed)
-    assert before == {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
+def test_build_of_a_whole_set_changes_nothing(videos: Path, built: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.iterdir()}
+    build(videos, built)
+    assert before == {path: path.stat().st_mtime_ns for path in built.iterdir()}
 
 
-def test_other_options_or_videos_refuse_to_mix(
-    videos: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_other_options_or_videos_refuse_to_mix(videos: Path, built: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"sampling frames: 4 there, 8 now"):
-        build(videos, undisturbed, BuildOptions(ClipSampler(frames=8), SIZE))
+        build(videos, built, BuildOptions(ClipSampler(frames=8), SIZE))
     (tmp_path / "half" / ".build").mkdir(parents=True)
     plan = {"hash": "other", "facts": {"videos": 3}}
     (tmp_path / "half" / ".build" / "plan.json").write_text(json.dumps(plan))
@@ -139,27 +122,25 @@ def _kill(child: subprocess.Popen[str]) -> None:
     child.communicate()
 
 
-def _assert_resumes(videos: Path, out: Path, undisturbed: Path) -> None:
+def _assert_resumes(videos: Path, out: Path, built: Path) -> None:
     if not (out / MANIFEST).exists():
         with pytest.raises(ShardSetError):
             load_manifest(out)
     build(videos, out)
-    assert tree_bytes(out) == tree_bytes(undisturbed)
+    assert tree_bytes(out) == tree_bytes(built)
 
 
 def test_killed_build_goes_on_and_ends_with_the_same_bytes(
-    videos: Path, undisturbed: Path, tmp_path: Path
+    videos: Path, built: Path, tmp_path: Path
 ) -> None:
     child = _start(videos, tmp_path / "set")
     _wait_for(tmp_path / "set", "*.tar")
     _kill(child)
-    _assert_resumes(videos, tmp_path / "set", undisturbed)
+    _assert_resumes(videos, tmp_path / "set", built)
 
 
 @pytest.mark.slow
-def test_build_killed_at_twenty_random_moments(
-    videos: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_build_killed_at_twenty_random_moments(videos: Path, built: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     _start(videos, tmp_path / "timed").communicate()
     seconds = time.monotonic() - start
@@ -168,7 +149,7 @@ def test_build_killed_at_twenty_random_moments(
         child = _start(videos, tmp_path / f"set{number}")
         time.sleep(share * seconds)
         _kill(child)
-        _assert_resumes(videos, tmp_path / f"set{number}", undisturbed)
+        _assert_resumes(videos, tmp_path / f"set{number}", built)
 
 
 def test_finished_shards_are_kept(videos: Path, tmp_path: Path, monkeypatch) -> None:
@@ -281,7 +262,7 @@ def test_subsets_of_a_csv_are_in_the_index(videos: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_at_once_and_leaves_no_process(
-    videos: Path, undisturbed: Path, tmp_path: Path, number: int
+    videos: Path, built: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "set"
     child = _start(videos, out)
@@ -291,7 +272,7 @@ def test_ctrl_c_stops_at_once_and_leaves_no_process(
     assert child.returncode == 130
     assert "run the same command again" in stderr
     assert "Traceback" not in stderr
-    _assert_resumes(videos, out, undisturbed)
+    _assert_resumes(videos, out, built)
 
 
 def test_a_second_build_into_the_same_folder_waits_its_turn(videos: Path, tmp_path: Path) -> None:

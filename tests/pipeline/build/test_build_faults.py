@@ -19,11 +19,6 @@ from har.shards.format import MANIFEST, verify_full
 from har.shards.storage import LocalFolder
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_videos.tree(tmp_path_factory.mktemp("faults") / "videos")
-
-
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 64 KiB; skips where mounting one is not allowed."""
@@ -38,7 +33,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_is_one_sentence_and_can_be_mended(
-    videos: Path, tiny_disk: Path, tmp_path: Path, monkeypatch
+    videos: Path, built: Path, tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tiny_disk / "set"
     with pytest.raises(BuildError, match=r"has \d+\.\d kB free: make room, or take a folder"):
@@ -52,8 +47,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_can_be_mended(
     assert MANIFEST not in names
     subprocess.run(["mount", "-o", "remount,size=8m", str(tiny_disk)], check=True)
     build(videos, out)
-    build(videos, tmp_path / "undisturbed")
-    assert tree_bytes(out) == tree_bytes(tmp_path / "undisturbed")
+    assert tree_bytes(out) == tree_bytes(built)
 
 
 def test_output_that_may_not_be_written_is_one_sentence(

@@ -36,22 +36,9 @@ pytestmark = pytest.mark.usefixtures("kept_decoders")
 FULL = RunOptions(workers=1, quiet=True, check="full")
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes x 4 groups x 2 clips, 64x48, no two alike."""
-    return made_videos.tree(tmp_path_factory.mktemp("mending") / "videos")
-
-
-@pytest.fixture(scope="module")
-def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "set"
-    build(videos, out)
-    return out
-
-
 @pytest.fixture
-def finished(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "set"))
+def finished(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "set"))
 
 
 def _times(out: Path) -> dict[str, int]:
@@ -68,7 +55,7 @@ def _break(path: Path, how: str) -> bytes:
 @pytest.mark.parametrize("how", ["other size", "same size"])
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_mended_videos_are_taken_in_by_the_same_command_and_other_shards_are_kept(
-    videos: Path, whole: Path, tmp_path: Path, how: str, is_finished: bool
+    videos: Path, built: Path, tmp_path: Path, how: str, is_finished: bool
 ) -> None:
     root, out = Path(shutil.copytree(videos, tmp_path / "videos")), tmp_path / "set"
     broken = [root / "YoYo" / f"v_YoYo_g0{group}_c01.avi" for group in (1, 3)]
@@ -91,7 +78,7 @@ def test_mended_videos_are_taken_in_by_the_same_command_and_other_shards_are_kep
     assert verify_full(manifest) == []
     broken[1].write_bytes(contents[1])
     build(root, out, run_options=strict)
-    assert tree_bytes(out) == tree_bytes(whole)
+    assert tree_bytes(out) == tree_bytes(built)
 
 
 def test_a_reject_that_stays_as_it_is_is_not_decoded_again_and_the_set_keeps_its_bytes(
@@ -132,7 +119,7 @@ FAULTS = {
 
 
 def test_what_failed_for_a_reason_that_can_pass_is_looked_at_again(
-    videos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    videos: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "set"
     with monkeypatch.context() as patch:
@@ -146,7 +133,7 @@ def test_what_failed_for_a_reason_that_can_pass_is_looked_at_again(
     late = "v_Punch_g01_c01.avi: no answer within 1.5 s (give a larger --timeout)"
     assert late in describe_build(manifest, out)
     build(videos, out)
-    assert tree_bytes(out) == tree_bytes(whole)
+    assert tree_bytes(out) == tree_bytes(built)
 
 
 def test_a_video_of_another_size_has_its_shard_made_again_in_an_unfinished_build(
@@ -212,17 +199,17 @@ def _cut(name: str) -> Callable[[Path], None]:
     ],
 )
 def test_what_is_missing_or_wrong_in_a_finished_set_is_made_again(
-    videos: Path, whole: Path, finished: Path, damage: Callable[[Path], None], num_kept: int
+    videos: Path, built: Path, finished: Path, damage: Callable[[Path], None], num_kept: int
 ) -> None:
     times = _times(finished)
     damage(finished)
     build(videos, finished, run_options=FULL)
-    assert tree_bytes(finished) == tree_bytes(whole)
+    assert tree_bytes(finished) == tree_bytes(built)
     assert sum(_times(finished)[name] == times[name] for name in times) == num_kept
 
 
 def test_the_advice_of_verify_and_of_a_reader_is_followed(
-    videos: Path, whole: Path, finished: Path
+    videos: Path, built: Path, finished: Path
 ) -> None:
     """As a user does it: the command that the message names, and nothing else."""
 
@@ -246,7 +233,7 @@ def test_the_advice_of_verify_and_of_a_reader_is_followed(
         2, True,
     )  # fmt: skip
     assert run(*again)[0] == 0
-    assert tree_bytes(finished) == tree_bytes(whole)
+    assert tree_bytes(finished) == tree_bytes(built)
     code, text = run(*again, "--check", "full")
     assert "each of its 8 shards is as written, every byte of them" in text
     (finished / "shard-000099.tar").write_bytes(b"mine")
@@ -280,30 +267,30 @@ def test_shards_without_a_manifest_are_not_taken_for_what_they_are_not(
 
 
 @pytest.mark.parametrize("name", ["shard-000003.tar", MANIFEST, INDEX])
-def test_a_set_behind_a_url_is_repaired(videos: Path, whole: Path, name: str) -> None:
+def test_a_set_behind_a_url_is_repaired(videos: Path, built: Path, name: str) -> None:
     url = f"memory://mending/{name}"
     folder = RemoteFolder(url)
-    for file, data in tree_bytes(whole).items():
+    for file, data in tree_bytes(built).items():
         folder.write(file, data)
     folder.remove(name)
     build(videos, url)
-    assert {file: folder.read(file) for file in folder.find()} == tree_bytes(whole)
+    assert {file: folder.read(file) for file in folder.find()} == tree_bytes(built)
 
 
-def test_a_wrong_byte_behind_a_url_is_found_and_mended(videos: Path, whole: Path) -> None:
+def test_a_wrong_byte_behind_a_url_is_found_and_mended(videos: Path, built: Path) -> None:
     folder = RemoteFolder("memory://wrong")
-    for file, data in tree_bytes(whole).items():
+    for file, data in tree_bytes(built).items():
         folder.write(file, data)
     data = bytearray(folder.read("shard-000001.tar"))
     data[4000] ^= 1
     folder.write("shard-000001.tar", bytes(data))
     build(videos, folder.url, run_options=FULL)
-    assert {file: folder.read(file) for file in folder.find()} == tree_bytes(whole)
+    assert {file: folder.read(file) for file in folder.find()} == tree_bytes(built)
 
 
 @pytest.mark.slow
 def test_repair_killed_at_ten_random_moments_leaves_a_set_that_the_same_command_makes_whole(
-    videos: Path, whole: Path, tmp_path: Path
+    videos: Path, built: Path, tmp_path: Path
 ) -> None:
     """Two shards are gone, one is wrong, and a rejected video is mended meanwhile."""
     root, damaged = Path(shutil.copytree(videos, tmp_path / "videos")), tmp_path / "damaged"
@@ -333,4 +320,4 @@ def test_repair_killed_at_ten_random_moments_leaves_a_set_that_the_same_command_
             with pytest.raises(ShardSetError, match="run the same 'har-shards build' again"):
                 load_manifest(out)
         build(root, out, run_options=FULL)
-        assert tree_bytes(out) == tree_bytes(whole)
+        assert tree_bytes(out) == tree_bytes(built)

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
-import made_videos
 import numpy as np
 import pytest
 from made_builds import build, build_command, tree_bytes
@@ -21,22 +20,6 @@ from har.pipeline.inspect import info
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import MANIFEST, ShardSetError, ShardWriter, load_manifest, write_shard
 from har.shards.storage import LocalFolder, RemoteFolder, StorageError, join, normalize, open_folder
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = made_videos.tree(tmp_path_factory.mktemp("store") / "videos", groups=3, clips=1)
-    (root / "YoYo" / "broken.avi").write_bytes(b"x")
-    (root / "classInd.txt").write_bytes(b"1 YoYo\r\n2 Punch\r\n")
-    return root
-
-
-@pytest.fixture(scope="module")
-def local(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The bytes of a local build, by name."""
-    out = tmp_path_factory.mktemp("local") / "set"
-    build(videos, out)
-    return tree_bytes(out)
 
 
 def upload(root: Path, url: str) -> None:
@@ -80,13 +63,15 @@ def test_a_folder_reads_what_it_wrote(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_build_between_urls_gives_the_bytes_of_a_local_one(
-    videos: Path, local: dict[str, bytes]
+    few_videos: Path, few_built: Path
 ) -> None:
-    upload(videos, "memory://videos")
+    upload(few_videos, "memory://videos")
     manifest = build("memory://videos", "memory://set/")
-    assert url_bytes("memory://set") == local
+    assert url_bytes("memory://set") == tree_bytes(few_built)
     assert (manifest.classes, len(manifest.index), manifest.rejects) == (("YoYo", "Punch"), 6, 1)
-    assert "broken.avi: it cannot be decoded" in info.describe_build(manifest, "memory://set")
+    assert "v_YoYo_g09_c01.avi: it cannot be decoded" in info.describe_build(
+        manifest, "memory://set"
+    )
     assert "6 of 6 videos" in info.describe_set("memory://set")
     assert build("memory://videos", "memory://set").digest == manifest.digest
     with pytest.raises(BuildError, match="frames: 4 there, 8 now"):
@@ -94,7 +79,7 @@ def test_a_build_between_urls_gives_the_bytes_of_a_local_one(
 
 
 def test_a_build_to_a_url_goes_on_where_it_stopped(
-    videos: Path, local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    few_videos: Path, few_built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_shard, first_is_built = shard_task.build_shard, threading.Event()
 
@@ -109,13 +94,13 @@ def test_a_build_to_a_url_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(shard_task, "build_shard", stops)
         with pytest.raises(StorageError, match="network is gone"):
-            build(videos, "memory://half")
+            build(few_videos, "memory://half")
     names = {"shard-000000.tar", ".build/shard-000000.json", ".build/plan.json"}
     assert set(RemoteFolder("memory://half").find()) == names
     with pytest.raises(ShardSetError, match=r"no shard set at memory://half"):
         load_manifest("memory://half")
-    build(videos, "memory://half")
-    assert url_bytes("memory://half") == local
+    build(few_videos, "memory://half")
+    assert url_bytes("memory://half") == tree_bytes(few_built)
 
 
 def test_a_csv_behind_a_url_names_videos_beside_it(tmp_path: Path) -> None:
@@ -130,14 +115,14 @@ def test_a_csv_behind_a_url_names_videos_beside_it(tmp_path: Path) -> None:
     assert remote.root == "memory://csv"
 
 
-def test_what_a_url_cannot_do_is_one_sentence(videos: Path) -> None:
+def test_what_a_url_cannot_do_is_one_sentence(few_videos: Path) -> None:
     with pytest.raises(StorageError, match=r"nosuch://x cannot be opened .*: give a path or a URL"):
         open_folder("nosuch://x")
     with pytest.raises(dataset.DatasetError, match="there are no videos at memory://nothing"):
         dataset.find_videos("memory://nothing")
     RemoteFolder("memory://mine").write("thesis.txt", b"x")
     with pytest.raises(BuildError, match=r"not empty \(thesis\.txt\)"):
-        build(videos, "memory://mine")
+        build(few_videos, "memory://mine")
 
 
 def test_two_writers_of_one_shard_do_no_harm(tmp_path: Path) -> None:
@@ -153,7 +138,9 @@ def test_two_writers_of_one_shard_do_no_harm(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_worker_with_other_versions_is_refused(videos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_worker_with_other_versions_is_refused(
+    few_videos: Path, tmp_path: Path, monkeypatch
+) -> None:
     versions = package_versions()
     monkeypatch.setattr(shard_task, "package_versions", lambda: versions)
     tasks: list[shard_task.ShardTask] = []
@@ -165,7 +152,7 @@ def test_a_worker_with_other_versions_is_refused(videos: Path, tmp_path: Path, m
         return future
 
     with pytest.raises(BuildError, match=r"cannot be written \(Read-only file system\)"):
-        build(videos, tmp_path / "set", executor=SimpleNamespace(submit=submit))
+        build(few_videos, tmp_path / "set", executor=SimpleNamespace(submit=submit))
     monkeypatch.setattr(shard_task, "package_versions", lambda: {**versions, "av": "1.0"})
     with pytest.raises(shard_task.TaskError, match=r"other versions .*av: .* there, \"1\.0\" now"):
         shard_task.build_shard(tasks[0])
@@ -181,9 +168,9 @@ def bucket() -> Iterator[str]:
 
 @pytest.mark.slow
 def test_a_build_from_s3_to_s3_killed_and_resumed_gives_the_bytes_of_a_local_one(
-    bucket: str, videos: Path, local: dict[str, bytes]
+    bucket: str, few_videos: Path, few_built: Path
 ) -> None:
-    upload(videos, f"{bucket}/videos")
+    upload(few_videos, f"{bucket}/videos")
     out = RemoteFolder(f"{bucket}/set")
     command = build_command(f"{bucket}/videos", out.url, "--workers", "2")
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -194,16 +181,16 @@ def test_a_build_from_s3_to_s3_killed_and_resumed_gives_the_bytes_of_a_local_one
     assert MANIFEST not in out.find()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "6 clips of 6 videos in 6 shards" in done.stdout
-    assert url_bytes(out.url) == local
+    assert url_bytes(out.url) == tree_bytes(few_built)
     for name in ("shard-000002.tar", MANIFEST):  # and repaired
         out.remove(name)
         subprocess.run(command, check=True, capture_output=True)
-        assert url_bytes(out.url) == local
+        assert url_bytes(out.url) == tree_bytes(few_built)
 
 
 @pytest.mark.slow
-def test_an_s3_that_refuses_is_one_sentence(bucket: str, videos: Path) -> None:
-    command = build_command(videos, "s3://no-such-bucket/set")
+def test_an_s3_that_refuses_is_one_sentence(bucket: str, few_videos: Path) -> None:
+    command = build_command(few_videos, "s3://no-such-bucket/set")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from made_trees import images, left_out, rows, touch
 
-from har.pipeline.dataset import DatasetError, find_videos
+from har.pipeline.dataset import DatasetError, find_videos, list_folder
 
 UCF11 = [
     f"basketball/v_shooting_{group:02d}/v_shooting_{group:02d}_{clip:02d}.mpg"
@@ -149,6 +149,17 @@ def test_all_that_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
         "videos in the top folder, in no class folder": (1, ("loose.avi",)),
         "test videos without a class folder, which have no label": (1, ("test/7.avi",)),
     }
+
+
+def test_the_videos_below_a_folder_are_files_and_image_folders(tmp_path: Path) -> None:
+    root = tmp_path / ".cache" / "root"  # what is above does not count
+    names = ["a.MP4", "beside/b.avi", "._a.MP4", ".trash/c.avi", "note.txt", "folder.mp4/"]
+    touch(root, *names, *images("beside", 2), *images("frames", 2))
+    videos, left_out = list_folder(root)
+    assert videos == [root / "a.MP4", root / "beside" / "b.avi", root / "frames"]
+    assert len(left_out) == 4
+    assert list_folder(root / "frames")[0] == [root / "frames"]
+    assert list_folder(root / "none") == ([], [])
 
 
 def test_what_an_archive_holds_is_read_as_a_tree(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import av
 import made_videos
 import numpy as np
 import pytest
+from exactness import decode_whole
 
 from har.pipeline.decode import VideoDecodeError, avi, decode_clip, decode_clips
 from har.pipeline.sampling import ClipSampler
@@ -68,15 +69,15 @@ def test_anything_but_the_plain_form_is_left_to_libavformat(tmp_path: Path) -> N
         assert avi.read_avi(content) is None, name
 
 
-def _decode(path: Path, *, decode_all: bool) -> tuple[object, ...]:
-    try:
-        clip = decode_clips(path, ClipSampler(frames=4), (24, 30), decode_all=decode_all)[0]
-    except VideoDecodeError:
-        return ("no clip",)
-    return (
-        *(value for name, value in vars(clip).items() if name != "pixels"),
-        clip.pixels.tolist(),
-    )
+def _assert_as_decoded_whole(path: Path, what: object = "") -> None:
+    results = []
+    for decode in (decode_clips, decode_whole):
+        try:
+            (clip,) = decode(path, ClipSampler(frames=4), (24, 30))
+            results.append({**vars(clip), "pixels": clip.pixels.tolist()})
+        except VideoDecodeError:
+            results.append(None)
+    assert results[0] == results[1], what
 
 
 def test_damage_outside_the_pictures_changes_nothing_or_is_seen(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_damage_outside_the_pictures_changes_nothing_or_is_seen(tmp_path: Path) 
     outside = [*range(sound.index(b"movi") + 12), *range(sound.index(b"idx1"), len(sound))]
     for offset in rng.choice(outside, 120, replace=False).tolist():
         bad.write_bytes(sound[:offset] + bytes([rng.integers(256)]) + sound[offset + 1 :])
-        assert _decode(bad, decode_all=False) == _decode(bad, decode_all=True), offset
+        _assert_as_decoded_whole(bad, offset)
 
 
 def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_damage_in_a_picture_that_is_needed_is_seen(tmp_path: Path) -> None:
     data[first + 200 : first + 260] = bytes(60)  # in the first picture
     path.write_bytes(data)
     assert avi.read_avi(bytes(data)) is not None
-    assert _decode(path, decode_all=False) == _decode(path, decode_all=True)
+    _assert_as_decoded_whole(path)
 
 
 def test_a_file_cut_off_is_rejected_unless_what_is_there_is_asked_for(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from har.pipeline.decode import (
     decode_clip,
     decode_clips,
     order_images,
-    videos_below,
 )
 from har.pipeline.sampling import ClipSampler
 
@@ -88,18 +87,3 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
 )
 def test_which_images_are_one_sequence(names: list[str], expected: list[str]) -> None:
     assert order_images(names) == expected
-
-
-def test_the_videos_below_a_folder_are_files_and_image_folders_that_are_not_hidden(
-    tmp_path: Path,
-) -> None:
-    root = tmp_path / ".cache" / "root"  # what is above does not count
-    images = _write(root / "images", 2)
-    _write(root / "frames beside", 2)
-    videos = [root / "a.MP4", root / "frames beside" / "b.avi"]
-    hidden = [root / "._a.MP4", root / ".trash" / "c.avi", root / "note.txt"]
-    (root / ".trash").mkdir()
-    (root / "folder.mp4").mkdir()
-    for path in [*videos, *hidden]:
-        path.touch()
-    assert videos_below(root) == sorted([*videos, images])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exactness import decode_whole
 from made_videos import by_hand, encode, ffmpeg, probe, resized, variable_rate, wrong_rate
 
 from har.pipeline.decode import FrameClock, VideoDecodeError, decode_clip, decode_clips, open_video
@@ -60,8 +61,8 @@ def test_frames_and_clips_go_by_the_time_stamps(tmp_path: Path, name: str) -> No
     frames = [resized(frame, SIZE) for frame in by_hand(path)]
     sampler = ClipSampler("dense", 8, fps=5, clips=3)
     last_start = max(0.0, expected[-1] - 7 / 5)
-    for decode_all in (False, True):
-        clips = decode_clips(path, sampler, SIZE, decode_all=decode_all)
+    for decode in (decode_clips, decode_whole):
+        clips = decode(path, sampler, SIZE)
         for number, clip in enumerate(clips):
             moments = number / 2 * last_start + np.arange(8) / 5
             distances = np.abs(expected - moments[:, None])  # [8,N]
@@ -83,8 +84,7 @@ def test_stamps_of_decoding_in_the_place_of_those_of_presentation(tmp_path: Path
     for fps in (10, 25):
         sampler = ClipSampler("dense", 12, fps=fps)
         in_part, whole = (
-            decode_clips(tmp_path / "b.mp4", sampler, SIZE, decode_all=decode_all)[0]
-            for decode_all in (False, True)
+            decode(tmp_path / "b.mp4", sampler, SIZE)[0] for decode in (decode_clips, decode_whole)
         )
         assert in_part.frame_indices == whole.frame_indices
         assert in_part.warnings == whole.warnings == {"guessed_times": 1}

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from made_runs import make
 
-from har.pipeline.decode import videos_below
+from har.pipeline.dataset import list_folder
 from har.training.cli.results import reproduce_main
 from har.training.paper import ReproduceError, ReproduceOptions, estimate, reproduce_paper
 from har.training.paper import reproduce as module
@@ -198,7 +198,7 @@ def test_this_machine_is_timed_with_the_models_own_shape(options, batch_size: in
 
 
 def test_decoding_is_timed_on_videos_that_can_be_decoded(synthetic_videos: Path, tmp_path: Path):
-    videos = videos_below(synthetic_videos)
+    videos = list_folder(synthetic_videos)[0]
     broken = tmp_path / "broken.avi"
     broken.write_text("")
     assert len(videos) == 30
