@@ -37,8 +37,7 @@ from ...shards.format import sample_bytes
 from ..build import BuildOptions, RunOptions, build_shard_set
 from ..dataset import find_videos, list_folder
 from ..decode.decoder_process import ENVIRONMENT, freeze_imports
-from . import decoders
-from .decoders import BenchError
+from . import BenchError, decoders
 
 ROUNDS = 5
 BUILD_ROUNDS = 3

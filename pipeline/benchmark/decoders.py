@@ -22,9 +22,9 @@ import av
 import numpy as np
 from torch.nn.functional import interpolate
 
-from ...errors import HarError
 from ..decode import decode_clip, decode_only, open_video
 from ..sampling import ClipSampler
+from . import BenchError
 
 TURN = 10  # videos
 _TURN_SECONDS = 5.0  # of a candidate: a group of fewer videos is gone through several times a turn
@@ -34,10 +34,6 @@ _NUM_FRAMES, _SIZE = 16, (128, 171)
 _OTHER_FRAMES = 8.0  # mean difference, of 255: another way to resize makes 1 to 3
 _FAULTS = (ValueError, RuntimeError, OSError, IndexError)
 Candidate = Callable[[Path], np.ndarray | None]  # video -> its clip, uint8 [16,128,171,3]
-
-
-class BenchError(HarError):
-    """A benchmark that cannot run; the text is one sentence."""
 
 
 @dataclass

@@ -27,12 +27,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...errors import HarError
 from ...shards.format import MANIFEST, Manifest, load_manifest
 from ...shards.loading import BatchSampler, Loader, LoaderOptions
 from .. import synthetic
 from ..build import build_shard_set
-from . import loaders, video_loaders
+from . import BenchError, loaders, video_loaders
 from .loaders import Candidate
 
 _TITLES = {
@@ -62,10 +61,6 @@ _RATIOS = {  # name: (candidate, baseline)
 DEFAULT_SET = Path("data/shards")  # where 'make shards' puts it
 MIN_SECONDS = 0.5  # of a measurement: one pass of a fast candidate is over in 30 ms
 _MAX_VIDEOS = 32  # of a pass of those that decode
-
-
-class LoaderBenchError(HarError):
-    """This machine cannot run the bench; the text is one sentence."""
 
 
 def run(
@@ -140,7 +135,7 @@ def _check_semaphores() -> None:
     try:
         multiprocessing.Lock()
     except OSError as error:
-        raise LoaderBenchError(
+        raise BenchError(
             "The DataLoaders and LitData beside which this measures need semaphores, and the "
             f"system gives none ({error.strerror}): give this container a /dev/shm to write to."
         ) from error

@@ -16,27 +16,23 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ...errors import HarError
 from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import KINETICS_MEAN, KINETICS_STD, ClipTransform
 from ..dataset import list_folder
 from ..decode import open_video
 from ..sampling import ClipSampler
+from . import BenchError
 from .loaders import Candidate, worker_options
 
 _CROP_SIZE = 112
 
 
-class VideosError(HarError):
-    """--videos without a video; one sentence."""
-
-
 def find_videos(folder: Path, at_most: int) -> list[Path]:
-    """Videos under `folder`, evenly chosen. Raises VideosError where there is none."""
+    """Videos under `folder`, evenly chosen. Raises BenchError where there is none."""
     paths = [path for path in list_folder(folder)[0] if path.is_file()]
     if not paths:
-        raise VideosError(f"no video under {folder}: give a folder of videos with --videos.")
+        raise BenchError(f"no video under {folder}: give a folder of videos with --videos.")
     return paths[:: max(1, len(paths) // at_most)][:at_most]
 
 

@@ -31,19 +31,18 @@ from ...shards.format import (
     ClipReader,
     Journal,
     Manifest,
-    ShardInfo,
-    make_index,
     next_shard_number,
     read_journal,
     remove_leftovers,
     write_journal,
 )
-from ..dataset import Dataset, Video
+from ...shards.storage import Folder
+from ..dataset import Dataset, Video, hash_path
 from ..sampling import ClipSampler
 from .build import check_free_space, check_rejects, notes_of, retry_rejected, shard_tasks
-from .executor import Folder, RunOptions, run_tasks, with_clear_errors
+from .executor import RunOptions, run_tasks, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan, package_versions
-from .shard_task import DECODERS, Report, ShardTask, index_rows, load_report
+from .shard_task import DECODERS, ShardTask, join_reports, load_report
 from .video_rows import VideoRow, encode_rows, load_rejects, save_warnings
 
 
@@ -117,7 +116,14 @@ def add_videos(
         lines = encode_rows(old_rejects + rejects)
         with_clear_errors(folder, folder.write, REJECTS, lines)
         check_rejects(rejects, len(dataset.videos), folder, run_options.max_rejects)
-        new = replace(_with_shards(manifest, in_order), classes=dataset.classes, groups=groups)
+        shards, index = join_reports(in_order, len(manifest.shards))
+        new = replace(
+            manifest,
+            classes=dataset.classes,
+            groups=groups,
+            shards=manifest.shards + shards,
+            index=np.concatenate([manifest.index, index]),
+        )
         with_clear_errors(folder, save_warnings, folder, in_order)
         notes = notes_of(plan, in_order)
         with_clear_errors(folder, _add_notes, folder, notes)
@@ -173,7 +179,7 @@ def _choose_videos(
         def exists(video: Video) -> bool:
             if video.key.casefold() in indices:
                 return True
-            plain = video.key.removesuffix(f"-{_hash_of_path(video)}")  # see `find_videos`
+            plain = video.key.removesuffix(f"-{hash_path(video.path)}")  # see `find_videos`
             index = indices.get(plain.casefold())
             return index is not None and reader.read_metadata(index).get("source") == printable(
                 video.path
@@ -190,7 +196,7 @@ def _choose_videos(
     if existing == "skip":
         return tuple(video for video in videos if video not in left_out)
     renamed = tuple(
-        replace(video, key=f"{video.key[:71]}-{_hash_of_path(video)}")
+        replace(video, key=f"{video.key[:71]}-{hash_path(video.path)}")
         if video in left_out
         else video
         for video in videos
@@ -202,10 +208,6 @@ def _choose_videos(
                 "skip'."
             )
     return renamed
-
-
-def _hash_of_path(video: Video) -> str:
-    return hashlib.sha256(video.path.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def _make_plan(manifest: Manifest, dataset: Dataset, add_options: AddOptions) -> BuildPlan:
@@ -260,18 +262,6 @@ def _prepare(folder: Folder, manifest: Manifest, tasks: list[ShardTask]) -> None
     if read_journal(folder) != journal:
         remove_leftovers(folder, manifest)
         with_clear_errors(folder, write_journal, folder, journal)
-
-
-def _with_shards(manifest: Manifest, reports: list[Report]) -> Manifest:
-    reports = [report for report in reports if report["shard"]]
-    first = len(manifest.shards)
-    rows = [row for n, report in enumerate(reports, first) for row in index_rows(report, n)]
-    shards = (ShardInfo(**report["shard"]) for report in reports)
-    return replace(
-        manifest,
-        shards=(*manifest.shards, *shards),
-        index=np.concatenate([manifest.index, make_index(rows)]),
-    )
 
 
 def _commit(

@@ -25,20 +25,19 @@ from ...shards.format import (
     NOTES,
     REJECTS,
     Manifest,
-    ShardInfo,
     encode_classes,
-    make_index,
     remove_leftovers,
     remove_temporary_files,
     save_manifest,
 )
+from ...shards.storage import Folder
 from ..dataset import FindOptions, find_videos
 from .estimate import describe_bytes, describe_space
-from .executor import BuildError, Folder, RunOptions, run_calls, run_tasks, with_clear_errors
+from .executor import BuildError, RunOptions, run_calls, run_tasks, with_clear_errors
 from .existing import PLAN, find_existing
 from .plan import BuildOptions, BuildPlan, make_plan
 from .shapes import describe_shapes
-from .shard_task import DECODERS, Report, ShardTask, index_rows, retry_rejects
+from .shard_task import DECODERS, Report, ShardTask, join_reports, retry_rejects
 from .video_rows import VideoRow, encode_rows, load_rejects, save_warnings
 
 REJECTS_SHARE, MIN_REJECTS = 0.01, 10
@@ -204,10 +203,7 @@ def _finish(
         with_clear_errors(out, out.write, NOTES, notes)
     check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
     with_clear_errors(out, save_warnings, out, reports)
-    reports = [report for report in reports if report["shard"]]
-    rows = [row for number, report in enumerate(reports) for row in index_rows(report, number)]
-    shards = tuple(ShardInfo(**report["shard"]) for report in reports)
-    manifest = plan.manifest(shards, make_index(rows), len(rejects))
+    manifest = plan.manifest(*join_reports(reports), len(rejects))
     saved: Manifest = with_clear_errors(out, save_manifest, manifest, str(out))
     remove_leftovers(out, saved)
     return saved

@@ -16,14 +16,13 @@ from typing import Any
 
 from ...errors import HarError
 from ...progress import ProgressBar
-from ...shards.storage import LocalFolder, RemoteFolder
+from ...shards.storage import Folder, LocalFolder
 from . import shard_task
 from .estimate import TimeEstimate
 from .shard_task import DECODERS, Report, ShardTask
 
 TIMEOUT = 300.0
 _MAX_SUBMITTED = 1000  # tasks submitted and not done: a million would fill a scheduler's memory
-Folder = LocalFolder | RemoteFolder
 
 
 class BuildError(HarError):

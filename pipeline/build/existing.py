@@ -32,8 +32,8 @@ from ...shards.format import (
     verify_full,
     verify_quick,
 )
-from ...shards.storage import FileFetcher, LocalFolder
-from .executor import BuildError, Folder, RunOptions, run_calls, with_clear_errors
+from ...shards.storage import FileFetcher, Folder, LocalFolder
+from .executor import BuildError, RunOptions, run_calls, with_clear_errors
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
 from .shapes import load_shapes
 from .shard_task import Report, ShardTask, first_clips_differ, load_report, make_report

@@ -17,15 +17,16 @@ import json
 import math
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from ...errors import HarError, printable
 from ...shards import storage
-from ...shards.format import BUILD, ShardWriter, write_shard
+from ...shards.format import BUILD, ShardInfo, ShardWriter, make_index, write_shard
 from ..dataset import Video
 from ..decode.decoder_process import (
     DecoderDiedError,
@@ -76,7 +77,7 @@ class ShardTask:
         return f"{BUILD}/shard-{self.number:06d}.json"
 
 
-def load_report(task: ShardTask, out: storage.LocalFolder | storage.RemoteFolder) -> Report | None:
+def load_report(task: ShardTask, out: storage.Folder) -> Report | None:
     """The report of an earlier run, if its shard is there, whole, of the same plan, and none of the
     videos in it has another size now."""
     try:
@@ -290,6 +291,14 @@ def _write(writer: ShardWriter, task: ShardTask, number: int, clips: Clips) -> l
     return rows
 
 
-def index_rows(report: Report, shard: int) -> list[tuple[Any, ...]]:
-    """Rows of a report in the order of `har.shards.format.index_dtype`."""
-    return [(key, shard, *map(int, values)) for key, *values in report["rows"]]
+def join_reports(
+    reports: Iterable[Report], first_shard: int = 0
+) -> tuple[tuple[ShardInfo, ...], np.ndarray]:
+    """-> the shards, and their rows of the index, in which they are numbered from `first_shard`."""
+    made = [report for report in reports if report["shard"]]
+    rows = [
+        (key, number, *map(int, values))
+        for number, report in enumerate(made, first_shard)
+        for key, *values in report["rows"]
+    ]
+    return tuple(ShardInfo(**report["shard"]) for report in made), make_index(rows)

@@ -76,9 +76,7 @@ def make_reject(video: Video, class_name: str, reason: str, path: Path | None = 
     )
 
 
-def save_warnings(
-    out: storage.LocalFolder | storage.RemoteFolder, reports: Iterable[Mapping[str, Any]]
-) -> None:
+def save_warnings(out: storage.Folder, reports: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows of the shards that were made; those of the set's other videos stay.
 
     Raises OSError, StorageError.

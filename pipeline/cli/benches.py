@@ -19,7 +19,7 @@ def bench(videos: Path, rounds: int, builds: bool, as_json: bool) -> None:
     """How fast VIDEOS (any folder, or a CSV) become clips, codec by codec, beside torchcodec,
     OpenCV and bare decoding; and builds.
 
-    It takes some minutes, 3.2 GB of scratch space (TMPDIR) for the builds, and an idle machine.
+    It takes some minutes, 3.1 GB of scratch space (TMPDIR) for the builds, and an idle machine.
 
     Example: har-shards bench data/UCF-101
     """

@@ -3,7 +3,7 @@
 from .find import FindOptions, find_videos
 from .layout import LAYOUTS
 from .listing import list_folder
-from .records import Dataset, DatasetError, LeftOut, Video, describe_notes, note_lines
+from .records import Dataset, DatasetError, LeftOut, Video, describe_notes, hash_path, note_lines
 
 __all__ = [
     "LAYOUTS",
@@ -14,6 +14,7 @@ __all__ = [
     "Video",
     "describe_notes",
     "find_videos",
+    "hash_path",
     "list_folder",
     "note_lines",
 ]

@@ -6,7 +6,6 @@ folder is called. A UCF101 group is (class, gNN): g01 of two classes are two sou
 from a list, a folder or a regex may span classes.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from .layout import UCF101_NAME, describe_nothing, read_tree
 from .list_formats import LIST_SUFFIXES
 from .listing import list_videos
 from .lists import expand_places, match_rows, read_lists
-from .records import WHERE, Dataset, DatasetError, Entry, Remarks, Video
+from .records import WHERE, Dataset, DatasetError, Entry, Remarks, Video, hash_path
 
 _MAX_KEY = 80  # of the 90 characters that a key may have: views add a suffix
 
@@ -218,7 +217,6 @@ def _keys(entries: list[Entry]) -> list[str]:
     keys = []
     for stem, entry in zip(stems, entries, strict=True):
         if counts[stem.casefold()] > 1 or stem.startswith("_"):
-            digest = hashlib.sha256(entry.path.encode(errors="surrogateescape")).hexdigest()
-            stem = f"{stem[: _MAX_KEY - 9]}-{digest[:8]}"
+            stem = f"{stem[: _MAX_KEY - 9]}-{hash_path(entry.path)}"
         keys.append(stem)
     return keys

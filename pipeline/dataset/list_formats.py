@@ -57,7 +57,7 @@ class ListRow:
 
 @dataclass(frozen=True)
 class VideoList:
-    """has_paths: the names are paths by a column of that name, and no other file is meant."""
+    """has_paths: the names are paths, by a column of that name."""
 
     place: str
     rows: list[ListRow]

@@ -1,7 +1,8 @@
 """Lists -> rows with their videos: which file a row means.
 
-A row names a file by its path below the root. Lists other than a CSV of paths may leave out folders
-or the suffix, or carry the path of another machine: the file is meant whose path ends like that.
+A row names a file by its path below the root, which may lack folders or the suffix, or be that of
+another machine: the file is meant whose path ends like that. Only a CSV of paths that is the whole
+data set means these very paths.
 """
 
 import fnmatch

@@ -4,6 +4,7 @@ Nothing that is left out, guessed or changed goes without a word: it is collecte
 the videos are found, kept in the set's `notes.json`, and said by the build and by `info`.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -41,6 +42,11 @@ class Video:
     subset: int
     key: str
     size: int
+
+
+def hash_path(path: str) -> str:
+    """Eight hex digits, which a key gets where two videos would share it."""
+    return hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,7 @@ from ..format import (
     save_manifest,
     verify_quick,
 )
-from ..storage import LocalFolder, RemoteFolder, open_folder
-
-Folder = LocalFolder | RemoteFolder
+from ..storage import Folder, open_folder
 
 
 class EditError(HarError):

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from ..storage import LocalFolder, RemoteFolder
+from ..storage import Folder
 from .schema import CLASSES, INDEX, MANIFEST, NOTES, REJECTS, WARNINGS, Manifest
 
 BUILD = ".build"  # folder for what only an unfinished build or edit needs
@@ -21,7 +21,6 @@ _INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
 _SIDECARS = (CLASSES, NOTES, REJECTS, WARNINGS)  # files that no reader needs
 _FILES = "|".join(map(re.escape, (INDEX, MANIFEST, *_SIDECARS)))
 _TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|index-[0-9a-f]+\.npy|{_FILES})\..*tmp")
-Folder = LocalFolder | RemoteFolder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..storage import LocalFolder, RemoteFolder, open_folder
+from ..storage import Folder, LocalFolder, RemoteFolder, open_folder
 from .journal import BUILD, read_journal
 from .schema import (
     CLASSES,
@@ -90,14 +90,14 @@ def load_manifest(root: Path | str) -> Manifest:
             return replace(manifest, index=index)
 
 
-def _read_manifest(folder: LocalFolder | RemoteFolder) -> bytes:
+def _read_manifest(folder: Folder) -> bytes:
     try:
         return folder.read(MANIFEST)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ShardSetError(_explain_missing(folder)) from error
 
 
-def _check(raw: bytes, folder: LocalFolder | RemoteFolder) -> Manifest:
+def _check(raw: bytes, folder: Folder) -> Manifest:
     path = f"{folder}/{MANIFEST}"
     try:
         body = json.loads(raw)
@@ -118,7 +118,7 @@ def _check(raw: bytes, folder: LocalFolder | RemoteFolder) -> Manifest:
     return manifest
 
 
-def _parse(body: dict[str, Any], folder: LocalFolder | RemoteFolder, digest: str) -> Manifest:
+def _parse(body: dict[str, Any], folder: Folder, digest: str) -> Manifest:
     if unknown := body.keys() & set(_NOT_SAVED):
         raise TypeError(f"unexpected field {sorted(unknown)[0]!r}")
     fields = {
@@ -133,7 +133,7 @@ def _parse(body: dict[str, Any], folder: LocalFolder | RemoteFolder, digest: str
     return Manifest(**fields, root=root, digest=digest)
 
 
-def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
+def _explain_missing(folder: Folder) -> str:
     missing = f"there is no shard set at {folder}"
     if folder.size(INDEX) is not None and folder.size(f"{BUILD}/plan.json") is None:
         return (
@@ -168,7 +168,7 @@ def _explain_missing(folder: LocalFolder | RemoteFolder) -> str:
     return f"{folder} is not a shard set (no {MANIFEST}): give the folder 'har-shards build' wrote."
 
 
-def _load_index(manifest: Manifest, folder: LocalFolder | RemoteFolder) -> np.ndarray:
+def _load_index(manifest: Manifest, folder: Folder) -> np.ndarray:
     path = f"{folder}/{manifest.index_file}"
     try:
         raw = folder.read(manifest.index_file)

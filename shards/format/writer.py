@@ -21,7 +21,7 @@ import numpy as np
 import xxhash
 
 from ...atomic import commit, temporary_name
-from ..storage import LocalFolder, RemoteFolder, writer_id
+from ..storage import Folder, writer_id
 from .schema import ShardInfo
 
 BLOCK = 512
@@ -89,7 +89,7 @@ class ShardWriter:
 
 
 @contextlib.contextmanager
-def write_shard(folder: LocalFolder | RemoteFolder, name: str) -> Iterator[ShardWriter]:
+def write_shard(folder: Folder, name: str) -> Iterator[ShardWriter]:
     """The writer of a shard in a folder or behind a URL, where it is put whole at the end."""
     with folder.staged(name) as path, ShardWriter(path, writer_id()) as writer:
         yield writer

@@ -34,7 +34,9 @@ from .remote_folder import DISK_ERRORS
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar")
 _MAX_RATIO, _RATIO_BYTES = 100, 64 << 20  # a larger file that was packed tighter is no video
 _BLOCK = 1 << 20
-_SUBSET_FOLDERS = ("train", "training", "val", "valid", "validate", "validation", "test", "testing")
+_SUBSET_FOLDERS = (  # the words of har.pipeline.dataset.layout
+    "train", "training", "val", "valid", "validate", "validation", "dev", "test", "testing",
+)  # fmt: skip
 
 
 class ArchiveError(StorageError):

@@ -81,7 +81,10 @@ class LocalFolder:
         return shutil.disk_usage(self.path).free
 
 
-def open_folder(place: Path | str) -> LocalFolder | RemoteFolder:
+Folder = LocalFolder | RemoteFolder
+
+
+def open_folder(place: Path | str) -> Folder:
     """The folder at a path or a URL; it need not exist. Raises StorageError for a bad URL."""
     url = url_of(place)
     if url is None:

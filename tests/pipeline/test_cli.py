@@ -55,14 +55,7 @@ def test_colons_in_names_are_no_protocols(
 def test_info_says_what_a_set_is(folder: Path) -> None:
     said = _run("info", folder / "set")
     assert said.exit_code == 0
-    for part in (
-        "4 frames of 24x32x3",
-        "frames 4, rule paper",
-        "6 (ucf101)",
-        "av ",
-        "grouped",
-        "fold-I/K",
-    ):
+    for part in ("4 frames of 24x32x3", "frames 4, rule paper", "6 (ucf101)", "av ", "fold-I/K"):
         assert part in said.output
     split = _run("info", folder / "set", "--split", "grouped")
     assert "leak: 0.0% of the test clips" in split.output

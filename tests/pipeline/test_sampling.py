@@ -57,12 +57,23 @@ def test_any_clip_has_t_rising_frames_of_the_video(
         assert clip.num_padded == 0 or clip.frame_indices[-1] == n - 1
 
 
-def test_options_that_make_no_clip_are_refused() -> None:
-    with pytest.raises(SamplingError, match="paper, uniform, dense"):
-        ClipSampler("random")
-    with pytest.raises(SamplingError, match="--frames 0"):
-        ClipSampler(frames=0)
-    with pytest.raises(SamplingError, match="--clips 3 needs '--sampling dense'"):
-        ClipSampler("paper", clips=3)
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"rule": "random"}, "paper, uniform, dense"),
+        ({"frames": 0}, "--frames 0"),
+        ({"clips": 3}, "--clips 3 needs '--sampling dense'"),
+        ({"fps": 12.5, "stride": 2, "rule": "dense"}, "--fps and --stride exclude each other"),
+        ({"fps": 12.5}, "--fps 12.5 needs '--sampling dense'"),
+        ({"fps": 0, "rule": "dense"}, "--fps 0 needs .* more than 0"),
+        ({"fps": float("nan"), "rule": "dense"}, "--fps nan needs"),
+    ],
+)
+def test_options_that_make_no_clip_are_refused(options: dict, text: str) -> None:
+    with pytest.raises(SamplingError, match=text):
+        ClipSampler(**options)
+
+
+def test_a_video_without_frames_gives_no_clip() -> None:
     with pytest.raises(SamplingError, match="no frames"):
         ClipSampler().clip_indices(0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
+needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 Odd = dict[str, dict]
 # kind -> how it is encoded. Frames carry moving noise, so that no two of a clip are alike.
 KINDS: Odd = {

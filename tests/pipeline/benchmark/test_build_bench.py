@@ -14,7 +14,7 @@ import made_videos
 import numpy as np
 import pytest
 
-from har.pipeline.benchmark import build_bench, decoders
+from har.pipeline.benchmark import BenchError, build_bench, decoders
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_each_group_of_videos_is_compared_with_what_can_read_it(
     one_core = {**dict.fromkeys(builds), "build_1": 1.0}
     assert "2 cores" not in build_bench._table(results | one_core)
     assert "whole build" not in build_bench._table(results)
-    with pytest.raises(decoders.BenchError, match="no video that har can read"):
+    with pytest.raises(BenchError, match="no video that har can read"):
         decoders.make_groups([tmp_path / "bad.avi"], candidates)
 
 
@@ -114,7 +114,7 @@ def test_a_build_on_one_core_stays_there_with_what_it_starts() -> None:
 
 
 def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:
-    with pytest.raises(decoders.BenchError, match=f"no video under {tmp_path}: give a folder"):
+    with pytest.raises(BenchError, match=f"no video under {tmp_path}: give a folder"):
         build_bench.run(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_too_little_scratch_space_is_reported_before_anything_is_timed(
     synthetic_videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build_bench, "BUILD_CLIPS", 10**9)
-    with pytest.raises(decoders.BenchError, match=r"need 1054.* GB .*: set TMPDIR to a"):
+    with pytest.raises(BenchError, match=r"need 1054.* GB .*: set TMPDIR to a"):
         build_bench.run(synthetic_videos, rounds=1)
 
 

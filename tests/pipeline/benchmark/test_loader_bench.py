@@ -1,16 +1,15 @@
 """har-bench-loader: what it prints, its ratios, and (slow) a whole run on a tiny set."""
 
 import json
-import shutil
 
 import pytest
 from click.testing import CliRunner
 from made_tars import make_tars
-from made_videos import encode, ffmpeg
+from made_videos import encode, ffmpeg, needs_ffmpeg
 from semaphores import needs_semaphores
 
 from har.pipeline import synthetic
-from har.pipeline.benchmark import loader_bench, video_loaders
+from har.pipeline.benchmark import BenchError, loader_bench, video_loaders
 from har.pipeline.benchmark.loaders import dataloader_batches, har_loaders, memcpy
 from har.pipeline.cli import bench_loader_main
 
@@ -62,9 +61,7 @@ def test_without_semaphores_it_says_what_it_needs(monkeypatch):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(loader_bench.multiprocessing, "Lock", fail)
-    with pytest.raises(
-        loader_bench.LoaderBenchError, match=r"Read-only.*give this container a /dev"
-    ):
+    with pytest.raises(BenchError, match=r"Read-only.*give this container a /dev"):
         loader_bench.measure(None, 2, 8, 1, [], None)
 
 
@@ -78,7 +75,7 @@ def test_the_first_batch_is_timed_from_nothing(tmp_path):
     assert 0 < loader_bench._first_batch(make_tars(tmp_path / "set"), 2, 8) < 30
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@needs_ffmpeg
 def test_the_baseline_in_pyav_decodes_the_stream_that_a_player_shows(tmp_path):
     video, cover, path = tmp_path / "a.mp4", tmp_path / "cover.png", tmp_path / "b.mp4"
     encode(video, ["-c:v", "libx264"], frames=8)

@@ -43,10 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def root(folders: dict[str, Path], tmp_path: Path) -> Path:
     """A copy of the set."""
-    for name, raw in tree_bytes(folders["set"]).items():
-        (tmp_path / "set").mkdir(exist_ok=True)
-        (tmp_path / "set" / name).write_bytes(raw)
-    return tmp_path / "set"
+    return Path(shutil.copytree(folders["set"], tmp_path / "set"))
 
 
 def add(root: Path | str, videos: Path, existing: str = "refuse", **options: object) -> Added:

@@ -35,11 +35,6 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
-def test_no_scheduler_is_no_executor() -> None:
-    with dask.dask_executor(None) as executor:
-        assert executor is None
-
-
 def _start(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments],

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from made_builds import OPTIONS, build
-from made_videos import encode, ffmpeg, shown, tree
+from made_videos import encode, ffmpeg, needs_ffmpeg, shown, tree
 
 from har.pipeline.build import BuildOptions, load_rejects, load_warnings
 from har.pipeline.cli import shards_main
 from har.pipeline.decode import decode_clip, describe_warnings, summarize_warnings
 from har.pipeline.inspect import describe_build, describe_set
-from har.pipeline.sampling import ClipSampler, SamplingError
+from har.pipeline.sampling import ClipSampler
 from har.shards.format import Manifest
 
 pytestmark = pytest.mark.usefixtures("kept_decoders")
 
-needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 X264 = ["-c:v", "libx264", "-g", "10", "-movflags", "+faststart"]
 
 
@@ -130,20 +128,6 @@ def test_clips_by_time_are_those_of_the_decoder_and_sets_without_have_no_field(
     path = next(videos.rglob("*.avi"))
     middle = decode_clip(path, frames=4, size=(24, 32), rule="dense", fps=12.5)
     assert middle.frame_indices == (16, 18, 20, 22)
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"fps": 12.5, "stride": 2, "rule": "dense"}, "--fps and --stride exclude each other"),
-        ({"fps": 12.5}, "--fps 12.5 needs '--sampling dense'"),
-        ({"fps": 0, "rule": "dense"}, "--fps 0 needs .* more than 0"),
-        ({"fps": float("nan"), "rule": "dense"}, "--fps nan needs"),
-    ],
-)
-def test_rates_that_make_no_sense_are_refused(options: dict, text: str) -> None:
-    with pytest.raises(SamplingError, match=text):
-        ClipSampler(**options)
 
 
 def test_what_is_odd_in_words() -> None:

@@ -1,8 +1,10 @@
 """Which video goes to which shard; what changes a plan and what does not."""
 
+import itertools
 from pathlib import Path
 
 import pytest
+from made_trees import touch
 
 from har.pipeline.build.plan import (
     MIN_SHARDS,
@@ -18,12 +20,9 @@ from har.pipeline.sampling import ClipSampler
 
 
 def _dataset(root: Path, classes: int = 5, groups: int = 12) -> Dataset:
-    """4 empty files a group, named as UCF101's."""
-    for c in range(classes):
-        (root / f"C{c}").mkdir()
-        for g in range(1, groups + 1):
-            for k in range(1, 5):
-                (root / f"C{c}" / f"v_C{c}_g{g:02d}_c{k:02d}.avi").write_bytes(b"x")
+    """4 files a group, named as UCF101's."""
+    numbers = itertools.product(range(classes), range(1, groups + 1), range(1, 5))
+    touch(root, *(f"C{c}/v_C{c}_g{g:02d}_c{k:02d}.avi" for c, g, k in numbers))
     return find_videos(root)
 
 

@@ -4,19 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from made_trees import touch
 
 from har.pipeline.dataset import DatasetError, find_videos
 
 
-def _touch(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"x")
-    return root
-
-
 def test_tree_of_ucf101(tmp_path: Path) -> None:
-    root = _touch(
+    root = touch(
         tmp_path, "YoYo/v_YoYo_g02_c01.avi", "Punch/v_Punch_g11_c03.avi", "YoYo/notes.txt",
         "YoYo/.v_YoYo_g03_c01.avi",
     )  # fmt: skip
@@ -30,12 +24,12 @@ def test_tree_of_ucf101(tmp_path: Path) -> None:
 
 
 def test_handstand_pushups_is_one_class_however_it_is_written(tmp_path: Path) -> None:
-    root = _touch(tmp_path, "HandStandPushups/v_HandStandPushups_g01_c01.avi")
+    root = touch(tmp_path, "HandStandPushups/v_HandStandPushups_g01_c01.avi")
     (root / "classInd.txt").write_bytes(b"1 ApplyEyeMakeup\r\n2 HandstandPushups\r\n")
     data = find_videos(root)
     assert data.classes == ("ApplyEyeMakeup", "HandstandPushups")
     assert (data.videos[0].label, data.videos[0].group) == (1, "HandstandPushups/g01")
-    _touch(tmp_path, "Swim/a.avi")
+    touch(tmp_path, "Swim/a.avi")
     with pytest.raises(DatasetError, match=r"'Swim' of Swim/a\.avi is not in"):
         find_videos(root)
 
@@ -56,7 +50,7 @@ def test_missing_and_empty_folders_say_where_ucf101_comes_from(tmp_path: Path) -
 
 
 def test_hmdb51_has_no_groups_unless_a_regex_finds_them(tmp_path: Path) -> None:
-    root = _touch(tmp_path, "run/Movie_run_f_cm_np1_1.avi", "run/Other_run_f_cm_np1_2.avi")
+    root = touch(tmp_path, "run/Movie_run_f_cm_np1_1.avi", "run/Other_run_f_cm_np1_2.avi")
     assert find_videos(root).grouping is None
     data = find_videos(root, group_regex=r"/(\w+?)_run_")
     assert data.grouping == "regex"
@@ -70,7 +64,7 @@ def test_hmdb51_has_no_groups_unless_a_regex_finds_them(tmp_path: Path) -> None:
 
 
 def test_kinetics_folders_give_the_split_and_equal_names_get_own_keys(tmp_path: Path) -> None:
-    root = _touch(tmp_path, "train/dance/a.b.mp4", "val/dance/a_b.mp4", "val/sing/c.webm")
+    root = touch(tmp_path, "train/dance/a.b.mp4", "val/dance/a_b.mp4", "val/sing/c.webm")
     data = find_videos(root)
     assert [video.subset for video in data.videos] == [1, 2, 2]
     keys = [video.key for video in data.videos]
@@ -83,7 +77,7 @@ def test_kinetics_folders_give_the_split_and_equal_names_get_own_keys(tmp_path: 
 def test_a_folder_that_cannot_be_read_is_named_and_what_is_no_file_is_not_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = _touch(tmp_path, "YoYo/v_YoYo_g01_c01.avi", "Punch/v_Punch_g01_c01.avi")
+    root = touch(tmp_path, "YoYo/v_YoYo_g01_c01.avi", "Punch/v_Punch_g01_c01.avi")
     (root / "YoYo" / "v_YoYo_g01_c02.avi").symlink_to(root / "gone.avi")
     os.mkfifo(root / "YoYo" / "v_YoYo_g01_c03.avi")
     found = [video.path for video in find_videos(root).videos]
@@ -101,7 +95,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_what_is_no_file_is_not_forgot
 
 
 def test_a_video_that_is_not_named_as_the_others_is_named(tmp_path: Path) -> None:
-    _touch(tmp_path, "YoYo/v_YoYo_g01_c01.avi", "YoYo/v_YoYo_g02_c01.avi", "YoYo/my own.avi")
+    touch(tmp_path, "YoYo/v_YoYo_g01_c01.avi", "YoYo/v_YoYo_g02_c01.avi", "YoYo/my own.avi")
     data = find_videos(tmp_path)
     assert data.grouping is None
     (note,) = data.notes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_videos import encode, ffmpeg, shown
+from made_videos import encode, ffmpeg, needs_ffmpeg, shown
 
 from har.pipeline.dataset import find_videos
 from har.pipeline.decode import VIDEO_SUFFIXES, VideoDecodeError, decode_clip
@@ -18,7 +17,7 @@ from har.training.inference import video_source
 from har.training.inference.frames import read_frames
 from har.training.inference.uploaded_video import check_video
 
-pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+pytestmark = needs_ffmpeg
 
 
 def assert_alike(pixels: np.ndarray, expected: np.ndarray) -> None:
@@ -59,16 +58,9 @@ def test_colors_are_those_that_the_header_means(
         assert_alike(clip.pixels, shown(path, (80, 96)))
 
 
-# Smooth, for versions of swscale place the chroma of 10 bit 4:2:0 half a pixel apart.
-X265 = [
-    "-vf",
-    "scale=12:10,scale=96:80",
-    "-c:v",
-    "libx265",
-    "-pix_fmt",
-    "yuv420p10le",
-    "-x265-params",
-]
+# For versions of swscale place the chroma of 10 bit 4:2:0 half a pixel apart.
+SMOOTH = ["-vf", "scale=12:10,scale=96:80"]
+X265 = [*SMOOTH, "-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params"]
 WIDE = "log-level=none:colorprim=bt2020:colormatrix=bt2020nc:transfer="
 FORMATS = {
     "10 bit": ("a.mp4", [*X265, "log-level=none"]),

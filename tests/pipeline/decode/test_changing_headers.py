@@ -3,16 +3,15 @@ decoded whole; files made by ffmpeg and joined."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 import pytest
 from exactness import RULES, assert_exact, is_in_part
-from made_videos import encode, ffmpeg
+from made_videos import encode, ffmpeg, needs_ffmpeg
 
-pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+pytestmark = needs_ffmpeg
 
 X264 = ["-c:v", "libx264", "-x264-params"]
 LARGER = ["-vf", "scale=128:96"]

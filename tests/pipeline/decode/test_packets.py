@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 import subprocess
 from itertools import cycle
 from pathlib import Path
@@ -12,13 +11,13 @@ from pathlib import Path
 import av
 import pytest
 from exactness import RULES, SIZE, assert_exact, is_in_part, packet_index
-from made_videos import encode, ffmpeg
+from made_videos import encode, ffmpeg, needs_ffmpeg
 
 from har.pipeline.decode import clips as decode
 from har.pipeline.decode.packets import index_packets
 from har.pipeline.sampling import ClipSampler
 
-pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+pytestmark = needs_ffmpeg
 
 X264, X265 = ["-c:v", "libx264", "-x264-params"], ["-c:v", "libx265", "-x265-params"]
 QUIET = "log-level=none:"
@@ -87,16 +86,8 @@ def test_real_clips_in_every_codec_and_container_equal_a_plain_decode(
     num_whole = 0
     for source, suffix in zip(sources, cycle(suffixes.split()), strict=False):
         path = tmp_path / f"{source.stem}.{suffix}"
-        scaled = [
-            "-vf",
-            "scale=160:120",
-            "-pix_fmt",
-            "yuv420p",
-            "-frames:v",
-            "90",
-            "-an",
-        ]
-        ffmpeg("-i", source, *scaled, *arguments, path)
+        scaled = "-vf scale=160:120 -pix_fmt yuv420p -frames:v 90 -an"
+        ffmpeg("-i", source, *scaled.split(), *arguments, path)
         num_whole += not is_in_part(path)
         assert_exact(path, RULES)
         path.unlink()
@@ -149,10 +140,8 @@ def test_a_stream_that_cannot_be_trusted_is_decoded_whole(tmp_path: Path, name: 
 
 def test_pictures_shown_in_another_order_than_their_times_are_decoded_whole(tmp_path: Path) -> None:
     """The P-picture that two B-pictures refer to was lost."""
-    whole, path = (
-        encode(tmp_path / "whole.mkv", ["-c:v", "mpeg2video", "-bf", "2"]),
-        tmp_path / "a.mkv",
-    )
+    whole = encode(tmp_path / "whole.mkv", ["-c:v", "mpeg2video", "-bf", "2"])
+    path = tmp_path / "a.mkv"
     ffmpeg("-i", whole, "-c", "copy", "-bsf:v", "noise=drop=eq(n\\,1)", path)
     assert not is_in_part(path)
     assert_exact(path, RULES)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from made_videos import encode, shown
+from made_videos import encode, needs_ffmpeg, shown
 
 from har.pipeline.decode import VideoDecodeError, decode_clip, decode_clips
 from har.pipeline.sampling import ClipSampler
 
-pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+pytestmark = needs_ffmpeg
 X264, X265 = ["-c:v", "libx264", "-g", "10"], ["-c:v", "libx265", "-x265-params"]
 FASTSTART = ["-movflags", "+faststart"]
 FILES = {
@@ -66,13 +65,11 @@ def test_a_file_that_breaks_off(tmp_path: Path, name: str) -> None:
             assert lost["seconds"] == pytest.approx((40 - num_shown) / 25, abs=0.17)  # 4 B-pictures
 
 
-def _overwrite_packet(path: Path, number: int) -> None:
+def _packet_span(path: Path, number: int) -> tuple[int, int]:
+    """Where a packet of the video begins, and its bytes."""
     with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    position, size = packets[number]
-    data = bytearray(path.read_bytes())
-    data[position : position + size] = b"\xff" * size
-    path.write_bytes(data)
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        return packets[number].pos, packets[number].size
 
 
 @pytest.mark.parametrize(
@@ -80,7 +77,9 @@ def _overwrite_packet(path: Path, number: int) -> None:
 )
 def test_frames_behind_a_bad_packet_are_kept(tmp_path: Path, name: str) -> None:
     path = encode(tmp_path / FILES[name][0], FILES[name][1], frames=40)
-    _overwrite_packet(path, 13)
+    data, (position, size) = bytearray(path.read_bytes()), _packet_span(path, 13)
+    data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
     with pytest.raises(VideoDecodeError, match=r"a\.\w+ cannot be decoded"):
         decode_clip(path, frames=40, size=(24, 32))
     lost = assert_as_ffmpeg(path, 40)["lost"]
@@ -92,9 +91,7 @@ def test_frames_behind_a_bad_packet_are_kept(tmp_path: Path, name: str) -> None:
 
 def test_frames_that_ffmpeg_repaired_are_counted(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.avi", ["-c:v", "mpeg4", "-g", "10"], frames=40)
-    with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    data, (position, size) = bytearray(path.read_bytes()), packets[13]
+    data, (position, size) = bytearray(path.read_bytes()), _packet_span(path, 13)
     middle = position + 8 + size // 3  # 8: of the chunk's header
     data[middle : middle + size // 3] = bytes(range(256))[: size // 3]
     path.write_bytes(data)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from exactness import decode_whole
-from made_videos import by_hand, encode, ffmpeg, probe, resized, variable_rate, wrong_rate
+from made_videos import (
+    by_hand,
+    encode,
+    ffmpeg,
+    needs_ffmpeg,
+    probe,
+    resized,
+    variable_rate,
+    wrong_rate,
+)
 
 from har.pipeline.decode import FrameClock, VideoDecodeError, decode_clip, decode_clips, open_video
 from har.pipeline.sampling import ClipSampler
 
-needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 SIZE = (24, 32)
 
 

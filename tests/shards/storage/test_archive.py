@@ -54,6 +54,7 @@ def test_the_files_are_those_of_the_tree(
         (["./U/A/1.avi"], ["A/1.avi"]),
         (["A/1.avi", "A/2.avi"], ["A/1.avi", "A/2.avi"]),
         (["train/A/1.avi", "train/B/2.avi"], ["train/A/1.avi", "train/B/2.avi"]),
+        (["dev/A/1.avi", "dev/B/2.avi"], ["dev/A/1.avi", "dev/B/2.avi"]),
         (["A/1.avi", "B/2.avi"], ["A/1.avi", "B/2.avi"]),
     ],
 )
