@@ -4,8 +4,8 @@ from .add import Added, AddOptions, add_videos
 from .build import build_shard_set
 from .dask import ClusterError, dask_executor
 from .executor import BuildError, RunOptions
-from .plan import BuildOptions, BuildPlan, PlanError, make_plan, parse_bytes, parse_size
-from .shard_task import ShardTask, TaskError, build_shard
+from .plan import BuildOptions, PlanError, parse_bytes, parse_size
+from .shard_task import TaskError
 from .video_rows import describe_reasons, load_rejects, load_warnings
 
 __all__ = [
@@ -13,20 +13,16 @@ __all__ = [
     "Added",
     "BuildError",
     "BuildOptions",
-    "BuildPlan",
     "ClusterError",
     "PlanError",
     "RunOptions",
-    "ShardTask",
     "TaskError",
     "add_videos",
-    "build_shard",
     "build_shard_set",
     "dask_executor",
     "describe_reasons",
     "load_rejects",
     "load_warnings",
-    "make_plan",
     "parse_bytes",
     "parse_size",
 ]

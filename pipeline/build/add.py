@@ -40,7 +40,7 @@ from ...shards.storage import Folder
 from ..dataset import Dataset, Video, hash_path
 from ..sampling import ClipSampler
 from .build import check_free_space, check_rejects, notes_of, retry_rejected, shard_tasks
-from .executor import RunOptions, run_tasks, with_clear_errors
+from .executor import RunOptions, clear_errors, run_tasks
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan, package_versions
 from .shard_task import DECODERS, ShardTask, join_reports, load_report
 from .video_rows import VideoRow, encode_rows, load_rejects, save_warnings
@@ -96,40 +96,52 @@ def add_videos(
         if not dataset.videos:
             return Added(manifest, manifest, num_skipped, notes=found.notes_json())
         plan = _make_plan(manifest, dataset, add_options)
-        groups, numbers = number_names(manifest.groups, plan.groups)
-        group_numbers = dict(zip(plan.groups, numbers, strict=True))
-        tasks = _tasks(manifest, plan, folder, run_options.timeout, group_numbers)
-        _prepare(folder, manifest, tasks)
-        reports = {task.number: report for task in tasks if (report := load_report(task, folder))}
-        reports = retry_rejected(tasks, reports, folder, run_options, executor)
-        missing = [task for task in tasks if task.number not in reports]
-        check_free_space(plan, folder, len(missing) / len(tasks), run_options)
-        reports |= run_tasks(missing, folder, run_options, executor)
-        in_order = [reports[task.number] for task in tasks]
-        rejects = [reject for report in in_order for reject in report["rejects"]]
-        old_rejects = _rejects_of(manifest)
-        if len(rejects) == len(dataset.videos) and _paths(rejects) <= _paths(old_rejects):
-            remove_leftovers(folder, manifest)  # nothing is new: they failed in an `add` before
-            return Added(
-                manifest, manifest, num_skipped, notes=notes_of(plan, []), rejects=tuple(rejects)
-            )
-        lines = encode_rows(old_rejects + rejects)
-        with_clear_errors(folder, folder.write, REJECTS, lines)
-        check_rejects(rejects, len(dataset.videos), folder, run_options.max_rejects)
-        shards, index = join_reports(in_order, len(manifest.shards))
-        new = replace(
-            manifest,
-            classes=dataset.classes,
-            groups=groups,
-            shards=manifest.shards + shards,
-            index=np.concatenate([manifest.index, index]),
-        )
-        with_clear_errors(folder, save_warnings, folder, in_order)
-        notes = notes_of(plan, in_order)
-        with_clear_errors(folder, _add_notes, folder, notes)
-        new = _commit(folder, manifest, new, dataset, rejects)
-        warnings = tuple(row for report in in_order for row in report.get("warnings", ()))
-        return Added(manifest, new, num_skipped, num_renamed, notes, tuple(rejects), warnings)
+        with clear_errors(folder):
+            added = _add(folder, manifest, plan, run_options, executor)
+    if added.after is manifest:
+        num_renamed = 0
+    return replace(added, num_skipped=num_skipped, num_renamed=num_renamed)
+
+
+def _add(
+    folder: Folder,
+    manifest: Manifest,
+    plan: BuildPlan,
+    run_options: RunOptions,
+    executor: Executor | None,
+) -> Added:
+    """Make the shards of the plan, and a set of the old ones and these."""
+    groups, numbers = number_names(manifest.groups, plan.groups)
+    group_numbers = dict(zip(plan.groups, numbers, strict=True))
+    tasks = _tasks(manifest, plan, folder, run_options.timeout, group_numbers)
+    _prepare(folder, manifest, tasks)
+    loaded = {task.number: report for task in tasks if (report := load_report(task, folder))}
+    reports = retry_rejected(tasks, loaded, run_options, executor)
+    missing = [task for task in tasks if task.number not in reports]
+    check_free_space(plan, folder, len(missing) / len(tasks), run_options)
+    reports |= run_tasks(missing, folder, run_options, executor)
+    in_order = [reports[task.number] for task in tasks]
+    rejects = [reject for report in in_order for reject in report["rejects"]]
+    old_rejects, num_videos = _rejects_of(manifest), len(plan.dataset.videos)
+    if len(rejects) == num_videos and _paths(rejects) <= _paths(old_rejects):
+        remove_leftovers(folder, manifest)  # nothing is new: they failed in an `add` before
+        return Added(manifest, manifest, notes=notes_of(plan, []), rejects=tuple(rejects))
+    folder.write(REJECTS, encode_rows(old_rejects + rejects))
+    check_rejects(rejects, num_videos, folder, run_options.max_rejects)
+    save_warnings(folder, in_order)
+    notes = notes_of(plan, in_order)
+    _add_notes(folder, notes)
+    shards, index = join_reports(in_order, len(manifest.shards))
+    new = replace(
+        manifest,
+        classes=plan.dataset.classes,
+        groups=groups,
+        shards=manifest.shards + shards,
+        index=np.concatenate([manifest.index, index]),
+    )
+    new = _commit(folder, manifest, new, plan.dataset, rejects)
+    warnings = tuple(row for report in in_order for row in report.get("warnings", ()))
+    return Added(manifest, new, notes=notes, rejects=tuple(rejects), warnings=warnings)
 
 
 def _fit_to_set(
@@ -261,7 +273,7 @@ def _prepare(folder: Folder, manifest: Manifest, tasks: list[ShardTask]) -> None
     journal = Journal("add", tasks[0].number, plan=tasks[0].plan)
     if read_journal(folder) != journal:
         remove_leftovers(folder, manifest)
-        with_clear_errors(folder, write_journal, folder, journal)
+        write_journal(folder, journal)
 
 
 def _commit(
@@ -270,7 +282,7 @@ def _commit(
     """A video that was a reject and is in the set now is a reject no longer."""
     paths = {video.path for video in dataset.videos}
     rejects = [reject for reject in _rejects_of(old) if reject["path"] not in paths] + rejects
-    with_clear_errors(folder, folder.write, REJECTS, encode_rows(rejects))
+    folder.write(REJECTS, encode_rows(rejects))
     grouping = common_grouping(old.grouping, dataset.grouping)
     if grouping == "ucf101" and not are_ucf101(new.groups):
         grouping = "mixed"

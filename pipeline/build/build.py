@@ -33,7 +33,7 @@ from ...shards.format import (
 from ...shards.storage import Folder
 from ..dataset import FindOptions, find_videos
 from .estimate import describe_bytes, describe_space
-from .executor import BuildError, RunOptions, run_calls, run_tasks, with_clear_errors
+from .executor import BuildError, RunOptions, clear_errors, run_calls, run_tasks
 from .existing import PLAN, find_existing
 from .plan import BuildOptions, BuildPlan, make_plan
 from .shapes import describe_shapes
@@ -62,13 +62,14 @@ def build_shard_set(
     folder = storage.open_folder(storage.normalize(out))
     plan = make_plan(find_videos(source, **find_options), options)
     tasks = shard_tasks(plan, str(folder), run_options.timeout)
-    with _locked(folder), contextlib.closing(DECODERS):
+    with _locked(folder), contextlib.closing(DECODERS), clear_errors(folder):
         existing = find_existing(plan, tasks, folder, run_options, executor)
-        reports = retry_rejected(tasks, existing.reports, folder, run_options, executor)
+        reports = retry_rejected(tasks, existing.reports, run_options, executor)
         missing = [task for task in tasks if task.number not in reports]
         if existing.manifest is not None and not missing:
             return _keep_finished(existing.manifest, reports, folder)
-        _write_plan(plan, folder)
+        facts = {"hash": plan.hash, "layout": plan.layout, "facts": plan.facts}
+        folder.write(PLAN, json.dumps(facts, indent=1).encode())
         check_free_space(plan, folder, len(missing) / len(tasks), run_options)
         _reopen(tasks, reports, folder)
         if missing:
@@ -113,9 +114,11 @@ def shard_tasks(plan: BuildPlan, out: str, timeout: float) -> list[ShardTask]:
 
 
 def retry_rejected(
-    tasks: list[ShardTask], reports: dict[int, Report], out: Folder, run_options: RunOptions,
+    tasks: list[ShardTask],
+    reports: dict[int, Report],
+    run_options: RunOptions,
     executor: Executor | None,
-) -> dict[int, Report]:  # fmt: skip
+) -> dict[int, Report]:
     """Look again at the videos that gave no clip; -> the reports of shards that stay as they are.
 
     A shard is made again where one of its videos gives a clip now.
@@ -128,7 +131,7 @@ def retry_rejected(
         retry_rejects,
         {number: (task_of[number], rejects) for number, rejects in before.items()},
         {number: len(rejects) for number, rejects in before.items()},
-        "rejected videos", out, run_options, executor,
+        "rejected videos", run_options, executor,
     )  # fmt: skip
     mended = {number for number, rejects in before.items() if len(after[number]) < len(rejects)}
     num_before, num_after = (sum(map(len, rejects.values())) for rejects in (before, after))
@@ -152,17 +155,12 @@ def _keep_finished(manifest: Manifest, reports: dict[int, Report], out: Folder) 
     for reject in rejects:  # with which `plan` was made
         reject["size"] = sizes.get(reject["key"], reject["size"])
     if rejects != before or out.size(REJECTS) is None:
-        with_clear_errors(out, out.write, REJECTS, encode_rows(rejects))
+        out.write(REJECTS, encode_rows(rejects))
     if out.size(CLASSES) is None:  # of a set that was built before there was such a file
         with contextlib.suppress(OSError, storage.StorageError):  # no reader needs it
             out.write(CLASSES, encode_classes(manifest.classes))
     remove_leftovers(out, manifest)
     return manifest
-
-
-def _write_plan(plan: BuildPlan, out: Folder) -> None:
-    facts = {"hash": plan.hash, "layout": plan.layout, "facts": plan.facts}
-    with_clear_errors(out, out.write, PLAN, json.dumps(facts, indent=1).encode())
 
 
 def _reopen(tasks: list[ShardTask], reports: dict[int, Report], out: Folder) -> None:
@@ -173,8 +171,8 @@ def _reopen(tasks: list[ShardTask], reports: dict[int, Report], out: Folder) -> 
     if out.size(MANIFEST) is not None:
         for number, report in reports.items():
             text = json.dumps(report).encode()
-            with_clear_errors(out, out.write, tasks[number].report_name, text)
-        with_clear_errors(out, out.remove, MANIFEST)
+            out.write(tasks[number].report_name, text)
+        out.remove(MANIFEST)
     remove_temporary_files(out)
 
 
@@ -195,16 +193,16 @@ def _finish(
 ) -> Manifest:
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
-    with_clear_errors(out, out.write, REJECTS, encode_rows(rejects))
+    out.write(REJECTS, encode_rows(rejects))
     notes = notes_of(plan, reports)
     if notes is None:
-        with_clear_errors(out, out.remove, NOTES)
+        out.remove(NOTES)
     else:
-        with_clear_errors(out, out.write, NOTES, notes)
+        out.write(NOTES, notes)
     check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
-    with_clear_errors(out, save_warnings, out, reports)
+    save_warnings(out, reports)
     manifest = plan.manifest(*join_reports(reports), len(rejects))
-    saved: Manifest = with_clear_errors(out, save_manifest, manifest, str(out))
+    saved = save_manifest(manifest, str(out))
     remove_leftovers(out, saved)
     return saved
 

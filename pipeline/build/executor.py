@@ -4,10 +4,9 @@ The local executor is threads, since each drives a decoder process of its own; a
 (processes, a Dask cluster) gets the very same tasks.
 """
 
-import errno
+import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any
 
 from ...errors import HarError
 from ...progress import ProgressBar
-from ...shards.storage import Folder, LocalFolder
+from ...shards import storage
+from ...shards.storage import Folder
 from . import shard_task
 from .estimate import TimeEstimate
 from .shard_task import DECODERS, Report, ShardTask
@@ -61,7 +61,7 @@ def run_tasks(
     workers = None if executor else _num_workers(run_options)
     estimate = TimeEstimate(sum(num_videos.values()), workers, run_options.say)
     reports: dict[int, Report] = run_calls(
-        shard_task.build_shard, calls, num_videos, "build", out, run_options, executor,
+        shard_task.build_shard, calls, num_videos, "build", run_options, executor,
         on_video=estimate.advance,
     )  # fmt: skip
     if executor is not None:
@@ -74,7 +74,6 @@ def run_calls(
     calls: Mapping[int, tuple[Any, ...]],
     num_videos: Mapping[int, int],
     what: str,
-    out: Folder,
     run_options: RunOptions,
     executor: Executor | None,
     on_video: Callable[[], None] = lambda: None,
@@ -90,14 +89,14 @@ def run_calls(
                 on_video()
                 run_options.on_video()
 
-            return _run_in_threads(function, calls, out, _num_workers(run_options), advance)
+            return _run_in_threads(function, calls, _num_workers(run_options), advance)
 
         def submit(number: int, arguments: tuple[Any, ...]) -> Future[Any]:
             future = executor.submit(function, *arguments)
             future.add_done_callback(lambda _: progress.advance(num_videos[number]))
             return future
 
-        return _collect(calls, out, submit)
+        return _collect(calls, submit)
 
 
 def _num_workers(run_options: RunOptions) -> int:
@@ -107,7 +106,6 @@ def _num_workers(run_options: RunOptions) -> int:
 def _run_in_threads(
     function: Callable[..., Any],
     calls: Mapping[int, tuple[Any, ...]],
-    out: Folder,
     workers: int,
     on_video: Callable[[], None],
 ) -> dict[int, Any]:
@@ -116,9 +114,7 @@ def _run_in_threads(
     DECODERS.max_decoders = workers
     with ThreadPoolExecutor(2 * workers, thread_name_prefix="shard") as pool:
         try:
-            return _collect(
-                calls, out, lambda _, arguments: pool.submit(function, *arguments, on_video)
-            )
+            return _collect(calls, lambda _, args: pool.submit(function, *args, on_video))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             DECODERS.stop()
@@ -127,7 +123,6 @@ def _run_in_threads(
 
 def _collect(
     calls: Mapping[int, tuple[Any, ...]],
-    out: Folder,
     submit: Callable[[int, tuple[Any, ...]], Future[Any]],
 ) -> dict[int, Any]:
     """Submit all, a thousand at a time, and wait; the first error ends it."""
@@ -143,7 +138,7 @@ def _collect(
             return results
         done, _ = wait(pending, timeout=0.5, return_when="FIRST_COMPLETED")
         for future in done:
-            results[pending.pop(future)] = with_clear_errors(out, future.result)
+            results[pending.pop(future)] = future.result()
 
 
 def _check_shards_arrived(reports: dict[int, Report], out: Folder) -> None:
@@ -157,16 +152,6 @@ def _check_shards_arrived(reports: dict[int, Report], out: Folder) -> None:
             )
 
 
-def with_clear_errors(out: Folder, function: Callable[..., Any], *args: Any) -> Any:
-    """function(*args), whose OSError becomes one sentence (BuildError)."""
-    try:
-        return function(*args)
-    except OSError as error:
-        scratch = f"the scratch space {tempfile.gettempdir()}"  # a URL gives no OSError
-        place = str(out) if isinstance(out, LocalFolder) else scratch
-        fault = f"cannot be written ({error.strerror or error}): mend that"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place, fault = f"the disk of {place}", "is full: make room"
-        raise BuildError(
-            f"{place} {fault} and run the same command again, finished shards are kept."
-        ) from error
+def clear_errors(out: Folder) -> contextlib.AbstractContextManager[None]:
+    """An OSError of the block becomes one sentence (BuildError)."""
+    return storage.clear_errors(out, BuildError, "finished shards are kept")

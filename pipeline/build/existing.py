@@ -33,7 +33,7 @@ from ...shards.format import (
     verify_quick,
 )
 from ...shards.storage import FileFetcher, Folder, LocalFolder
-from .executor import BuildError, RunOptions, run_calls, with_clear_errors
+from .executor import BuildError, RunOptions, run_calls
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
 from .shapes import load_shapes
 from .shard_task import Report, ShardTask, first_clips_differ, load_report, make_report
@@ -60,7 +60,7 @@ def find_existing(
 
     Raises BuildError where something else is there: another plan, other files.
     """
-    names = with_clear_errors(out, out.names)
+    names = out.names()
     manifest = None
     if MANIFEST in names:
         try:
@@ -226,7 +226,7 @@ def _recover(
     first_rows = {n: report["rows"][0] for n, report in whole.items() if report["rows"]}
     calls = {n: (tasks[n], row[-1], row[0]) for n, row in first_rows.items()}
     differ = run_calls(
-        first_clips_differ, calls, dict.fromkeys(calls, 1), "check", out, run_options, executor
+        first_clips_differ, calls, dict.fromkeys(calls, 1), "check", run_options, executor
     )
     if any(differ.values()) or (not first_rows and any(name.endswith(".tar") for name in names)):
         raise BuildError(

@@ -1,16 +1,13 @@
 """A folder or a list of videos -> `Dataset`: what is a video, its class, group, subset and key."""
 
 from .find import FindOptions, find_videos
-from .layout import LAYOUTS
 from .listing import list_folder
-from .records import Dataset, DatasetError, LeftOut, Video, describe_notes, hash_path, note_lines
+from .records import Dataset, DatasetError, Video, describe_notes, hash_path, note_lines
 
 __all__ = [
-    "LAYOUTS",
     "Dataset",
     "DatasetError",
     "FindOptions",
-    "LeftOut",
     "Video",
     "describe_notes",
     "find_videos",

@@ -60,10 +60,6 @@ class DecoderDiedError(DecoderError):
     """The child ended while it worked on the file."""
 
 
-class DecoderHungError(DecoderError):
-    """The child gave no answer in time, and was killed."""
-
-
 class DecoderStoppedError(HarError):
     """`stop` was called: there is no answer."""
 
@@ -212,7 +208,7 @@ class DecoderProcess:
                 f"'python -c \"import {self._function[0]}\"' says why."
             )
         if is_late:
-            return DecoderHungError(f"no answer within {self._timeout:g} s.")
+            return DecoderError(f"no answer within {self._timeout:g} s.")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return DecoderDiedError(f"the decoder died of it ({how}).")
 

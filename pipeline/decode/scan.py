@@ -21,7 +21,6 @@ from .timestamps import FrameClock
 
 _MAX_BYTES_IN_MEMORY = 256 << 20  # of a file whose packets are held, to decode only some of them
 _MPEG4: Any = av.Codec("mpeg4", "r")
-_DEFAULT_SAMPLER = ClipSampler()
 Warnings = dict[str, Any]
 
 
@@ -47,7 +46,7 @@ class Scan:
 def scan_video(
     path: Path,
     stack: contextlib.ExitStack,
-    sampler: ClipSampler = _DEFAULT_SAMPLER,
+    sampler: ClipSampler,
     keep_partial: bool = False,
 ) -> tuple[Scan, VideoCodecContext]:
     """What the packets tell, and a decoder that has seen none of them yet.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..format import Journal, Manifest, next_shard_number, remove_leftovers, write_journal
-from .rewrite import Part, ShardRewriter, clear_errors
-from .transaction import commit_edit, locked_set
+from .rewrite import Part, ShardRewriter
+from .transaction import clear_errors, commit_edit, locked_set
 
 
 def compact_set(root: Path | str, progress: Callable[[], None] = lambda: None) -> Manifest:

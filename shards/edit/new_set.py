@@ -23,8 +23,8 @@ from ..format import (
     write_journal,
 )
 from ..storage import open_folder
-from .rewrite import Part, ShardRewriter, clear_errors
-from .transaction import EditError, Folder, prune_groups
+from .rewrite import Part, ShardRewriter
+from .transaction import EditError, Folder, clear_errors, prune_groups
 
 
 @contextlib.contextmanager

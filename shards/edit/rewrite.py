@@ -8,9 +8,8 @@ decoded.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,15 +165,3 @@ def _copy(source: Path, target: Path, shard: ShardInfo) -> None:
             f"{source} does not have the checksum of its manifest: run 'har-shards verify "
             f"{source.parent}'."
         )
-
-
-@contextlib.contextmanager
-def clear_errors(folder: Folder) -> Iterator[None]:
-    """An OSError of the block becomes one sentence (EditError)."""
-    try:
-        yield
-    except OSError as error:
-        fault = f"{folder} cannot be written ({error.strerror or error}): mend that"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fault = f"the disk of {folder} is full: make room"
-        raise EditError(f"{fault} and run the same command again; no set was changed.") from error

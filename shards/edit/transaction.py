@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import HarError
+from .. import storage
 from ..format import (
     NO_GROUP,
     Edit,
@@ -32,6 +33,11 @@ from ..storage import Folder, open_folder
 
 class EditError(HarError):
     """An edit that cannot be done as asked; the text is one sentence. The set is as it was."""
+
+
+def clear_errors(folder: Folder) -> contextlib.AbstractContextManager[None]:
+    """An OSError of the block becomes one sentence (EditError)."""
+    return storage.clear_errors(folder, EditError, "no set was changed")
 
 
 @contextlib.contextmanager

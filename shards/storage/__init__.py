@@ -2,7 +2,15 @@
 
 from .archive import ARCHIVE_SUFFIXES, Archive, ArchiveError, is_archive, open_archive
 from .cache import ShardCache
-from .folder import FileFetcher, Folder, LocalFolder, fetch_file, open_folder, read_bytes
+from .folder import (
+    FileFetcher,
+    Folder,
+    LocalFolder,
+    clear_errors,
+    fetch_file,
+    open_folder,
+    read_bytes,
+)
 from .place import (
     MissingFileError,
     ShardInfo,
@@ -23,7 +31,7 @@ from .remote_folder import DISK_ERRORS, RemoteFolder
 __all__ = [
     "ARCHIVE_SUFFIXES", "DISK_ERRORS", "Archive", "ArchiveError", "FileFetcher", "Folder",
     "LocalFolder", "MissingFileError", "RemoteFolder", "ShardCache", "ShardInfo",
-    "ShardPrefetcher", "StorageError", "TransferStopped", "fetch_file", "is_archive", "join",
-    "local_path", "normalize", "open_archive", "open_binary", "open_folder", "parse_bytes",
-    "read_bytes", "try_lock", "url_of", "writer_id",
+    "ShardPrefetcher", "StorageError", "TransferStopped", "clear_errors", "fetch_file",
+    "is_archive", "join", "local_path", "normalize", "open_archive", "open_binary", "open_folder",
+    "parse_bytes", "read_bytes", "try_lock", "url_of", "writer_id",
 ]  # fmt: skip

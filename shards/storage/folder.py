@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...atomic import replacing
+from ...errors import HarError
 from .archive import Archive, ArchiveError, is_archive, open_archive
 from .place import fcntl, join, local_path, try_lock, url_of, writer_id
 from .remote_folder import Heartbeat, RemoteFolder, file_system
@@ -91,6 +93,21 @@ def open_folder(place: Path | str) -> Folder:
         return LocalFolder(local_path(place))
     file_system(url)
     return RemoteFolder(url)
+
+
+@contextlib.contextmanager
+def clear_errors(folder: Folder, error_type: type[HarError], kept: str) -> Iterator[None]:
+    """An OSError of the block becomes one sentence, which ends with what is kept."""
+    try:
+        yield
+    except OSError as error:
+        place = str(folder)
+        if isinstance(folder, RemoteFolder):  # a URL gives no OSError
+            place = f"the scratch space {tempfile.gettempdir()}"
+        fault = f"{place} cannot be written ({error.strerror or error}): mend that"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fault = f"the disk of {place} is full: make room"
+        raise error_type(f"{fault} and run the same command again; {kept}.") from error
 
 
 def read_bytes(place: Path | str) -> bytes:

@@ -25,7 +25,7 @@ RULES = [
 
 def packet_index(path: Path) -> PacketIndex | None:
     with contextlib.ExitStack() as stack:
-        return scan_video(path, stack)[0].index
+        return scan_video(path, stack, ClipSampler())[0].index
 
 
 def is_in_part(path: Path) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from har.pipeline.build import BuildOptions, RunOptions, build_shard_set
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import Manifest
+from har.shards.storage import RemoteFolder
 
 SIZE = (24, 32)
 OPTIONS = BuildOptions(ClipSampler(frames=4), SIZE)
@@ -28,6 +29,19 @@ def build(
 def tree_bytes(root: Path) -> dict[str, bytes]:
     paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+def upload(root: Path, url: str) -> RemoteFolder:
+    """Copy the files below `root`; -> the folder behind the URL."""
+    folder = RemoteFolder(url)
+    for name, data in tree_bytes(root).items():
+        folder.write(name, data)
+    return folder
+
+
+def url_bytes(url: str) -> dict[str, bytes]:
+    folder = RemoteFolder(url)
+    return {name: folder.read(name) for name in folder.find()}
 
 
 def build_command(videos: Path | str, out: Path | str, *options: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 Odd = dict[str, dict]
@@ -67,6 +68,21 @@ def write(path: Path, kind: str = "mpeg4_b.avi", **changes: object) -> Path:
             out.mux(sound.encode(tone))
             out.mux(sound.encode())
     return path
+
+
+def write_images(
+    folder: Path,
+    count: int,
+    name: str = "{}.png",
+    size: tuple[int, int] = (48, 64),
+    seed: int = 0,
+) -> Path:
+    """Images of noise, numbered from 1, no two alike; -> folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, count + 1):
+        pixels = np.random.default_rng(seed + number).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name.format(number))
+    return folder
 
 
 def tree(root: Path, groups: int = 4, clips: int = 2, **changes: object) -> Path:

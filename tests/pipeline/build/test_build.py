@@ -1,7 +1,6 @@
 """Builds: whole or not there, the same bytes whatever happens, and no video vanishes."""
 
 import errno
-import io
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import made_videos
 import numpy as np
 import pytest
+from edited_sets import check_set, stock_clips
 from made_builds import SIZE, build, build_command, hook_decoder, tree_bytes
 
 from har.pipeline.build import BuildError, BuildOptions, RunOptions, TaskError, load_rejects
@@ -22,7 +22,6 @@ from har.pipeline.decode import decode_clip
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import (
     MANIFEST,
-    ClipReader,
     ShardSetError,
     ShardWriter,
     load_manifest,
@@ -31,43 +30,29 @@ from har.shards.format import (
 from har.shards.storage import LocalFolder
 
 
-def test_set_holds_what_the_decoder_gives(videos: Path, built: Path) -> None:
+def test_a_set_holds_what_the_decoder_gives_and_stock_webdataset_reads_it(
+    videos: Path, built: Path
+) -> None:
     manifest = load_manifest(built)
     assert (manifest.clip_shape, manifest.classes) == ((4, *SIZE, 3), ("Punch", "YoYo"))
     assert (len(manifest.index), manifest.rejects, manifest.grouping) == (16, 0, "ucf101")
     assert manifest.sampling == {"rule": "paper", "frames": 4}
     assert manifest.groups[0] == "Punch/g01"
-    reader = ClipReader(manifest)
-    for index, key in enumerate(manifest.keys()):
-        row, name = manifest.index[index], key.split("_")[1]
+    assert set(manifest.index[["decoded", "padded"]].tolist()) == {(12, 0)}
+    clips = check_set(manifest)
+    assert clips == stock_clips(manifest)
+    for key, (class_name, group, pixels) in clips.items():
+        _, name, number, _ = key.split("_")
+        assert (class_name, group) == (name, f"{name}/{number}")
         clip = decode_clip(videos / name / f"{key}.avi", frames=4, size=SIZE)
-        np.testing.assert_array_equal(reader.read(index), clip.pixels)
-        assert manifest.classes[row["label"]] == name
-        assert manifest.groups[row["group"]] == f"{name}/{key.split('_')[2]}"
-        assert (row["decoded"], row["padded"]) == (12, 0)
-    reader.close()
-
-
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # it leaves files open
-def test_a_shard_is_a_plain_tar_that_stock_webdataset_reads(built: Path) -> None:
-    import webdataset as wds
-
-    manifest = load_manifest(built)
-    path = manifest.shard_path(0)
-    with tarfile.open(path) as tar:
-        owners = {(m.mtime, m.uid, m.gid, m.uname) for m in tar.getmembers()}
-    assert owners == {(0, 0, 0, "")}
-    for sample in wds.WebDataset(str(path), shardshuffle=False):
-        pixels = np.load(io.BytesIO(sample["npy"]))
-        assert (pixels.shape, pixels.dtype) == (manifest.clip_shape, np.uint8)
-        metadata = json.loads(sample["json"])
-        name = metadata["class"]
-        assert manifest.classes[int(sample["cls"])] == name
-        assert metadata["source"] == f"{name}/{sample['__key__']}.avi"
-        assert metadata["frame_numbers"] == [0, 3, 6, 9]
-        assert [metadata[field] for field in ("fps", "frames_decoded", "padded")] == [25.0, 12, 0]
+        assert pixels == clip.pixels.tobytes()
+    with tarfile.open(manifest.shard_path(0)) as tar:
+        members = tar.getmembers()
+        metadata = json.loads(tar.extractfile(members[2]).read())
+    assert {(m.mtime, m.uid, m.gid, m.uname) for m in members} == {(0, 0, 0, "")}
+    assert metadata["source"] == "Punch/v_Punch_g01_c01.avi"
+    assert metadata["frame_numbers"] == [0, 3, 6, 9]
+    assert [metadata[field] for field in ("fps", "frames_decoded", "padded")] == [25.0, 12, 0]
 
 
 def test_workers_and_executors_change_no_byte(videos: Path, built: Path, tmp_path: Path) -> None:
@@ -248,16 +233,6 @@ def test_dense_views_of_a_video_have_keys_of_their_own(videos: Path, tmp_path: P
     assert manifest.index["video"][:4].tolist() == [0, 0, 0, 1]
     assert manifest.sampling == {"rule": "dense", "frames": 4, "stride": 2, "clips": 3}
     assert verify_full(manifest) == []
-
-
-def test_subsets_of_a_csv_are_in_the_index(videos: Path, tmp_path: Path) -> None:
-    paths = sorted(videos.rglob("*.avi"))[:3]
-    rows = [f"{p},{p.parent.name},{s}" for p, s in zip(paths, ("test", "train", ""), strict=True)]
-    (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows))
-    manifest = build(tmp_path / "list.csv", tmp_path / "set", group_regex=r"(g\d+)")
-    subsets = dict(zip(manifest.keys(), manifest.index["side"].tolist(), strict=True))
-    assert [subsets[path.stem] for path in paths] == [3, 1, 0]
-    assert manifest.grouping == "regex"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,7 +15,15 @@ import made_videos
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_builds import OPTIONS, build, build_command, hook_decoder, tree_bytes
+from made_builds import (
+    OPTIONS,
+    build,
+    build_command,
+    hook_decoder,
+    tree_bytes,
+    upload,
+    url_bytes,
+)
 
 from har.pipeline.build import BuildError, BuildOptions, RunOptions, load_rejects
 from har.pipeline.cli import shards_main
@@ -30,7 +38,6 @@ from har.shards.format import (
     load_manifest,
     verify_full,
 )
-from har.shards.storage import RemoteFolder
 
 pytestmark = pytest.mark.usefixtures("kept_decoders")
 FULL = RunOptions(workers=1, quiet=True, check="full")
@@ -266,26 +273,21 @@ def test_shards_without_a_manifest_are_not_taken_for_what_they_are_not(
         build(videos, finished)
 
 
-@pytest.mark.parametrize("name", ["shard-000003.tar", MANIFEST, INDEX])
-def test_a_set_behind_a_url_is_repaired(videos: Path, built: Path, name: str) -> None:
-    url = f"memory://mending/{name}"
-    folder = RemoteFolder(url)
-    for file, data in tree_bytes(built).items():
-        folder.write(file, data)
-    folder.remove(name)
-    build(videos, url)
-    assert {file: folder.read(file) for file in folder.find()} == tree_bytes(built)
-
-
-def test_a_wrong_byte_behind_a_url_is_found_and_mended(videos: Path, built: Path) -> None:
-    folder = RemoteFolder("memory://wrong")
-    for file, data in tree_bytes(built).items():
-        folder.write(file, data)
-    data = bytearray(folder.read("shard-000001.tar"))
-    data[4000] ^= 1
-    folder.write("shard-000001.tar", bytes(data))
-    build(videos, folder.url, run_options=FULL)
-    assert {file: folder.read(file) for file in folder.find()} == tree_bytes(built)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _remove("shard-000003.tar"), _remove(MANIFEST), _remove(INDEX),
+        _flip("shard-000001.tar", 4000),
+    ],
+)  # fmt: skip
+def test_a_set_behind_a_url_is_repaired(
+    videos: Path, built: Path, finished: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(finished)
+    url = f"memory://{finished.parent.name}"
+    upload(finished, url)
+    build(videos, url, run_options=FULL)
+    assert url_bytes(url) == tree_bytes(built)
 
 
 @pytest.mark.slow

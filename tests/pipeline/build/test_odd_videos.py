@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from har.pipeline.cli import shards_main
 from har.pipeline.decode import decode_clip, describe_warnings, summarize_warnings
 from har.pipeline.inspect import describe_build, describe_set
 from har.pipeline.sampling import ClipSampler
-from har.shards.format import Manifest
+from har.shards.format import ClipReader, Manifest
 
 pytestmark = pytest.mark.usefixtures("kept_decoders")
 
@@ -25,13 +24,8 @@ X264 = ["-c:v", "libx264", "-g", "10", "-movflags", "+faststart"]
 
 def key_json(manifest: Manifest) -> dict[str, dict]:
     """KEY.json of every clip of a set."""
-    found = {}
-    for number in range(len(manifest.shards)):
-        with tarfile.open(manifest.shard_path(number)) as shard:
-            for member in shard:
-                if member.name.endswith(".json"):
-                    found[member.name[:-5]] = json.loads(shard.extractfile(member).read())
-    return found
+    with closing(ClipReader(manifest)) as reader:
+        return {key: reader.read_metadata(number) for number, key in enumerate(manifest.keys())}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made_builds import build, build_command, tree_bytes
+from made_builds import build, build_command, tree_bytes, upload, url_bytes
 from made_server import s3
 
 from har.pipeline import dataset
@@ -20,15 +20,6 @@ from har.pipeline.inspect import info
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import MANIFEST, ShardSetError, ShardWriter, load_manifest, write_shard
 from har.shards.storage import LocalFolder, RemoteFolder, StorageError, join, normalize, open_folder
-
-
-def upload(root: Path, url: str) -> None:
-    for name, data in tree_bytes(root).items():
-        RemoteFolder(url).write(name, data)
-
-
-def url_bytes(url: str) -> dict[str, bytes]:
-    return {name: RemoteFolder(url).read(name) for name in RemoteFolder(url).find()}
 
 
 def test_places_are_paths_or_urls(tmp_path: Path) -> None:

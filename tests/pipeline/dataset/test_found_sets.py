@@ -7,29 +7,19 @@ import zipfile
 from pathlib import Path
 
 import made_videos
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_builds import build, build_command, tree_bytes
+from made_builds import build, build_command, tree_bytes, upload
 from made_trees import touch
-from PIL import Image
 
 from har.pipeline.cli import shards_main
 from har.shards.format import load_manifest
-from har.shards.storage import RemoteFolder
 
 
 def _run(*arguments: object) -> str:
     done = CliRunner().invoke(shards_main, [str(argument) for argument in arguments])
     assert done.exit_code == 0, done.output
     return done.output
-
-
-def _frames(folder: Path, seed: int) -> None:
-    folder.mkdir(parents=True)
-    for number in range(1, 7):
-        pixels = np.random.default_rng(seed + number).integers(0, 256, (30, 40, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:05d}.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +75,7 @@ def test_folders_of_images_are_built_alike_from_a_folder_a_url_and_an_archive(
 ) -> None:
     videos = tmp_path / "videos"
     for number, name in enumerate(("swipe/12", "swipe/7", "push/9")):
-        _frames(videos / name, 100 * number)
+        made_videos.write_images(videos / name, 6, "{:05d}.jpg", seed=100 * number)
     manifest = build(videos, tmp_path / "set")
     assert (manifest.classes, sorted(manifest.keys())) == (("push", "swipe"), ["12", "7", "9"])
     assert manifest.index["decoded"].tolist() == [6, 6, 6]
@@ -94,9 +84,7 @@ def test_folders_of_images_are_built_alike_from_a_folder_a_url_and_an_archive(
     with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
         for path in videos.rglob("*.jpg"):
             archive.write(path, f"top/{path.relative_to(videos)}")
-            RemoteFolder("memory://images").write(
-                path.relative_to(videos).as_posix(), path.read_bytes()
-            )
+    upload(videos, "memory://images")
     for number, place in enumerate((tmp_path / "videos.zip", "memory://images")):
         build(place, tmp_path / f"set{number}")
         assert tree_bytes(tmp_path / f"set{number}") == expected

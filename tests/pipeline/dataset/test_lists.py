@@ -5,10 +5,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from made_builds import upload
 from made_trees import images, left_out, rows, touch
 
 from har.pipeline.dataset import DatasetError, find_videos
-from har.shards.storage import RemoteFolder
 
 NFD = unicodedata.normalize("NFD", "Läufer")
 TREE = ["run/1.avi", "run/2.avi", "walk/3.avi"]
@@ -189,8 +189,7 @@ def test_lists_and_videos_may_lie_behind_urls(tmp_path: Path) -> None:
     root = touch(tmp_path, *TREE, *images("run/4"))
     (tmp_path / "train.txt").write_text("run/1.avi\trun\nrun/4\trun\n")
     (tmp_path / "val.txt").write_text("walk/3.avi walk\n")
-    for path in filter(Path.is_file, root.rglob("*")):
-        RemoteFolder("memory://lists").write(path.relative_to(root).as_posix(), path.read_bytes())
+    upload(root, "memory://lists")
     local = find_videos(root, lists=[str(tmp_path / "*.txt")])
     remote = find_videos("memory://lists", lists=["memory://lists/*.txt"])
     assert rows(remote) == {

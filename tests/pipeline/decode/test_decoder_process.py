@@ -17,7 +17,6 @@ from har.pipeline.decode import DecoderError, DecoderProcess, VideoDecodeError, 
 from har.pipeline.decode.decoder_process import (
     DecoderDiedError,
     DecoderFunctionError,
-    DecoderHungError,
     DecoderStartError,
     DecoderStoppedError,
     decode_into,
@@ -78,7 +77,7 @@ def test_two_files_may_be_queued_and_are_answered_in_order(process: DecoderProce
     [
         ("fault", DecoderError, r"^it has no frame that decodes\.$"),
         ("mistake", DecoderFunctionError, "KeyError: 'where'"),
-        ("hang", DecoderHungError, r"^no answer within 1\.5 s\.$"),
+        ("hang", DecoderError, r"^no answer within 1\.5 s\.$"),
         ("crash", DecoderDiedError, r"^the decoder died of it \(signal 6\)\.$"),
         pytest.param(
             "no_memory", DecoderError, r"^it cannot be decoded \(MemoryError\)\.$",

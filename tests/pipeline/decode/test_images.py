@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_videos import resized
+from made_videos import resized, write_images
 from PIL import Image
 
 from har.pipeline.decode import (
@@ -16,19 +16,8 @@ from har.pipeline.decode import (
 from har.pipeline.sampling import ClipSampler
 
 
-def _write(
-    folder: Path, count: int, name: str = "{}.png", size: tuple[int, int] = (48, 64)
-) -> Path:
-    """Images without loss, numbered from 1, no two alike."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(1, count + 1):
-        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / name.format(number))
-    return folder
-
-
 def test_images_are_the_frames_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    folder = _write(tmp_path, 12, "img_{}.png")  # img_10 sorts before img_2
+    folder = write_images(tmp_path, 12, "img_{}.png")  # img_10 sorts before img_2
     clip = decode_clip(folder, frames=4, size=(24, 32))
     assert (clip.frame_indices, clip.num_padded, clip.num_decoded) == ((0, 3, 6, 9), 0, 12)
     assert (clip.num_declared, clip.fps, clip.warnings) == (12, 25.0, {})
@@ -37,7 +26,7 @@ def test_images_are_the_frames_in_the_order_of_their_numbers(tmp_path: Path) -> 
         for number in (1, 4, 7, 10)
     ]
     np.testing.assert_array_equal(clip.pixels, expected)
-    short = decode_clip(_write(tmp_path / "short", 2), frames=4, size=(24, 32))
+    short = decode_clip(write_images(tmp_path / "short", 2), frames=4, size=(24, 32))
     assert (short.frame_indices, short.num_padded) == ((0, 1, 1, 1), 2)
     by_time = decode_clip(folder, frames=3, size=(24, 32), rule="dense", fps=12.5)
     assert by_time.frame_indices == (3, 5, 7)
@@ -45,7 +34,7 @@ def test_images_are_the_frames_in_the_order_of_their_numbers(tmp_path: Path) -> 
 
 def test_an_image_is_shown_as_viewers_show_it(tmp_path: Path) -> None:
     """Turned as its EXIF says, gray and alpha as RGB."""
-    folder = _write(tmp_path, 2, size=(32, 24))
+    folder = write_images(tmp_path, 2, size=(32, 24))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees, clockwise
     for number in (1, 2):
@@ -59,7 +48,7 @@ def test_an_image_is_shown_as_viewers_show_it(tmp_path: Path) -> None:
 
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
-    folder = _write(tmp_path / "clip", 8)
+    folder = write_images(tmp_path / "clip", 8)
     (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
     sampler = ClipSampler(frames=4)
     with pytest.raises(
