@@ -5,11 +5,10 @@ new shards are made by the tasks of a build, so an interrupted `add` goes on whe
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from ...shards.edit import (
     number_names,
 )
 from ...shards.format import (
-    NOTES,
     REJECTS,
     ClipReader,
     Journal,
@@ -37,7 +35,7 @@ from ...shards.format import (
     write_journal,
 )
 from ...shards.storage import Folder
-from ..dataset import Dataset, Video, hash_path
+from ..dataset import Dataset, Notes, Video, hash_path, load_notes, save_notes
 from ..sampling import ClipSampler
 from .build import check_free_space, check_rejects, notes_of, retry_rejected, shard_tasks
 from .executor import RunOptions, clear_errors, run_tasks
@@ -70,7 +68,7 @@ class Added:
     after: Manifest
     num_skipped: int = 0
     num_renamed: int = 0
-    notes: bytes | None = None
+    notes: Notes = field(default_factory=dict)
     rejects: tuple[VideoRow, ...] = ()
     warnings: tuple[VideoRow, ...] = ()
 
@@ -94,7 +92,7 @@ def add_videos(
         dataset, num_renamed = _fit_to_set(manifest, found, add_options)
         num_skipped = len(found.videos) - len(dataset.videos)
         if not dataset.videos:
-            return Added(manifest, manifest, num_skipped, notes=found.notes_json())
+            return Added(manifest, manifest, num_skipped, notes=found.describe())
         plan = _make_plan(manifest, dataset, add_options)
         with clear_errors(folder):
             added = _add(folder, manifest, plan, run_options, executor)
@@ -300,15 +298,14 @@ def _rejects_of(manifest: Manifest) -> list[VideoRow]:
     return load_rejects(manifest.root)[: manifest.rejects]
 
 
-def _add_notes(folder: Folder, notes: bytes | None) -> None:
+def _add_notes(folder: Folder, notes: Notes) -> None:
     """Put what has to be said of the new videos behind what the set has."""
-    if notes is None:
-        return
-    body = json.loads(folder.read(NOTES)) if folder.size(NOTES) is not None else {}
-    for name, entries in json.loads(notes).items():
+    body = load_notes(str(folder))
+    for name, entries in notes.items():
         if isinstance(entries, dict):  # shapes, by shard
             body[name] = body.get(name, {}) | entries
         else:
             there = body.setdefault(name, [])
             there += [entry for entry in entries if entry not in there]
-    folder.write(NOTES, (json.dumps(body, indent=1) + "\n").encode())
+    if notes:
+        save_notes(folder, body)

@@ -22,7 +22,6 @@ from ...shards import storage
 from ...shards.format import (
     CLASSES,
     MANIFEST,
-    NOTES,
     REJECTS,
     Manifest,
     encode_classes,
@@ -31,7 +30,7 @@ from ...shards.format import (
     save_manifest,
 )
 from ...shards.storage import Folder
-from ..dataset import FindOptions, find_videos
+from ..dataset import FindOptions, Notes, find_videos, save_notes
 from .estimate import describe_bytes, describe_space
 from .executor import BuildError, RunOptions, clear_errors, run_calls, run_tasks
 from .existing import PLAN, find_existing
@@ -194,11 +193,7 @@ def _finish(
     """Rejects, index, manifest; then what only an unfinished build needs is removed."""
     rejects = [reject for report in reports for reject in report["rejects"]]
     out.write(REJECTS, encode_rows(rejects))
-    notes = notes_of(plan, reports)
-    if notes is None:
-        out.remove(NOTES)
-    else:
-        out.write(NOTES, notes)
+    save_notes(out, notes_of(plan, reports))
     check_rejects(rejects, len(plan.dataset.videos), out, run_options.max_rejects)
     save_warnings(out, reports)
     manifest = plan.manifest(*join_reports(reports), len(rejects))
@@ -207,12 +202,11 @@ def _finish(
     return saved
 
 
-def notes_of(plan: BuildPlan, reports: list[Report]) -> bytes | None:
-    """`notes.json`: what was left out, guessed or changed, and the shapes of the videos; None where
-    there is nothing to say."""
+def notes_of(plan: BuildPlan, reports: list[Report]) -> Notes:
+    """What was left out, guessed or changed, and the shapes of the videos."""
     shapes = {report["shard"]["name"]: report["shapes"] for report in reports if report["shapes"]}
     sentence = describe_shapes(shapes, len(plan.dataset.videos), plan.options)
-    return plan.dataset.notes_json(sentence, shapes)
+    return plan.dataset.describe(sentence, shapes)
 
 
 def check_rejects(

@@ -7,6 +7,7 @@ the very videos of the plan, every byte of the shards must be as the index says,
 one video is decoded and compared, since nothing else says how the clips were made.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -33,9 +34,9 @@ from ...shards.format import (
     verify_quick,
 )
 from ...shards.storage import FileFetcher, Folder, LocalFolder
+from ..dataset import load_notes
 from .executor import BuildError, RunOptions, run_calls
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
-from .shapes import load_shapes
 from .shard_task import Report, ShardTask, first_clips_differ, load_report, make_report
 from .video_rows import VideoRow, load_rejects, make_reject
 
@@ -63,10 +64,8 @@ def find_existing(
     names = out.names()
     manifest = None
     if MANIFEST in names:
-        try:
+        with contextlib.suppress(ShardSetError):  # what is left of it is looked at below
             manifest = load_manifest(str(out))
-        except ShardSetError:  # what is left of it is looked at below
-            manifest = None
     if manifest is not None:
         return _check_finished(plan, tasks, manifest, out, run_options)
     if out.size(PLAN) is not None:
@@ -155,7 +154,7 @@ def _reports_of_index(
     tasks: list[ShardTask], manifest: Manifest, rejects: dict[str, VideoRow]
 ) -> dict[int, Report] | None:
     """The reports that the set's shards were made with; None where it is of other videos."""
-    shapes = load_shapes(str(manifest.root))
+    shapes = load_notes(manifest.root).get("shapes", {})
     first_videos = [task.first_video for task in tasks]
     task_numbers = np.searchsorted(first_videos, manifest.index["video"], side="right") - 1
     bounds = np.searchsorted(task_numbers, np.arange(len(tasks) + 1))

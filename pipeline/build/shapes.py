@@ -1,12 +1,8 @@
 """Videos of another shape than the clips: which, and what was done with them, in words."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
-from ...shards.format import NOTES
-from ...shards.storage import open_folder
 from .plan import BuildOptions
 
 _TOLERANCE = 1.05  # of the proportions: 320x240 is shown by 171x128
@@ -28,7 +24,10 @@ def other_shape(source_size: tuple[int, int], clip_size: tuple[int, int]) -> str
 def describe_shapes(
     shapes: Mapping[str, Mapping[str, int]], num_videos: int, options: BuildOptions
 ) -> str | None:
-    """One sentence; None where all videos have the clips' shape. shapes: see `load_shapes`."""
+    """One sentence; None where all videos have the clips' shape.
+
+    shapes: shard -> frame size ("640x480") -> how many videos have it, of those of another shape.
+    """
     counts = sum(map(Counter, shapes.values()), Counter[str]())
     if not counts:
         return None
@@ -44,13 +43,3 @@ def describe_shapes(
         f"{options.size[0]}x{options.size[1]}{portrait} ({', '.join(parts)}; height x width): "
         f"{_DONE[options.fit]}"
     )
-
-
-def load_shapes(out: Path | str) -> dict[str, dict[str, int]]:
-    """Of a finished set: shard -> frame size -> how many of its videos have it, where it is another
-    shape than the clips'."""
-    try:
-        body = json.loads(open_folder(out).read(NOTES))
-        return dict(body.get("shapes", {}))
-    except (FileNotFoundError, ValueError, AttributeError):
-        return {}

@@ -2,16 +2,27 @@
 
 from .find import FindOptions, find_videos
 from .listing import list_folder
-from .records import Dataset, DatasetError, Video, describe_notes, hash_path, note_lines
+from .records import (
+    Dataset,
+    DatasetError,
+    Notes,
+    Video,
+    hash_path,
+    load_notes,
+    note_lines,
+    save_notes,
+)
 
 __all__ = [
     "Dataset",
     "DatasetError",
     "FindOptions",
+    "Notes",
     "Video",
-    "describe_notes",
     "find_videos",
     "hash_path",
     "list_folder",
+    "load_notes",
     "note_lines",
+    "save_notes",
 ]

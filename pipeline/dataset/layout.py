@@ -197,6 +197,7 @@ def _entry(place: _Place, has_groups: bool) -> Entry:
 
 def describe_nothing(source: str, names: Sequence[str], remarks: Remarks) -> str:
     """The error of a tree without a video that has a class. names: of its videos."""
-    left_out = remarks.describe_left_out()
+    parts = [f"{entry.reason}, {entry.count} in all" for entry in remarks.left_out()]
+    left_out = f" (left out: {'; '.join(parts)})" if parts else ""
     advice = "sort them into CLASS/ folders, or give their labels with --list" if names else WHERE
     return f"there are no videos in class folders under {source}{left_out}: {advice}."

@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import HarError, printable
 from ...shards.format import NOTES
-from ...shards.storage import open_folder
+from ...shards.storage import Folder, open_folder
 
 WHERE = (
     "UCF101 comes from UCF's Center for Research in Computer Vision (its UCF101 page) or from "
@@ -20,6 +21,7 @@ WHERE = (
     "'make demo' needs none of it"
 )
 _MAX_NAMES = 5  # of what is left out for one reason
+Notes = dict[str, Any]  # the content of a set's `notes.json`
 
 
 class DatasetError(HarError):
@@ -73,20 +75,18 @@ class Dataset:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def notes_json(
+    def describe(
         self, note: str | None = None, shapes: dict[str, dict[str, int]] | None = None
-    ) -> bytes | None:
-        """The content of a set's `notes.json`; None where there is nothing to say.
+    ) -> Notes:
+        """What is to be said of it; {} for nothing.
 
         note: one more. shapes: of the videos of each shard, where they are not the clips'.
         """
         notes = [*self.notes, *filter(None, [note])]
         if not self.left_out and not notes:
-            return None
-        body = {"left_out": list(map(asdict, self.left_out)), "notes": notes}
-        if shapes:
-            body["shapes"] = shapes
-        return (json.dumps(body, indent=1) + "\n").encode()
+            return {}
+        left_out = [{**asdict(entry), "names": list(entry.names)} for entry in self.left_out]
+        return {"left_out": left_out, "notes": notes, **({"shapes": shapes} if shapes else {})}
 
 
 @dataclass(frozen=True)
@@ -106,21 +106,32 @@ class Entry:
         return self.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
-def describe_notes(root: Path | str) -> list[str]:
-    """The lines of a set's `notes.json` (folder or URL): what was left out, guessed or changed."""
+def load_notes(root: Path | str) -> Notes:
+    """Those of a set (folder or URL); {} where it has none. Raises DatasetError."""
     try:
-        return note_lines(open_folder(root).read(NOTES))
+        notes: Notes = json.loads(open_folder(root).read(NOTES))
     except FileNotFoundError:
-        return []
+        return {}
+    except ValueError as error:
+        raise DatasetError(
+            f"{root}/{NOTES} is damaged ({error}): remove it; it only says what was left out or "
+            "guessed when the set was built."
+        ) from error
+    return notes
 
 
-def note_lines(notes_json: bytes | None) -> list[str]:
-    """A line for each entry of a `notes.json`, or of what `Dataset.notes_json` gives."""
-    if notes_json is None:
-        return []
-    body = json.loads(notes_json)
-    lines = [f"note: {text}" for text in body["notes"]]
-    return lines + describe_left_out([LeftOut(**entry) for entry in body["left_out"]])
+def save_notes(folder: Folder, notes: Notes) -> None:
+    """Make these the notes of a set. Raises OSError, StorageError."""
+    if notes:
+        folder.write(NOTES, (json.dumps(notes, indent=1) + "\n").encode())
+    else:
+        folder.remove(NOTES)
+
+
+def note_lines(notes: Notes) -> list[str]:
+    """A line for each entry."""
+    lines = [f"note: {text}" for text in notes.get("notes", ())]
+    return lines + describe_left_out([LeftOut(**entry) for entry in notes.get("left_out", ())])
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:
@@ -149,8 +160,3 @@ class Remarks:
             LeftOut(reason, len(names), tuple(map(printable, sorted(names)[:_MAX_NAMES])))
             for reason, names in self._left_out.items()
         )
-
-    def describe_left_out(self) -> str:
-        """ " (left out: hidden files, 3 in all)", or "" where nothing was."""
-        parts = [f"{entry.reason}, {entry.count} in all" for entry in self.left_out()]
-        return f" (left out: {'; '.join(parts)})" if parts else ""

@@ -1,4 +1,4 @@
-"""Which paths are videos; and folders of numbered images, whose frames are in that order.
+"""Suffixes of video files; folders of numbered images, whose frames are in that order.
 
 Pillow decodes them, so an image looks as in any viewer. A folder says nothing of its rate:
 `IMAGE_FPS`, which is FFmpeg's for images too, stands in.

@@ -9,7 +9,7 @@ import numpy as np
 from ...shards import splits
 from ...shards.format import REJECTS, WARNINGS, Manifest, load_manifest
 from ..build import describe_reasons, load_rejects, load_warnings
-from ..dataset import describe_notes
+from ..dataset import load_notes, note_lines
 from ..decode import summarize_warnings
 from .edits import describe_empty_classes, describe_leftovers, describe_size
 
@@ -19,7 +19,7 @@ def describe_build(manifest: Manifest, out: Path | str) -> str:
     lines = [
         f"{out}: {describe_size(manifest)}",
         *_describe_rejects(out, manifest),
-        *describe_notes(out),
+        *note_lines(load_notes(out)),
         *describe_oddities(out, manifest),
         *describe_empty_classes(manifest),
     ]
@@ -50,7 +50,7 @@ def describe_set(root: Path | str) -> str:
         f"plan         {manifest.plan[:16]}",
         f"rejects      {manifest.rejects}",
         *_describe_rejects(root, manifest)[1:],
-        *describe_notes(root),
+        *note_lines(load_notes(root)),
         *describe_oddities(root, manifest),
         *describe_empty_classes(manifest),
         *(f"{'edits':13s}{edit.command}: {edit}" for edit in manifest.edits),

@@ -18,7 +18,7 @@ from made_builds import QUIET, SIZE, build, tree_bytes
 
 from har.errors import HarError
 from har.pipeline.build import Added, AddOptions, BuildError, RunOptions, add_videos, load_rejects
-from har.pipeline.dataset import describe_notes, find_videos, note_lines
+from har.pipeline.dataset import find_videos, load_notes, note_lines
 from har.pipeline.decode import decode_clip
 from har.shards.edit import EditError, remove_clips
 from har.shards.format import load_manifest
@@ -150,7 +150,7 @@ def test_groups_must_be_known_where_the_set_has_some(
     assert (without.after.grouping, without.after.groups) == (None, ())
     text = "note: the groups of 3 added videos are left out: the set has none"
     assert text in note_lines(without.notes)
-    assert text in describe_notes(tmp_path / "ungrouped")
+    assert text in note_lines(load_notes(tmp_path / "ungrouped"))
     check_set(without.after)
 
 
