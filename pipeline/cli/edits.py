@@ -156,13 +156,15 @@ def merge(first: str, second: str, out: str, **options: Any) -> None:
 @shards_main.command()
 @click.argument("shard_set")
 @click.option("-o", "--out", required=True, help="Folder for the new set, or a URL.")
-@click.option("--classes", help="Only these classes: A,B,C.")
+@click.option(
+    "--classes", multiple=True, help="Only these classes: A,B,C; again for a name with a comma."
+)
 @click.option("--per-class", type=click.IntRange(1), help="Videos a class, at most.")
 @click.option("--intact", is_flag=True, help="Only clips that are as written, of a damaged set.")
 @_key_list_option
 @one_sentence
 def subset(
-    shard_set: str, out: str, classes: str | None, per_class: int | None, intact: bool,
+    shard_set: str, out: str, classes: tuple[str, ...], per_class: int | None, intact: bool,
     list_file: Path | None,
 ) -> None:  # fmt: skip
     """Make a new set of some clips of SHARD_SET (folder or URL); options together narrow it down.
@@ -175,11 +177,13 @@ def subset(
     from ..inspect import describe_new_set
     from ..lists import read_keys
 
-    names = [name.strip() for name in classes.split(",") if name.strip()] if classes else []
     keys = read_keys(list_file) if list_file else None
-    if not (names or per_class or keys or intact):
+    if not (classes or per_class or keys or intact):
         raise UserError("say which clips with --classes, --per-class, --list or --intact.")
-    with ProgressBar(len(load_manifest(shard_set).shards), "subset", "shard") as bar:
+    manifest = load_manifest(shard_set)
+    lists = ([text] if text in manifest.classes else text.split(",") for text in classes)
+    names = [name.strip() for some in lists for name in some if name.strip()]
+    with ProgressBar(len(manifest.shards), "subset", "shard") as bar:
         made = subset_set(
             shard_set, out, classes=names, per_class=per_class, keys=keys, intact=intact,
             progress=bar.advance,

@@ -26,10 +26,12 @@ Warnings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scan:
-    """What the packets tell. index: None where the stream is to be decoded whole. seconds: when
-    each frame is shown, where that matters. clock: as it is after the last frame. duration: seconds
-    that the header declares, 0 = unknown. num_missing: bytes at the end of the file. stream, warnings:
-    see `clips.Clip`."""
+    """What the packets tell.
+
+    index: None where the stream is to be decoded whole. seconds: when each frame is shown, where
+    that matters. clock: as it is after the last frame. duration: seconds that the header declares,
+    0 = unknown. num_missing: bytes at the end of the file. stream, warnings: see `clips.Clip`.
+    """
 
     num_packets: int
     num_declared: int
