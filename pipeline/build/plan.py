@@ -10,6 +10,7 @@ part in the plan.
 import functools
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -20,7 +21,7 @@ import numpy as np
 
 from ...errors import HarError
 from ...shards import storage
-from ...shards.format import Manifest, ShardInfo, sample_bytes
+from ...shards.format import MAX_CLIP_BYTES, Manifest, ShardInfo, sample_bytes
 from ..dataset import Dataset, Video
 from ..decode import FITS, RESIZE
 from ..sampling import ClipSampler
@@ -47,6 +48,11 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if not all(1 <= side <= 4096 for side in self.size):
             raise PlanError(f"--size {self.size[0]}x{self.size[1]}: each side must be in 1..4096.")
+        if math.prod(self.clip_shape) > MAX_CLIP_BYTES:
+            raise PlanError(
+                f"--frames {self.sampling.frames} of --size {self.size[0]}x{self.size[1]}: a clip "
+                "may take 4 GiB at most."
+            )
         if self.shard_bytes < MIN_SHARD_BYTES:
             raise PlanError(f"--shard-size {self.shard_bytes} bytes: give at least 1KB.")
         if self.fit not in FITS:

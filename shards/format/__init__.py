@@ -15,6 +15,7 @@ from .schema import (
     CLASSES,
     INDEX,
     MANIFEST,
+    MAX_CLIP_BYTES,
     NO_GROUP,
     NOTES,
     REJECTS,
@@ -33,8 +34,8 @@ from .verify import Fault, verify_full, verify_quick
 from .writer import ShardWriter, sample_bytes, write_shard
 
 __all__ = [
-    "BUILD", "CLASSES", "INDEX", "MANIFEST", "NOTES", "NO_GROUP", "REJECTS", "SCHEMA", "SUBSETS",
-    "WARNINGS", "ClipReader", "Edit", "Fault", "Journal", "Manifest", "ShardInfo", "ShardSetError",
+    "BUILD", "CLASSES", "INDEX", "MANIFEST", "MAX_CLIP_BYTES", "NOTES", "NO_GROUP", "REJECTS",
+    "SCHEMA", "SUBSETS", "WARNINGS", "ClipReader", "Edit", "Fault", "Journal", "Manifest", "ShardInfo", "ShardSetError",
     "ShardWriter", "encode_classes", "index_dtype", "load_manifest", "make_index",
     "next_shard_number", "open_shard", "read_journal", "remove_leftovers", "remove_temporary_files",
     "sample_bytes", "save_manifest", "valid_key", "verify_full", "verify_quick", "write_journal",

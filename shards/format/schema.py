@@ -34,6 +34,7 @@ WARNINGS = "warnings.jsonl"
 NOTES = "notes.json"
 SUBSETS = ("", "train", "val", "test")  # of the index column `side`: a CSV's split, 0 = none
 NO_GROUP = -1
+MAX_CLIP_BYTES = 1 << 32
 _COLUMNS = [  # behind the key
     ("shard", "<u4"), ("offset", "<u8"), ("label", "<u4"), ("group", "<i4"), ("video", "<u4"),
     ("view", "<u2"), ("side", "u1"), ("decoded", "<u4"), ("padded", "<u2"), ("xxh3", "<u8"),

@@ -12,7 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from .schema import MANIFEST, NO_GROUP, SUBSETS, Manifest, ShardSetError
+from .schema import MANIFEST, MAX_CLIP_BYTES, NO_GROUP, SUBSETS, Manifest, ShardSetError
 
 _SHARD_NAME = re.compile(r"shard-\d{6,}\.tar")
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")  # it names a file of the cache
@@ -25,7 +25,7 @@ def check_manifest(manifest: Manifest) -> None:
     """Refuse what a hostile or damaged manifest could use: paths that climb out, absurd sizes."""
     where = f"{manifest.root}/{MANIFEST}"
     shape = manifest.clip_shape
-    if len(shape) != 4 or min(shape) < 1 or math.prod(shape) > 2**32:
+    if len(shape) != 4 or min(shape) < 1 or math.prod(shape) > MAX_CLIP_BYTES:
         raise ShardSetError(f"{where}: clip shape {shape} is not a sensible [T, H, W, C].")
     names = [shard.name for shard in manifest.shards]
     bad = [name for name in names if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name)]

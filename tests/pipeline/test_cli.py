@@ -104,6 +104,7 @@ def test_synthetic_writes_videos(tmp_path: Path, options: list[str], num_classes
     [
         (["--size", "huge"], "height x width"),
         (["--frames", "0"], "--frames 0 is not in 1..1024"),
+        (["--frames", "1024", "--size", "2160x3840"], "a clip may take 4 GiB at most"),
         (["--shard-size", "lots"], "64MB"),
         (["--clips", "3"], "needs '--sampling dense'"),
         (["--frames", "8"], "frames: 4 there, 8 now"),
