@@ -47,8 +47,8 @@ from .video_options import interruptible, take_find_options, video_options
 )
 @one_sentence
 def build(videos: str, out: str, scheduler: str | None, **options: Any) -> None:
-    """Decode VIDEOS once into a shard set: a folder of class folders or a list, also behind a URL, or
-    a .zip, .tar, .tar.gz or .rar of such a folder, which is not unpacked.
+    """Decode VIDEOS once into a shard set: a folder of class folders or a list, at a path or a URL,
+    or a .zip, .tar, .tar.gz or .rar of such a folder, which is not unpacked.
 
     Run again after an interruption, the same command goes on where it stopped. On a finished set it
     makes again what is missing or wrong, and looks again at videos that gave no clip.

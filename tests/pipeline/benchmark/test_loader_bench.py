@@ -30,19 +30,19 @@ def test_ratios_are_those_of_the_medians_and_null_where_one_is_missing():
     assert {f"ratio.{name}" for name in RATIOS} <= set(summary)
 
 
-@pytest.mark.parametrize("workers", ["two", "", "-1", "1,,2"])
-def test_workers_that_are_no_numbers_say_what_is_allowed(workers):
-    result = CliRunner().invoke(bench_loader_main, ["--workers", workers])
-    assert result.exit_code == 2
-    assert "give numbers from 0 on" in result.output
-
-
-def test_a_folder_without_videos_is_named(tmp_path):
-    manifest = make_tars(tmp_path / "set")
-    arguments = [str(manifest.root), "--videos", str(tmp_path)]
-    result = CliRunner().invoke(bench_loader_main, arguments)
-    assert result.exit_code == 2
-    assert "no video under" in result.output
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        *(("--workers", text, "give numbers from 0 on") for text in ("two", "", "-1", "1,,2")),
+        ("--videos", ".", "no video under"),
+        ("--videos", "none", "no video under"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, monkeypatch, option, value, says):
+    monkeypatch.chdir(tmp_path)
+    make_tars(tmp_path / "set")
+    result = CliRunner().invoke(bench_loader_main, ["set", option, value])
+    assert (result.exit_code, says in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=needs_semaphores)])
