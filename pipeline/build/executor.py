@@ -6,7 +6,6 @@ The local executor is threads, since each drives a decoder process of its own; a
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ...errors import HarError
-from ...progress import ProgressBar
+from ...progress import ProgressBar, note
 from ...shards import storage
 from ...shards.storage import Folder
 from . import shard_task
@@ -48,7 +47,7 @@ class RunOptions:
     def say(self, text: str) -> None:
         """A line for the user, beside the progress bar."""
         if not self.quiet:
-            ProgressBar.write(text, file=sys.stderr)
+            note(text)
 
 
 def run_tasks(
