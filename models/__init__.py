@@ -1,13 +1,11 @@
 """The four networks of the paper, and models of the user: `build(name, num_classes, ...)`.
 
 Every network takes float `[B,3,T,H,W]` and returns logits `[B,K]`, has a `transform` (the input
-it is made for), and keeps its options' defaults in one place: its constructor's signature, which
-`options_of` reads. Models of the user are named `module:Class`, see `custom`.
+it is made for), and keeps its options' defaults in one place, its constructor's signature (of the
+residual networks that of `VideoResNet`), which `options_of` reads. Models of the user are named
+`module:Class`, see `custom`.
 """
 
-from __future__ import annotations
-
-import inspect
 from typing import Any
 
 import torch
@@ -22,31 +20,14 @@ from .r2plus1d import R2Plus1D
 from .r3d import R3D
 from .resnet3d import ResNet3D
 from .upgrade import upgrade_state_dict
-from .weights import WeightsError, WeightsInfo, load_weights
+from .weights import WeightsError, WeightsInfo, default_options, load_weights
 
 __all__ = [
-    "DEFAULT_HEAD",
-    "NAMES",
-    "R3D",
-    "ConvLSTM",
-    "ConvLSTMLayer",
-    "CustomModelError",
-    "R2Plus1D",
-    "ResNet3D",
-    "UnknownModelError",
-    "WeightsError",
-    "WeightsInfo",
-    "allow",
-    "build",
-    "check_forward",
-    "freeze_parts",
-    "head_name",
-    "is_custom",
-    "load_weights",
-    "options_of",
-    "transform_of",
-    "upgrade_state_dict",
-]
+    "DEFAULT_HEAD", "NAMES", "R3D", "ConvLSTM", "ConvLSTMLayer", "CustomModelError", "R2Plus1D",
+    "ResNet3D", "UnknownModelError", "WeightsError", "WeightsInfo", "allow", "build",
+    "check_forward", "freeze_parts", "head_name", "is_custom", "load_weights", "options_of",
+    "transform_of", "upgrade_state_dict",
+]  # fmt: skip
 
 _CLASSES: dict[str, type[nn.Module]] = {
     "resnet3d": ResNet3D,
@@ -92,8 +73,7 @@ def options_of(name: str) -> dict[str, Any]:
     constructor = _find_constructor(name)
     if is_custom(name):
         return custom.list_options(name, constructor)
-    parameters = inspect.signature(constructor).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return default_options(constructor)
 
 
 def is_custom(name: str) -> bool:

@@ -17,8 +17,6 @@ Notes:
   image size; ours takes any.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,8 +162,10 @@ class ConvLSTM(nn.Module):
     ) -> None:
         super().__init__()
         kernels = [kernel] * len(hidden) if isinstance(kernel, int) else list(kernel)
-        _check(hidden, kernels, stem_channels, stem_kernel, stem_stride, chunk)
-        _check_choices(pooling, recompute, dropout)
+        _check(
+            hidden, kernels, stem_kernel, pooling, recompute, dropout,
+            stem_channels=stem_channels, stem_stride=stem_stride, chunk=chunk,
+        )  # fmt: skip
         check_input(input)
         self.input = input
         self.transform = ClipTransform()
@@ -272,30 +272,25 @@ class ConvLSTM(nn.Module):
 def _check(
     hidden: Sequence[int],
     kernels: list[int],
-    stem_channels: int,
     stem_kernel: int,
-    stem_stride: int,
-    chunk: int,
+    pooling: str,
+    recompute: bool,
+    dropout: float,
+    **sizes: int,
 ) -> None:
+    """Raise ValueError for a value that does not work. sizes: those that are 1 or more."""
     if not hidden or min(hidden) < 1:
         raise ValueError(f"hidden must name at least one layer of at least 1, got {hidden}")
     if len(kernels) != len(hidden):
         raise ValueError(f"kernel must be one number or {len(hidden)}, got {kernels}")
     if any(side < 1 or side % 2 == 0 for side in (*kernels, stem_kernel)):
         raise ValueError(f"kernels must be odd, got kernel {kernels}, stem_kernel {stem_kernel}")
-    for name, value in (
-        ("stem_channels", stem_channels),
-        ("stem_stride", stem_stride),
-        ("chunk", chunk),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-
-
-def _check_choices(pooling: str, recompute: bool, dropout: float) -> None:
     if pooling not in _POOLING:
         raise ValueError(f"pooling must be one of {', '.join(_POOLING)}, got {pooling!r}")
     if not isinstance(recompute, bool):
         raise ValueError(f"recompute must be true or false, got {recompute!r}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -8,8 +8,6 @@ of Python itself, must hold that name in its source, and may give a class of tor
 functions take any option that a stranger wrote. An entry point was installed as a model.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import inspect

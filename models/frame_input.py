@@ -6,8 +6,6 @@ Tao, Wang, Yamasaki 2021 (arXiv 2001.05661), the RGB difference of TSN (Wang et 
 1608.00859).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

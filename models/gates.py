@@ -8,8 +8,6 @@ Notes:
 Layout: `[B,4C,h,w]`, channels: input, forget, output, candidate.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -11,14 +11,12 @@ Notes:
 - The norm between the halves is not in the paper's text, but in the one it follows.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from . import weights as weight_files
 from .video_resnet import ConvBuilder, VideoResNet
+from .weights import KINETICS_OPTIONS, check_kinetics_options
 
 STEM_MIDPLANES = 45  # at width 64; scaled with the width otherwise
 _MIDPLANES = ("matched", "torchvision")
@@ -45,47 +43,21 @@ class Conv2Plus1D(nn.Sequential):
 class R2Plus1D(VideoResNet):
     """R(2+1)D-18 from scratch.
 
-    midplanes: "matched" or "torchvision", see the head of this file.
-    The other options are those of `har.models.resnet3d.ResNet3D`; "kinetics400" weights are
-    torchvision's r2plus1d_18 and need midplanes="torchvision" (which `har-train` sets for them).
+    midplanes: "matched" or "torchvision", see the head of this file. options: those of
+    `VideoResNet`; "kinetics400" weights are torchvision's r2plus1d_18 and need
+    midplanes="torchvision" (which `har-train` sets for them).
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        midplanes: str = "matched",
-        temporal_stride: int = 2,
-        stem_pool: bool = False,
-        zero_init_residual: bool = False,
-        dropout: float = 0.0,
-        drop_path: float = 0.0,
-        input: str = "rgb",
-        width: int = 64,
-        weights: str | Path | None = weight_files.NONE,
-        freeze: str | None = weight_files.NONE,
-    ) -> None:
+    model_name = "r2plus1d"
+
+    def __init__(self, num_classes: int, *, midplanes: str = "matched", **options: Any) -> None:
         if midplanes not in _MIDPLANES:
             raise ValueError(f"midplanes must be one of {_MIDPLANES}, got {midplanes!r}")
-        weight_files.check_kinetics_options(
-            weights, "r2plus1d", midplanes=(midplanes, "torchvision"), width=(width, 64),
-            temporal_stride=(temporal_stride, 2), stem_pool=(stem_pool, False),
-        )  # fmt: skip
-        super().__init__(
-            num_classes,
-            r2plus1d_stem,
-            [conv_builder(match_each=midplanes == "matched")] * 4,
-            width=width,
-            temporal_stride=temporal_stride,
-            stem_pool=stem_pool,
-            zero_init_residual=zero_init_residual,
-            dropout=dropout,
-            drop_path=drop_path,
-            input=input,
-        )
-        hint = "" if midplanes == "torchvision" else "torchvision's need midplanes='torchvision'"
-        self.load_weights(weights, "r2plus1d_18", "r2plus1d", hint)
-        self.freeze(freeze)
+        needed = {"midplanes": "torchvision", **KINETICS_OPTIONS}
+        given = {"midplanes": midplanes, **options}
+        hint = check_kinetics_options(self.model_name, given, needed)
+        convs = [conv_builder(match_each=midplanes == "matched")] * 4
+        super().__init__(num_classes, r2plus1d_stem, convs, "r2plus1d_18", hint, **options)
 
 
 def r2plus1d_stem(planes: int, in_planes: int = 3) -> nn.Sequential:

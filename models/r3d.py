@@ -9,15 +9,13 @@ Notes:
   torchvision takes 1.4 s of CPU time, as much as torch itself.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import nn
 
-from . import weights as weight_files
 from .r2plus1d import conv_builder, r2plus1d_stem
 from .video_resnet import ConvBuilder, StemBuilder, VideoResNet, basic_stem, conv3d_simple
+from .weights import KINETICS, NONE
 
 
 def conv3d_no_temporal(
@@ -41,18 +39,18 @@ class R3D(VideoResNet):
     """torchvision's video ResNet-18, fine-tuned end to end or frozen up to a layer.
 
     backbone: "r3d_18", "r2plus1d_18" or "mc3_18".
-    weights: "kinetics400" (torchvision's cache, fetched once), a file, a run folder, or "none".
-    freeze: "none", or the last part that stays fixed: "stem", "layer1" ... "layer4".
-    dropout: before the classifier. drop_path, input: as of `har.models.resnet3d.ResNet3D`.
+    The others are those of `VideoResNet`.
     """
+
+    model_name = "r3d"
 
     def __init__(
         self,
         num_classes: int,
         *,
         backbone: str = "r3d_18",
-        weights: str | Path | None = weight_files.KINETICS,
-        freeze: str | None = "none",
+        weights: str | Path | None = KINETICS,
+        freeze: str | None = NONE,
         dropout: float = 0.0,
         drop_path: float = 0.0,
         input: str = "rgb",
@@ -61,8 +59,6 @@ class R3D(VideoResNet):
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
         stem, convs, temporal_stride = _ARCHITECTURES[backbone]
         super().__init__(
-            num_classes, stem, convs, temporal_stride=temporal_stride, dropout=dropout,
-            drop_path=drop_path, input=input,
+            num_classes, stem, convs, backbone, "", temporal_stride=temporal_stride,
+            dropout=dropout, drop_path=drop_path, input=input, weights=weights, freeze=freeze,
         )  # fmt: skip
-        self.load_weights(weights, backbone, "r3d")
-        self.freeze(freeze)

@@ -16,8 +16,6 @@ run 1.1 to 3.9 times as fast forward as planar ones, in bfloat16 and float32, no
 gates along the channels: input, forget, output, candidate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -277,13 +275,9 @@ def _add_stem_gradients_(
     if du.shape != flat.shape:
         du = _pool_backward(du, flat, plan.stem_pool)
     du = aten.threshold_backward.grad_input(du, flat, 0, grad_input=du)  # the ReLU, in place
+    flat_x = _flat(x.to(du.dtype))
     piece, dstem = _gradients(
-        du,
-        _flat(x.to(du.dtype)),
-        w.stem_w,
-        plan.stride,
-        input_too=input_too,
-        weight_too=True,
+        du, flat_x, w.stem_w, plan.stride, input_too=input_too, weight_too=True
     )
     dw.stem_w.add_(dstem)
     dw.stem_b.add_(du.sum((0, 2, 3), dtype=dw.stem_b.dtype))

@@ -1,7 +1,5 @@
 """State dicts of older versions, whose residual networks had names other than torchvision's."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

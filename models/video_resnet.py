@@ -10,8 +10,6 @@ Notes:
   touches bottleneck blocks and so does nothing to its 18-layer video networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 
 from ..shards.transforms.clip_transform import ClipTransform
 from .frame_input import CHANNELS, check_input, select_input
-from .weights import WeightsInfo, load_weights, parts_up_to
+from .weights import NONE, load_weights, parts_up_to
 
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")  # what `freeze` may name
 # (in_planes, out_planes, stride (t, s), (in_planes, out_planes) of the whole block) -> module
@@ -38,19 +36,13 @@ class BasicBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        conv: ConvBuilder,
-        in_planes: int,
-        planes: int,
-        stride: tuple[int, int],
+        self, conv: ConvBuilder, in_planes: int, planes: int, stride: tuple[int, int]
     ) -> None:
         super().__init__()
         self.drop_path = 0.0
         block = (in_planes, planes)
         self.conv1 = nn.Sequential(
-            conv(in_planes, planes, stride, block),
-            nn.BatchNorm3d(planes),
-            nn.ReLU(inplace=True),
+            conv(in_planes, planes, stride, block), nn.BatchNorm3d(planes), nn.ReLU(inplace=True)
         )
         self.conv2 = nn.Sequential(conv(planes, planes, (1, 1), block), nn.BatchNorm3d(planes))
         self.downsample: nn.Sequential | None = None
@@ -69,29 +61,43 @@ class BasicBlock(nn.Module):
 class VideoResNet(nn.Module):
     """Stem, four layers of two basic blocks, global average pool, dropout, classifier.
 
-    stem, convs: make the stem and the convolutions of each layer. width: channels of stem and
-    layer 1; the other layers have 2, 4 and 8 times as many. temporal_stride: of layers 2-4.
-    drop_path: stochastic depth (Huang et al. 2016, arXiv 1603.09382) of the last block; the l-th of
-    L has drop_path l / L. input: see `frame_input`.
+    stem, convs: make the stem and the convolutions of each layer. builder: torchvision's name of
+    the network whose weights "kinetics400" means; hint: what other weights of that may need.
+
+    temporal_stride: of layers 2-4, 2 or 1. stem_pool: max pool after the stem. zero_init_residual:
+    every block starts as the identity. dropout: before the classifier. drop_path: stochastic depth
+    (Huang et al. 2016, arXiv 1603.09382) of the last block; the l-th of L has drop_path l / L.
+    input: "rgb", "diff" or "rgb+diff", what of the frames the first layer reads (see
+    `frame_input`). width: channels of the stem and layer 1; the other layers have 2, 4 and 8 times
+    as many. weights: "none", "kinetics400" (torchvision's cache, fetched once), a file or a run
+    folder; the classifier stays new. freeze: "none", or the last part that stays fixed: "stem",
+    "layer1" ... "layer4".
+
     transform: the input that the network is made for. weights_info: the file of weights that was
     loaded; None for random weights. A frozen layer stays in eval mode under `train()`: a batch norm
     in training mode would go on moving its running mean and variance although its weights stand
     still.
     """
 
+    model_name: str  # of the subclass, for messages
+
     def __init__(
         self,
         num_classes: int,
         stem: StemBuilder,
         convs: Sequence[ConvBuilder],
+        builder: str,
+        hint: str,
         *,
-        width: int = 64,
         temporal_stride: int = 2,
         stem_pool: bool = False,
         zero_init_residual: bool = False,
         dropout: float = 0.0,
         drop_path: float = 0.0,
         input: str = "rgb",
+        width: int = 64,
+        weights: str | Path | None = NONE,
+        freeze: str | None = NONE,
     ) -> None:
         super().__init__()
         check_input(input)
@@ -99,13 +105,10 @@ class VideoResNet(nn.Module):
             raise ValueError(f"temporal_stride must be 1 or 2, got {temporal_stride}")
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
+        for name, value in (("dropout", dropout), ("drop_path", drop_path)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
         self.transform = ClipTransform()
-        self.weights_info: WeightsInfo | None = None
-        self._frozen: tuple[str, ...] = ()
         stride = (temporal_stride, 2)
         self.input = input
         self.stem = stem(width, CHANNELS[input])
@@ -121,6 +124,15 @@ class VideoResNet(nn.Module):
         for number, block in enumerate(blocks, 1):
             block.drop_path = drop_path * number / len(blocks)
         self._init_weights(zero_init_residual)
+        if input == "rgb+diff":
+            hint = "weights of RGB need the option input=rgb (or diff)"
+        self.weights_info = load_weights(
+            self, weights, builder=builder, model_name=self.model_name, hint=hint
+        )
+        self._frozen = parts_up_to(freeze, LAYERS)
+        for part in self._frozen:
+            self.get_submodule(part).requires_grad_(False)
+        self.train()
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [B,3,T,H,W] -> logits [B,K]; any T, H, W >= 1."""
@@ -143,23 +155,6 @@ class VideoResNet(nn.Module):
             for module in self.modules():
                 if isinstance(module, BasicBlock):
                     nn.init.zeros_(module.conv2.get_parameter("1.weight"))
-
-    def load_weights(
-        self, weights: str | Path | None, builder: str, model_name: str, hint: str = ""
-    ) -> None:
-        """Load everything but the classifier and note what it was; see `weights.load_weights`."""
-        if self.input == "rgb+diff":
-            hint = "weights of RGB need the option input=rgb (or diff)"
-        self.weights_info = load_weights(
-            self, weights, builder=builder, model_name=model_name, hint=hint
-        )
-
-    def freeze(self, last: str | None) -> None:
-        """Keep the layers up to `last` (of LAYERS; or "none") as they are in training."""
-        self._frozen = parts_up_to(last, LAYERS)
-        for name in self._frozen:
-            self.get_submodule(name).requires_grad_(False)
-        self.train()
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module.train, but frozen layers stay in eval mode."""

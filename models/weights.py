@@ -5,13 +5,11 @@ is. Nothing ever falls back to random weights: every failure is one sentence tha
 next (`WeightsError`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,10 @@ KINETICS_URLS = {
     "r2plus1d_18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
     "mc3_18": "https://download.pytorch.org/models/mc3_18-a90a0ba3.pth",
 }
+
+
+# what torchvision's networks have; the defaults of `VideoResNet`
+KINETICS_OPTIONS = {"width": 64, "temporal_stride": 2, "stem_pool": False}
 
 
 class WeightsError(HarError):
@@ -113,33 +115,47 @@ def load_weights(
     )
 
 
+def default_options(constructor: Callable[..., Any]) -> dict[str, Any]:
+    """What a network's constructor takes by name, with the defaults; `**options` in it stand for
+    those of the base class."""
+    parameters = inspect.signature(constructor).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    if isinstance(constructor, type) and any(p.kind is p.VAR_KEYWORD for p in parameters):
+        defaults |= default_options(constructor.__base__ or object)
+    return defaults
+
+
 def _other_options(model: nn.Module, options: Mapping[str, Any]) -> str:
     """The options of a run that are not the network's defaults, as --model-options takes them."""
-    defaults = inspect.signature(type(model).__init__).parameters
+    defaults = default_options(type(model))
     texts = {
         name: f"[{';'.join(map(str, value))}]" if isinstance(value, (tuple, list)) else str(value)
         for name, value in options.items()
-        if name in defaults and name != "freeze" and value != defaults[name].default
+        if name in defaults and name != "freeze" and value != defaults[name]
     }
     return ",".join(f"{name}={text.lower()}" for name, text in texts.items())
 
 
 def check_kinetics_options(
-    weights: str | Path | None, model_name: str, **options: tuple[Any, Any]
-) -> None:
-    """Refuse "kinetics400" for a network built otherwise than torchvision's: WeightsError.
+    model_name: str, options: Mapping[str, Any], needed: Mapping[str, Any]
+) -> str:
+    """Refuse "kinetics400" for a network built otherwise than torchvision's: WeightsError; -> what
+    to say where another file of torchvision's does not fit, or "".
 
-    options: the value of each and the one that the weights need. Some change no tensor's shape (the
-    strides), so the weights would load and mean something else.
+    options: those that were given. needed: those that these weights need. Some change no tensor's
+    shape (the strides), so the weights would load and mean something else.
     """
-    wrong = [name for name, (value, needed) in options.items() if value != needed]
-    if weights == KINETICS and wrong:
-        needs = ",".join(f"{name}={str(needed).lower()}" for name, (_, needed) in options.items())
-        given = ", ".join(f"{name}={options[name][0]!r}" for name in wrong)
+    wrong = {k: options[k] for k, value in needed.items() if options.get(k, value) != value}
+    if not wrong:
+        return ""
+    needs = ",".join(f"{name}={str(value).lower()}" for name, value in needed.items())
+    if options.get("weights") == KINETICS:
+        given = ", ".join(f"{name}={value!r}" for name, value in wrong.items())
         raise WeightsError(
             f"the {KINETICS} weights of {model_name} need {needs}, got {given}: change that in "
             f"--model-options, or start with --weights {NONE}"
         )
+    return f"torchvision's weights need {needs}"
 
 
 def parts_up_to(last: str | None, parts: Sequence[str]) -> tuple[str, ...]:

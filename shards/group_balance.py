@@ -1,7 +1,5 @@
 """Whole groups dealt out to parts, so that every part has nearly the same share of each class."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

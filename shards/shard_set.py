@@ -1,12 +1,10 @@
 """A shard set as one object: what it holds, its splits, and loaders to iterate over."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from .splits import Split, make_split
 _SHOWN_CLASSES = 4  # in a notebook
 
 
-def open_shard_set(root: Path | str) -> ShardSet:
+def open_shard_set(root: Path | str) -> "ShardSet":
     """The shard set at a folder or a URL (s3://, https://, gs://, memory://).
 
     Reads manifest and index, no shard. Raises ShardSetError where there is no such set or it is
@@ -100,7 +98,7 @@ class ShardSet:
         transform: Transform | None = None,
         batch_transform: Callable[[Batch], Any] | None = None,
         **options: Any,
-    ) -> SubsetLoader:
+    ) -> "SubsetLoader":
         """Batches of "train", "val" or "test"; each `for` over the loader is one epoch.
 
         shuffle: None for train only; the order depends on `seed` and the epoch. batch_size: of all
@@ -153,7 +151,7 @@ class SubsetLoader:
                     batch.pixels = batch.detach()
                 raise
 
-    def __enter__(self) -> SubsetLoader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

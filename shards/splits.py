@@ -14,8 +14,6 @@ A split works on videos: all views of a video go to one subset. It is computed f
 the same videos give the same split whatever the shards look like.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass

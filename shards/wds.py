@@ -8,8 +8,6 @@ folder, or a URL through the cache of this host), a short one is an error, nothi
 a set that was edited the index counts: removed clips do not come, labels and groups are today's.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Write anew the shards that hold removed clips or old labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace

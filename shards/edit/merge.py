@@ -1,7 +1,5 @@
 """Two sets of clips of one kind in one: classes and groups by name, keys unique."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Classes and groups of two sets under common numbers: the old ones keep theirs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

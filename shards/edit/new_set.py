@@ -1,7 +1,5 @@
 """A new set made of clips of others: whole, or not there; a killed command starts over."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +20,9 @@ from ..format import (
     verify_quick,
     write_journal,
 )
-from ..storage import open_folder
+from ..storage import Folder, open_folder
 from .rewrite import Part, ShardRewriter
-from .transaction import EditError, Folder, clear_errors, prune_groups
+from .transaction import EditError, clear_errors, prune_groups
 
 
 @contextlib.contextmanager

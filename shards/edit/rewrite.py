@@ -5,8 +5,6 @@ Every copied clip is compared with its checksum, and every copied shard with its
 decoded.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable
@@ -28,8 +26,8 @@ from ..format import (
     write_shard,
 )
 from ..format.writer import BLOCK, END
-from ..storage import LocalFolder, RemoteFolder, open_folder
-from .transaction import EditError, Folder
+from ..storage import Folder, LocalFolder, RemoteFolder, open_folder
+from .transaction import EditError
 
 _COPIED_AT_ONCE = 8 << 20
 

@@ -4,8 +4,6 @@ The shards stay as they are: they keep the bytes of removed clips, and KEY.cls a
 relabelled ones, until `compact_set` writes them anew. Until then the index counts.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Some clips of a set as a set of their own."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence

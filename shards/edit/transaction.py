@@ -8,8 +8,6 @@ Notes: a store behind a URL has no locks: there it is up to the user that nobody
 A program that has a set open keeps reading the old one, but for shards that `compact` removed.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,7 +58,8 @@ def commit_edit(
     """Make `new` the set in `folder`, which is `old` so far; -> `new` as it was saved.
 
     counts: see `Edit`. Groups that have lost their last clip are left out. Raises EditError where a
-    shard of the new set is not as it should be, OSError and StorageError; the set is `old` then.
+    shard of the new set is not as it should be or the disk refuses, and StorageError; the set is
+    `old` then.
     """
     edit = Edit(command, old.digest, **counts)
     new = replace(prune_groups(new), edits=(*old.edits, edit))
@@ -71,13 +70,8 @@ def commit_edit(
             f"{folder} is as it was, since a shard is not as it should be ({faults[0]}): mend that "
             f"first, as 'har-shards verify {folder}' says."
         )
-    try:
+    with clear_errors(folder):
         saved = save_manifest(new, str(folder), replaces_another=True)
-    except OSError as error:
-        raise EditError(
-            f"{folder} cannot be written ({error.strerror or error}) and is as it was: mend that "
-            "and run the same command again."
-        ) from error
     remove_leftovers(folder, saved)
     return saved
 

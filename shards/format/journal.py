@@ -5,8 +5,6 @@ it names and the manifest does not are of no use, and no fault: the next edit re
 found by name, since a tar that somebody else put there is not ours to remove.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict, dataclass

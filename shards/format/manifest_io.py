@@ -1,7 +1,5 @@
 """Save and load a shard set's index and manifest, in a folder or behind a URL."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

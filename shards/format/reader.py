@@ -1,12 +1,10 @@
 """Reads clips out of a shard set: straight from the tar, at a known offset, into a given buffer.
 
 Notes: `os.preadv` copies from the page cache into the caller's memory without the GIL, so threads
-read at memory speed; each read is checked against the sample's xxh3 while it is in the CPU's cache.
-Two threads, clips of 1.05 MB: copying in memory 13,970 clips/s, preadv 14,540, preadv and xxh3
-12,900, mapped files 14,720; but a file cut short under a mapping kills the process.
+read at about 0.7 of the speed of copying (docs/benchmarks.md, "Loader"); each read is checked with
+the sample's xxh3 while it is in the CPU's cache. Mapped files are no faster, and a file that is cut
+short under a mapping kills the process.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json

@@ -11,8 +11,6 @@
 docs/format.md describes every field and byte. No input or output here: see `manifest_io`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence
@@ -74,7 +72,7 @@ class Manifest:
 
     clip_shape: (T, H, W, C), the same for every clip. sampling / resize: the rules, as written by
     the builder. groups: group names, e.g. "YoYo/g01"; `grouping` says where they come from
-    ("ucf101", "regex", "csv", "mixed") or is None where the data set has none. plan: hash of the
+    ("ucf101", "regex", "csv", "folder", "mixed") or is None: there are none. plan: hash of the
     build plan. edits: what was changed since, oldest first; index_file: the index has a name of its
     own then. root: the folder (Path), or the URL (str) of a remote set. digest: sha256 of
     manifest.json.

@@ -4,8 +4,6 @@ Offsets outside the shards, sizes that overflow, names that climb out of the fol
 refused when the set is opened, and no reader checks again.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from itertools import chain

@@ -11,8 +11,6 @@ Of a set behind a URL, `verify_quick` asks the store for sizes, and `verify_full
 into scratch space, past the cache: what is checked is what the store has now.
 """
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

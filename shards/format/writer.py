@@ -7,15 +7,13 @@ sorted. The tar goes under a temporary name; `close` syncs and renames it.
 bit, whichever member it is in.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xxhash
@@ -78,7 +76,7 @@ class ShardWriter:
             self._offset += len(part)
             self._file.write(part)
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -7,8 +7,6 @@ Which frames of a clip are taken (`temporal_sampling`) is random for the key and
 Notes: all stored frames are read, for the checksum of a clip is one of all of them.
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable

@@ -6,8 +6,6 @@ change, every rank gets the same number of batches, and each clip counts once. W
 not enter, and a rank takes its rows of the global batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """The fixed pool of batch buffers that the loader fills again and again, and the batch on one."""
 
-from __future__ import annotations
-
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
@@ -28,9 +26,9 @@ class Batch:
     valid: np.ndarray
     num_valid: int
     keys: list[str]
-    views: np.ndarray | None = None
+    views: np.ndarray
     _slot: int = field(repr=False, default=-1)
-    _pool: BufferPool | None = field(repr=False, default=None)
+    _pool: "BufferPool | None" = field(repr=False, default=None)
 
     def release(self, event: torch.cuda.Event | None = None) -> None:
         """Give the buffer back; with `event`, it is filled again only after the event."""

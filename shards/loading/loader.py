@@ -3,20 +3,18 @@
 Notes:
 - No allocation per batch. A fresh 33 MB buffer a batch costs more in page faults than the copy
   itself, so buffers are made once (pinned once, when the batches go to CUDA) and reused.
-- Threads, not processes: reading, checksum and sampling all run outside the GIL; two threads gave
-  10,997 clips/s of 1.05 MB, and 6 to 14 times what torch's worker processes give with whole batches
-  (docs/benchmarks.md, "Loader"). Nothing is pickled; a killed run leaves no shared memory behind.
+- Threads, not processes: reading, checksum and sampling all run outside the GIL; two threads give
+  13 times the clips that torch's two worker processes give with whole batches (docs/benchmarks.md,
+  "Loader"). Nothing is pickled; a killed run leaves no shared memory behind.
 - A corrupt clip stops the run. With `max_corrupt` the next clip of the subset that reads well takes
   its place; it is kept in `Loader.corrupt` and warned about, and in an evaluation not counted (by
   its own rank: the others do not know of it).
 - Of a remote set the first batch waits for its own shards; the others come in the background.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -118,7 +116,7 @@ class Loader:
         self._workers.close()
         self._builder.reader.close()
 
-    def __enter__(self) -> Loader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

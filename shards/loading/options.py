@@ -1,7 +1,5 @@
 """How batches are read: the one list of the options of `Loader` and `ClipBatchDataset`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ...errors import HarError

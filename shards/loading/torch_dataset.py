@@ -8,8 +8,6 @@ one worker process. Each process opens the shards for itself at its first batch,
 be pickled and forked, and counts corrupt clips (`max_corrupt`) for itself.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import Any

@@ -6,8 +6,6 @@ Notes:
   thread is a daemon, and its batch is never handed out.
 """
 
-from __future__ import annotations
-
 import queue
 import sys
 import threading
@@ -35,7 +33,7 @@ class BatchJob:
     _num_filled: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fill_rows(self, start: int, stop: int, worker: _Worker | None = None) -> None:
+    def fill_rows(self, start: int, stop: int, worker: "_Worker | None" = None) -> None:
         """Fill rows start..stop-1; none when another row failed or the job was cancelled."""
         try:
             for row in range(start, stop):

@@ -2,15 +2,7 @@
 
 from .archive import ARCHIVE_SUFFIXES, Archive, ArchiveError, is_archive, open_archive
 from .cache import ShardCache
-from .folder import (
-    FileFetcher,
-    Folder,
-    LocalFolder,
-    clear_errors,
-    fetch_file,
-    open_folder,
-    read_bytes,
-)
+from .folder import FileFetcher, Folder, LocalFolder, clear_errors, open_folder, read_bytes
 from .place import (
     MissingFileError,
     ShardInfo,
@@ -26,7 +18,7 @@ from .place import (
     writer_id,
 )
 from .prefetch import ShardPrefetcher
-from .remote_folder import DISK_ERRORS, RemoteFolder
+from .remote_folder import DISK_ERRORS, RemoteFolder, fetch_file
 
 __all__ = [
     "ARCHIVE_SUFFIXES", "DISK_ERRORS", "Archive", "ArchiveError", "FileFetcher", "Folder",

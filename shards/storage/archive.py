@@ -11,8 +11,6 @@ Notes:
   samples of rarfile's own tests; bsdtar 3.6 and Debian's 7zz fail on a third of them.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import os
@@ -23,7 +21,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -143,7 +141,7 @@ class Archive:
             self.left_out[entry.name] = problem
             return None
         name = "/".join(part for part in parts if part not in ("", "."))
-        return _Entry(name, entry.size, entry.packed_size, entry.blocks)
+        return replace(entry, name=name)
 
 
 def is_archive(place: Path | str) -> bool:

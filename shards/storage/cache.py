@@ -14,8 +14,6 @@ Notes:
 - Network file systems may not keep such locks between hosts: give each host its own folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

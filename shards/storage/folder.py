@@ -1,7 +1,5 @@
 """Folders at paths and URLs, behind one interface: `LocalFolder` and `RemoteFolder`."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -11,12 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ...atomic import replacing
 from ...errors import HarError
 from .archive import Archive, ArchiveError, is_archive, open_archive
 from .place import fcntl, join, local_path, try_lock, url_of, writer_id
-from .remote_folder import Heartbeat, RemoteFolder, file_system
+from .remote_folder import RemoteFolder, file_system
 
 
 @dataclass(frozen=True)
@@ -119,16 +118,6 @@ def read_bytes(place: Path | str) -> bytes:
     return open_folder(folder).read(name)
 
 
-def fetch_file(url: str, path: Path, max_bytes: int, heartbeat: Heartbeat = lambda: None) -> bool:
-    """Write the file behind a URL to `path`; -> False where it has more than `max_bytes`.
-
-    heartbeat: called for each piece that arrives. Raises StorageError, what `heartbeat` raises, and
-    OSError where the local disk refuses.
-    """
-    folder, name = url.rsplit("/", 1)
-    return RemoteFolder(folder).fetch_up_to(name, path, max_bytes, heartbeat)
-
-
 class FileFetcher:
     """Gives files below `root` (a path, a URL or an archive) as local ones.
 
@@ -185,7 +174,7 @@ class FileFetcher:
         if path.parent == Path(self._scratch.name):
             LocalFolder(path.parent).remove(path.name)
 
-    def __enter__(self) -> FileFetcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -4,8 +4,6 @@ On the way the state of the decompressor is kept every few megabytes of content 
 is read from the last one before it.
 """
 
-from __future__ import annotations
-
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator

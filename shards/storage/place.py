@@ -1,7 +1,5 @@
 """Paths and URLs, what is known of a file, and the errors of storage."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -10,8 +10,6 @@ Notes:
   is being read, and for other processes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

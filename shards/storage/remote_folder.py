@@ -6,8 +6,6 @@ Notes:
   do. Listings are never cached: another machine may have written since.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import tempfile
@@ -72,9 +70,8 @@ class RemoteFolder:
 
     def size(self, name: str) -> int | None:
         try:
-            return int(
-                self._try(name, "fetched", lambda files, path: files.info(path))["size"] or 0
-            )
+            info = self._try(name, "fetched", lambda files, path: files.info(path))
+            return int(info["size"] or 0)
         except FileNotFoundError:
             return None
 
@@ -110,10 +107,7 @@ class RemoteFolder:
         """
 
         def transfer(files: Any, source: str) -> bool:
-            from fsspec.callbacks import Callback
-
-            callback = Callback(hooks={"heartbeat": lambda size, value: heartbeat()})
-            files.get_file(source, str(path), callback=callback)
+            _download(files, source, path, lambda size, value: heartbeat())
             size = path.stat().st_size
             if verify and size < file.bytes:  # cut off by a server without Content-Length
                 raise ConnectionError(f"{size:,} of {file.bytes:,} bytes arrived")
@@ -132,32 +126,6 @@ class RemoteFolder:
             f"{self.url}/{file.name} does not have the checksum of the manifest, fetched twice: "
             "upload that shard again."
         )
-
-    def fetch_up_to(
-        self, name: str, path: Path, max_bytes: int, heartbeat: Heartbeat = lambda: None
-    ) -> bool:
-        """Write a file to `path`; -> False where it has more than `max_bytes`, without the rest.
-
-        heartbeat: as in `fetch`.
-        """
-
-        def check(size: int | None, value: int) -> None:
-            heartbeat()
-            if max(size or 0, value) > max_bytes:
-                raise _TooLargeError
-
-        def transfer(files: Any, source: str) -> None:
-            from fsspec.callbacks import Callback
-
-            files.get_file(source, str(path), callback=Callback(hooks={"check": check}))
-
-        try:
-            self._try(name, "fetched", transfer)
-            return path.stat().st_size <= max_bytes
-        except _TooLargeError:
-            return False
-        except FileNotFoundError as error:
-            raise self._error(name, "fetched", error, 1) from error
 
     def _put(self, name: str, operation: Callable[[Any, str], Any]) -> None:
         def put(files: Any, path: str) -> None:
@@ -200,6 +168,39 @@ class RemoteFolder:
             f"{place} cannot be {verb} ({text}{tried}): correct that and run the same "
             "command again."
         )
+
+
+def fetch_file(url: str, path: Path, max_bytes: int, heartbeat: Heartbeat = lambda: None) -> bool:
+    """Write the file behind a URL to `path`; -> False where it has more than `max_bytes`, without
+    the rest.
+
+    heartbeat: called for each piece that arrives. Raises StorageError, what `heartbeat` raises, and
+    OSError where the local disk refuses.
+    """
+    root, name = url.rsplit("/", 1)
+    folder = RemoteFolder(root)
+
+    def check(size: int | None, value: int) -> None:
+        heartbeat()
+        if max(size or 0, value) > max_bytes:
+            raise _TooLargeError
+
+    try:
+        folder._try(name, "fetched", lambda files, source: _download(files, source, path, check))
+        return path.stat().st_size <= max_bytes
+    except _TooLargeError:
+        return False
+    except FileNotFoundError as error:
+        raise folder._error(name, "fetched", error, 1) from error
+
+
+def _download(
+    files: Any, source: str, path: Path, on_piece: Callable[[int | None, int], None]
+) -> None:
+    """on_piece: called with the file's size, if known, and the bytes so far."""
+    from fsspec.callbacks import Callback
+
+    files.get_file(source, str(path), callback=Callback(hooks={"on_piece": on_piece}))
 
 
 def _checksum(path: Path, heartbeat: Heartbeat) -> str:

@@ -13,8 +13,6 @@ Source: paper, sections 3.1 and 3.2 (random resized crop, rotation in +-15 degre
 normalize; resize and center crop for evaluation).
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

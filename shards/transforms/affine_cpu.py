@@ -5,8 +5,6 @@ of the clip. Weights have 10 bits each way: a pixel is off by at most 255/1024 o
 float weights. Only the very first call on a machine waits 2 s for numba's compiler.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numba

@@ -4,8 +4,6 @@
 CUDA); they give the same pixels within one level of 0..255.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

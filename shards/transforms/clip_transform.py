@@ -4,11 +4,9 @@ Each network has one as its `transform`, a run's checkpoint holds it under "prep
 and prediction read it. This module imports the standard library only, for models and `--help`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 # Kinetics-400 statistics, as in torchvision's r3d_18 weights; a test compares the two.
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
@@ -53,7 +51,7 @@ class ClipTransform:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ClipTransform:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """What `to_dict` wrote; other entries are ignored. Raises ValueError if one is missing."""
         names = [field.name for field in fields(cls) if field.name != "frame_stride"]
         missing = [name for name in names if name not in values]

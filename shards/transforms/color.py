@@ -5,8 +5,6 @@ turns about mid-gray and the only clamp is at the end, so that the three are one
 paper; part of modern recipes.
 """
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 import torch

@@ -5,8 +5,6 @@ the batch, and with several ranks on the rank's part of it (pixels do not cross 
 one box through all frames. Not in the paper; part of modern recipes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...errors import HarError
 from .affine import generator
-
-KINDS = ("mixup", "cutmix")
-
-
-class MixError(HarError):
-    """An unknown kind or an alpha that is not positive; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +30,8 @@ def draw(
 ) -> Mix:
     """Shares from Beta(alpha, alpha); of cutmix, the box's true share after it is cut to pixels.
 
-    size: (h, w) of the clips. Raises MixError.
+    kind: "mixup" or "cutmix". alpha: more than 0. size: (h, w) of the clips.
     """
-    if kind not in KINDS:
-        raise MixError(f"unknown mixing {kind!r}: choose one of {', '.join(KINDS)}.")
-    if not alpha > 0:
-        raise MixError(f"alpha {alpha} does not work for {kind}: give more than 0.")
     shares = np.empty(len(keys), np.float32)
     boxes = np.empty((len(keys), 4), np.int64)
     height, width = size

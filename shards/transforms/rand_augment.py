@@ -5,8 +5,6 @@ that are an affine map or a color matrix, so that they are part of the one sampl
 nothing. Left out: posterize, solarize, sharpness, autocontrast and equalize.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -6,8 +6,6 @@ strides its stride too (PySlowFast's TRAIN_JITTER_FPS). At test time windows are
 clip (views: the ten clips of Non-local Networks, arXiv 1711.07971).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 Strides = tuple[int, int]  # least and most, both included

@@ -1,7 +1,5 @@
 """Models of the user: what is found, what is refused, and what never runs."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

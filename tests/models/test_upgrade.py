@@ -1,11 +1,8 @@
 """State dicts of the first edition, whose residual networks had other names."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
+from made_models import small_model
 
 from har import models
 
@@ -31,12 +28,6 @@ FIRST_EDITION = {
         "group2.0.skip.norm.bias": "layer2.0.downsample.1.bias",
     },
 }
-SMALL: dict[str, dict[str, Any]] = {
-    "resnet3d": {"width": 4},
-    "r2plus1d": {"width": 4},
-    "convlstm": {"hidden": (4, 4), "stem_channels": 4},
-    "r3d": {"weights": "none"},
-}
 
 
 @pytest.mark.parametrize("name", FIRST_EDITION)
@@ -44,11 +35,11 @@ def test_old_names_become_torchvisions_in_the_same_order(name: str) -> None:
     keys = FIRST_EDITION[name]
     upgraded = models.upgrade_state_dict(name, dict.fromkeys(keys, torch.zeros(1)))
     assert list(upgraded) == list(keys.values())
-    known = models.build(name, 5, **SMALL[name]).state_dict()
+    known = small_model(name).state_dict()
     assert all(key in known for key in upgraded)
 
 
 @pytest.mark.parametrize("name", models.NAMES)
 def test_names_of_today_stay(name: str) -> None:
-    state_dict = models.build(name, 5, **SMALL[name]).state_dict()
+    state_dict = small_model(name).state_dict()
     assert list(models.upgrade_state_dict(name, state_dict)) == list(state_dict)

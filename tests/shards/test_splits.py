@@ -48,6 +48,17 @@ def group_numbers(manifest, ids):
     return {int(re.search(r"_g(\d+)_", key)[1]) for key in manifest.keys(ids)}
 
 
+def sizes_of(split):
+    return [len(split.subset(side)) for side in SUBSETS]
+
+
+def parts_of(manifest, split, column="group"):
+    """The groups (or videos) of each subset, none of which is in two."""
+    parts = [set(manifest.index[column][split.subset(side)].tolist()) for side in SUBSETS]
+    assert len(set.union(*parts)) == sum(map(len, parts))
+    return parts
+
+
 def test_grouped_gives_ucf101_groups_16_4_5():
     manifest = manifest_of(ucf())
     split = splits.make_split(manifest, "grouped")
@@ -76,19 +87,15 @@ def test_grouped_has_a_group_on_each_side_from_three_groups_on(counts):
 
 def test_a_group_that_spans_classes_stays_together():
     names = [(c, f"{c}{n}") for c in "AB" for n in range(10)]
-    groups = [f"film{n % 5}" for _, n in [(c, n) for c in "AB" for n in range(10)]]
+    groups = [f"film{n % 5}" for _ in "AB" for n in range(10)]
     manifest = manifest_of(names, grouping="csv", groups=groups)
-    split = splits.make_split(manifest, "grouped")
-    column = manifest.index["group"]
-    sides = [set(column[split.subset(side)].tolist()) for side in SUBSETS]
-    assert len(set.union(*sides)) == sum(map(len, sides))
-    assert all(sides)
+    assert all(parts_of(manifest, splits.make_split(manifest, "grouped")))
 
 
 def test_all_views_of_a_video_go_to_one_side():
     manifest = manifest_of(ucf(clips=1), views=3)
     split = splits.make_split(manifest, "paper", seed=5)
-    videos = [set(manifest.index["video"][split.subset(side)].tolist()) for side in SUBSETS]
+    videos = parts_of(manifest, split, "video")
     assert sum(map(len, videos)) == 50
     assert len(split.train) == 3 * len(videos[0])
 
@@ -145,9 +152,8 @@ def videos_of_folds(manifest, num_folds, seed=0):
     tested = np.concatenate([split.test for split in made])
     assert sorted(tested.tolist()) == list(range(len(manifest.index)))
     for split in made:
-        parts = [set(manifest.index["group"][split.subset(side)].tolist()) for side in SUBSETS]
-        assert len(set.union(*parts)) == sum(map(len, parts))
-        assert len(split.train) + len(split.val) + len(split.test) == len(tested)
+        parts_of(manifest, split)
+        assert sum(sizes_of(split)) == len(tested)
     return made
 
 
@@ -163,7 +169,7 @@ def test_a_small_set_has_every_class_in_every_subset_of_every_fold():
     manifest = manifest_of(ucf(classes=6, groups=5))
     for split in videos_of_folds(manifest, 5):
         assert splits.list_gaps(manifest, split) == []
-        assert [len(split.subset(side)) for side in SUBSETS] == [36, 12, 12]
+        assert sizes_of(split) == [36, 12, 12]
 
 
 def test_folds_of_sources_that_span_classes_are_even_and_by_seed():
@@ -183,22 +189,9 @@ def test_folds_of_sources_that_span_classes_are_even_and_by_seed():
 def test_videos_without_groups_are_folded_one_by_one_and_that_is_said():
     manifest = manifest_of(ucf(), grouping=None, groups=[None] * 100, views=2)
     split = splits.make_split(manifest, "fold-1/5")
-    assert [len(split.subset(side)) for side in SUBSETS] == [128, 32, 40]
+    assert sizes_of(split) == [128, 32, 40]
     assert "each video without a group is a group of its own" in split.notes[0]
-    videos = [set(manifest.index["video"][split.subset(side)].tolist()) for side in SUBSETS]
-    assert sum(map(len, videos)) == 100
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("fold-6/5", "there is no split 'fold-6/5': give fold-1/5 to fold-5/5"),
-     ("fold-1/1", "another number of folds of 2 or more"),
-     ("fold-1/51", "has 50: give fewer folds, at most 50"), ("fold-0/5", "unknown split"),
-     ("fold-1", "or fold-I/K")],
-)  # fmt: skip
-def test_folds_that_cannot_be_say_what_can(name, text):
-    with pytest.raises(splits.SplitError, match=text):
-        splits.make_split(manifest_of(ucf()), name)
+    assert sum(map(len, parts_of(manifest, split, "video"))) == 100
 
 
 def test_balanced_parts_are_as_even_as_scikit_learns():
@@ -227,12 +220,11 @@ def test_val_is_held_out_of_train_by_group_where_the_split_has_none():
     manifest = manifest_of(names, sides=sides)
     assert len(splits.make_split(manifest, "csv").val) == 0
     split = splits.make_split(manifest, "csv", val_from_train=0.125)
-    assert [len(split.subset(side)) for side in SUBSETS] == [84, 12, 4]
-    train, val = (set(group_numbers(manifest, split.subset(side))) for side in ("train", "val"))
+    assert sizes_of(split) == [84, 12, 4]
+    parts_of(manifest, split)
     assert class_shares(manifest, split.val) == pytest.approx(6 / 50)
-    groups = manifest.index["group"]
-    assert not set(groups[split.train].tolist()) & set(groups[split.val].tolist())
-    assert train | val == set(range(1, 25))
+    held = np.concatenate([split.train, split.val])
+    assert group_numbers(manifest, held) == set(range(1, 25))
     with pytest.raises(splits.SplitError, match=r"'grouped' of .* has 16 val clips: leave it out"):
         splits.make_split(manifest, "grouped", val_from_train=0.1)
 
@@ -261,24 +253,25 @@ def test_csv_split_is_the_csv_column():
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("grouping", "name", "text"),
     [
-        ("grouped", "needs groups .* '--split paper'"),
-        ("official-1", "needs groups"),
-        ("csv", "needs a split column"),
-        ("mine", "unknown split 'mine': choose one of grouped"),
+        (None, "grouped", "needs groups .* '--split paper'"),
+        (None, "official-1", "needs groups"),
+        (None, "csv", "needs a split column"),
+        (None, "mine", "unknown split 'mine': choose one of grouped"),
+        ("csv", "official-1", "not UCF101's"),
+        ("csv", "fold-4/3", "there is no split 'fold-4/3': give fold-1/3 to fold-3/3"),
+        ("csv", "fold-1/1", "another number of folds of 2 or more"),
+        ("csv", "fold-1/4", "has 3: give fewer folds, at most 3"),
+        ("csv", "fold-0/3", "unknown split"),
+        ("csv", "fold-1", "or fold-I/K"),
     ],
 )
-def test_a_split_the_set_cannot_give_says_the_way_out(name, text):
-    manifest = manifest_of([("A", "a"), ("B", "b")], grouping=None, groups=[None, None])
+def test_a_split_the_set_cannot_give_says_the_way_out(grouping, name, text):
+    names = [("A", "a"), ("B", "b"), ("C", "c")]
+    groups = ["film1", "film2", "film3"] if grouping else [None] * 3
     with pytest.raises(splits.SplitError, match=text):
-        splits.make_split(manifest, name)
-
-
-def test_official_refuses_groups_that_are_not_ucf101s():
-    manifest = manifest_of([("A", "a")], grouping="csv", groups=["film"])
-    with pytest.raises(splits.SplitError, match="not UCF101's"):
-        splits.make_split(manifest, "official-1")
+        splits.make_split(manifest_of(names, grouping=grouping, groups=groups), name)
 
 
 @pytest.fixture(scope="module")
@@ -313,11 +306,11 @@ def test_official_splits_equal_ucf101s_lists(real_clips, all_names, which, train
 def test_grouped_and_paper_have_the_known_sizes_on_all_of_ucf101(all_names):
     manifest = manifest_of(all_names)
     grouped = splits.make_split(manifest, "grouped")
-    assert [len(grouped.subset(side)) for side in SUBSETS] == [8578, 2121, 2621]
+    assert sizes_of(grouped) == [8578, 2121, 2621]
     leaks = []
     for seed in range(5):
         paper = splits.make_split(manifest, "paper", seed)
-        assert [len(paper.subset(side)) for side in SUBSETS] == [8525, 2131, 2664]
+        assert sizes_of(paper) == [8525, 2131, 2664]
         leaks.append(paper.leak)
     assert np.min(leaks) >= 0.972
     assert np.max(leaks) <= 0.990

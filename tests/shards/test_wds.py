@@ -1,15 +1,12 @@
 """The webdataset pipeline gives what a stock one reads from the same tars, and is stricter."""
 
-from __future__ import annotations
-
-import gc
 import io
 import json
-import warnings
 
 import numpy as np
 import pytest
 import webdataset
+from edited_sets import stock_samples
 from made_server import serving
 from made_tars import make_tars
 from semaphores import needs_semaphores
@@ -24,18 +21,9 @@ def manifest(tmp_path_factory):
     return make_tars(tmp_path_factory.mktemp("wds") / "set", 5, 40)
 
 
-def stock(manifest):
-    paths = [str(manifest.shard_path(number)) for number in range(len(manifest.shards))]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files to the collector
-        samples = list(webdataset.WebDataset(paths, shardshuffle=False))
-        gc.collect()
-    return samples
-
-
-def check_equal(samples, stock_samples):
-    assert len(samples) == len(stock_samples)
-    for sample, raw in zip(samples, stock_samples, strict=True):
+def check_equal(samples, expected):
+    assert len(samples) == len(expected)
+    for sample, raw in zip(samples, expected, strict=True):
         assert sample["__key__"] == raw["__key__"]
         assert np.array_equal(sample["npy"], np.load(io.BytesIO(raw["npy"])))
         assert (sample["cls"], sample["json"]) == (int(raw["cls"]), json.loads(raw["json"]))
@@ -43,7 +31,7 @@ def check_equal(samples, stock_samples):
 
 def test_samples_are_those_of_a_stock_pipeline(manifest):
     samples = list(wds_pipeline(manifest.root))
-    check_equal(samples, stock(manifest))
+    check_equal(samples, stock_samples(manifest))
     assert samples[0]["npy"].dtype == np.uint8
     assert samples[0]["npy"].shape == manifest.clip_shape
     assert [sample["cls"] for sample in samples] == manifest.index["label"].tolist()
@@ -74,7 +62,7 @@ def test_a_set_behind_a_url_comes_through_the_cache(manifest, tmp_path, monkeypa
     monkeypatch.setenv("HAR_CACHE", str(tmp_path / "cache"))
     with serving(manifest.root.parent) as server:
         for _ in range(2):
-            check_equal(list(wds_pipeline(f"{server.url}/set")), stock(manifest))
+            check_equal(list(wds_pipeline(f"{server.url}/set")), stock_samples(manifest))
         assert all(server.asked[shard.name] == 1 for shard in manifest.shards)
 
 
@@ -83,7 +71,7 @@ def test_a_shard_cut_between_two_members_is_an_error(tmp_path):
     path = manifest.shard_path(1)
     border = int(manifest.index["offset"][6]) - 640
     path.write_bytes(path.read_bytes()[:border])
-    assert len(stock(manifest)) == 6  # in silence
+    assert len(stock_samples(manifest)) == 6  # in silence
     with pytest.raises(ShardSetError, match=r"shard-000001\.tar has [\d,]+ bytes, not"):
         list(wds_pipeline(manifest.root))
     path.unlink()

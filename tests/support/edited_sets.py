@@ -1,7 +1,5 @@
 """What a set holds, read in several ways, for the tests of edits."""
 
-from __future__ import annotations
-
 import gc
 import io
 import json
@@ -31,13 +29,19 @@ def clips_of(manifest: Manifest) -> Clips:
         }
 
 
-def stock_clips(manifest: Manifest) -> Clips:
-    """The same by webdataset's own pipeline, which knows of no index."""
+def stock_samples(manifest: Manifest) -> list[dict[str, Any]]:
+    """What webdataset's own pipeline reads from the tars; it knows of no index."""
     paths = [str(manifest.shard_path(number)) for number in range(len(manifest.shards))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files to the collector
         samples = list(webdataset.WebDataset(paths, shardshuffle=False))
         gc.collect()
+    return samples
+
+
+def stock_clips(manifest: Manifest) -> Clips:
+    """The clips of `stock_samples`."""
+    samples = stock_samples(manifest)
     return {sample["__key__"]: _read(manifest, sample) for sample in samples}
 
 

@@ -1,15 +1,20 @@
 """Small shard sets of real tars, the same clips cut into any number of shards."""
 
-from __future__ import annotations
-
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from har.shards.format import Manifest, ShardWriter, make_index, save_manifest
+from har.shards.format import ClipReader, Manifest, ShardWriter, make_index, save_manifest
+from har.shards.transforms.affine import Augmentation
+from har.shards.transforms.clip_processor import ClipProcessor
+from har.shards.transforms.clip_transform import ClipTransform
 
 SHAPE = (4, 12, 14, 3)
+PROCESSOR = ClipProcessor(
+    ClipTransform(2, (8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3), Augmentation(hflip=0.5)
+)
 
 
 def make_manifest(rows: list[tuple[Any, ...]], **fields: Any) -> Manifest:
@@ -55,3 +60,15 @@ def make_tars(
         grouping="regex", shards=tuple(written),
     )  # fmt: skip
     return save_manifest(made, root)
+
+
+def stored_clips(manifest: Manifest) -> dict[str, np.ndarray]:
+    """Key -> pixels of every clip."""
+    with closing(ClipReader(manifest)) as reader:
+        return {key: reader.read(number) for number, key in enumerate(manifest.keys())}
+
+
+def flip_bit(path: Path, offset: int) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[offset] ^= 4
+    path.write_bytes(raw)

@@ -1,8 +1,6 @@
 """SIGKILL at any moment of an edit: the set is the old one or the new one, and the edit can be run
 again. `add`, which decodes: tests/pipeline/build/test_add.py."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/format.md is enough to read a set: by tarfile, json and numpy alone, without har."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -82,6 +82,9 @@ def test_damaged_manifests_are_refused(root, text):
         ({"groups": [7] * 15}, "group's name is not text"),
         ({"groups": ["YoYo"] * 15}, "groups are not UCF101's"),
         ({"sampling": "paper"}, "not JSON objects"),
+        ({"index_file": "../index.npy"}, "no name of an index"),
+        ({"edits": [{"command": "add", "digest": "x"}]}, "no edit of a shard set"),
+        ({"edits": 3}, "not a shard set's manifest"),
     ],
 )
 def test_hostile_manifests_are_refused(root, changes, text):
@@ -105,6 +108,8 @@ def test_hostile_manifests_are_refused(root, changes, text):
         ({"samples": True}, "absurd size"),
         ({"xxh3": "0" * 31 + "/"}, "not 32 hex digits"),
         ({"xxh3": None}, "not 32 hex digits"),
+        ({"removed": -1}, "absurd size"),
+        ({"relabelled": -1}, "relabelled is not true or false"),
     ],
 )
 def test_hostile_names_sizes_and_checksums_are_refused(root, change, text):

@@ -1,7 +1,5 @@
 """Every fault of a shard set is found, and named with shard, key and byte."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

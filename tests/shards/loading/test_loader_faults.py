@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_tars import make_tars
+from made_tars import flip_bit, make_tars, stored_clips
 
 from har.shards.edit import compact_set, relabel_clips, remove_clips
 from har.shards.format import ShardSetError, load_manifest
@@ -32,18 +32,13 @@ def clips(tmp_path):
 
 @pytest.fixture
 def stored(clips):
-    reader = ClipReader(clips)
-    return {key: reader.read(index) for index, key in enumerate(clips.keys())}
+    return stored_clips(clips)
 
 
 def corrupt(clips, *indices):
     """Flip one bit of each clip's pixels."""
-    for index in indices:
-        row = clips.index[index]
-        path = clips.shard_path(int(row["shard"]))
-        data = bytearray(path.read_bytes())
-        data[int(row["offset"]) + 5] ^= 1
-        path.write_bytes(data)
+    for row in clips.index[[*indices]]:
+        flip_bit(clips.shard_path(int(row["shard"])), int(row["offset"]) + 5)
 
 
 def loader_of(clips, *, batch=8, shuffle=False, **options):
@@ -219,7 +214,7 @@ clips = load_manifest(sys.argv[1])
 loader = Loader(clips, BatchSampler(np.arange(len(clips.index)), 4), LoaderOptions(workers=1))
 fill_row = loader._builder.fill_row
 def slow(*arguments):
-    time.sleep(0.4)
+    time.sleep(0.1)
     fill_row(*arguments)
     print("filled", flush=True)
 loader._builder.fill_row = slow

@@ -9,17 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_tars import make_tars
+from made_tars import PROCESSOR, make_tars
 
 from har.shards.format import ShardInfo, load_manifest, save_manifest
 from har.shards.loading import BatchSampler, Loader, LoaderOptions
 from har.shards.transforms.affine import Augmentation
 from har.shards.transforms.clip_processor import ClipProcessor
 from har.shards.transforms.clip_transform import ClipTransform
-
-PROCESSOR = ClipProcessor(
-    ClipTransform(2, (8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3), Augmentation(hflip=0.5)
-)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from made_server import serving
-from made_tars import make_tars
+from made_tars import PROCESSOR, flip_bit, make_tars
 from semaphores import needs_semaphores
 from torch.utils.data import DataLoader
 
@@ -19,13 +19,6 @@ from har.shards.loading import (
     LoaderError,
     LoaderOptions,
     StepSampler,
-)
-from har.shards.transforms.affine import Augmentation
-from har.shards.transforms.clip_processor import ClipProcessor
-from har.shards.transforms.clip_transform import ClipTransform
-
-AUGMENTED = ClipProcessor(
-    ClipTransform(2, (8, 8), (10, 12), (0.4,) * 3, (0.2,) * 3), Augmentation(hflip=0.5)
 )
 
 
@@ -63,7 +56,7 @@ def by_torch(clips, sampler, workers=0, start=0, transform=None, **options):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=needs_semaphores)])
-@pytest.mark.parametrize("transform", [None, AUGMENTED, np.negative])
+@pytest.mark.parametrize("transform", [None, PROCESSOR, np.negative])
 def test_batches_are_bit_for_bit_those_of_the_loader(clips, workers, transform):
     sampler = sampler_of(clips)
     options = {"transform": transform, "frames": 2, "temporal_jitter": True}
@@ -86,9 +79,7 @@ def test_so_are_those_of_a_resume_of_ranks_and_of_views(clips, sampler_options, 
 
 def test_a_corrupt_clip_is_replaced_as_the_loader_does(tmp_path):
     clips = make_tars(tmp_path / "set")
-    data = bytearray(clips.shard_path(0).read_bytes())
-    data[int(clips.index["offset"][7])] ^= 1
-    clips.shard_path(0).write_bytes(data)
+    flip_bit(clips.shard_path(0), int(clips.index["offset"][7]))
     sampler = sampler_of(clips, shuffle=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CorruptClipWarning)

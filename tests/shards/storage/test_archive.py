@@ -1,7 +1,5 @@
 """Archives give the files of the tree that they were made of, one by one, and nothing else."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import stat

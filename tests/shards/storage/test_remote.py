@@ -1,8 +1,6 @@
 """Shard sets behind URLs: the same batches as from a folder, through a bounded cache, or one
 sentence for whatever a server, a network or a disk does."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -22,7 +20,7 @@ import xxhash
 from click.testing import CliRunner
 from made_server import s3, serving
 from made_shards import make_shards
-from made_tars import make_tars
+from made_tars import flip_bit, make_tars
 
 from har.pipeline.cli import shards_main
 from har.shards.format import ClipReader, ShardSetError, load_manifest
@@ -212,10 +210,10 @@ def test_a_really_full_disk_is_one_sentence(far, tmp_path, monkeypatch):
 
 
 def test_sizes_of_the_cache(monkeypatch):
-    for text, size in (("7", 7), ("1.5 kb", 1500), ("2TB", 2 * 10**12)):
+    for text, size in (("7", 7), ("1.5 kb", 1500), ("2TB", 2 * 10**12), ("1 MiB", 1 << 20)):
         monkeypatch.setenv("HAR_CACHE_SIZE", text)
         assert default_max_bytes() == size
-    for text in ("0", "much", "-1", "3 GiB", "nan"):
+    for text in ("0", "much", "-1", "3 GX", "nan"):
         monkeypatch.setenv("HAR_CACHE_SIZE", text)
         with pytest.raises(StorageError, match=r"HAR_CACHE_SIZE=.* is no size"):
             default_max_bytes()
@@ -264,12 +262,10 @@ def test_two_loaders_of_one_process_share_a_cache_that_holds_one_shard(made, far
 def test_a_copy_that_went_bad_in_the_cache_names_the_copy(far, tmp_path):
     batches(far, epochs=1)
     copy = tmp_path / "cache" / f"{far.shards[0].xxh3}.tar"
-    data = bytearray(copy.read_bytes())
-    data[int(far.index["offset"][0]) + 5] ^= 1
-    copy.write_bytes(data)
+    flip_bit(copy, int(far.index["offset"][0]) + 5)
     with pytest.raises(ShardSetError, match=rf"do not match their checksum.*remove .*{copy.name}"):
         batches(far, epochs=1)
-    copy.write_bytes(data[:-1])  # one of another size is not taken for the shard
+    os.truncate(copy, far.shards[0].bytes - 1)  # one of another size is not taken for the shard
     batches(far, epochs=1)
 
 
