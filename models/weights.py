@@ -46,7 +46,8 @@ class WeightsInfo:
     source: "kinetics400" or "file"; path: the file read; sha256: of the whole file, in hex. run: of
     a checkpoint of har-train what it is of, else "". loaded, not_loaded: names of the network's
     parameters and buffers; unused: those of the file that it did not take. pretrained_on: of one of
-    har-pretrain, {"split", "keys", "groups"} of the clips that it saw.
+    har-pretrain, {"split", "keys", "groups"} of the clips that it saw. trained_on: of one of
+    har-train, its {"split", "config", "manifest_digest"}.
     """
 
     source: str
@@ -57,6 +58,7 @@ class WeightsInfo:
     not_loaded: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     pretrained_on: Mapping[str, Any] = field(default_factory=dict)
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
         """For the log: the file, what was loaded and what was not."""
@@ -112,6 +114,7 @@ def load_weights(
         not_loaded=tuple(name for name in own if name not in loaded),
         unused=tuple(name for name in state_dict if name not in loaded),
         pretrained_on=run.get("pretrained_on", {}),
+        trained_on=run.get("trained_on", {}),
     )
 
 
@@ -188,8 +191,8 @@ def _weights_file(path: Path) -> Path:
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """-> a state dict (or what a checkpoint holds as "model" or "state_dict") on the CPU, and of a
-    checkpoint of har-train its model_name, model_options, classes and epoch, of har-pretrain
-    pretrained_on too.
+    checkpoint of har-train its model_name, model_options, classes and epoch, and what it saw:
+    trained_on, or of har-pretrain pretrained_on.
 
     Only plain tensors are read (`weights_only=True`): a pickle with anything else in it is
     refused, not run. Prefixes of DDP and torch.compile are taken off the names. Raises
@@ -210,6 +213,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if all(name in content for name in entries):
             run = {name: content[name] for name in entries}
             run["pretrained_on"] = content.get("pretrained_on", {})
+            seen = ("split", "config", "manifest_digest")
+            if not run["pretrained_on"] and all(name in content for name in seen):
+                run["trained_on"] = {name: content[name] for name in seen}
         for key in ("state_dict", "model"):
             if isinstance(content.get(key), Mapping):
                 content = content[key]

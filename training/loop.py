@@ -115,10 +115,7 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
         update = (batch.step + 1) % accum == 0 or batch.step + 1 == loader.num_batches
         loss = train_step(state, batch, update)
         bad_step = torch.where((bad_step < 0) & ~loss.isfinite(), batch.step, bad_step)
-        state.step_timer.add(
-            batch.data_time, batch.copy_events,
-            first=batch.step == first_step, on_device=state.device.type != "cpu",
-        )  # fmt: skip
+        state.step_timer.add(batch.data_time, batch.copy_events)
         now = state.progress.add_time(now)
         if state.loss_scaler.has_collapsed:
             break

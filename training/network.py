@@ -6,8 +6,8 @@ import numpy as np
 from torch import nn
 
 from .. import models
-from ..shards.format import Manifest
-from ..shards.splits import Split
+from ..shards.format import NO_GROUP, Manifest
+from ..shards.splits import Split, make_split
 from .config import PRESETS, Config, ConfigError
 
 
@@ -121,3 +121,24 @@ def check_pretraining(config: Config, model: nn.Module, manifest: Manifest, spli
             f"{split.name} (e.g. {seen[0]}): pretrain on --split {split.name} too, or add "
             "--allow-other-split."
         )
+
+
+def describe_seen_clips(model: nn.Module, manifest: Manifest, split: Split) -> list[str]:
+    """A warning where the weights are of a run that trained on val or test clips of this split, or
+    on clips of their groups. Runs on another shard set are not compared."""
+    info: models.WeightsInfo | None = getattr(model, "weights_info", None)
+    trained = {} if info is None else info.trained_on
+    if info is None or trained.get("manifest_digest") != manifest.digest:
+        return []
+    name, seed = trained["split"]["name"], trained["split"]["seed"]
+    theirs = make_split(manifest, name, seed, trained["config"].get("val_from_train", 0.0))
+    held_out, groups = np.concatenate([split.val, split.test]), manifest.index["group"]
+    has_mate = np.isin(groups[held_out], groups[theirs.train]) & (groups[held_out] != NO_GROUP)
+    num_seen = (np.isin(held_out, theirs.train) | has_mate).sum()
+    if not num_seen:
+        return []
+    return [
+        f"the weights {info.path} were trained on split {name}, whose train clips are of the same "
+        f"groups as {num_seen} of the {len(held_out)} val and test clips of split {split.name}: "
+        "accuracy on them is no test of this run"
+    ]

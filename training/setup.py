@@ -24,7 +24,14 @@ from ..shards.transforms.temporal_sampling import eval_stride
 from .config import AUTO, Config, ConfigError
 from .input import DeviceLoader, gpu_cache
 from .machine import check_device, choose_recompute, resolve_machine
-from .network import build_model, check_pretraining, known_options, left_out, model_options
+from .network import (
+    build_model,
+    check_pretraining,
+    describe_seen_clips,
+    known_options,
+    left_out,
+    model_options,
+)
 from .optim import EarlyStopping, LossScaler, LrScheduler, ModelEma, make_optimizer
 from .runtime import memory, tensorboard
 from .runtime.device import place_model
@@ -81,8 +88,8 @@ def prepare(
         ddp_model=wrap_model(config, model, device, ctx),
         ctx=ctx, transform=transform, optimizer=optimizer,
         loss_scaler=LossScaler(precision, device),
-        lr_scheduler=make_lr_scheduler(config, optimizer, train_loader),
-        early_stopping=make_early_stopping(config),
+        lr_scheduler=LrScheduler(config, optimizer, train_loader.num_batches),
+        early_stopping=EarlyStopping(config.epsilon_increment, config.monitor == "val_loss"),
         class_weights=class_weights(config, manifest, split, device),
         ema=ModelEma(model, config.ema_decay) if config.ema_decay else None,
         train_loader=train_loader, val_loader=val_loader, device=device, precision=precision,
@@ -100,35 +107,18 @@ def make_model(
     *,
     resumed: bool,
 ) -> tuple[nn.Module, ClipTransform]:
-    """The model, from `--weights` unless it is resumed, and its input; both fit the run."""
+    """The model, from `--weights` unless it is resumed, and its input; both fit the run.
+
+    Raises CustomModelError where a user's model fails on 2 clips of the run's size.
+    """
     num_classes = len(manifest.classes)
     model = build_model(config, options, num_classes, "none" if resumed else config.weights)
     check_pretraining(config, model, manifest, split)
     transform = make_transform(config, models.transform_of(model))
-    check_custom_model(config, model, num_classes, transform)
-    return model, transform
-
-
-def check_custom_model(
-    config: Config, model: nn.Module, num_classes: int, transform: ClipTransform
-) -> None:
-    """A forward pass of a user's model on 2 clips of the run's size. Raises CustomModelError."""
     if models.is_custom(config.model):
         clips = random_clips(2, transform.frames, transform.crop_size, torch.device("cpu"))
         models.check_forward(model, config.model, num_classes, clips)
-
-
-def make_lr_scheduler(
-    config: Config, optimizer: torch.optim.Optimizer, train_loader: DeviceLoader
-) -> LrScheduler:
-    """It counts steps of the optimizer, of which accumulation makes fewer."""
-    steps_per_epoch = -(-train_loader.num_batches // config.grad_accum_steps)
-    return LrScheduler(config, optimizer, steps_per_epoch)
-
-
-def make_early_stopping(config: Config) -> EarlyStopping:
-    is_loss = config.monitor == "val_loss"
-    return EarlyStopping(config.patience, config.epsilon_increment, is_loss)
+    return model, transform
 
 
 def wrap_model(
@@ -296,12 +286,6 @@ def unused_augmentations(config: Config) -> list[str]:
     ]
 
 
-def describe_windows(state: TrainState) -> str:
-    """How the frames lie in the stored clips, where they are windows."""
-    config, stored = state.config, state.manifest.clip_shape[0]
-    return f" at stride {config.frame_stride} of {stored}" if config.frame_stride else ""
-
-
 def describe(state: TrainState) -> str:
     """The first lines of a run's log."""
     split, config = state.split, state.config
@@ -309,17 +293,19 @@ def describe(state: TrainState) -> str:
     if len(split.test) == 0:
         leak = "nothing to test on"
     weights = getattr(state.model, "weights_info", None)
-    height, width = state.transform.crop_size
+    transform, (T, H, W, _) = state.transform, state.manifest.clip_shape
+    windows = f" at stride {config.frame_stride} of {T}" if config.frame_stride else ""
     lines = [
         f"{config.model}: {sum(p.numel() for p in state.model.parameters()):,} parameters, "
-        f"{state.transform.frames} frames of {height}x{width}{describe_windows(state)}, "
-        f"{state.device}, "
-        f"{str(state.precision).removeprefix('torch.')}",
+        f"{transform.frames} frames of {'x'.join(map(str, transform.crop_size))}{windows}, "
+        f"{state.device}, {str(state.precision).removeprefix('torch.')}",
         f"split {split.name} ({split.digest}): {len(split.train)} train, {len(split.val)} val, "
         f"{len(split.test)} test clips, {leak}",
     ]
     lines += [f"note: {note}" for note in split.notes]
-    lines += [f"warning: {gap}" for gap in splits.list_gaps(state.manifest, split)]
+    gaps = splits.list_gaps(state.manifest, split)
+    seen = describe_seen_clips(state.model, state.manifest, split)
+    lines += [f"warning: {text}" for text in (*gaps, *seen)]
     lines += state.task.describe(state)
     if state.val_loader is None and state.task.has_val:
         lines.append(
@@ -330,6 +316,12 @@ def describe(state: TrainState) -> str:
         lines.insert(1, weights.describe())
         if weights.source == "kinetics400" and "midplanes" in state.model_options:
             lines.insert(1, "midplanes=torchvision, as the kinetics400 weights need it")
+    height, width = transform.resize_size
+    if height > H or width > W:
+        lines.append(
+            f"note: the shards hold frames of {H}x{W}, which are scaled up to {height}x{width}: a "
+            "smaller --size takes less time"
+        )
     if not config.augment and (unused := unused_augmentations(config)):
         lines.append(f"note: without --augment these do nothing: {', '.join(unused)}")
     lines += [

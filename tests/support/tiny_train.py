@@ -1,4 +1,4 @@
-"""har-train on a tiny network and set, as a user runs it."""
+"""Commands as a user runs them, and har-train on a tiny network and set."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from har.training import loop, setup
+from har.training.cli.results import eval_main
 from har.training.cli.train import train_main
 from har.training.config import Config
 from har.training.state import Task, TrainState
@@ -26,8 +28,16 @@ OPTIONS = {
 }
 
 
-def har_train(*options: Any) -> Result:
-    return CliRunner().invoke(train_main, [str(option) for option in options])
+def run_command(command: click.Command, *words: Any, **more: Any) -> Result:
+    return CliRunner().invoke(command, [str(word) for word in words], **more)
+
+
+def har_train(*words: Any) -> Result:
+    return run_command(train_main, *words)
+
+
+def har_eval(*words: Any) -> Result:
+    return run_command(eval_main, *words)
 
 
 def words(shards: Path, out: Path, *more: Any, model: str = "resnet3d") -> list[str]:
@@ -62,6 +72,12 @@ def prepared(
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses_of(out: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on the clock or the process."""
+    clock = ("seconds", "clips_per_s", "data_wait", "h2d", "compute", "peak_bytes")
+    return [{k: v for k, v in line.items() if k not in clock} for line in metrics_of(out)]
 
 
 def message(result: Result) -> str:

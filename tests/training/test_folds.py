@@ -7,12 +7,11 @@ import signal
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from tiny_train import har_train, message, stop_after, train
+from tiny_train import har_eval, har_train, message, run_command, stop_after, train
 
 from har.shards import splits
 from har.shards.format import load_manifest
-from har.training.cli.results import eval_main, predict_main, report_main
+from har.training.cli.results import predict_main, report_main
 from har.training.evaluation import join_probabilities, load_probabilities
 from har.training.evaluation.metrics import class_average_precision
 from har.training.runtime import checkpoint
@@ -92,13 +91,9 @@ def test_finished_folds_are_trained_longer_when_given_more_epochs(folded, tmp_pa
     assert "--epochs 1 is less than the 2 epochs" in message(refused)
 
 
-def run(command, *words):
-    return CliRunner().invoke(command, [str(word) for word in words])
-
-
 def test_har_eval_and_har_report_take_the_folder_of_the_folds(folded, tmp_path):
     out = folded[0]
-    result = run(eval_main, out, "--threshold", 0.5)
+    result = har_eval(out, "--threshold", 0.5)
     assert result.exit_code == 0, result.output
     kept = join_probabilities(
         [load_probabilities(path) for path in out.glob("fold-?/eval/*/probabilities.npz")]
@@ -111,15 +106,15 @@ def test_har_eval_and_har_report_take_the_folder_of_the_folds(folded, tmp_path):
     assert "best.pt of each fold, on test of split 3 folds (" in lines[3]
     assert "): 30 videos, 1 clip a video" in lines[3]
     assert lines[-1] == f"next: har-report {out}"
-    reported = run(report_main, out, "-o", tmp_path, "--cards")
+    reported = run_command(report_main, out, "-o", tmp_path, "--cards")
     assert reported.exit_code == 0, reported.output
     assert reported.output.count("card: ") == 3
     assert "| ResNet3D (3 folds) |" in (tmp_path / "report.md").read_text()
-    on_val = run(eval_main, out, "--subset", "val")  # val clips of folds overlap: not pooled
+    on_val = har_eval(out, "--subset", "val")  # val clips of folds overlap: not pooled
     assert "video@1 of the folds" in on_val.output.splitlines()[-1]
-    refused = run(report_main, out, "-o", tmp_path, "--subset", "val")
+    refused = run_command(report_main, out, "-o", tmp_path, "--subset", "val")
     assert "one row on their test clips only: leave out --subset val" in message(refused)
-    refused = run(predict_main, out, "x.avi")
+    refused = run_command(predict_main, out, "x.avi")
     assert "holds the runs of several folds: give one of them" in message(refused)
 
 

@@ -5,13 +5,14 @@ import functools
 
 import pytest
 import torch
-from tiny_train import message, prepared, train
+from tiny_train import message, prepared, train, words
 
 from har import models
 from har.training import machine
-from har.training.config import Config
+from har.training.cli.train import train_main
+from har.training.config import Config, make
 from har.training.optim import make_optimizer
-from har.training.runtime import checkpoint, memory
+from har.training.runtime import memory
 
 CPU = torch.device("cpu")
 OPTIONS = {
@@ -110,10 +111,12 @@ def test_recompute_auto_keeps_the_gates_where_they_take_a_quarter_of_the_memory_
     shards, tmp_path, monkeypatch, options, free, recompute
 ):
     monkeypatch.setattr(memory, "free_bytes", lambda _: free)
-    out = tmp_path / "run"
-    result = train(shards, out, "--epochs", 1, *options, model="convlstm")
-    assert result.exit_code == 0, result.output
-    assert checkpoint.load(out / "last.pt")["model_options"]["recompute"] is recompute
+    given = words(shards, tmp_path / "run", *options, model="convlstm")
+    settings = train_main.make_context("har-train", given).params
+    fields = {name: settings[name] for name in Config.__annotations__ if name in settings}
+    state = prepared(shards, config=make(fields))
+    state.close()
+    assert state.state_dict()["model_options"]["recompute"] is recompute
 
 
 def test_gate_bytes_are_those_of_the_gates(shards):

@@ -5,23 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from made_predictor import make_video_run
 from made_shards import make_shards
-from tiny_train import har_train, message, metrics_of, train
+from tiny_train import har_eval, har_train, message, metrics_of, run_command, train
 
-from har.training.cli.results import eval_main, export_main, predict_main
-from har.training.plots import style
+from har.training.cli.results import export_main, predict_main
 from har.training.runtime import checkpoint, run_dir
 
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "DPI", 40)
-
-
-def har_eval(*words: object) -> Result:
-    return CliRunner().invoke(eval_main, [str(word) for word in words])
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
 @pytest.fixture
@@ -123,12 +114,10 @@ def test_prediction_and_export_take_a_checkpoint_by_name_and_say_which(
     for name, epoch in (("", 3), ("best.pt", 3), ("last.pt", 7)):
         file = run / (name or "best.pt")
         what = f"{file}, epoch {epoch}: convlstm, 3 classes"
-        told = CliRunner().invoke(predict_main, [str(run / name), video])
+        told = run_command(predict_main, run / name, video)
         assert told.stderr.splitlines()[0] == f"checkpoint: {what}"
         assert told.stdout.startswith(video)
-        out = str(tmp_path / f"m{epoch}.pt2")
-        assert (
-            f"MB, of {what}" in CliRunner().invoke(export_main, [str(run / name), "-o", out]).output
-        )
-    missing = CliRunner().invoke(predict_main, [str(run / "first.pt"), video])
+        exported = run_command(export_main, run / name, "-o", tmp_path / f"m{epoch}.pt2")
+        assert f"MB, of {what}" in exported.output
+    missing = run_command(predict_main, run / "first.pt", video)
     assert f"there is no checkpoint at {run / 'first.pt'}: give a run folder" in message(missing)

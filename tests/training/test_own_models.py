@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from made_shards import make_run
 from own_model import NAME, forget_project, write_project
-from tiny_train import har_train, message, metrics_of
+from tiny_train import har_eval, har_train, message, metrics_of, run_command
 
 from har.shards.format import load_manifest
 from har.training.cli.models import bench_train_main, models_main
@@ -36,8 +35,8 @@ def train(shards, *words, model=NAME):
     return har_train("--shards", shards, "--model", model, *SETTINGS, *words)
 
 
-def run_command(command, *words):
-    result = CliRunner().invoke(command, [str(word) for word in words])
+def run_soundly(command, *words):
+    result = run_command(command, *words)
     assert result.exit_code == 0, result.output
     return result
 
@@ -52,13 +51,13 @@ def test_an_own_model_goes_the_whole_way(shards, project, synthetic_videos, monk
     forget_project(monkeypatch)  # the commands below find it by the name in the run
     assert har_train("--resume", run, "--epochs", 2).exit_code == 0
     assert len(metrics_of(run)) == 2
-    assert NAME in run_command(eval_main, run, "--device", "cpu").output
-    run_command(report_main, run, "-o", "report", "--cards")
+    assert NAME in run_soundly(eval_main, run, "--device", "cpu").output
+    run_soundly(report_main, run, "-o", "report", "--cards")
     assert NAME in (run / "MODEL_CARD.md").read_text()
 
     video = sorted(synthetic_videos.rglob("*.avi"))[0]
     words = ["--json", "--device", "cpu", "--cam", "where.gif"]
-    answer = json.loads(run_command(predict_main, run, video, *words).stdout)[0]
+    answer = json.loads(run_soundly(predict_main, run, video, *words).stdout)[0]
     predictor = Predictor(run, "cpu")
     expected = predictor.top_classes(predictor.predict_video(video), 1)[0]
     assert answer["top"][0]["class"] == expected[0]
@@ -84,7 +83,7 @@ def test_a_class_that_has_changed_since_is_one_sentence(shards, project, monkeyp
     forget_project(monkeypatch)
     for result in (
         har_train("--resume", "runs/Tiny", "--epochs", 2),
-        CliRunner().invoke(eval_main, ["runs/Tiny", "--device", "cpu"]),
+        har_eval("runs/Tiny", "--device", "cpu"),
     ):
         assert result.exit_code == 2
         assert "the checkpoint does not hold the weights of mynet:Tiny" in message(result)
@@ -96,22 +95,22 @@ def test_an_own_model_is_exported_to_onnx(shards, project):
     assert train(shards).exit_code == 0
     assert (
         "differ from the checkpoint's by"
-        in run_command(export_main, "runs/Tiny", "-o", "tiny.onnx").output
+        in run_soundly(export_main, "runs/Tiny", "-o", "tiny.onnx").output
     )
 
 
 @pytest.mark.slow
 def test_an_own_model_is_summed_up_and_timed(project):
     words = [NAME, "--frames", 4, "--size", 32, "--batch-size", 2, "--model-options", "width=8"]
-    summary = json.loads(run_command(models_main, "show", *words, "--json").stdout)
+    summary = json.loads(run_soundly(models_main, "show", *words, "--json").stdout)
     assert [row["name"] for row in summary["layers"]] == [
         "features.0", "features.1", "features.3", "classifier",
     ]  # fmt: skip
     assert summary["parameters"] == 3 * 8 * 25 + 8 + 16 + 8 * 8 * 27 + 8 + 101 * 8 + 101
-    drawn = CliRunner().invoke(models_main, ["show", *map(str, words), "--plot", "x.png"])
+    drawn = run_command(models_main, "show", *words, "--plot", "x.png")
     assert "only the four models have a drawing, mynet:Tiny not" in drawn.output
     words = ["--frames", 4, "--size", 32, "--batch-size", 2, "--steps", 1, "--rounds", 1]
-    made = run_command(
+    made = run_soundly(
         bench_train_main, "--model", "mynet:make_tiny", *words, "--json",
         "--precision", "fp32", "--device", "cpu",
     )  # fmt: skip
@@ -121,7 +120,7 @@ def test_an_own_model_is_summed_up_and_timed(project):
         "mynet:make_tiny itself, float32",
     )
     assert line["ratio.baseline"] > 0
-    refused = CliRunner().invoke(bench_train_main, ["--model", "vgg"])
+    refused = run_command(bench_train_main, "--model", "vgg")
     assert "choose one of resnet3d" in refused.output
 
 
@@ -169,7 +168,7 @@ def test_weights_of_a_run_of_an_own_model_start_another_but_for_its_classifier(s
 def test_an_own_model_is_pretrained_and_goes_on_from_there(shards, project):
     words = ["--shards", shards, "--model", NAME, "--frames", 2, "--windows", 2, "--size", 16]
     words += ["--batch-size", 6, "--epochs", 1, "--device", "cpu", "--precision", "fp32"]
-    run_command(pretrain_main, *words, "--out", "pretrained")
+    run_soundly(pretrain_main, *words, "--out", "pretrained")
     result = train(shards, "--weights", "pretrained", "--out", "run")
     assert result.exit_code == 0, result.output
     assert "tensors loaded; new: classifier.weight, classifier.bias" in message(result)
@@ -193,9 +192,9 @@ def test_a_run_or_config_of_a_stranger_runs_nothing(shards, project, monkeypatch
     called = []
     monkeypatch.setattr("os.system", lambda *words: called.append(words))
     result = {
-        "eval": lambda: CliRunner().invoke(eval_main, [str(run)]),
-        "predict": lambda: CliRunner().invoke(predict_main, [str(run), "mynet.py"]),
-        "export": lambda: CliRunner().invoke(export_main, [str(run), "-o", "x.pt2"]),
+        "eval": lambda: har_eval(run),
+        "predict": lambda: run_command(predict_main, run, "mynet.py"),
+        "export": lambda: run_command(export_main, run, "-o", "x.pt2"),
         "resume": lambda: har_train("--resume", run),
         "config": lambda: har_train("--config", "c.toml"),
     }[command]()

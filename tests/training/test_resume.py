@@ -15,7 +15,7 @@ import pytest
 import torch
 from made_shards import make_shards
 from own_model import NAME, forget_project, write_project
-from tiny_train import har_train, message, metrics_of, stop_after
+from tiny_train import har_train, losses_of, message, metrics_of, stop_after
 
 from har.training.config import Config
 from har.training.optim import BestEpoch, LrScheduler
@@ -35,12 +35,6 @@ def undisturbed(shards, tmp_path_factory):
     result = har_train("--shards", shards, "--out", out, *OPTIONS)
     assert result.exit_code == 0, result.output
     return out
-
-
-def losses_of(folder):
-    """The lines of metrics.jsonl without what depends on the clock or the process."""
-    clock = ("seconds", "clips_per_s", "data_wait", "h2d", "compute", "peak_bytes")
-    return [{k: v for k, v in line.items() if k not in clock} for line in metrics_of(folder)]
 
 
 def assert_same_run(one, two):
@@ -193,7 +187,7 @@ def test_a_stretched_cosine_says_where_the_learning_rate_was_and_goes_on(epochs,
     def make(epochs):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
         config = Config(lr_scheduler="cosine", epochs=epochs)
-        return optimizer, LrScheduler(config, optimizer, steps_per_epoch=4)
+        return optimizer, LrScheduler(config, optimizer, num_batches=4)
 
     optimizer, scheduler = make(5)
     for _ in range(20):

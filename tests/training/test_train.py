@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,12 +58,6 @@ def test_a_run_writes_all_its_files_and_its_checkpoint_gives_back_the_model(
     clips = torch.zeros(1, 3, 4, 16, 16)
     one, two = (checkpoint.restore_model(state)(clips) for _ in range(2))
     assert torch.equal(one, two)
-
-
-def test_r3d_trains_from_random_weights_only_when_told(shards, tmp_path):
-    result = train(shards, tmp_path / "a", "--weights", "none", "--epochs", 1, model="r3d")
-    assert result.exit_code == 0, result.output
-    assert "augment = false" in (tmp_path / "a" / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +123,7 @@ def test_weights_are_shown_with_their_checksum_and_frozen_groups_stay(shards, tm
     assert result.exit_code == 0, result.output
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert f"weights {path}, sha256 {digest}" in result.output
+    assert "augment = false" in (tmp_path / "run" / "config.toml").read_text()
     trained = checkpoint.load(tmp_path / "run" / "last.pt")["model"]
     moved = {name for name, old in model.state_dict().items() if not trained[name].equal(old)}
     assert all("layer4" in name or name.startswith("fc.") or "running" in name or "num_b" in name
@@ -135,22 +131,12 @@ def test_weights_are_shown_with_their_checksum_and_frozen_groups_stay(shards, tm
     assert any("layer4" in name for name in moved)
 
 
-def test_a_run_can_shuffle_in_blocks_and_keep_the_convlstms_gates(shards, tmp_path):
-    result = train(shards, tmp_path / "run", "--shuffle-block-size", 4, "--no-recompute",
-                   "--epochs", 1, model="convlstm")  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert re.search(r"shuffle blocks of 4 clips: quality \d\.\d\d of 1", result.output)
-    options = checkpoint.load(tmp_path / "run" / "last.pt")["model_options"]
-    assert options["recompute"] is False
-
-
-def test_two_runs_of_one_seed_are_alike_and_another_seed_is_not(shards, tmp_path):
-    losses = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(shards, tmp_path / name, "--seed", seed, "--epochs", 1)
-        losses.append(metrics_of(tmp_path / name)[0]["train_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert losses[0] != pytest.approx(losses[2], rel=1e-5)
+def test_two_runs_of_one_seed_are_alike_and_another_seed_is_not(shards, trained, tmp_path):
+    loss = metrics_of(trained)[0]["train_loss"]
+    for seed in (0, 1):
+        train(shards, tmp_path / f"{seed}", "--seed", seed, "--epochs", 1)
+        other = metrics_of(tmp_path / f"{seed}")[0]["train_loss"]
+        assert (other == pytest.approx(loss, rel=1e-5)) == (seed == 0)
 
 
 def test_a_run_never_writes_over_another(shards, tmp_path):
@@ -180,11 +166,10 @@ def test_a_run_that_fails_before_it_trains_leaves_no_folder(shards, tmp_path, mo
 
 def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        result = har_train("--shards", shards, "--size", 16, "--frames", 4, "--epochs", 1,
-                           "--batch-size", 6, "--precision", "fp32",
-                           "--model-options", OPTIONS["resnet3d"])  # fmt: skip
-        assert result.exit_code == 0
+    Path("runs/resnet3d").mkdir(parents=True)
+    options = ("--size", 16, "--frames", 4, "--epochs", 1, "--batch-size", 6, "--precision", "fp32")
+    result = har_train("--shards", shards, "--model-options", OPTIONS["resnet3d"], *options)
+    assert result.exit_code == 0
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["resnet3d", "resnet3d-2"]
 
 
@@ -315,7 +300,7 @@ def test_a_mixed_clip_counts_by_the_share_of_the_predicted_class(shards):
     )
 
 
-def test_the_best_checkpoint_is_measured_on_the_train_clips_as_they_are(shards, tmp_path):
+def test_the_best_checkpoint_is_measured_on_the_train_clips_as_they_are(shards, trained, tmp_path):
     result = train(shards, tmp_path / "run", "--mixup-alpha", 0.4, "--eval-train")
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -323,12 +308,7 @@ def test_the_best_checkpoint_is_measured_on_the_train_clips_as_they_are(shards, 
     assert summary["best_train_acc"] == pytest.approx(measured["clip@1"])
     assert summary["best_train_loss"] == pytest.approx(measured["loss"], rel=1e-5)
     assert "best checkpoint on the train clips, not augmented: loss " in result.output
-    assert "best_train_acc" not in summary_of(shards, tmp_path / "plain", "--epochs", 1)
-
-
-def summary_of(shards, out, *more):
-    train(shards, out, *more)
-    return json.loads((out / "summary.json").read_text())
+    assert "best_train_acc" not in json.loads((trained / "summary.json").read_text())
 
 
 def test_a_signal_ends_the_pass_over_the_train_clips(shards):
@@ -394,20 +374,38 @@ def test_a_run_of_other_classes_starts_any_model_with_a_new_classifier(shards, t
             assert value.equal(before[name]) == name.startswith(first_layer), name
 
 
-def test_a_resumed_run_does_not_need_the_weights_it_started_from(shards, tmp_path):
-    first, second = tmp_path / "a", tmp_path / "b"
-    assert train(shards, first, "--epochs", 1).exit_code == 0
+@pytest.mark.parametrize(("split", "is_warned"), [("grouped", False), ("paper", True)])
+def test_weights_of_a_run_that_trained_on_groups_of_val_or_test_are_warned_of(
+    shards, trained, split, is_warned
+):
+    messages = []
+    prepared(shards, messages.append, weights=str(trained), split=split).close()
+    text = f"warning: the weights {trained / 'best.pt'} were trained on split grouped, whose train "
+    assert (text in messages[0]) == is_warned
+
+
+@pytest.mark.parametrize(("size", "is_said"), [(16, False), (64, True)])
+def test_stored_frames_that_are_scaled_up_are_said(shards, size, is_said):
+    messages = []
+    prepared(shards, messages.append, size=size).close()
+    text = "note: the shards hold frames of 20x24, which are scaled up to 73x98: a smaller --size"
+    assert (text in messages[0]) == is_said
+
+
+def test_a_resumed_run_does_not_need_the_weights_it_started_from(shards, trained, tmp_path):
+    first, second = shutil.copytree(trained, tmp_path / "a"), tmp_path / "b"
     assert train(shards, second, "--epochs", 1, "--weights", first).exit_code == 0
     shutil.rmtree(first)
     assert har_train("--resume", second, "--epochs", 2).exit_code == 0
 
 
-def test_colourful_cached_smoothed_runs_train(shards, tmp_path):
+def test_colorful_cached_smoothed_runs_in_blocks_train(shards, tmp_path):
     more = ["--cutmix-alpha", 0.2, "--brightness", 0.3, "--saturation", 0.3, "--cache", "ram"]
-    more += ["--shuffle-block-size", 8, "--max-corrupt", 1, "--label-smoothing", 0.1]
-    result = train(shards, tmp_path / "run", *more)
+    more += ["--shuffle-block-size", 4, "--max-corrupt", 1, "--label-smoothing", 0.1]
+    result = train(shards, tmp_path / "run", *more, "--epochs", 1)
     assert result.exit_code == 0, result.output
     assert "cutmix_alpha = 0.2" in (tmp_path / "run" / "config.toml").read_text()
+    assert re.search(r"shuffle blocks of 4 clips: quality \d\.\d\d of 1", result.output)
 
 
 def test_sync_bn_replaces_the_batch_norms(shards):
@@ -436,7 +434,7 @@ def test_padding_does_not_count_in_loss_or_metrics(shards):
         state = prepared(shards, optimizer="sgd", class_weights="none")
         state.model.eval()  # batch norm would mix the clips
         valid = torch.arange(size) < 3
-        batch = DeviceBatch(clips[:size], labels[:size], labels[:size], valid, 3, 0.0, [], 0)
+        batch = DeviceBatch(clips[:size], labels[:size], labels[:size], valid, 0.0, [], 0)
         step.train_step(state, batch, update_weights=False)
         state.close()
         gradients.append(state.model.fc.weight.grad.clone())

@@ -163,8 +163,8 @@ class Run:
         prediction = Prediction()
         with silence(quiet):
             names = [os.path.expanduser(name) for name in names]  # a URL stays as it is
-            answers = iterate_predictions(self.checkpoint or self.path, names, **options)
-            count = len(answers.videos)
+            sources, answers = iterate_predictions(self.checkpoint or self.path, names, **options)
+            count = len(sources)
             with ProgressBar(count, "predict", quiet=count < 2) as bar:
                 for answer in answers:
                     for text in answer.messages:

@@ -64,6 +64,8 @@ def show(
     from ..runtime.precision import DTYPES
 
     models.allow(name)
+    if plot is not None:
+        diagram.check_plot(name, plot)
     dtype = DTYPES[precision]
     options = Config(model_options=model_options).options
     summary = model_summary.examine(name, frames, (size, size), batch_size, dtype, **options)

@@ -3,10 +3,9 @@
 It stands in the file's metadata and in FILE.json beside it; docs/commands.md shows it.
 """
 
-from contextlib import suppress
-from importlib import metadata
 from typing import Any
 
+from ..runtime.run_dir import installed_versions
 from .predictor import Predictor
 
 INPUT = "clips"
@@ -53,7 +52,7 @@ def build_contract(predictor: Predictor, preprocessing: bool, digest: str) -> di
         values = "RGB / 255, resized and centre-cropped as below, less mean, over std"
     return {
         "made_by": "har-export",
-        "versions": _versions(),
+        "versions": installed_versions(_PACKAGES),
         "model": predictor.model_name,
         "classes": predictor.classes,
         "input": {
@@ -112,11 +111,3 @@ def _describe_frames(predictor: Predictor) -> dict[str, Any]:
         f"for i = 0 to S - 1 {_RULES[rule_name(predictor)]}. A short video repeats its last frame. "
         f"The network takes {subset}{mean}.",
     }
-
-
-def _versions() -> dict[str, str | int]:
-    versions: dict[str, str | int] = {}
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions

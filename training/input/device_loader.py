@@ -23,7 +23,7 @@ from ...shards.transforms.affine import Augmentation
 from ...shards.transforms.clip_processor import ClipProcessor
 from ...shards.transforms.clip_transform import ClipTransform
 from ..runtime.device import stream_module
-from ..runtime.step_timer import CopyEvents, is_timed
+from ..runtime.step_timer import CopyEvents
 from .gpu_cache import GpuCache
 
 
@@ -31,15 +31,14 @@ from .gpu_cache import GpuCache
 class DeviceBatch:
     """One batch on the device. clips: [b,C,T,h,w]. labels, indices: int64 [b]. valid: bool [b].
 
-    num_valid: valid clips of the global batch. data_time: seconds the host waited for the loader.
-    copy_events: on a device with streams, of the steps that are timed, events around its copy.
+    data_time: seconds that the host waited for the loader; 0 but on the CPU, whose clock tells it.
+    copy_events: on a device with streams, events around its copy.
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
     valid: torch.Tensor
-    num_valid: int
     data_time: float
     keys: list[str]
     step: int
@@ -50,9 +49,8 @@ class DeviceLoader:
     """Batches of one subset of a split, ready for the model.
 
     options: of the loader; `frames`, `pin_memory` and, where it is None, `frame_stride` are set
-    here. augmentation: None for the
-    evaluation transform (resize, center crop). gpu_cache: keep the subset's clips on `device` (see
-    `har.training.input.gpu_cache`).
+    here. augmentation: None for the evaluation transform (resize, center crop). gpu_cache: keep the
+    subset's clips on `device` (see `har.training.input.gpu_cache`).
     """
 
     def __init__(
@@ -98,17 +96,15 @@ class DeviceLoader:
             yield from self._epoch_without_streams(batches, epoch)
             return
         stream = self._streams.current_stream(self.device)
-        upcoming = self._copy_next(batches, epoch, first_step=start)
-        while upcoming is not None:
-            batch, ready = upcoming
-            if batch.copy_events is not None:
-                batch.copy_events.step_end.record(stream)  # all of the step before is queued
-            upcoming = self._copy_next(batches, epoch, first_step=start)
-            stream.wait_event(ready)
+        upcoming = self._copy_next(batches, epoch)
+        while (batch := upcoming) is not None:
+            assert batch.copy_events is not None
+            batch.copy_events.step_end.record(stream)  # all of the step before is queued
+            upcoming = self._copy_next(batches, epoch)
+            stream.wait_event(batch.copy_events.ready)
             for tensor in (batch.clips, batch.labels, batch.indices, batch.valid):
                 tensor.record_stream(stream)
-            if batch.copy_events is not None:
-                batch.copy_events.step_start.record(stream)
+            batch.copy_events.step_start.record(stream)
             yield batch
 
     def keys(self, epoch: int, step: int) -> list[str]:
@@ -125,37 +121,28 @@ class DeviceLoader:
                 clips = host_batch.detach().to(self.device)
             else:
                 clips = self._augment(host_batch, epoch)
-            batch = self._device_batch(host_batch, clips, time.perf_counter() - start)
+            data_time = time.perf_counter() - start if self.device.type == "cpu" else 0.0
+            batch = self._device_batch(host_batch, clips, data_time)
             del host_batch, clips
             yield batch
             del batch  # or its buffer would stay in use while the next batch is waited for
             start = time.perf_counter()
 
-    def _copy_next(
-        self, batches: Iterator[Batch], epoch: int, first_step: int
-    ) -> tuple[DeviceBatch, Any] | None:
-        """The next batch and the event after which it is ready, copied on a stream of its own."""
-        start = time.perf_counter()
+    def _copy_next(self, batches: Iterator[Batch], epoch: int) -> DeviceBatch | None:
+        """The next batch, copied and augmented on a stream of its own, and its events."""
+        events = CopyEvents(*(self._streams.Event(enable_timing=True) for _ in range(5)))
         with self._streams.stream(self._copy_stream):
             host_batch = next(batches, None)
             if host_batch is None:
                 return None
-            data_time = time.perf_counter() - start
-            timed = is_timed(host_batch.step - first_step, self.num_batches - first_step)
-            copy_start, copy_end, ready = (
-                self._streams.Event(enable_timing=timed) for _ in range(3)
-            )
-            copy_start.record(self._copy_stream)
+            events.copy_start.record(self._copy_stream)
             host_batch.pixels = host_batch.pixels.to(self.device, non_blocking=True)
-            copy_end.record(self._copy_stream)
-            batch = self._device_batch(host_batch, self._augment(host_batch, epoch), data_time)
-            ready.record(self._copy_stream)
-            if timed:
-                step_end, step_start = (self._streams.Event(enable_timing=True) for _ in range(2))
-                events = CopyEvents(step_end, copy_start, copy_end, ready, step_start)
-                batch = replace(batch, copy_events=events)
-        host_batch.release(copy_end)
-        return batch, ready
+            events.copy_end.record(self._copy_stream)
+            clips = self._augment(host_batch, epoch)
+            batch = self._device_batch(host_batch, clips, copy_events=events)
+            events.ready.record(self._copy_stream)
+        host_batch.release(events.copy_end)
+        return batch
 
     def _augment(self, batch: Batch, epoch: int) -> torch.Tensor:
         """uint8 pixels, on whatever device they are -> [b,C,T,h,w] there."""
@@ -164,11 +151,17 @@ class DeviceLoader:
             keys = [view_key(key, view) for key, view in zip(keys, batch.views, strict=True)]
         return self._processor.process_batch(batch.pixels, keys=keys, seed=seed, epoch=epoch)
 
-    def _device_batch(self, batch: Batch, clips: torch.Tensor, data_time: float) -> DeviceBatch:
+    def _device_batch(
+        self,
+        batch: Batch,
+        clips: torch.Tensor,
+        data_time: float = 0.0,
+        copy_events: CopyEvents | None = None,
+    ) -> DeviceBatch:
         labels, indices, valid = (
             torch.from_numpy(values).to(self.device, non_blocking=True)
             for values in (batch.labels, batch.indices, batch.valid)
         )
         return DeviceBatch(
-            clips, labels, indices, valid, batch.num_valid, data_time, batch.keys, batch.step
+            clips, labels, indices, valid, data_time, batch.keys, batch.step, copy_events
         )

@@ -34,14 +34,18 @@ FILL = {
 GROUPS = ("#eef4fa", "#f6f9fc")
 
 
-def save(sheet: Sheet, path: Path) -> None:
-    """Draw the network of a sheet into a .png, .svg or .pdf file. ConfigError for other names."""
-    if models.is_custom(sheet.model):
-        raise ConfigError(f"--plot {path}: only the four models have a drawing, {sheet.model} not.")
+def check_plot(model: str, path: Path) -> None:
+    """Raise ConfigError where `save` could not draw `model` into `path`."""
+    if models.is_custom(model):
+        raise ConfigError(f"--plot {path}: only the four models have a drawing, {model} not.")
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot {path}: the name must end in {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
         raise ConfigError(f"--plot {path}: there is no folder {path.parent}; make it first.")
+
+
+def save(sheet: Sheet, path: Path) -> None:
+    """Draw the network of a sheet into a .png, .svg or .pdf file, as `check_plot` allows it."""
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))

@@ -5,12 +5,10 @@ Notes:
   and 10 to 20 times slow, and torch 2.15 leaves parts of a CPU gradient unwritten at depth 2. What
   is only slow is no fault of a processor or a GPU without units for it: it trains in another
   precision.
-- Decoding is checked by the commands themselves (`har-shards synthetic`, then `build`) in a process
-  of their own, since nothing but prediction may import the decoder here, and since a broken codec
-  library can take its process down.
+- Decoding is checked by the commands themselves (`har-shards synthetic`, `build`, `verify`), each
+  in a process of its own: a broken codec library can take its process down.
 """
 
-import contextlib
 import os
 import platform
 import re
@@ -21,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +26,9 @@ import torch
 
 from ..runtime import device as devices
 from ..runtime import memory, unusable_gpu
+from ..runtime.memory import resource
 from ..runtime.precision import NAMES, candidates, fastest, probe_precision, time_convolution
-
-resource: Any = None
-with contextlib.suppress(ImportError):  # Windows has none
-    import resource
+from ..runtime.run_dir import installed_versions
 
 OK, WARNING, FAIL = "OK", "warning", "fail"
 GB = 1e9
@@ -95,10 +90,7 @@ def _check_torch(*_: Any) -> Result:
 
 
 def _check_libraries(*_: Any) -> Result:
-    versions = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
+    versions = installed_versions(LIBRARIES)
     missing = [name for name in LIBRARIES if name not in versions]
     text = ", ".join(f"{name} {version}" for name, version in versions.items())
     if missing:

@@ -14,19 +14,17 @@ from dataclasses import dataclass
 class EarlyStopping:
     """Counts epochs without a relative improvement of more than `percent`."""
 
-    patience: int
     percent: float
     lower_is_better: bool
     reference: float | None = None
     num_bad_epochs: int = 0
 
-    def update(self, value: float) -> bool:
-        """Take the epoch's value; -> True when training should stop."""
+    def update(self, value: float) -> None:
+        """Take the epoch's value."""
         if self._improves(value):
             self.reference, self.num_bad_epochs = value, 0
         else:
             self.num_bad_epochs += 1
-        return self.num_bad_epochs >= self.patience
 
     def _improves(self, value: float) -> bool:
         if not math.isfinite(value):

@@ -15,11 +15,10 @@ from ..config import Config
 
 
 class LrScheduler:
-    """The scheduler that `config` names. steps_per_epoch: optimizer steps, for the cosine."""
+    """The scheduler that `config` names. num_batches: of an epoch, for the cosine; it counts steps
+    of the optimizer, of which accumulation makes fewer."""
 
-    def __init__(
-        self, config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int
-    ) -> None:
+    def __init__(self, config: Config, optimizer: torch.optim.Optimizer, num_batches: int) -> None:
         self._config, self._optimizer = config, optimizer
         self._scheduler: ReduceLROnPlateau | StepLR | LambdaLR
         if config.lr_scheduler == "plateau":
@@ -29,7 +28,8 @@ class LrScheduler:
         elif config.lr_scheduler == "step":
             self._scheduler = StepLR(optimizer, config.step_size, config.gamma)
         else:
-            warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+            steps = -(-num_batches // config.grad_accum_steps)  # an epoch
+            warmup, total = config.warmup_epochs * steps, config.epochs * steps
             self._scheduler = LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total))
 
     @property

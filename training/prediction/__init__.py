@@ -1,7 +1,7 @@
 """Videos in, answers out: `iterate_predictions`, and what `har-predict` prints of it."""
 
 from .command import predict_videos
-from .predict import Answers, iterate_predictions
+from .predict import iterate_predictions
 from .results import Prediction, VideoPrediction
 
-__all__ = ["Answers", "Prediction", "VideoPrediction", "iterate_predictions", "predict_videos"]
+__all__ = ["Prediction", "VideoPrediction", "iterate_predictions", "predict_videos"]

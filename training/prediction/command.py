@@ -30,10 +30,10 @@ def predict_videos(
     Raises PredictionError or CheckpointError, each one sentence.
     """
     file_format = choose_format(as_json, as_csv, out)
-    answers = iterate_predictions(run_dir, videos, **options)
-    num_videos, is_terminal = len(answers.videos), sys.stderr.isatty()
+    sources, answers = iterate_predictions(run_dir, videos, **options)
+    num_videos, is_terminal = len(sources), sys.stderr.isatty()
     if out is not None:
-        refuse_videos("-o", [out], answers.videos)
+        refuse_videos("-o", [out], sources)
     has_label, has_timing = options.get("threshold") is not None, bool(options.get("timing"))
     num_failed, total = 0, Counter[str]()
     with (

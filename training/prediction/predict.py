@@ -47,19 +47,6 @@ class _Options:
             )
 
 
-class Answers(Iterator[VideoPrediction]):
-    """The answers to videos, made when they are asked for.
-
-    videos: what they are to, in the same order.
-    """
-
-    def __init__(self, videos: Sequence[Path | str], answers: Iterator[VideoPrediction]) -> None:
-        self.videos, self._answers = videos, answers
-
-    def __next__(self) -> VideoPrediction:
-        return next(self._answers)
-
-
 def iterate_predictions(
     run_dir: Path,
     videos: Sequence[str | Path],
@@ -78,9 +65,9 @@ def iterate_predictions(
     annotate: Path | None = None,
     cam: Path | None = None,
     with_strips: bool = False,
-) -> Answers:
-    """The answers to `videos` (files, folders, globs, URLs, "-" for standard input), one after the
-    other.
+) -> tuple[list[Path | str], Iterator[VideoPrediction]]:
+    """-> the videos that `videos` stand for (files, folders, globs, URLs, "-" for standard input),
+    and the answers to them, each made when it is asked for.
 
     window, hop: seconds. threshold: a label of a lower probability is "unknown". timing: answers
     have the milliseconds of each stage. stream: see `ClipSampler`; None = the run's. views: see
@@ -113,7 +100,7 @@ def iterate_predictions(
         _predict_source(predictor, source, options, files)
         for source, files in zip(sources, targets, strict=True)
     )
-    return Answers(sources, answers)
+    return sources, answers
 
 
 def _predict_source(

@@ -86,7 +86,7 @@ def place_model(model: nn.Module, device: torch.device, precision: torch.dtype) 
 
     Not `model.to(memory_format=...)`: that puts 4-D and 5-D weights into the one format given and
     fails on ConvLSTM's 2-D convolutions. In bf16 on the CPU the 3-D convolutions go through
-    `conv_at_depth_3` at depth 2.
+    `mend_depth_2`.
     """
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if device.type != "cpu":  # models are built there
@@ -99,25 +99,17 @@ def place_model(model: nn.Module, device: torch.device, precision: torch.dtype) 
             if not isinstance(module, nn.Conv3d):
                 continue
             if (module.kernel_size[0], module.stride[0], module.padding[0]) == (3, 1, 1):
-                forward = functools.partial(_forward_at_depth_3, module.forward)
+                forward = functools.partial(mend_depth_2, module.forward)
                 module.forward = forward  # type: ignore[method-assign]
     return model
 
 
-def conv_at_depth_3(
-    convolve: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
-) -> torch.Tensor:
-    """A 3-tap, stride-1, padded convolution over [B,C,2,H,W], by way of depth 3.
+def mend_depth_2(convolve: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """A 3-tap, stride-1, padded convolution over [B,C,T,H,W], at depth 2 by way of depth 3.
 
     torch 2.15 on a CPU with bf16 units leaves parts of this weight gradient unwritten at depth 2
     (and at no other depth from 1 to 16), which is what the last residual group of a 16-frame clip
     has. A third plane of zeros is what the padding reads there anyway, so the first two planes of
     the result, and all gradients, are the same.
     """
-    return convolve(F.pad(x, (0, 0, 0, 0, 0, 1)))[:, :, :2]
-
-
-def _forward_at_depth_3(
-    forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
-) -> torch.Tensor:
-    return conv_at_depth_3(forward, x) if x.shape[2] == 2 else forward(x)
+    return convolve(F.pad(x, (0, 0, 0, 0, 0, 1)))[:, :, :2] if x.shape[2] == 2 else convolve(x)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..config import ConfigError
-from .device import conv_at_depth_3, synchronize
+from .device import mend_depth_2, synchronize
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -120,7 +120,7 @@ def _probe_cpu(dtype: torch.dtype, workaround: bool) -> Probe:
         gradients = {}
         for kind in seconds:
             tensors = (x.to(kind), weight.to(kind), output_gradient.to(kind))
-            gradients[kind], elapsed = time_weight_gradient(*tensors, workaround and depth == 2)
+            gradients[kind], elapsed = time_weight_gradient(*tensors, workaround)
             seconds[kind] += elapsed
         error = max(error, relative_error(gradients[dtype], gradients[torch.float32]))
     return Probe(error, seconds[torch.float32] / seconds[dtype])
@@ -149,7 +149,7 @@ def time_weight_gradient(
         convolve = functools.partial(F.conv3d, weight=leaf, padding=1)
         synchronize(x.device)
         start = time.perf_counter()
-        y = conv_at_depth_3(convolve, x) if workaround else convolve(x)
+        y = mend_depth_2(convolve, x) if workaround else convolve(x)
         y.backward(output_gradient)
         synchronize(x.device)
         seconds.append(time.perf_counter() - start)

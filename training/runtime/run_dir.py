@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
@@ -228,12 +228,8 @@ def start(
 
     Raises RunError where the folder takes no more.
     """
-    versions = dict.fromkeys(PACKAGES, "not installed")
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     environment = {
-        "versions": versions,
+        "versions": dict.fromkeys(PACKAGES, "not installed") | installed_versions(PACKAGES),
         "python": platform.python_version(),
         "device": device_name(device),
         "precision": str(precision).removeprefix("torch."),
@@ -273,6 +269,15 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each of `packages` that is installed."""
+    versions = {}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _commit() -> str | None:

@@ -2,8 +2,8 @@
 
 On the CPU the host's clock tells it: what is not waited for the loader is compute, and nothing
 crosses to a device. On CUDA the host runs ahead of the device and its clock says nothing: there,
-events on the device are kept for some steps (about every tenth) and read when they have happened,
-so that no step waits for the device.
+events on the device are kept for each step and read when they have happened, so that no step waits
+for the device.
 
 A wait is the gap on the device between the end of one step and the start of the next. A copy or an
 augmentation that runs beside the step before costs nothing and is not counted; only the part of it
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-_EVERY = 10  # steps between two that are timed by events; fewer where an epoch is short
 _LIMIT = 0.2  # a share above which data or transfer is named the bottleneck; in a short epoch the
 # start of the loader alone takes 0.12 (13 steps of ConvLSTM)
 
@@ -61,35 +60,19 @@ def split_gap(
     return max(0.0, step_start - copy - augmentation), copy
 
 
-def is_timed(step: int, num_steps: int) -> bool:
-    """Whether events are kept for this step of `num_steps`: the first, then about every tenth, and
-    more often where an epoch has fewer than 200 steps."""
-    every = max(1, min(_EVERY, num_steps // 20))
-    return step == 0 or step % every == every // 2
-
-
 class StepTimer:
-    """Sums, over the steps of an epoch, of the seconds waited for data and for the transfer.
-
-    The first step counts once (its wait is the loader's start); the mean of the others that were
-    timed counts for all the others.
-    """
+    """Sums, over the steps of an epoch, of the seconds waited for data and for the transfer."""
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[bool, CopyEvents]] = deque()
-        self._first = self._others = (0.0, 0.0)
-        self._num_timed = self._num_steps = 0
+        self._pending: deque[CopyEvents] = deque()
+        self._data_time = self._transfer_time = 0.0
 
-    def add(
-        self, data_time: float, copy_events: CopyEvents | None, *, first: bool, on_device: bool
-    ) -> None:
-        """One step. data_time: by the host's clock, which counts only where not `on_device`."""
-        self._num_steps += not first
-        if not on_device:
-            self._count(first, data_time, 0.0)
-        elif copy_events is not None:
-            self._pending.append((first, copy_events))
-            self._read(wait=False)
+    def add(self, data_time: float, copy_events: CopyEvents | None) -> None:
+        """One step: what the host's clock says, and the events that tell it on a device."""
+        self._data_time += data_time
+        if copy_events is not None:
+            self._pending.append(copy_events)
+        self._read(wait=False)
 
     def flush(self) -> tuple[float, float]:
         """-> seconds (waiting for data, host to device) of all steps added.
@@ -101,21 +84,13 @@ class StepTimer:
 
     def totals(self) -> tuple[float, float]:
         """The same of the events that have been read, without waiting."""
-        scale = self._num_steps / self._num_timed if self._num_timed else 0.0
-        (first_data, first_copy), (data, copy) = self._first, self._others
-        return first_data + data * scale, first_copy + copy * scale
+        return self._data_time, self._transfer_time
 
     def _read(self, wait: bool) -> None:
-        while self._pending and (wait or self._pending[0][1].query()):
-            first, copy_events = self._pending.popleft()
-            self._count(first, *copy_events.gap())
-
-    def _count(self, first: bool, data: float, copy: float) -> None:
-        if first:
-            self._first = (data, copy)
-        else:
-            self._others = (self._others[0] + data, self._others[1] + copy)
-            self._num_timed += 1
+        while self._pending and (wait or self._pending[0].query()):
+            data, copy = self._pending.popleft().gap()
+            self._data_time += data
+            self._transfer_time += copy
 
 
 def time_shares(data_time: float, transfer_time: float, seconds: float) -> dict[str, float]:

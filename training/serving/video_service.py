@@ -1,12 +1,14 @@
 """What stands behind `har-serve`: an uploaded file in, probabilities and HTML or JSON out.
 
 Notes: an answer goes to the page as text and data: URLs, so that no file of it lies in Gradio's
-cache. The uploaded file is removed with its answer, and the cache folder, our own, at the end.
+cache. The uploaded file is removed with its answer, and the cache folder, our own, at the end; of a
+server that was killed, by the next one, which sees that nobody holds the lock of its folder.
 """
 
 import base64
 import contextlib
 import io
+import os
 import shutil
 import tempfile
 import time
@@ -22,10 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...pipeline.decode import VIDEO_SUFFIXES, DecoderError, DecoderProcess
+from ...shards.storage import LocalFolder
 from ..inference import grad_cam
 from ..inference.predictor import Predictor
 from ..inference.uploaded_video import UploadError, UploadLimits, decode_upload
 
+_PREFIX, _UPLOADS = "har-serve-", "uploads"  # TMPDIR/har-serve-*/uploads
 _MAX_IDLE_SECONDS = 600  # an uploaded file that nobody asks about is removed after these
 _NUM_STRIP_FRAMES = 8
 _MEMORY_LIMIT = 5 << 30  # bytes that the decoder may take for a video
@@ -36,8 +40,12 @@ class VideoService:
 
     def __init__(self, predictor: Predictor, limits: UploadLimits | None = None) -> None:
         self.predictor, self.limits = predictor, limits or UploadLimits()
-        self._folder = tempfile.TemporaryDirectory(prefix="har-serve-")
-        self.upload_dir = Path(self._folder.name).resolve()
+        remove_abandoned_folders()
+        self._stack = contextlib.ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))
+        self._stack.enter_context(LocalFolder(Path(folder)).locked())
+        self.upload_dir = Path(folder, _UPLOADS).resolve()
+        self.upload_dir.mkdir()  # only now: a folder with it and without a lock is abandoned
         sampler = predictor.sampler
         self._clip_shape = (sampler.frames, *predictor.frame_size, 3)
         self._decoder = DecoderProcess(
@@ -86,7 +94,7 @@ class VideoService:
     def close(self) -> None:
         """End the decoder and remove every uploaded file."""
         self._decoder.kill()
-        self._folder.cleanup()
+        self._stack.close()
 
     @contextlib.contextmanager
     def _uploaded_file(self, upload: dict[str, Any] | None) -> Iterator[tuple[Path, str]]:
@@ -144,6 +152,16 @@ class VideoService:
                     shutil.rmtree(path, ignore_errors=True)
                 else:  # the part of an upload that was broken off
                     path.unlink(missing_ok=True)
+
+
+def remove_abandoned_folders() -> None:
+    """Remove the folders that servers left which were killed."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows locks no folders
+        return
+    for uploads in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_UPLOADS}"):
+        with contextlib.suppress(OSError), LocalFolder(uploads.parent).locked() as is_abandoned:
+            if is_abandoned:
+                shutil.rmtree(uploads.parent)
 
 
 def frame_strip(clip: NDArray[np.uint8]) -> bytes:

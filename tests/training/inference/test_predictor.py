@@ -19,13 +19,9 @@ from har.pipeline.decode import VideoDecodeError, decode_clip
 from har.shards.format import ClipReader, Manifest, load_manifest
 from har.training.evaluation import evaluate_run
 from har.training.inference import predictor, video_source
-from har.training.plots import style
 from har.training.prediction import predict_videos
 
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "DPI", 40)
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
 @pytest.fixture

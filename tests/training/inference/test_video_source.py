@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import av
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from made_predictor import make_video_run
 from made_rtsp import camera
 from made_server import s3, serving
 from made_videos import encode, ffmpeg
+from tiny_train import run_command
 
 from har.shards import storage
 from har.shards.storage import remote_folder
@@ -42,7 +43,7 @@ def video(synthetic_videos: Path, tmp_path: Path) -> Path:
 
 
 def predict(run: Path, *given: object) -> Result:
-    return CliRunner().invoke(predict_main, [str(run), *map(str, given)])
+    return run_command(predict_main, run, *given)
 
 
 def answers(told: Result) -> list[dict]:

@@ -78,9 +78,8 @@ def test_a_skipped_step_is_counted_in_the_epochs_line_and_the_run_goes_on(
     assert "2 steps skipped: gradients overflowed fp16" in result.output
 
 
-def test_without_skipped_steps_a_line_says_nothing_of_them(shards, tmp_path):
-    train(shards, tmp_path / "run", "--epochs", 1)
-    assert "skipped_steps" not in metrics_of(tmp_path / "run")[0]
+def test_without_skipped_steps_a_line_says_nothing_of_them(trained):
+    assert "skipped_steps" not in metrics_of(trained)[0]
 
 
 @pytest.mark.parametrize("cause", ["many in a row", "a scale that is too small"])

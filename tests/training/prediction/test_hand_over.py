@@ -13,10 +13,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from made_predictor import make_video_run
 from made_server import serving
 from made_videos import write
+from tiny_train import run_command
 
 from har.progress import ProgressBar
 from har.training.cli.results import predict_main
@@ -37,7 +38,7 @@ def videos(synthetic_videos: Path) -> list[Path]:
 
 
 def _predict(run: Path, *given: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(predict_main, [str(run), *map(str, given)], input=stdin)
+    return run_command(predict_main, run, *given, input=stdin)
 
 
 def _process(run: Path, *given: object, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -10,17 +10,14 @@ from pathlib import Path
 
 import av
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from made_predictor import CLASSES, make_video_run
 from PIL import Image
+from tiny_train import run_command
 
 from har.training.cli.results import predict_main
-from har.training.plots import style
 
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "DPI", 40)
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +30,8 @@ def videos(synthetic_videos: Path) -> list[str]:
     return [str(path) for path in sorted(synthetic_videos.rglob("*.avi"))[:2]]
 
 
-def _predict(run: Path, *given: object) -> Result:
-    return CliRunner().invoke(predict_main, [str(run), *map(str, given)])
+def _predict(run: Path, *words: object) -> Result:
+    return run_command(predict_main, run, *words)
 
 
 def _rows(told: Result) -> list[dict[str, str]]:
@@ -150,24 +147,21 @@ def test_names_that_are_no_utf_8_and_folders_of_images_are_videos(
     with av.open(videos[0]) as container:
         for number, frame in enumerate(container.decode(video=0)):
             frame.to_image().save(frames / f"{number:05d}.png")
-    command = [
-        sys.executable,
-        "-c",
-        "from har.training.cli.results import predict_main as main; main()",
-    ]
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     for form in ("--json", "--csv", "--top=3"):
-        told = subprocess.run(
-            [*command, run, form, tmp_path, videos[0]], capture_output=True, env=environment
-        )
-        assert told.returncode == 1, told.stderr
-        assert "caf\\xe9.avi is empty: 0 bytes." in told.stderr.decode()
-        lines = told.stdout.decode()
-        assert str(frames) in lines
+        told = _predict(run, form, tmp_path, videos[0])
+        assert told.exit_code == 1, told.output
+        assert "caf\\xe9.avi is empty: 0 bytes." in told.stderr
+        assert str(frames) in told.stdout
         if form == "--json":
-            first, *answers = json.loads(lines)
+            first, *answers = json.loads(told.stdout)
             assert first["video"] == f"{tmp_path}/a/caf\\xe9.avi"
             assert answers[0]["top"] == answers[1]["top"]  # the video's own frames, without loss
+    code = "from har.training.cli.results import predict_main as main; main()"
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    printed = subprocess.run(
+        [sys.executable, "-c", code, run, "--csv", odd], capture_output=True, env=environment
+    )
+    assert (printed.returncode, b"caf\\xe9.avi is empty: 0 bytes." in printed.stdout) == (1, True)
     picture = tmp_path / "t.png"
     told = _predict(run, "--window", 0.5, "--timeline", picture, "--csv", frames)
     assert (told.exit_code, picture.exists()) == (0, True), told.output

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from made_shards import make_shards
-from tiny_train import message, metrics_of, stop_after, train
+from tiny_train import losses_of, message, metrics_of, run_command, stop_after, train
 
 from har.shards import splits
 from har.shards.format import load_manifest
@@ -18,11 +17,9 @@ from har.training.cli.results import eval_main, report_main
 from har.training.cli.train import train_main
 from har.training.runtime import checkpoint
 
-CLOCK = ("seconds", "clips_per_s", "data_wait", "h2d", "compute", "peak_bytes")
 
-
-def har_pretrain(*options):
-    return CliRunner().invoke(pretrain_main, [str(option) for option in options])
+def har_pretrain(*words):
+    return run_command(pretrain_main, *words)
 
 
 def words(shards, out, *more):
@@ -50,16 +47,12 @@ def pretrained(shards, tmp_path_factory):
     return out
 
 
-def lines_of(folder):
-    return [{k: v for k, v in line.items() if k not in CLOCK} for line in metrics_of(folder)]
-
-
 def state_of(folder):
     return checkpoint.load(folder / "last.pt")["model"]
 
 
 def assert_same_run(one, two):
-    assert lines_of(one) == lines_of(two)
+    assert losses_of(one) == losses_of(two)
     a, b = state_of(one), state_of(two)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -198,7 +191,7 @@ def test_another_split_that_holds_out_the_same_groups_is_taken(pretrained, shard
     ],
 )
 def test_what_needs_a_classifier_says_that_there_is_none(pretrained, command, options, text):
-    result = CliRunner().invoke(command, [*options, str(pretrained)])
+    result = run_command(command, *options, pretrained)
     assert result.exit_code == 2
     assert text in message(result)
 

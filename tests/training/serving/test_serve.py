@@ -18,6 +18,7 @@ from page_server import FORM, Server, make_form, page_server
 from har.pipeline.decode import DecoderProcess
 from har.training.cli.results import serve_main
 from har.training.inference.uploaded_video import decode_upload
+from har.training.serving.video_service import VideoService
 
 pytest.importorskip("gradio")
 # Gradio and what it brings warn of each other's future at import
@@ -169,6 +170,15 @@ def test_an_upload_that_nobody_asks_about_is_removed_later(server: Server, clip:
         os.utime(path, (0, 0))
     server.answer("b.avi", b"nothing")
     assert server.files() == []
+
+
+def test_the_folder_that_a_killed_server_left_is_removed_by_the_next(server: Server):
+    left = server.folder / "har-serve-killed" / "uploads"
+    left.mkdir(parents=True)
+    (left / "a.avi").touch()
+    VideoService(server.service.predictor).close()
+    assert not left.parent.exists()
+    assert server.service.upload_dir.is_dir()  # of one that runs
 
 
 _CUT = (
