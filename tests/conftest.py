@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,18 @@ from PIL import Image
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as har-export does
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kept_decoders() -> Iterator[None]:
+    """Decoder processes go from one build to the next: starting one takes two seconds."""
+    if importlib.util.find_spec("av") is None:  # the GPU tests run where there is no PyAV
+        yield
+        return
+    from kept_decoders import keep_decoders
+
+    with keep_decoders():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -70,12 +84,3 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (2, 2)).save(picture, "PNG")
     monkeypatch.setattr(style, "encode_figure", lambda *_, **__: picture.getvalue())
-
-
-@pytest.fixture
-def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of the time of tests that draw is drawing; only text that is measured needs the real
-    dpi."""
-    from har.training.plots import style
-
-    monkeypatch.setattr(style, "DPI", 50)

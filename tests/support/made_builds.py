@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept_decoders import use_new_decoders
 
 from har.pipeline.build import BuildOptions, RunOptions, build_shard_set
 from har.pipeline.sampling import ClipSampler
@@ -17,7 +18,7 @@ from har.shards.storage import RemoteFolder
 
 SIZE = (24, 32)
 OPTIONS = BuildOptions(ClipSampler(frames=4), SIZE)
-QUIET = RunOptions(workers=1, quiet=True)  # a decoder costs a second of imports
+QUIET = RunOptions(workers=1, quiet=True)
 
 
 def build(
@@ -64,3 +65,4 @@ def hook_decoder(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> N
         "module.decode_clips = decode_clips\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")
+    use_new_decoders(monkeypatch)

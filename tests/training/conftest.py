@@ -1,20 +1,42 @@
-"""The shard set and the run that the tests of training share."""
+"""What the tests of training share: a shard set, a run, and pictures that cost little."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from made_shards import make_shards
 from tiny_train import train
 
+from har.training import loop
+from har.training.plots import plot_model_curves, style
+
 
 @pytest.fixture(scope="session")
-def shards(tmp_path_factory):
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a set of 30 clips of 4x20x24 in three classes: 18 train, 6 val, 6 test clips."""
     return make_shards(tmp_path_factory.mktemp("training") / "set").root
 
 
 @pytest.fixture(scope="session")
-def trained(shards, tmp_path_factory):
+def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a ResNet3D that was trained for two epochs; read it, do not change it."""
     out = tmp_path_factory.mktemp("trained") / "run"
     result = train(shards, out)
     assert result.exit_code == 0, result.output
     return out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_pictures() -> Iterator[None]:
+    """Drawing two curves an epoch takes more time than these epochs, and drawing at 200 dpi most of
+    the time of the tests of reports; none of it is their matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", 40)
+        patch.setattr(loop, "plot_model_curves", lambda path, *_: path.touch())
+        yield
+
+
+@pytest.fixture
+def drawn_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw their curves, as they do for a user."""
+    monkeypatch.setattr(loop, "plot_model_curves", plot_model_curves)

@@ -12,8 +12,6 @@ from tiny_train import har_eval, har_train, message, metrics_of, run_command, tr
 from har.training.cli.results import export_main, predict_main
 from har.training.runtime import checkpoint, run_dir
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
-
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

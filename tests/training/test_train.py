@@ -32,6 +32,7 @@ from har.training.runtime.signals import Interrupted, SignalWatch
 from har.training.status import EpochStatus
 
 
+@pytest.mark.usefixtures("drawn_curves")
 @pytest.mark.parametrize("model", ["resnet3d", "r2plus1d", "convlstm"])
 def test_a_run_writes_all_its_files_and_its_checkpoint_gives_back_the_model(
     shards, tmp_path, model
@@ -261,6 +262,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
     assert len(metrics_of(out)) == 2
 
 
+@pytest.mark.usefixtures("drawn_curves")
 def test_the_curves_are_drawn_anew_each_epoch(shards, tmp_path, monkeypatch):
     drawn, real = [], loop.plot_model_curves
 

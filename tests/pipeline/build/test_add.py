@@ -23,8 +23,6 @@ from har.pipeline.decode import decode_clip
 from har.shards.edit import EditError, remove_clips
 from har.shards.format import load_manifest
 
-pytestmark = pytest.mark.usefixtures("kept_decoders")
-
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -14,8 +14,6 @@ from har.pipeline.dataset import DatasetError, find_videos
 from har.pipeline.inspect import describe_build
 from har.shards.storage import ArchiveError, gzip_stream
 
-pytestmark = pytest.mark.usefixtures("kept_decoders")
-
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_set_of_an_archive_is_that_of_the_folder(

@@ -39,7 +39,6 @@ from har.shards.format import (
     verify_full,
 )
 
-pytestmark = pytest.mark.usefixtures("kept_decoders")
 FULL = RunOptions(workers=1, quiet=True, check="full")
 
 

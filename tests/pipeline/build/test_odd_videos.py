@@ -17,8 +17,6 @@ from har.pipeline.inspect import describe_build, describe_set
 from har.pipeline.sampling import ClipSampler
 from har.shards.format import ClipReader, Manifest
 
-pytestmark = pytest.mark.usefixtures("kept_decoders")
-
 X264 = ["-c:v", "libx264", "-g", "10", "-movflags", "+faststart"]
 
 

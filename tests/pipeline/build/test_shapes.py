@@ -13,8 +13,6 @@ from har.pipeline.decode import decode_clip
 from har.pipeline.inspect import describe_build, describe_set
 from har.shards.format import ClipReader, load_manifest
 
-pytestmark = pytest.mark.usefixtures("kept_decoders")
-
 
 @pytest.mark.parametrize(
     ("source", "clip", "name"),

@@ -170,7 +170,6 @@ def _find(command: str) -> Dataset:
     return find_videos(options["videos"], **take_find_options(options))
 
 
-@pytest.mark.usefixtures("kept_decoders")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_recipe(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = next(start for start in SHAPES if command.startswith(start))

@@ -20,8 +20,6 @@ from har.training.evaluation import (
 )
 from har.training.runtime import checkpoint
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,8 +21,6 @@ from har.training.evaluation import evaluate_run
 from har.training.inference import predictor, video_source
 from har.training.prediction import predict_videos
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
-
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Manifest:

@@ -31,11 +31,9 @@ from har.training.plots import (
     style,
 )
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
-
 
 @pytest.fixture
-def fine(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "DPI", 200)
 
 

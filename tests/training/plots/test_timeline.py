@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from har.training.plots import plot_timeline, style
+from har.training.plots import plot_timeline
 from har.training.plots.timeline import leading_classes
 
 
@@ -15,8 +15,7 @@ def test_of_many_classes_those_that_lead_longest_are_drawn_in_order_of_their_fir
     assert leading_classes(borders, np.eye(4)[list(labels)], max_classes=2) == [0, 1]
 
 
-def test_the_picture_has_a_row_for_each_class_that_leads(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(style, "DPI", 60)
+def test_the_picture_has_a_row_for_each_class_that_leads(tmp_path: Path):
     names = [f"Class{n}" for n in range(101)]
     probabilities = np.random.default_rng(0).random((12, 101)) * 0.1
     probabilities[range(12), np.arange(12) // 4] = 0.9

@@ -17,8 +17,6 @@ from tiny_train import run_command
 
 from har.training.cli.results import predict_main
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -5,16 +5,7 @@ from pathlib import Path
 import pytest
 from made_runs import SPEEDS, make
 
-from har.training.plots import style
 from har.training.report import write_report
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _coarse_pictures():
-    """Drawing at 200 dpi is most of the time of these tests, and none of their matter."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "DPI", 40)
-        yield
 
 
 @pytest.fixture(scope="package")
