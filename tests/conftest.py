@@ -51,6 +51,19 @@ def synthetic_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def quick_pictures() -> Iterator[None]:
+    """Drawing two curves an epoch takes more time than a tiny epoch, and drawing at 200 dpi most of
+    the time of a report; this is for tests that look at neither."""
+    from har.training import loop
+    from har.training.plots import style
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", 40)
+        patch.setattr(loop, "plot_model_curves", lambda path, *_: path.touch())
+        yield
+
+
 @pytest.fixture
 def made_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a font with 走, 3 and a space (squares), the only one installed beside DejaVu's."""

@@ -34,7 +34,7 @@ def test_the_short_way_runs_without_extras_and_without_what_only_linux_has(tmp_p
     train = "--model-options width=4 --frames 4 --size 16 --batch-size 4 --epochs 1 --device cpu"
     commands = [
         f"har-shards synthetic {videos} --groups 5 --clips 1",
-        f"har-shards build {videos} --out {shards} --frames 4 --size 20x24",
+        f"har-shards build {videos} --out {shards} --frames 4 --size 20x24 --workers 1",
         f"har-shards verify {shards}",
         f"har-train --shards {shards} --out {run} {train} --precision fp32",
         f"har-eval {run} --device cpu",

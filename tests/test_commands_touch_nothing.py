@@ -146,7 +146,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     try:
         made.check("har-shards synthetic data/videos --groups 5 --clips 1", ("data/videos/",))
         made.plant("work/data/videos")
-        build = "har-shards build data/videos --out data/shards --frames 4 --size 32x40"
+        build = "har-shards build data/videos --out data/shards --frames 4 --size 32x40 --workers 1"
         made.check(build, ("data/shards/",))
         made.plant("work/data/shards")
         made.check(f"har-train {TINY_MODEL} --frames 4 --size 28 --epochs 1", ("runs/convlstm/",))
@@ -165,7 +165,7 @@ COMMANDS = {  # a line: what it may write below the working folder
     "har-shards verify data/shards": (),
     "har-shards preview data/shards": ("sheet.png",),
     "har-shards subset data/shards --per-class 4 -o data/small": ("data/small/",),
-    "har-shards add data/small data/videos --existing skip": ("data/small/",),
+    "har-shards add data/small data/videos --existing skip --workers 1": ("data/small/",),
     "har-shards remove data/small --key 'v_SwipeUp_g01*'": ("data/small/",),
     "har-shards info data/small --split grouped --keys keys.csv": ("keys.csv",),
     "har-shards relabel data/small keys.csv": ("data/small/",),
@@ -195,7 +195,9 @@ SLOW_COMMANDS = {
 }  # fmt: skip
 SLOW_SETTINGS = {"har-shards": {"har.pipeline.benchmark.build_bench.BUILD_CLIPS": 240}}
 
-BENCH_LOADER = "har-bench-loader data/shards --videos data/videos --rounds 1 --batch-size 4"
+BENCH_LOADER = (
+    "har-bench-loader data/shards --videos data/videos --rounds 1 --batch-size 4 --workers 1"
+)
 
 
 @needs_semaphores

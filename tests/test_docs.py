@@ -36,7 +36,7 @@ LINES = sorted({(page, line) for page, text in PAGES.items() for line in command
 
 
 @pytest.fixture
-def small_defaults(monkeypatch):
+def small_defaults(monkeypatch, quick_pictures):
     """What a page leaves to the defaults of a training is tiny."""
     small = {
         "frames": 4, "size": 16, "batch_size": 6, "device": "cpu", "precision": "fp32",

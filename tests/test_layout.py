@@ -177,11 +177,10 @@ def test_the_import_name_does_not_collide_with_folders_of_the_user(tmp_path):
     for folder in FOLDERS:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text("raise ImportError('the wrong one')\n")
-    code = (
-        "import har.training.loop\n"
-        "from har.training.cli.models import models_main\n"
-        "models_main(['list'])\n"
-    )
+    for name, path in MODULES.items():
+        absolute = re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
+        assert not set(absolute) & {*FOLDERS, *ROOT_MODULES}, name
+    code = "from har.training.cli.models import models_main; models_main(['list'])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from made_videos import by_hand, resized
+from made_videos import frames_by_hand, resized, upright
 
 from har.pipeline.decode import clips as decode
 from har.pipeline.decode.packets import PacketIndex
@@ -39,13 +40,18 @@ def decode_whole(path: Path, sampler: ClipSampler, size: tuple[int, int]) -> lis
 
 
 def assert_exact(path: Path, rules: list[ClipSampler], size: tuple[int, int] = SIZE) -> None:
-    """Against all frames, decoded from the first to the last and resized one by one."""
-    frames = [resized(frame, size) for frame in by_hand(path)]
+    """Against the same frames of a plain decode from the first to the last, resized one by one."""
+    frames = frames_by_hand(path)
+
+    @functools.cache
+    def pixels_of(index: int) -> np.ndarray:
+        return resized(upright(frames[index]), size)
+
     for rule in rules:
         clips = decode.decode_clips(path, rule, size)
         for clip, chosen in zip(clips, rule.clip_indices(len(frames)), strict=True):
             assert clip.num_decoded == len(frames)
             assert clip.frame_indices == chosen.frame_indices
             assert clip.num_padded == chosen.num_padded
-            expected = np.stack([frames[index] for index in chosen.frame_indices])
+            expected = np.stack([pixels_of(index) for index in chosen.frame_indices])
             np.testing.assert_array_equal(clip.pixels, expected)

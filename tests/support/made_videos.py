@@ -146,15 +146,23 @@ def wrong_rate(path: Path) -> Path:
 
 def by_hand(path: Path) -> list[np.ndarray]:
     """Every frame of a plain decode from the first one, uint8 RGB, upright."""
+    return [upright(frame) for frame in frames_by_hand(path)]
+
+
+def upright(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 RGB [H,W,3]."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+
+
+def frames_by_hand(path: Path) -> list[av.VideoFrame]:
+    """Every frame of a plain decode from the first one."""
     with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
         stream.thread_count = 1
         # Theora repeats a picture by an empty packet: no frame, and an error to the decoder.
         packets = [packet for packet in container.demux(stream) if packet.size]
         return [
-            np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-            for packet in [*packets, None]
-            for frame in stream.codec_context.decode(packet)
+            frame for packet in [*packets, None] for frame in stream.codec_context.decode(packet)
         ]
 
 

@@ -1,6 +1,5 @@
 """What the tests of training share: a shard set, a run, and pictures that cost little."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from made_shards import make_shards
 from tiny_train import train
 
 from har.training import loop
-from har.training.plots import plot_model_curves, style
+from har.training.plots import plot_model_curves
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +26,8 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_pictures() -> Iterator[None]:
-    """Drawing two curves an epoch takes more time than these epochs, and drawing at 200 dpi most of
-    the time of the tests of reports; none of it is their matter."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "DPI", 40)
-        patch.setattr(loop, "plot_model_curves", lambda path, *_: path.touch())
-        yield
+def _quick_pictures(quick_pictures: None) -> None:
+    """Everywhere here."""
 
 
 @pytest.fixture

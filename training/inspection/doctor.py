@@ -187,7 +187,7 @@ def _check_decoding(*_: Any) -> Result:
         videos, shards = f"{folder}/videos", f"{folder}/shards"
         for arguments in (
             ["synthetic", videos, "--groups", "1", "--clips", "1"],
-            ["build", videos, "--out", shards, "--frames", "4", "--size", "32x40"],
+            ["build", videos, "--out", shards, *"--frames 4 --size 32x40 --workers 1".split()],
             ["verify", shards],
         ):
             command = [sys.executable, "-c", code, *arguments]

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from tiny_train import OPTIONS, metrics_of, prepared, words
 
-from har.errors import HarError
-from har.training import loop, setup
+from har.training import loop
 from har.training.config import ConfigError
 from har.training.optim import ModelEma
 from har.training.runtime import checkpoint, distributed
@@ -24,10 +24,12 @@ SUPPORT = Path(__file__).resolve().parents[2] / "support"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONWARNINGS", "ignore")
+        yield
 
 
 def start(command):
@@ -112,33 +114,70 @@ def test_batch_norm_of_two_ranks_sees_shares_and_its_statistics_are_their_mean(s
     assert parts["val"]["acc"] == val["acc"]
 
 
-def command_line(shards, out, *more):
-    code = "from har.training.cli.train import train_main; train_main()"
-    program = out.parent / "har_train.py"
-    program.write_text(code)
-    return [str(program), *words(shards, out, *more)]
+# Several commands in the same ranks, which take seconds to start: those after the first join by a
+# store of their own. What each rank says of each goes to a file.
+COMMANDS = """
+import contextlib, json, os, sys
+from har.training.cli.train import train_main
+for number, (out, port, words) in enumerate(json.loads(sys.argv[1])):
+    if number:
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": str(port)}
+    with open(f"{out}.{os.environ['RANK']}", "w") as file:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            try:
+                train_main(words)
+            except SystemExit as end:
+                print(f"exit code {end.code}")
+"""
 
 
-def test_har_train_under_torchrun_is_one_run_with_one_writer(shards, tmp_path):
-    out = tmp_path / "run"
-    done = start([*TORCHRUN, "2", *command_line(shards, out)])
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def under_torchrun(shards, tmp_path_factory):
+    """Folder of the runs `one`, `folds` and `odd` of two ranks, and what each rank said of each."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    more = {"one": [], "folds": ["--folds", "2", "--epochs", "1"], "odd": ["--batch-size", "5"]}
+    commands = [
+        (str(folder / name), free_port(), words(shards, folder / name, *options))
+        for name, options in more.items()
+    ]
+    (folder / "har_train.py").write_text(COMMANDS)
+    done = start([*TORCHRUN, "2", str(folder / "har_train.py"), json.dumps(commands)])
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("next: har-eval") == 1
-    assert [line["epoch"] for line in metrics_of(out)] == [1, 2]
-    assert (out / "summary.json").exists()
+    return folder, {
+        name: [(folder / f"{name}.{rank}").read_text() for rank in (0, 1)] for name in more
+    }
 
 
-def test_folds_under_torchrun_are_trained_by_the_same_ranks(shards, tmp_path):
-    out = tmp_path / "run"
-    done = start([*TORCHRUN, "2", *command_line(shards, out, "--folds", "2", "--epochs", "1")])
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("fold 2 of 2") == done.stdout.count("next: har-eval") == 1
-    assert len(list(out.glob("fold-*/summary.json"))) == 2
+def test_har_train_under_torchrun_is_one_run_with_one_writer(under_torchrun):
+    folder, said = under_torchrun
+    assert "".join(said["one"]).count("next: har-eval") == 1
+    assert said["one"][1] == "exit code 0\n"
+    assert [line["epoch"] for line in metrics_of(folder / "one")] == [1, 2]
+    assert (folder / "one" / "summary.json").exists()
+
+
+def test_folds_under_torchrun_are_trained_by_the_same_ranks(under_torchrun):
+    folder, said = under_torchrun
+    text = "".join(said["folds"])
+    assert text.count("fold 2 of 2") == text.count("next: har-eval") == 1
+    assert len(list(folder.glob("folds/fold-*/summary.json"))) == 2
+
+
+def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(under_torchrun):
+    folder, said = under_torchrun
+    assert "batch size 5 does not divide among 2 ranks" in "".join(said["odd"])
+    assert all(text.endswith("exit code 2\n") for text in said["odd"])
+    assert not (folder / "odd").exists()
 
 
 def start_two_slow_ranks(shards, out, *more):
     """torchrun, with ranks that write their process ids and take 0.2 s a step; -> it, ids."""
-    command = command_line(shards, out, "--epochs", "1000", *more)
     slow = """
 import os, time
 from pathlib import Path
@@ -152,7 +191,9 @@ def step(*arguments):
 loop.train_step = step
 train_main()
 """
-    Path(command[0]).write_text(slow)
+    program = out.parent / "har_train.py"
+    program.write_text(slow)
+    command = [program, *words(shards, out, "--epochs", "1000", *more)]
     pids = out.parent / "pid"
     process = subprocess.Popen(
         [*TORCHRUN, "2", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -202,16 +243,6 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(shards, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "rank 0 of 2 lost another rank, which died or hangs" in said
-
-
-def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(shards):
-    state = prepared(shards, batch_size=5)
-    state.close()
-    with pytest.raises(HarError, match="batch size 5 does not divide among 2 ranks"):
-        setup.make_loaders(
-            state.config, state.task, state.manifest, state.split, state.transform, state.device,
-            distributed.DistributedContext(0, 2),
-        )  # fmt: skip
 
 
 def test_alone_every_exchange_is_the_value_itself():
