@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,13 @@ def test_no_folder_holds_more_modules_than_a_reader_can_hold():
 def test_every_package_says_what_it_is_for():
     for path in MODULES.values():
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_pytest_looks_into_every_folder_of_tests(pytestconfig):
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {part for folder in folders for part in folder.relative_to(ROOT).parts}
+    left_out = pytestconfig.getini("norecursedirs")
+    assert not [name for name in names if any(fnmatch(name, pattern) for pattern in left_out)]
 
 
 def test_no_module_is_a_drawer_for_everything():
