@@ -185,9 +185,10 @@ def _check_decoding(*_: Any) -> Result:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         videos, shards = f"{folder}/videos", f"{folder}/shards"
+        small = ["--frames", "4", "--size", "32x40", "--workers", "1"]
         for arguments in (
             ["synthetic", videos, "--groups", "1", "--clips", "1"],
-            ["build", videos, "--out", shards, *"--frames 4 --size 32x40 --workers 1".split()],
+            ["build", videos, "--out", shards, *small],
             ["verify", shards],
         ):
             command = [sys.executable, "-c", code, *arguments]
