@@ -4,11 +4,11 @@ import dataclasses
 import importlib
 import re
 import shutil
-import tomllib
 from pathlib import Path
 
 import click
 import pytest
+from commands import SCRIPTS, load_command
 from made_shards import make_shards
 from pdoc import doc
 
@@ -18,13 +18,7 @@ from har.training import config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
 README = PAGES["README.md"]
-SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-def command_of(name):
-    module, function = SCRIPTS[name].split(":")
-    return getattr(importlib.import_module(module), function)
 
 
 def commands_in(text):
@@ -92,7 +86,7 @@ def test_the_api_reference_shows_the_door_with_every_option():
 @pytest.mark.parametrize(("page", "line"), LINES)
 def test_commands_and_options_exist(page, line):
     words = line.split("#")[0].split()
-    command = command_of(words[0])
+    command = load_command(words[0])
     if isinstance(command, click.Group):
         command = command.commands[words[1]]
     options = {name for option in command.params for name in option.opts + option.secondary_opts}
@@ -100,7 +94,7 @@ def test_commands_and_options_exist(page, line):
 
 
 def test_options_named_in_the_text_exist():
-    commands = [command_of(name) for name in SCRIPTS]
+    commands = [load_command(name) for name in SCRIPTS]
     for command in list(commands):
         if isinstance(command, click.Group):
             commands += command.commands.values()

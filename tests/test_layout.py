@@ -12,12 +12,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from commands import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("shards", "models", "pipeline", "training")
 ROOT_MODULES = ("errors", "atomic", "progress", "fonts", "notebook")
 MOST_MODULES = 12  # in a folder
-COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 # Each folder may import from those named here; the modules at the root from nothing.
 MAY_IMPORT = {
     "shards": set(),
@@ -163,10 +163,10 @@ def test_the_wheel_holds_every_package_and_nothing_else():
     assert settings["package-dir"] == {"har": "."}
 
 
-@pytest.mark.parametrize("name", list(COMMANDS))
+@pytest.mark.parametrize("name", list(SCRIPTS))
 def test_help_of_a_command_imports_nothing_heavy(name):
     """--help answers in 0.12 s because none of these is imported for it."""
-    module, function = COMMANDS[name].split(":")
+    module, function = SCRIPTS[name].split(":")
     code = (
         f"import sys; from {module} import {function} as main\n"
         "try: main(['--help'])\n"

@@ -9,15 +9,14 @@
 """
 
 import builtins
-import importlib
 import importlib.abc
 import io
 import json
 import os
 import sys
-import tomllib
 from importlib.machinery import PathFinder
-from pathlib import Path
+
+from commands import load_command
 
 EXTRAS = {  # import names of what pyproject.toml's extras bring; fsspec comes with torch
     "torchcodec", "cv2", "litdata", "dask", "distributed", "s3fs", "tensorboard", "gradio", "onnx",
@@ -79,11 +78,9 @@ def take_away():
 
 def run(commands):
     """Each command in turn; ends with the exit code of the first that fails."""
-    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     for name, *words in commands:
-        module, function = scripts["project"]["scripts"][name].split(":")
         try:
-            getattr(importlib.import_module(module), function)(words)
+            load_command(name)(words)
         except SystemExit as end:
             if end.code:
                 raise

@@ -13,13 +13,12 @@ import os
 import subprocess
 import sys
 import threading
-import tomllib
 import traceback
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+from commands import load_command
+
 _PRELOAD = ("torch", "torchvision", "av", "numba", "matplotlib.figure", "har.training.loop")
 
 
@@ -92,9 +91,8 @@ def _run(words: list[str], out: str, settings: dict[str, Any]) -> int:
     for name, value in settings.items():
         module, constant = name.rsplit(".", 1)
         setattr(importlib.import_module(module), constant, value)
-    module, function = SCRIPTS[words[0]].split(":")
     try:
-        getattr(importlib.import_module(module), function)()
+        load_command(words[0])()
     except SystemExit as end:
         return int(end.code or 0)
     except BaseException:
