@@ -2,11 +2,12 @@
 
     python killed_edits.py EDIT FOLDER MOMENTS
 
-FOLDER holds `pristine` (sets `set` and `other`, videos `videos`). For each moment the sets are
-copied, the edit runs in a child process that kills itself with SIGKILL just before it opens a file
-to write, renames, links or removes one; MOMENTS: how many of these moments, at random; 0 = all.
-Then the set must be the old one or the new one, without a fault; and the same edit, run again, must
-end as if nothing had happened. A process of its own, since it forks.
+FOLDER holds `pristine` (sets `set` and `other`, videos `videos`, as the edit needs them). For each
+moment the sets are copied, the edit runs in a child process that kills itself with SIGKILL just
+before it opens a file to write, renames, links or removes one; MOMENTS: how many of these moments,
+at random; 0 = all. Then the set must be the old one or the new one, without a fault (of a build: no
+set, or the new one); and the same edit, run again, must end as if nothing had happened. A process
+of its own, since it forks.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from made_builds import build
 
 from har.pipeline.build import AddOptions, RunOptions, add_videos
 from har.pipeline.dataset import find_videos
@@ -38,8 +42,15 @@ def add(work: Path) -> None:
     )
 
 
+def repair(work: Path) -> None:
+    run_options = RunOptions(workers=1, quiet=True, check="full")
+    build(work.parent / "pristine" / "videos", work / "set", run_options=run_options)
+
+
 EDITS: dict[str, tuple[Callable[[Path], object], str]] = {  # what is done, and to which set
     "add": (add, "set"),
+    "build": (lambda work: build(work.parent / "pristine" / "videos", work / "out"), "out"),
+    "repair": (repair, "set"),
     "remove": (lambda work: remove_clips(work / "set", ["*_c01"]), "set"),
     "relabel": (lambda work: relabel_clips(work / "set", [{"key": "*", "label": "new"}]), "set"),
     "compact": (lambda work: compact_set(work / "set"), "set"),
@@ -83,30 +94,41 @@ def run(edit: Callable[[Path], object], work: Path, moment: int = 0) -> int:
     return int(text) if text else -1
 
 
+def check(name: str, folder: Path, num_moments: int) -> str:
+    """Run this as a program; -> what it says."""
+    command = [sys.executable, __file__, name, str(folder), str(num_moments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def digest(root: Path) -> str:
-    """Of a set that has no fault, with all clips in place; "" where there is no set."""
+    """Of a set; "" where there is none, "faulty" where something is wrong with it."""
     try:
         manifest = load_manifest(root)
     except ShardSetError:
         return ""
-    assert verify_full(manifest, workers=1) == []
-    return manifest.digest
+    return "faulty" if verify_full(manifest, workers=1) else manifest.digest
 
 
 def main(name: str, folder: Path, num_moments: int) -> None:
     edit, target = EDITS[name]
     work, pristine = folder / "work", folder / "pristine"
+    parts = {part for part in ("set", "other") if (pristine / part).exists()}
 
     def copy() -> None:
         shutil.rmtree(work, ignore_errors=True)
-        for part in ("set", "other"):
+        work.mkdir()
+        for part in parts:
             shutil.copytree(pristine / part, work / part)
 
     copy()
     old = digest(work / target)
     total = run(edit, work)
     new, files = digest(work / target), sorted(os.listdir(work / target))
-    assert new not in ("", old)
+    assert new not in ("", "faulty", old)
+    assert old != "faulty" or name == "repair"
+    allowed = {old, new, *([""] if name == "repair" else [])}
     moments = list(range(1, total + 1))
     if num_moments:
         moments = sorted(random.Random(name).sample(moments, num_moments))
@@ -115,11 +137,11 @@ def main(name: str, folder: Path, num_moments: int) -> None:
         copy()
         assert run(edit, work, moment) == -1
         left = digest(work / target)
-        assert left in (old, new), moment
-        seen["old" if left == old else "new"] += 1
-        for part in {"set", "other"} - {target}:
+        assert left in allowed, moment
+        seen["new" if left == new else "old"] += 1
+        for part in parts - {target}:
             assert digest(work / part) == digest(pristine / part)
-        if left == old:
+        if left != new:
             assert run(edit, work) >= 0, moment
             assert digest(work / target) == new, moment
             assert sorted(os.listdir(work / target)) == files, moment
