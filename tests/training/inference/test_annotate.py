@@ -1,6 +1,5 @@
 """The annotated video: the same pictures at the same times, with the label of the moment below."""
 
-import shutil
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -79,7 +78,7 @@ def test_any_size_and_the_pixel_aspect_stay(
     assert np.abs(copy[0].rgb()[:20].astype(int) - 90).max() <= 12
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@made_videos.needs_ffmpeg
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
 def test_a_copy_of_uneven_frames_has_their_times(
@@ -98,7 +97,7 @@ def test_a_copy_of_uneven_frames_has_their_times(
     assert made_videos.probe(out) == pytest.approx(made_videos.probe(source), abs=1.1e-3)
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@made_videos.needs_ffmpeg
 @pytest.mark.parametrize("turn", ["0", "90"])
 def test_a_copy_of_an_anamorphic_phone_video_has_its_shape(tmp_path: Path, turn: str):
     wide = made_videos.encode(tmp_path / "a.mp4", ["-c:v", "libx264", "-vf", "setsar=4/3"], 5)

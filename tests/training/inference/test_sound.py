@@ -1,6 +1,5 @@
 """The sound of an annotated video: a beep stays at its flash, as packets or encoded anew."""
 
-import shutil
 from pathlib import Path
 
 import av
@@ -12,7 +11,7 @@ from har.training.inference import annotate
 from har.training.inference.frames import read_frames
 from har.training.inference.windows import PredictionError, Segment
 
-pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+pytestmark = made_videos.needs_ffmpeg
 SEGMENTS = [Segment(0, 9, np.array([0.75, 0.25], np.float32))]
 AT = 1.0  # seconds from the first frame to flash and beep
 FLASH = f"color=black:s=96x80:r=25,drawbox=t=fill:c=white:enable='between(t,{AT},{AT + 0.2})'"

@@ -15,7 +15,7 @@ from click.testing import Result
 from made_predictor import make_video_run
 from made_rtsp import camera
 from made_server import s3, serving
-from made_videos import encode, ffmpeg
+from made_videos import encode, ffmpeg, needs_ffmpeg
 from tiny_train import run_command
 
 from har.shards import storage
@@ -26,7 +26,6 @@ from har.training.inference.uploaded_video import UploadLimits
 from har.training.inference.video_source import local_file
 
 pytest.importorskip("aiohttp")
-needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
 
 
 @pytest.fixture(scope="module")

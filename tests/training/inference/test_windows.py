@@ -1,6 +1,5 @@
 """Windows over a long video: which frames they hold, and the timeline that they make."""
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_predictor import make_video_run
-from made_videos import ffmpeg, variable_rate, wrong_rate
+from made_videos import ffmpeg, needs_ffmpeg, variable_rate, wrong_rate
 
 from har.pipeline.decode import decode_clips
 from har.pipeline.sampling import ClipSampler
@@ -113,7 +112,7 @@ def test_windows_are_of_the_seconds_asked_for(tmp_path: Path, synthetic_videos: 
     )
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@needs_ffmpeg
 @pytest.mark.parametrize("name", ["phone.mp4", "header.webm"])
 def test_windows_of_uneven_frames_and_lying_headers_are_of_seconds(tmp_path: Path, name: str):
     predictor = Predictor(make_video_run(tmp_path / "a"), "cpu")
@@ -132,7 +131,7 @@ def test_windows_of_uneven_frames_and_lying_headers_are_of_seconds(tmp_path: Pat
     assert sizes == pytest.approx(counts, abs=1)
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@needs_ffmpeg
 def test_a_run_of_clips_by_time_predicts_by_time(tmp_path: Path):
     run = make_video_run(tmp_path / "a", rule="dense", fps=5.0, clips=2)
     predictor = Predictor(run, "cpu")
@@ -154,7 +153,7 @@ def test_a_run_of_clips_by_time_predicts_by_time(tmp_path: Path):
     assert predictor.frame_indices(times) == nearest.tolist()
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@needs_ffmpeg
 @pytest.mark.parametrize(
     ("name", "seconds"), [("phone.mp4", 5.48), ("header.webm", 2.4), ("slow.mp4", 1.5)]
 )

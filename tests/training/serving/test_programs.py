@@ -228,7 +228,7 @@ def test_settings_for_a_proxy_that_make_no_sense_are_one_sentence(tmp_path: Path
     assert (told.exit_code, "--root-path har is no path: begin it" in told.output) == (2, True)
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@made_videos.needs_ffmpeg
 def test_a_model_of_a_chosen_stream_takes_it_and_says_where_there_is_none(tmp_path: Path):
     two, one = tmp_path / "two.mkv", tmp_path / "one.mkv"
     sources = ["-f", "lavfi", "-i", "testsrc2=size=96x80:rate=25"]
