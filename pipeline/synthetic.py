@@ -161,8 +161,8 @@ def _circle(t: float, phase: float, direction: int) -> tuple[float, float]:
 
 def _shake(t: float, phase: float) -> float:
     """Forth and back along a line, one pixel a frame, turning every TURN_FRAMES / 2 frames."""
-    at = (t + TURN_FRAMES * phase / (2 * math.pi)) % TURN_FRAMES
-    return min(at, TURN_FRAMES - at)
+    time = (t + TURN_FRAMES * phase / (2 * math.pi)) % TURN_FRAMES
+    return min(time, TURN_FRAMES - time)
 
 
 def _rng(*parts: int | str) -> np.random.Generator:

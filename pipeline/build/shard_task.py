@@ -295,10 +295,10 @@ def join_reports(
     reports: Iterable[Report], first_shard: int = 0
 ) -> tuple[tuple[ShardInfo, ...], np.ndarray]:
     """-> the shards, and their rows of the index, in which they are numbered from `first_shard`."""
-    made = [report for report in reports if report["shard"]]
+    with_shards = [report for report in reports if report["shard"]]
     rows = [
         (key, number, *map(int, values))
-        for number, report in enumerate(made, first_shard)
+        for number, report in enumerate(with_shards, first_shard)
         for key, *values in report["rows"]
     ]
-    return tuple(ShardInfo(**report["shard"]) for report in made), make_index(rows)
+    return tuple(ShardInfo(**report["shard"]) for report in with_shards), make_index(rows)

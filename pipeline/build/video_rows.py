@@ -81,11 +81,11 @@ def save_warnings(out: storage.Folder, reports: Iterable[Mapping[str, Any]]) -> 
 
     Raises OSError, StorageError.
     """
-    made = [report for report in reports if "warnings" in report]
-    keys = {row[0] for report in made for row in report["rows"]}
+    new = [report for report in reports if "warnings" in report]
+    keys = {row[0] for report in new for row in report["rows"]}
     before = load_warnings(str(out))
     rows = [row for row in before if row["key"] not in keys]
-    rows += [row for report in made for row in report["warnings"]]
+    rows += [row for report in new for row in report["warnings"]]
     if rows:
         out.write(WARNINGS, encode_rows(sorted(rows, key=lambda row: row["path"])))
     elif before:

@@ -148,9 +148,10 @@ def merge(first: str, second: str, out: str, **options: Any) -> None:
     from ..inspect import describe_new_set
 
     sets = [load_manifest(root) for root in (first, second)]
-    with ProgressBar(sum(len(one.shards) for one in sets), "merge", "shard") as bar:
+    with ProgressBar(sum(len(manifest.shards) for manifest in sets), "merge", "shard") as bar:
         merged = merge_sets(first, second, out, **options, progress=bar.advance)
-    click.echo(describe_new_set(merged, sum(len(one.index) for one in sets) - len(merged.index)))
+    num_clips = sum(len(manifest.index) for manifest in sets)
+    click.echo(describe_new_set(merged, num_clips - len(merged.index)))
 
 
 @shards_main.command()
@@ -184,8 +185,8 @@ def subset(
     lists = ([text] if text in manifest.classes else text.split(",") for text in classes)
     names = [name.strip() for some in lists for name in some if name.strip()]
     with ProgressBar(len(manifest.shards), "subset", "shard") as bar:
-        made = subset_set(
+        new_set = subset_set(
             shard_set, out, classes=names, per_class=per_class, keys=keys, intact=intact,
             progress=bar.advance,
         )  # fmt: skip
-    click.echo(describe_new_set(made))
+    click.echo(describe_new_set(new_set))

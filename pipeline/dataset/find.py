@@ -110,20 +110,20 @@ def _from_lists(
     """-> the list of class names, their order where numbers of labels give it, the videos."""
     lists = read_lists(places, is_source, remarks)
     names = None if is_source else list_videos(files, remarks, places + _class_places(classes))
-    found = match_rows(lists, files, names, remarks)
-    paths = [one.path for one in found]
+    rows = match_rows(lists, files, names, remarks)
+    paths = [row.path for row in rows]
     if layout is None:
         by_folder = {path: entry for path in paths if (entry := folder_entry(path))}
     else:
         by_folder = {entry.path: entry for entry in read_tree(paths, layout, None, remarks)}
-    labels = {one.row.label or "" for one in found}
+    labels = {row.label or "" for row in rows}
     class_list = read_class_list(files, classes, labels)
     beside = f"{places[0].rpartition('/')[0]}/{CLASS_LIST}"  # as in UCF101's folder of lists
     if class_list is None and storage.url_of(beside) is None and Path(beside).is_file():
         class_list = read_class_list(files, Path(beside), labels)
         remarks.notes.append(f"classes: those of {beside}, beside the list")
     keep_numbers = all(video_list.has_paths for video_list in lists)
-    entries, order = name_classes(found, by_folder, class_list, keep_numbers, remarks)
+    entries, order = name_classes(rows, by_folder, class_list, keep_numbers, remarks)
     if not entries:
         raise DatasetError(f"{places[0]} gives no video with a label.")
     return class_list, order, entries

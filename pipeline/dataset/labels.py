@@ -6,14 +6,14 @@ from dataclasses import replace
 from ...errors import printable
 from .classes import ClassList
 from .layout import subset_number
-from .lists import FoundRow
+from .list_formats import ListRow
 from .records import DatasetError, Entry, Remarks
 
 _TEST = 3  # as in SUBSETS
 
 
 def name_classes(
-    found: list[FoundRow],
+    rows: list[ListRow],
     by_folder: dict[str, Entry],
     class_list: ClassList | None,
     keep_numbers: bool,
@@ -25,27 +25,27 @@ def name_classes(
     each has one of its own (not with keep_numbers), else they are names themselves. A row without a
     label takes the folder. by_folder: what the folders say, by path. Raises DatasetError.
     """
-    labels = {one.row.label for one in found if one.row.label is not None}
+    labels = {row.label for row in rows if row.label is not None}
     names: dict[str, str] = {}
     if labels and all(label.isascii() and label.isdigit() for label in labels):
         if class_list is not None:
-            names = _names_in_list(found, labels, by_folder, class_list, remarks)
+            names = _names_in_list(rows, labels, by_folder, class_list, remarks)
         elif not keep_numbers:
-            names = _names_of_folders(found, by_folder, remarks)
+            names = _names_of_folders(rows, by_folder, remarks)
     entries, unlabelled = [], []
-    for one in found:
-        row, folder = one.row, by_folder.get(one.path)
+    for row in rows:
+        folder = by_folder.get(row.path)
         group = row.group if row.group is not None else folder.group if folder else None
         class_name = folder.class_name if folder else None
         if row.label is not None:
             class_name = names.get(row.label, row.label)
         if class_name is not None:
-            entries.append(Entry(one.path, class_name, group, row.subset or 0))
+            entries.append(Entry(row.path, class_name, group, row.subset or 0))
         elif row.subset == _TEST:
-            unlabelled.append(one.path)
+            unlabelled.append(row.path)
         else:
             raise DatasetError(
-                f"{row.where} gives no label, and {printable(one.path)} lies in no class folder."
+                f"{row.where} gives no label, and {printable(row.path)} lies in no class folder."
             )
     remarks.leave_out("test videos without a label", unlabelled)
     if any(entry.group is not None for entry in entries):
@@ -55,7 +55,7 @@ def name_classes(
 
 
 def _names_in_list(
-    found: list[FoundRow],
+    rows: list[ListRow],
     labels: set[str],
     by_folder: dict[str, Entry],
     class_list: ClassList,
@@ -67,9 +67,9 @@ def _names_in_list(
         return {}
     listed = {name.casefold() for name in class_list.names}
     pairs = {
-        (int(one.row.label), folder.class_name.casefold())
-        for one in found
-        if one.row.label is not None and (folder := by_folder.get(one.path))
+        (int(row.label), folder.class_name.casefold())
+        for row in rows
+        if row.label is not None and (folder := by_folder.get(row.path))
     }
     pairs = {(number, name) for number, name in pairs if name in listed}
     fits = []
@@ -80,11 +80,11 @@ def _names_in_list(
             num_wrong = sum(names[number].casefold() != name for number, name in pairs)
             fits.append((num_wrong, shift != 0, shift, names))
     if not fits:
-        low, high = min(class_list.numbers), max(class_list.numbers)
-        one = next(one for one in found if one.row.label and not low <= int(one.row.label) <= high)
+        numbers = class_list.numbers
+        row = next(row for row in rows if row.label and int(row.label) not in numbers)
         raise DatasetError(
-            f"{one.row.where}: label {one.row.label} is not in {class_list.place}, which has {low} "
-            f"to {high}."
+            f"{row.where}: label {row.label} is not in {class_list.place}, which has "
+            f"{min(numbers)} to {max(numbers)}."
         )
     *_, names = min(fits, key=lambda fit: fit[:2])
     first = min(map(int, labels))
@@ -93,13 +93,11 @@ def _names_in_list(
 
 
 def _names_of_folders(
-    found: list[FoundRow], by_folder: dict[str, Entry], remarks: Remarks
+    rows: list[ListRow], by_folder: dict[str, Entry], remarks: Remarks
 ) -> dict[str, str]:
     """{} where labels and folders do not belong together one by one."""
     folders = {path: entry.class_name for path, entry in by_folder.items()}
-    pairs = {
-        (one.row.label, folders.get(one.path, "")) for one in found if one.row.label is not None
-    }
+    pairs = {(row.label, folders.get(row.path, "")) for row in rows if row.label is not None}
     labels, names = Counter(label for label, _ in pairs), Counter(name for _, name in pairs)
     if len(pairs) == 1 or "" in names or max(labels.values()) > 1 or max(names.values()) > 1:
         return {}

@@ -100,7 +100,7 @@ def _guess_subsets(places: list[_Place], remarks: Remarks) -> list[_Place]:
         return places
     _check_labels([p for p in places if p.folders[0] in words and len(p.folders) == 1], remarks)
     others = sorted(tops & with_classes - words.keys())
-    taken = [
+    kept = [
         _Place(place.name, place.folders[1:], words.get(place.folders[0], 0))
         if len(place.folders) > 1
         else place
@@ -116,7 +116,7 @@ def _guess_subsets(places: list[_Place], remarks: Remarks) -> list[_Place]:
         remarks.notes.append(f"top folders: {', '.join(renamed)}")
     if others:
         remarks.notes.append(f"top folders that are in no subset: {', '.join(others)}")
-    return taken
+    return kept
 
 
 def _check_labels(places: list[_Place], remarks: Remarks) -> None:

@@ -45,7 +45,8 @@ class ListRow:
     """One video as a list names it.
 
     where: the list and the line. names: what its file may be called, with or without folders and
-    suffix. label, group, subset: None where the list says nothing.
+    suffix. label, group, subset: None where the list says nothing. path: of its file, once that is
+    found.
     """
 
     where: str
@@ -53,6 +54,7 @@ class ListRow:
     label: str | None = None
     group: str | None = None
     subset: int | None = None
+    path: str = ""
 
 
 @dataclass(frozen=True)

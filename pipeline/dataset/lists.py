@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ...errors import printable
@@ -31,18 +31,18 @@ def expand_places(places: Sequence[str]) -> list[str]:
 
     Raises DatasetError, StorageError.
     """
-    found = []
+    expanded = []
     for place in map(storage.normalize, places):
         folder, _, pattern = place.rpartition("/")
         if not {"*", "?"} & set(pattern):
-            found.append(place)
+            expanded.append(place)
             continue
         names = fnmatch.filter(storage.open_folder(folder).names(), pattern)
         names = [name for name in names if not name.startswith(".")]
         if not names:
             raise DatasetError(f"--list {place}: there is no such file.")
-        found += [f"{folder}/{name}" for name in names]
-    return found
+        expanded += [f"{folder}/{name}" for name in names]
+    return expanded
 
 
 def read_lists(places: Sequence[str], is_source: bool, remarks: Remarks) -> list[VideoList]:
@@ -76,24 +76,16 @@ def read_lists(places: Sequence[str], is_source: bool, remarks: Remarks) -> list
     return lists
 
 
-@dataclass(frozen=True)
-class FoundRow:
-    """A row and the path of its video."""
-
-    row: ListRow
-    path: str
-
-
 def match_rows(
     lists: list[VideoList], files: Files, names: list[str] | None, remarks: Remarks
-) -> list[FoundRow]:
-    """Find the file of each row; those that are not there are left out.
+) -> list[ListRow]:
+    """The rows with the paths of their files; those whose file is not there are left out.
 
     names: videos below the root, None where the list is the data set: then a path that is not there
     stays, for it becomes a reject. Raises DatasetError, StorageError.
     """
     is_source, finder = names is None, _Finder(files, names)
-    found, missing = [], []
+    rows, missing = [], []
     for video_list in lists:
         for row in video_list.rows:
             path = finder.find(row, may_search=not (is_source and video_list.has_paths))
@@ -102,27 +94,27 @@ def match_rows(
             if path is None:
                 missing.append(row.names[0].strip())
             else:
-                found.append(FoundRow(row, path))
-    if not found:
+                rows.append(replace(row, path=path))
+    if not rows:
         raise DatasetError(
             f"none of the {len(missing)} videos of {lists[0].place} is in {files.root} (the first "
             f"is {missing[0]!r}): give the folder in which the videos lie, and the list as --list."
         )
     remarks.leave_out("videos that a list names and that are not there", missing)
-    _check_once(found)
+    _check_once(rows)
     if names is not None:
-        paths = {one.path for one in found}
+        paths = {row.path for row in rows}
         remarks.leave_out("videos that no list names", [n for n in names if n not in paths])
-    return found
+    return rows
 
 
-def _check_once(found: list[FoundRow]) -> None:
+def _check_once(rows: list[ListRow]) -> None:
     first: dict[str, ListRow] = {}
-    for one in found:
-        other = first.setdefault(one.path, one.row)
-        if other is not one.row:
+    for row in rows:
+        other = first.setdefault(row.path, row)
+        if other is not row:
             raise DatasetError(
-                f"{one.row.where} names {printable(one.path)} more than once: {other.where} names "
+                f"{row.where} names {printable(row.path)} more than once: {other.where} names "
                 "it too; keep one row, or give the lists of one split."
             )
 
@@ -160,16 +152,16 @@ class _Finder:
     def _search(self, name: str) -> list[str]:
         """Paths that end as `name` does, or the other way round; suffixes do not count."""
         if self._by_stem is None:
-            found = list_videos(self._files, Remarks()) if self._names is None else self._names
+            names = list_videos(self._files, Remarks()) if self._names is None else self._names
             self._by_stem = defaultdict(list)
-            for path in sorted(found):
+            for path in sorted(names):
                 self._by_stem[_stem_path(path).rpartition("/")[2]].append(path)
-        wanted = _stem_path(next(_spellings(name.strip(), self._files.root)))
+        stem_path = _stem_path(next(_spellings(name.strip(), self._files.root)))
         return [
             path
-            for path in self._by_stem.get(wanted.rpartition("/")[2], ())
-            if f"/{_stem_path(path)}".endswith(f"/{wanted}")
-            or f"/{wanted}".endswith(f"/{_stem_path(path)}")
+            for path in self._by_stem.get(stem_path.rpartition("/")[2], ())
+            if f"/{_stem_path(path)}".endswith(f"/{stem_path}")
+            or f"/{stem_path}".endswith(f"/{_stem_path(path)}")
         ]
 
 
