@@ -147,7 +147,7 @@ def _kinetics_names(where: str, fields: dict[str, str]) -> tuple[str, ...]:
     """ID_000001_000011, as its tools name the files, or ID alone."""
     try:
         start, end = (int(float(fields[name])) for name in ("time_start", "time_end"))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise DatasetError(
             f"{where}: time_start and time_end must be seconds, as in Kinetics' lists."
         ) from error

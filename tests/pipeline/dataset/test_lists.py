@@ -64,6 +64,7 @@ def test_absolute_paths_and_dots_are_the_same_video(tmp_path: Path) -> None:
         ("path,label\n", "names no video"),
         ("no/1.avi 0\n", r"none of the 1 videos of .*x\.csv is in .*'no/1\.avi'.*--list"),
         ("youtube_id,time_start,time_end\nabc,1,x\n", "line 2: time_start and time_end must be"),
+        ("youtube_id,time_start,time_end\nabc,1,inf\n", "line 2: time_start and time_end must"),
         ("path,label,Label\na,b,c\n", "has two columns 'label'"),
     ],
 )
