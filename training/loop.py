@@ -22,11 +22,11 @@ from .plots import Curves, plot_model_curves
 from .runtime import checkpoint, memory, run_dir
 from .runtime.distributed import DistributedContext, init_distributed
 from .runtime.signals import Interrupted, SignalWatch, watch_signals
-from .runtime.step_timer import bottleneck, time_shares
+from .runtime.step_timer import time_shares
 from .runtime.tensorboard import TensorBoardWriter
 from .setup import make_train_eval_loader, prepare
 from .state import Log, Task, TrainProgress, TrainState
-from .status import EpochStatus
+from .status import EpochStatus, describe_epoch, diverged_reason, explain_error
 from .step import CLASSIFICATION, forward, score, train_step, update_metrics
 
 
@@ -61,7 +61,7 @@ def fit(
             with watch_signals() as watch:
                 return train(state, watch, on_epoch)
         except (RuntimeError, MemoryError) as error:
-            message = explain(state, error)
+            message = explain_error(state, error)
             if message is None:
                 raise
             raise ConfigError(message) from error
@@ -76,7 +76,7 @@ def train(
     finite, reason = True, stop_reason(state)
     while reason is None:
         line = train_epoch(state, watch)
-        state.log(describe(line))
+        state.log(describe_epoch(line))
         losses = (line["train_loss"], line["val_loss"])
         finite = all(loss is None or math.isfinite(loss) for loss in losses)
         finite = finite and not state.loss_scaler.has_collapsed
@@ -321,45 +321,3 @@ def stop_reason(state: TrainState) -> str | None:
     if config.max_minutes and state.progress.seconds > config.max_minutes * 60:
         return f"time budget: {config.max_minutes:g} minutes are over"
     return None
-
-
-def diverged_reason(state: TrainState, line: dict[str, Any]) -> str:
-    """Why a run whose epoch has a loss that is not finite, or that fp16 cannot hold, stops."""
-    where = f"the loss of epoch {line['epoch']} is not finite"
-    if state.loss_scaler.has_collapsed and "bad_step" not in line:
-        where = f"the gradients of epoch {line['epoch']} overflow fp16 at every loss scale"
-    if "bad_step" in line:
-        where += f" from step {line['bad_step']} on (keys {', '.join(line['bad_keys'][:4])}, ...)"
-    return f"{where}: try a lower --lr or --precision fp32; checkpoints are of the epochs before"
-
-
-def explain(state: TrainState, error: BaseException) -> str | None:
-    """The sentence for a full memory or a compiler that fails; None for any other error."""
-    config = state.config
-    if memory.is_out_of_memory(error):
-        batch_size = config.batch_size // config.grad_accum_steps // state.ctx.world_size
-        return memory.out_of_memory_message(
-            config, batch_size, state.device, state.precision, state.folder
-        )
-    if config.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        reason = str(error).strip().split("\n", 1)[0][:160]
-        return f"--compile fails here ({type(error).__name__}: {reason}): leave it out."
-    return None
-
-
-def describe(line: dict[str, Any]) -> str:
-    """A line of metrics.jsonl, for the terminal and log.txt."""
-    val = "  no val"
-    if "knn_acc" in line:  # of pretraining
-        accs = {"temporal": line.get("train_temporal_acc"), "kNN": line["knn_acc"]}
-        texts = [f"  {name} acc {acc:.4f}" for name, acc in accs.items() if acc is not None]
-        val = f"{''.join(texts)}  spread {line['spread']:.3f}"
-    elif line["val_loss"] is not None:
-        val = f"  val loss {line['val_loss']:.4f} acc {line['val_acc']:.4f}"
-    skipped = line.get("skipped_steps", 0)
-    head = f" head {line['lr_head']:.1e}" if "lr_head" in line else ""
-    return (
-        f"epoch {line['epoch']:3d}  train loss {line['train_loss']:.4f} acc {line['train_acc']:.4f}"
-        f"{val}  lr {line['lr']:.1e}{head}  {line['clips_per_s']:.1f} clips/s  {bottleneck(line)}"
-        + (f"  {skipped} steps skipped: gradients overflowed fp16" if skipped else "")
-    )

@@ -1,4 +1,4 @@
-"""Run by torchrun in tests/test_distributed.py: an epoch, then rank 0 saves what came out."""
+"""Run by torchrun in `test_distributed.py`: an epoch, then rank 0 saves what came out."""
 
 from __future__ import annotations
 

@@ -115,21 +115,6 @@ def describe_export(result: ExportResult) -> str:
     )
 
 
-def read_contract(path: Path) -> dict[str, Any]:
-    """The contract of an exported file. Raises ExportError for a file without one."""
-    if _file_format(path) == "onnx":
-        import onnx
-
-        text = {p.key: p.value for p in onnx.load(path).metadata_props}.get(_ONNX_KEY)
-    else:
-        files = {_PT2_FILE: ""}
-        torch.export.load(path, extra_files=files)
-        text = files[_PT2_FILE]
-    if not text:
-        raise ExportError(f"{path} holds no contract: har-export did not write it.")
-    return dict(json.loads(text))
-
-
 def _file_format(path: Path) -> str:
     """ "onnx" or "pt2", by the file's suffix; what ONNX needs must be installed."""
     suffix = path.suffix.lower().removeprefix(".")

@@ -1,6 +1,6 @@
 """`--cache gpu`: the stored clips of one subset kept on the device, batches gathered there.
 
-UCF101's 8,500 train clips of 16x128x171 take 9.0 GB. Order, augmentation and temporal jitter are
+8,500 clips of 16x128x171 take 8.9 GB. Order, augmentation and temporal jitter are
 those of the loader: only where the uint8 pixels come from differs. Corrupt clips are found while
 the subset is read, once, and replaced as the loader does. Nothing here is CUDA's own: the tests run
 it on the CPU.
