@@ -56,6 +56,7 @@ def test_the_short_way_runs_without_extras_and_without_what_only_linux_has(tmp_p
     line = json.loads((run / "metrics.jsonl").read_text())
     assert line["peak_bytes"] is None
     assert "no limit known on this system" in done.stdout
+    assert "6 videos written, decoded and verified" in done.stdout
 
 
 @pytest.mark.parametrize("missing", ["fcntl", "scipy", "/proc"])

@@ -47,7 +47,7 @@ def assert_same_run(one, two):
         assert a["early_stopping"] == b["early_stopping"]
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5, 6, 11])
+@pytest.mark.parametrize("steps", [1, 5, 8])  # first step, end of an epoch, amid the second
 def test_sigterm_saves_and_resume_is_bit_equal(shards, undisturbed, tmp_path, monkeypatch, steps):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -157,6 +157,66 @@ def test_a_stream_without_a_key_picture_ends(tmp_path: Path, monkeypatch: pytest
     assert video_source._copy_stream("rtsp://yard", live, file, limits, [0.0]) is False
 
 
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with videos and other things in it."""
+    monkeypatch.chdir(tmp_path)
+    files = (
+        "a/deep/2.avi",
+        "a/deep/1.MP4",
+        "b.mkv",
+        "clip[1].avi",
+        "a/x.txt",
+        "a/Y.TXT",
+        "a/z.srt",
+    )
+    for name in (*files, "a/.hidden.avi", "a/.cache/x.avi", "a/cover.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    Path("a/empty").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "videos", "num_twice"),
+    [
+        (["b.mkv", "a"], ["b.mkv", "a/deep/1.MP4", "a/deep/2.avi"], 0),
+        (["a/**/*.avi", "a/deep/2.avi"], ["a/deep/2.avi"], 1),
+        (["b.mkv", "./b.mkv", "{root}/b.mkv"], ["b.mkv"], 2),
+        (["clip[1].avi"], ["clip[1].avi"], 0),  # looks like a glob
+        (["missing.avi"], ["missing.avi"], 0),
+        (["[a-b]*"], ["a/deep/1.MP4", "a/deep/2.avi", "b.mkv"], 0),  # a glob of a folder, too
+    ],
+    ids=str,
+)
+def test_files_folders_and_globs_are_found_once_and_in_order(
+    tree: Path, capsys: pytest.CaptureFixture, names: list, videos: list, num_twice: int
+):
+    found = video_source.find_videos([name.format(root=tree) for name in names])
+    assert list(map(str, found)) == videos
+    told = capsys.readouterr().err
+    text = f"named twice, and predicted once: {num_twice} of the videos"
+    assert (text in told) == (num_twice > 0)
+
+
+def test_what_is_left_out_of_a_folder_is_counted_by_kind(tree: Path, capsys: pytest.CaptureFixture):
+    video_source.find_videos(["a"])
+    told = capsys.readouterr().err
+    for text in (
+        "left out: files without a video's suffix (.txt 2, .srt 1), 3 in all: Y.TXT, x.txt, z.srt",
+        "left out: images that are not the numbered frames of one video, 1 in all: cover.jpg",
+        "left out: hidden files and folders, 2 in all: .cache/, .hidden.avi",
+        "left out: folders without a video, 1 in all: empty/",
+    ):
+        assert f"a: {text}" in told
+
+
+@pytest.mark.parametrize("name", ["a/empty", "*.wmv"])
+def test_a_folder_or_glob_without_videos_is_an_error(tree: Path, name: str):
+    with pytest.raises(video_source.PredictionError, match="there is no video in"):
+        video_source.find_videos([name])
+
+
 def test_what_is_taken_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("http:").mkdir()

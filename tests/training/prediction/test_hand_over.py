@@ -355,48 +355,6 @@ def test_a_terminal_shows_a_bar_that_no_answer_runs_into(run: Path, videos: list
         assert before.rpartition("\r")[2].strip() in ("", "\n"), repr(before[-80:])
 
 
-def test_what_is_left_out_of_a_folder_is_counted_by_kind(
-    run: Path, videos: list[Path], tmp_path: Path
-):
-    root = tmp_path / "all"
-    (root / "empty").mkdir(parents=True)
-    (root / ".cache").mkdir()
-    for name in ("a.txt", "b.TXT", "c.srt", ".hidden.avi", ".cache/x.avi", "cover.jpg"):
-        (root / name).write_bytes(b"")
-    for video in videos:
-        (root / video.name).write_bytes(video.read_bytes())
-    told = _predict(run, "--json", root, str(root / "*.avi"), videos[0])
-    assert told.exit_code == 0, told.output
-    assert len(json.loads(told.stdout)) == 3
-    for text in (
-        "left out: files without a video's suffix (.txt 2, .srt 1), 3 in all: a.txt, b.TXT, c.srt",
-        "left out: images that are not the numbered frames of one video, 1 in all: cover.jpg",
-        "left out: hidden files and folders, 2 in all: .cache/, .hidden.avi",
-        "left out: folders without a video, 1 in all: empty/",
-    ):
-        assert f"{root}: {text}" in told.stderr
-    assert "named twice, and predicted once: 2 of the videos" in told.stderr
-
-
-def test_the_same_file_by_two_names_is_one_video(
-    run: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(videos[0].parent)
-    told = _predict(run, "--json", videos[0], videos[0].name, f"./{videos[0].name}")
-    assert [entry["video"] for entry in json.loads(told.stdout)] == [str(videos[0])]
-    assert "named twice, and predicted once: 2 of the videos" in told.stderr
-
-
-def test_a_glob_of_folders_finds_what_is_in_them(run: Path, videos: list[Path], tmp_path: Path):
-    for number, video in enumerate(videos):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / video.name).write_bytes(video.read_bytes())
-    told = _predict(run, "--json", str(tmp_path / "*"))
-    assert [Path(entry["video"]).name for entry in json.loads(told.stdout)] == [
-        video.name for video in videos
-    ]
-
-
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root reads everything")
 def test_files_that_may_not_be_read_are_said(run: Path, videos: list[Path], tmp_path: Path):
     secret = tmp_path / "secret.avi"

@@ -145,7 +145,7 @@ def test_names_that_are_no_utf_8_and_folders_of_images_are_videos(
     with av.open(videos[0]) as container:
         for number, frame in enumerate(container.decode(video=0)):
             frame.to_image().save(frames / f"{number:05d}.png")
-    for form in ("--json", "--csv", "--top=3"):
+    for form in ("--json", "--top=3"):
         told = _predict(run, form, tmp_path, videos[0])
         assert told.exit_code == 1, told.output
         assert "caf\\xe9.avi is empty: 0 bytes." in told.stderr
