@@ -161,16 +161,9 @@ def test_a_stream_without_a_key_picture_ends(tmp_path: Path, monkeypatch: pytest
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with videos and other things in it."""
     monkeypatch.chdir(tmp_path)
-    files = (
-        "a/deep/2.avi",
-        "a/deep/1.MP4",
-        "b.mkv",
-        "clip[1].avi",
-        "a/x.txt",
-        "a/Y.TXT",
-        "a/z.srt",
-    )
-    for name in (*files, "a/.hidden.avi", "a/.cache/x.avi", "a/cover.jpg"):
+    videos = ("a/deep/2.avi", "a/deep/1.MP4", "b.mkv", "clip[1].avi")
+    others = ("a/a.txt", "a/b.TXT", "a/c.srt", "a/.hidden.avi", "a/.cache/x.avi", "a/cover.jpg")
+    for name in videos + others:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     Path("a/empty").mkdir()
@@ -203,7 +196,7 @@ def test_what_is_left_out_of_a_folder_is_counted_by_kind(tree: Path, capsys: pyt
     video_source.find_videos(["a"])
     told = capsys.readouterr().err
     for text in (
-        "left out: files without a video's suffix (.txt 2, .srt 1), 3 in all: Y.TXT, x.txt, z.srt",
+        "left out: files without a video's suffix (.txt 2, .srt 1), 3 in all: a.txt, b.TXT, c.srt",
         "left out: images that are not the numbered frames of one video, 1 in all: cover.jpg",
         "left out: hidden files and folders, 2 in all: .cache/, .hidden.avi",
         "left out: folders without a video, 1 in all: empty/",
