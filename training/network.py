@@ -125,13 +125,16 @@ def check_pretraining(config: Config, model: nn.Module, manifest: Manifest, spli
 
 def describe_seen_clips(model: nn.Module, manifest: Manifest, split: Split) -> list[str]:
     """A warning where the weights are of a run that trained on val or test clips of this split, or
-    on clips of their groups. Runs on another shard set are not compared."""
+    on clips of their groups. Runs on another shard set, or whose split is cut otherwise today, are
+    not compared."""
     info: models.WeightsInfo | None = getattr(model, "weights_info", None)
     trained = {} if info is None else info.trained_on
     if info is None or trained.get("manifest_digest") != manifest.digest:
         return []
     name, seed = trained["split"]["name"], trained["split"]["seed"]
     theirs = make_split(manifest, name, seed, trained["config"].get("val_from_train", 0.0))
+    if theirs.digest != trained["split"]["digest"]:
+        return []
     held_out, groups = np.concatenate([split.val, split.test]), manifest.index["group"]
     has_mate = np.isin(groups[held_out], groups[theirs.train]) & (groups[held_out] != NO_GROUP)
     num_seen = (np.isin(held_out, theirs.train) | has_mate).sum()

@@ -34,8 +34,8 @@ def free_bytes(device: torch.device) -> int | None:
         module = torch.get_device_module(device)
         cached = module.memory_reserved(device) - module.memory_allocated(device)
         return int(module.mem_get_info(device)[0]) + cached
-    limits = [size for size in (available_bytes(), _cgroup_free_bytes()) if size is not None]
-    return min(limits, default=None)
+    sizes = (_proc_bytes("/proc/meminfo", "MemAvailable"), _cgroup_free_bytes())
+    return min((size for size in sizes if size is not None), default=None)
 
 
 def is_short(num_bytes: int, device: torch.device) -> bool:
@@ -60,11 +60,6 @@ def peak_bytes(device: torch.device) -> int | None:
         return peak
     unit = 1 if sys.platform == "darwin" else 1024
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
-
-
-def available_bytes() -> int | None:
-    """Free memory of this machine, where it has a /proc."""
-    return _proc_bytes("/proc/meminfo", "MemAvailable")
 
 
 def _proc_bytes(path: str, name: str) -> int | None:
