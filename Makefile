@@ -59,8 +59,8 @@ shards: install  ## Decode VIDEOS (data/UCF-101) once into SHARDS (data/shards);
 reproduce: install  ## The whole paper on VIDEOS; says its hours first, goes on where it stopped.
 	@$(BIN)/har-reproduce "$(VIDEOS)" --shards "$(SHARDS)" $(OPTIONS)
 
-# One process a core; each file's tests in one of them.
-TESTS := -m pytest -n auto --dist loadfile
+# One process a core; each file's tests in one of them, in the order of tests/conftest.py.
+TESTS := -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: install  ## Run the tests.
 	$(BIN)/python $(TESTS)

@@ -19,6 +19,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as har-export does
 
 
+# Files that take long. They start first: a worker that begins one at the end lets the others wait.
+_LONG_FILES = (
+    "test_commands_touch_nothing", "test_build", "test_notebook", "test_predictor", "test_serve",
+    "test_train", "test_resume", "test_mending", "test_bare_machine", "test_distributed",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in _LONG_FILES)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _kept_decoders() -> Iterator[None]:
     """Decoder processes go from one build to the next: starting one takes two seconds."""
