@@ -10,8 +10,10 @@ import pytest
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _event_loops_that_gradio_leaves_open() -> Iterator[None]:
-    """Gradio makes event loops in this thread and closes none; a later test would be blamed."""
+def _gradio() -> Iterator[None]:
+    """Imported here, which takes seconds, and not by processes that only collect these tests. It
+    makes event loops in this thread and closes none; a later test would be blamed."""
+    pytest.importorskip("gradio")
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

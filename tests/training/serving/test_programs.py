@@ -22,7 +22,6 @@ from page_server import FORM, Server, make_form, page_server
 
 from har.training.cli.results import serve_main
 
-pytest.importorskip("gradio")
 pytestmark = pytest.mark.filterwarnings("default")  # of Gradio, see test_serve.py
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text()
 NAME = "har.example"

@@ -20,7 +20,6 @@ from har.training.cli.results import serve_main
 from har.training.inference.uploaded_video import decode_upload
 from har.training.serving.video_service import VideoService
 
-pytest.importorskip("gradio")
 # Gradio and what it brings warn of each other's future at import
 pytestmark = pytest.mark.filterwarnings("default")
 
