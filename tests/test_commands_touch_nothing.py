@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import shlex
 import shutil
 import signal
 import time
-import urllib.request
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import pytest
 from command_server import CommandServer
 from commands import SCRIPTS, load_command
 from made_server import serving
+from page_server import Client
 from semaphores import needs_semaphores
 
 NAMES = (
@@ -229,23 +229,8 @@ def test_a_set_behind_a_url_is_cached_where_it_says(world: World) -> None:
 def test_the_page_keeps_no_upload(world: World) -> None:
     pytest.importorskip("gradio")
     with world.unchanged(), world.running("har-serve runs/convlstm --port 0") as url:
-        assert "SwipeUp" in ask(url, (world.work / VIDEO).read_bytes())
-
-
-def ask(url: str, video: bytes) -> str:
-    """Send a video to the page of har-serve as a browser does; -> the server's events."""
-    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.avi"\r\n\r\n'
-    form = {"Content-Type": "multipart/form-data; boundary=x"}
-    path = json.loads(_post(f"{url}gradio_api/upload", head + video + b"\r\n--x--\r\n", form))[0]
-    upload = {"path": path, "orig_name": "a.avi", "meta": {"_type": "gradio.FileData"}}
-    join = json.dumps({"data": [upload], "fn_index": 0, "session_hash": "s"}).encode()
-    _post(f"{url}gradio_api/queue/join", join, {"Content-Type": "application/json"})
-    return _post(f"{url}gradio_api/queue/data?session_hash=s", None, {})
-
-
-def _post(url: str, body: bytes | None, headers: dict[str, str]) -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
-        return answer.read().decode()
+        client = Client(urllib.parse.urlsplit(url).port)
+        assert "SwipeUp" in client.answer("a.avi", (world.work / VIDEO).read_bytes())[0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A headless Chromium for tests, driven over a pipe: pages, console messages, clicks, pictures.
 
-Odd: no driver package. Chromium's own protocol (DevTools) over `--remote-debugging-pipe` is JSON
+Notes: no driver package. Chromium's own protocol (DevTools) over `--remote-debugging-pipe` is JSON
 messages ended by a zero byte on file descriptors 3 and 4; a dozen of its commands are enough.
 """
 

@@ -112,27 +112,23 @@ def make(
     if with_probabilities:
         save_probabilities(folder / "probabilities.npz", probabilities)
     settings = {"model": model, "seed": seed, "batch_size": 8, "frames": 16, "weights": "none"}
-    write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    write(folder / "summary.json", json.dumps(summary))
-    write(folder / "eval.json", json.dumps(tested))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "eval.json").write_text(json.dumps(tested))
     toml = [f"{k} = {json.dumps(v)}\n" for k, v in {**settings, **config}.items()]
-    write(folder / "config.toml", "".join(toml))
+    (folder / "config.toml").write_text("".join(toml))
     environment = {
         "device": device,
         "versions": {"torch": "2.10.0"},
         "commit": "0123456789abcdef",
         "command": ["/somewhere/bin/har-train", "--model", model],
     }
-    write(folder / "environment.json", json.dumps(environment))
+    (folder / "environment.json").write_text(json.dumps(environment))
     return folder
 
 
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
 def change_json(path: Path, **values: Any) -> None:
-    write(path, json.dumps({**json.loads(path.read_text()), **values}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def best_line(run: Path) -> dict[str, Any]:

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
-Odd = dict[str, dict]
 # kind -> how it is encoded. Frames carry moving noise, so that no two of a clip are alike.
-KINDS: Odd = {
+KINDS: dict[str, dict] = {
     "mpeg4_b.avi": {"codec": "mpeg4", "b": 2},
     "mpeg4_one_key.avi": {"codec": "mpeg4", "gop": 300},
     "mpeg4.mkv": {"codec": "mpeg4", "b": 1},

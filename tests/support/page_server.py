@@ -23,27 +23,11 @@ BOUNDARY = "----boundary"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
-class Server:
-    """har-serve in a thread. folder: where all its temporary files go."""
+class Client:
+    """What the page of a har-serve on this machine asks it."""
 
-    def __init__(
-        self, run: Path, folder: Path, hosts: tuple[str, ...] = (), root_path: str = ""
-    ) -> None:
-        self.folder = folder
-        self.service = serve.VideoService(Predictor(run, "cpu"), UploadLimits(2, 20, 40))
-        self.listener = serve.listen("127.0.0.1", 0)
-        self.port = self.listener.getsockname()[1]
-        self._server = serve.build_server(self.service, (*serve.LOOPBACK, *hosts), root_path)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self.listener]}
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(30)
-        self.service.close()
-        self.listener.close()
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -77,6 +61,29 @@ class Server:
         assert empty is None
         shares = {row["label"]: row["confidence"] for row in (label or {}).get("confidences", [])}
         return shares, html
+
+
+class Server(Client):
+    """har-serve in a thread. folder: where all its temporary files go."""
+
+    def __init__(
+        self, run: Path, folder: Path, hosts: tuple[str, ...] = (), root_path: str = ""
+    ) -> None:
+        self.folder = folder
+        self.service = serve.VideoService(Predictor(run, "cpu"), UploadLimits(2, 20, 40))
+        self.listener = serve.listen("127.0.0.1", 0)
+        super().__init__(self.listener.getsockname()[1])
+        self._server = serve.build_server(self.service, (*serve.LOOPBACK, *hosts), root_path)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self.listener]}
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        self.service.close()
+        self.listener.close()
 
     def files(self) -> list[str]:
         """Temporary files that are there."""
