@@ -80,11 +80,11 @@ class Chromium:
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression (a promise is awaited)."""
-        found = self.send(
+        answer = self.send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 30) -> None:
         """Until the expression is true."""

@@ -54,9 +54,9 @@ def evaluation(
     P = np.full((N, K), 0.2 / K, np.float32)
     P[np.arange(N), said] += 0.8
     losses = -np.log(P[np.arange(N), labels])
-    found = Predictions(np.arange(N), P, labels, losses)
+    predictions = Predictions(np.arange(N), P, labels, losses)
     keys = [f"v_{classes[label]}_g{n // K:02d}_c{clip:02d}" for n, label in enumerate(labels)]
-    probabilities = list_probabilities(found, videos=np.arange(N), keys=keys, classes=classes)
+    probabilities = list_probabilities(predictions, videos=np.arange(N), keys=keys, classes=classes)
     result = {
         "run": folder.name,
         "model": model,
