@@ -33,7 +33,7 @@ def environment():
 
 
 def start(command):
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=SUPPORT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=SUPPORT)
 
 
 def outcome(shards, out, ranks, **settings):
