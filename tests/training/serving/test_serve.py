@@ -187,12 +187,6 @@ _CUT = (
 )
 _CLICK = "[...document.querySelectorAll('button')].find(b => b.innerText.trim() === '%s').click()"
 _IS_THERE = "[...document.querySelectorAll('button')].some(b => b.innerText.trim() === '%s')"
-_FRAMES_SHOWN = """new Promise(done => {
-    const video = document.querySelector('video')
-    let shown = 0
-    const count = () => ++shown < %d ? video.requestVideoFrameCallback(count) : done()
-    video.requestVideoFrameCallback(count)
-})"""
 _ANSWERED = "document.querySelectorAll('figure img').length === 2"
 
 
@@ -216,11 +210,9 @@ def test_a_browser_without_a_network_sends_a_clip_and_a_recording(
         assert browser.ask("document.documentElement.scrollWidth") == width
         browser.ask("document.querySelector('figure').remove()")
         browser.ask("[...document.querySelectorAll('[role=tab]')].at(-1).click()")
-        for name in ("Click to Access Webcam", "Record", "Stop"):
+        for name, seconds in (("Click to Access Webcam", 1), ("Record", 1), ("Stop", 6)):
             browser.wait(_IS_THERE % name)
-            if name == "Stop":
-                browser.ask(_FRAMES_SHOWN % 30)
-            time.sleep(1)
+            time.sleep(seconds)  # on a busy machine one second of recording can be empty
             browser.ask(_CLICK % name)
         browser.wait(_ANSWERED, 120)
         # said by Gradio's stream at its end, and by its player of a recording that is answered
