@@ -30,12 +30,13 @@ _SUBSETS = {"train": "Training", "val": "Validation"}
 @dataclass(frozen=True)
 class Curves:
     """The curves of one run. metrics: the lines of metrics.jsonl, parsed, one an epoch; in a run
-    without a val subset val_loss and val_acc are None."""
+    without a val subset val_loss and val_acc are None. style: None for the model's."""
 
     model: str
     label: str
     metrics: Sequence[Mapping[str, Any]]
     best_epoch: int | None  # of the best checkpoint
+    style: Style | None = None
 
     @property
     def epochs(self) -> list[int]:
@@ -47,49 +48,38 @@ class Curves:
         return [float(value) for value in values if value is not None]
 
 
-def plot_model_curves(
-    path: Path,
-    runs: Sequence[Curves],
-    quantity: str,
-    styles: Mapping[str, Style] | None = None,
-) -> Path:
+def plot_model_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path:
     """Training and validation of one model (paper, figures 6-9 loss, 11-14 accuracy).
 
-    runs: of that model, those of one label alike. styles: of each label, where the picture is one
-    of several.
+    runs: of that model; the legend names each of their labels once, if there are several.
     """
     with new_figure(path, 4.8, 3.3) as figure:
-        _draw_model_curves(figure.subplots(), runs, quantity, styles)
+        _draw_model_curves(figure.subplots(), runs, quantity)
         if len({run.label for run in runs}) > 1:
             add_legend(figure, 9)
     return path
 
 
 def plot_run(runs: Sequence[Curves]) -> Figure:
-    """Loss and accuracy of one model side by side, not written. runs: see `plot_model_curves`."""
+    """Loss and accuracy of one model side by side, not written. runs: of one label."""
     with new_figure(None, 9.6, 3.3) as figure:
         for axes, quantity in zip(figure.subplots(1, 2), _QUANTITIES, strict=True):
             _draw_model_curves(axes, runs, quantity)
     return figure
 
 
-def _draw_model_curves(
-    axes: Axes,
-    runs: Sequence[Curves],
-    quantity: str,
-    styles: Mapping[str, Style] | None = None,
-) -> None:
-    styles = styles or label_styles({run.label: run.model for run in runs})
+def _draw_model_curves(axes: Axes, runs: Sequence[Curves], quantity: str) -> None:
     several, differ = len(runs) > 1, len({run.label for run in runs}) > 1
     best = "Best checkpoints" if several else f"Best checkpoint (epoch {runs[0].best_epoch})"
     for run in runs:
-        label = run.label if differ else "Validation"
-        _plot(axes, run, quantity, "val", styles[run.label], _label_once(axes, label))
+        _plot(axes, run, quantity, "val", run.label if differ else "Validation")
     for run in runs:
-        label = _label_once(axes, "Training (dashed)" if differ else "Training")
-        _plot(axes, run, quantity, "train", styles[run.label], label, dashed=True)
+        label = "Training (dashed)" if differ else "Training"
+        if differ and not run.values("val", quantity):
+            label = run.label
+        _plot(axes, run, quantity, "train", label, dashed=True)
     for run in runs:
-        _mark_best(axes, run, quantity, _label_once(axes, best))
+        _mark_best(axes, run, quantity, best)
     name = DISPLAY_NAMES.get(runs[0].model, runs[0].model)
     seeds = f" ({len(runs)} runs)" if several else ""
     axes.set_title(f"{name}: {_QUANTITIES[quantity].lower()}{seeds}")
@@ -98,24 +88,13 @@ def _draw_model_curves(
         axes.legend(loc="best")
 
 
-def _label_once(axes: Axes, label: str) -> str:
-    """`label`, or what keeps a line out of the legend where another has it."""
-    return "_" if label in axes.get_legend_handles_labels()[1] else label
-
-
-def plot_all_curves(
-    path: Path, runs: Sequence[Curves], quantity: str, styles: Mapping[str, Style]
-) -> Path:
-    """All models, training above validation on one scale (paper, figures 10 loss, 15 accuracy).
-
-    styles: of each label of `runs`.
-    """
+def plot_all_curves(path: Path, runs: Sequence[Curves], quantity: str) -> Path:
+    """All models, training above validation on one scale (paper, figures 10 loss, 15 accuracy)."""
     with new_figure(path, 5.4, 6.2) as figure:
         panels = figure.subplots(2, 1, sharex=True, sharey=True)
         for axes, (subset, word) in zip(panels, _SUBSETS.items(), strict=True):
             for run in runs:
-                label = _label_once(panels[0], run.label)
-                _plot(axes, run, quantity, subset, styles[run.label], label)
+                _plot(axes, run, quantity, subset, run.label if subset == "train" else "_")
             axes.set_title(f"{word} {_QUANTITIES[quantity].lower()}")
             _set_axes(axes, runs, quantity)
         panels[0].set_xlabel("")
@@ -124,16 +103,20 @@ def plot_all_curves(
 
 
 def _plot(
-    axes: Axes, run: Curves, quantity: str, subset: str, style: Style, label: str,
-    *, dashed: bool = False,
-) -> None:  # fmt: skip
-    color, marker = style
-    look: dict[str, Any] = {"marker": marker, "color": color, "label": label}
+    axes: Axes, run: Curves, quantity: str, subset: str, label: str, *, dashed: bool = False
+) -> None:
+    color, marker = run.style or label_styles({run.label: run.model})[run.label]
+    style: dict[str, Any] = {"marker": marker, "color": color, "label": _label_once(axes, label)}
     if dashed:
-        look |= {"linestyle": "--", "alpha": 0.65, "markerfacecolor": "white"}
+        style |= {"linestyle": "--", "alpha": 0.65, "markerfacecolor": "white"}
     step = max(1, len(run.epochs) // 15)  # about 15 markers a curve
     if values := run.values(subset, quantity):
-        axes.plot(run.epochs, values, markevery=step, **look)
+        axes.plot(run.epochs, values, markevery=step, **style)
+
+
+def _label_once(axes: Axes, label: str) -> str:
+    """`label`, or what keeps a line out of the legend where another has it."""
+    return "_" if label in axes.get_legend_handles_labels()[1] else label
 
 
 def _mark_best(axes: Axes, run: Curves, quantity: str, label: str) -> None:
@@ -144,6 +127,7 @@ def _mark_best(axes: Axes, run: Curves, quantity: str, label: str) -> None:
     value = values[run.epochs.index(run.best_epoch)]
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
     edge: dict[str, Any] = {"markeredgecolor": "#222222", "markeredgewidth": 1.3}
+    label = _label_once(axes, label)
     axes.plot([run.best_epoch], [value], linestyle="none", label=label, **ring, **edge)
 
 

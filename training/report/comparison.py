@@ -5,6 +5,7 @@ another shard set or split, another subset or number of views. Runs are one row 
 settings differ in nothing but the seed, and one row is called by what sets it apart from others.
 """
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,10 +14,9 @@ from typing import Any
 
 from .. import config as configs
 from ..config import PRESETS, Config
-from ..evaluation import parse_fold
+from ..evaluation import parse_fold, pool_folds
 from ..runtime.fold_dir import list_run_folders
-from .pooling import pool_runs
-from .runs import MODEL_ORDER, ReportError, Run, load_run
+from .runs import MODEL_ORDER, ReportError, Run, load_run, read_probabilities
 
 # Settings that say where and how fast a run is computed, not what.
 _NOT_COMPARED = (
@@ -109,7 +109,41 @@ def _pool_folds(runs: Sequence[Run]) -> list[Run]:
         digest = run.summary.get("manifest_digest")
         key = (run.model, repr(digest), *map(repr, settings.items()))
         folds.setdefault(key, []).append(run)
-    return [*rows, *map(pool_runs, folds.values())]
+    return [*rows, *map(_pool_runs, folds.values())]
+
+
+def _pool_runs(folds: Sequence[Run]) -> Run:
+    """Runs that differ in their fold alone -> one. Raises ReportError or FoldError.
+
+    metrics: the lines of all folds; summary: seconds are their sum, accuracies their mean; config
+    and environment are the first fold's.
+    """
+    folds = sorted(folds, key=lambda run: parse_fold(run.evaluation["split"]["name"]) or (0, 0))
+    first, folder = folds[0], folds[0].folder.parent
+    if first.evaluation["on"] != "test":
+        raise ReportError(
+            f"the folds in {folder} are one row on their test clips only: leave out "
+            f"--subset {first.evaluation['on']}."
+        )
+    results = [run.evaluation for run in folds]
+    evaluation = pool_folds(results, str(folder), read_probabilities(folds))
+    accuracies = [run.summary["best_val_acc"] for run in folds]
+    summary = {
+        **first.summary,
+        "split": evaluation["split"],
+        "seconds": sum(run.summary["seconds"] for run in folds),
+        "best_val_acc": None if None in accuracies else statistics.mean(accuracies),
+    }
+    return Run(
+        folder,
+        [line for run in folds for line in run.metrics],
+        summary,
+        evaluation,
+        {**first.config, "split": evaluation["split"]["name"]},
+        first.environment,
+        first.evaluation_path,
+        folds=tuple(folds),
+    )
 
 
 def _check_comparable(runs: Sequence[Run], any_views: bool) -> None:

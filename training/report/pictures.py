@@ -56,7 +56,7 @@ def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
     word = _QUANTITIES[quantity]
     pictures, styles = [], _choose_styles(runs)
     curves = [
-        plots.Curves(run.model, label, part.metrics, part.summary["best_epoch"])
+        plots.Curves(run.model, label, part.metrics, part.summary["best_epoch"], styles[label])
         for label, group in group_seeds(runs).items()
         for run in group
         for part in run.parts
@@ -68,11 +68,11 @@ def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
             prefix, caption = f"fig{figure:02d}-", f"As the paper's figure {figure}: {caption}"
         path = out / f"{prefix}{word}-{_file_name(model)}.png"
         own = [curve for curve in curves if curve.model == model]
-        plots.plot_model_curves(path, own, quantity, styles)
+        plots.plot_model_curves(path, own, quantity)
         seeds = f", {len(own)} runs" if len(own) > 1 else ""
         pictures.append(Picture(path, f"{caption}{seeds}.", _describe_curves(own, quantity)))
     path = out / f"fig{all_models}-{word}-all.png"
-    plots.plot_all_curves(path, curves, quantity, styles)
+    plots.plot_all_curves(path, curves, quantity)
     caption = f"As the paper's figure {all_models}: {word} of all models, training and validation."
     return [*pictures, Picture(path, caption, _describe_curves(curves, quantity))]
 

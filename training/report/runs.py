@@ -41,7 +41,7 @@ class Run:
 
     evaluation_path: the eval.json. label: how tables name the run, unique in a report;
     row_label: how they name it and the runs that differ from it in the seed alone. folds: the run
-    of each fold that is there, in order, where it stands for several (`pool_runs`).
+    of each fold that is there, in order, where it stands for several.
     """
 
     folder: Path

@@ -17,23 +17,6 @@ def _random(n: int = 200, k: int = 7, seed: int = 0) -> tuple[np.ndarray, np.nda
     return probabilities, labels
 
 
-def test_running_divides_once_so_uneven_batches_weigh_by_their_clips():
-    running = MetricSums("cpu")
-    running.update(torch.tensor(8.0, requires_grad=True), torch.tensor(3), torch.tensor(4))
-    running.update(torch.tensor(1.0), torch.tensor(1), torch.tensor(1))
-    assert running.compute() == {"loss": 9 / 5, "acc": 4 / 5, "count": 5.0}
-    assert running.sums.dtype == torch.float64
-    assert not running.sums.requires_grad
-
-
-def test_running_states_of_two_ranks_add_up():
-    ranks = [MetricSums("cpu") for _ in range(2)]
-    ranks[0].update(torch.tensor(2.0), torch.tensor(1), torch.tensor(2))
-    ranks[1].update(torch.tensor(4.0), torch.tensor(0), torch.tensor(1))
-    ranks[0].sums.add_(ranks[1].sums)
-    assert ranks[0].compute() == {"loss": 2.0, "acc": 1 / 3, "count": 3.0}
-
-
 def test_running_without_a_clip_is_not_a_number_and_does_not_raise():
     result = MetricSums("cpu").compute()
     assert np.isnan(result["loss"])
@@ -162,15 +145,21 @@ def test_curves_of_precision_and_recall_equal_scikit_learns(digits):
     assert np.isnan(metrics.average_precision(scores, np.zeros(200, bool)))
 
 
-def test_the_running_loss_and_accuracy_equal_scikit_learns():
+def test_the_running_loss_and_accuracy_of_two_ranks_equal_scikit_learns():
+    """The last batch is a short one: sums are divided once, so batches weigh by their clips."""
     sklearn = pytest.importorskip("sklearn.metrics")
     P, labels = _random(301)
-    losses = torch.from_numpy(-np.log(P[np.arange(len(P)), labels]))
+    losses = torch.from_numpy(-np.log(P[np.arange(len(P)), labels])).requires_grad_()
     hits = torch.from_numpy(P.argmax(axis=1) == labels)
-    running = MetricSums("cpu")
-    for start in range(0, 301, 32):  # the last batch is a short one
+    ranks = [MetricSums("cpu"), MetricSums("cpu")]
+    for number, start in enumerate(range(0, 301, 32)):
         part = slice(start, start + 32)
+        running = ranks[number % 2]
         running.update(losses[part].sum(), hits[part].sum(), torch.tensor(len(hits[part])))
-    found = running.compute()
+    ranks[0].sums.add_(ranks[1].sums)
+    assert ranks[0].sums.dtype == torch.float64
+    assert not ranks[0].sums.requires_grad
+    found = ranks[0].compute()
     assert found["loss"] == pytest.approx(sklearn.log_loss(labels, P, labels=np.arange(7)))
     assert found["acc"] == pytest.approx(sklearn.accuracy_score(labels, P.argmax(axis=1)))
+    assert found["count"] == 301
