@@ -18,7 +18,7 @@ _device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, xpu or mps."
 )
 _views_option = click.option(
-    "--views", type=_COUNT, help="Average over so many views of a video. [one of each clip]"
+    "--views", type=_COUNT, help="Average over this many views of a video. [one of each clip]"
 )
 
 
@@ -32,7 +32,7 @@ _views_option = click.option(
 @click.option("--views", default=1, show_default=True, help="Views of a video to average over.")
 @click.option(
     "--threshold", type=click.FloatRange(0, 1),
-    help="Least probability of an answer: below, it counts as unknown.",
+    help="Count a video whose best answer is less probable as unknown.",
 )  # fmt: skip
 @click.option("--batch-size", type=_COUNT, help="Clips per step. [the run's]")
 @_device_option
@@ -56,7 +56,9 @@ def eval_main(run: Path, **options: Any) -> None:
     "-o", "--out", type=_PATH, help="Write to this file instead: .csv, .json or .jsonl (lines)."
 )
 @click.option("--threshold", type=float, help="Label what is less probable as unknown (0 to 1).")
-@click.option("--timing", is_flag=True, help="Say the milliseconds of each video, and their mean.")
+@click.option(
+    "--timing", is_flag=True, help="Print the milliseconds of each video, and their mean."
+)
 @click.option("--window", type=float, help="Answer for windows of this many seconds.")
 @click.option("--hop", type=float, help="Seconds from window to window. [half a window]")
 @click.option("--timeline", type=_PATH, help="Draw the windows' answers over time (.png, .svg).")
@@ -114,7 +116,9 @@ def predict_main(run: Path, videos: tuple[str, ...], **options: Any) -> None:
     "--subset", type=click.Choice(["test", "val", "train"]),
     help="Take the evaluations on this subset. [test; val where a run has no test clips]",
 )  # fmt: skip
-@click.option("--views", type=_COUNT, help="Take the evaluations of so many views. [the fewest]")
+@click.option(
+    "--views", type=_COUNT, help="Take the evaluations with this many views. [the fewest]"
+)
 @click.option("--ensemble", is_flag=True, help="Add a row: the mean probabilities of all runs.")
 @click.option("--cards", is_flag=True, help="Write a MODEL_CARD.md into each run folder, too.")
 @one_sentence
@@ -206,7 +210,7 @@ def serve_main(run: Path, **options: Any) -> None:
     "--seeds", type=_COUNT, default=3, show_default=True, help="Runs of each, with seeds 0, 1, ..."
 )
 @click.option("--weights", help="Of r3d: kinetics400, none, or a file. [kinetics400]")
-@click.option("--dry-run", is_flag=True, help="Only say what is to do and what it costs.")
+@click.option("--dry-run", is_flag=True, help="Only print what is to be done and what it costs.")
 @one_sentence
 def reproduce_main(dry_run: bool, train_options: tuple[str, ...], **options: Any) -> None:
     """Reproduce the whole paper on VIDEOS (UCF101): shards, all runs, evaluation, reports.

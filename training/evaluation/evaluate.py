@@ -175,7 +175,7 @@ def _check_shards_fit(state: dict[str, Any], manifest: Manifest) -> None:
         found, needed = f"clips of {num_frames} frames", str(trained["frames"])
     elif "frame_stride" in trained and num_frames != trained["clip_shape"][0]:
         found = f"clips of {num_frames} frames"
-        needed = f"{trained['clip_shape'][0]}, of which its windows take every so many-th"
+        needed = f"{trained['clip_shape'][0]}, out of which it takes windows"
     elif size != list(trained_size):
         found, needed = ("frames of {}x{}".format(*s) for s in (size, trained_size))
     elif rule != trained_rule:

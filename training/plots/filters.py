@@ -1,4 +1,4 @@
-"""What the first layer learned: figure 16 of the paper for R(2+1)D, the like for the others.
+"""What the first layer learned: figure 16 of the paper for R(2+1)D, similar ones for others.
 
 The pictures are laid out as arrays first, so that grid and value range can be tested without
 reading a picture; matplotlib only adds words. One weight is always a whole number of pixels, with

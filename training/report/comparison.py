@@ -224,18 +224,15 @@ def _add_labels(runs: Sequence[Run]) -> list[Run]:
 def _describe_variants(runs: Sequence[Run]) -> list[str]:
     """For each run of one model the settings that set it apart from the others; "" where none."""
     every = [settings_of(run) for run in runs]
-    varying = [name for name in every[0] if len({repr(one.get(name)) for one in every}) > 1]
-    varying = [name for name in varying if name != "split"]
+    varying = [
+        name
+        for name in every[0]
+        if name != "split" and len({repr(one.get(name)) for one in every}) > 1
+    ]
     if "preset" in varying:  # what the presets themselves make different need not be listed
         defaults = [{**asdict(Config()), **PRESETS.get(one["preset"], {})} for one in every]
-        varying = ["preset"] + [
-            name
-            for name in varying
-            if name != "preset"
-            and any(
-                one.get(name) != own.get(name) for one, own in zip(every, defaults, strict=True)
-            )
-        ]
+        pairs = list(zip(every, defaults, strict=True))
+        varying = [n for n in varying if any(one.get(n) != own.get(n) for one, own in pairs)]
     texts = []
     for one in every:
         values = [f"{name} {_format(one.get(name))}" for name in varying[:_MAX_SETTINGS]]

@@ -24,6 +24,7 @@ def write_model_card(folder: Path, subset: str | None = None, views: int | None 
     """
     run = load_run(Path(folder), subset, views)
     tested = [row for row in run.evaluation["per_class"] if row.get("support") != 0]
+    hard = [row for row in tested if row["recall"] < 1]
     multiply_adds = run.evaluation.get("multiply_adds")
     card = render(
         "model_card.md.j2",
@@ -32,7 +33,7 @@ def write_model_card(folder: Path, subset: str | None = None, views: int | None 
         multiply_adds=format_multiply_adds(multiply_adds) if multiply_adds else "",
         protocol=_list_protocol(run),
         results=_list_results(run),
-        hardest=sorted(tested, key=lambda row: (row["recall"], row["class"]))[:5],
+        hardest=sorted(hard, key=lambda row: (row["recall"], row["class"]))[:5],
         limits=_list_limits(run),
     )
     write_atomically(run.folder / CARD_NAME, card)

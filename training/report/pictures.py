@@ -71,6 +71,8 @@ def draw_curves(out: Path, runs: Sequence[Run], quantity: str) -> list[Picture]:
         plots.plot_model_curves(path, own, quantity)
         seeds = f", {len(own)} runs" if len(own) > 1 else ""
         pictures.append(Picture(path, f"{caption}{seeds}.", _describe_curves(own, quantity)))
+    if len({curve.label for curve in curves}) == 1:  # it would be the same picture again
+        return pictures
     path = out / f"fig{all_models}-{word}-all.png"
     plots.plot_all_curves(path, curves, quantity)
     caption = f"As the paper's figure {all_models}: {word} of all models, training and validation."

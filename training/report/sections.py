@@ -120,7 +120,7 @@ def _make_warnings(runs: Sequence[Run]) -> list[Block]:
     on_val = [run.label for run in runs if run.evaluation["on"] == "val"]
     if on_val:
         texts.append(
-            f"{', '.join(on_val)}: the figures named test are of the val subset, by which the best "
+            f"{'; '.join(on_val)}: the figures named test are of the val subset, by which the best "
             "checkpoint was chosen, so they are too high."
         )
     for run in runs:
@@ -130,7 +130,7 @@ def _make_warnings(runs: Sequence[Run]) -> list[Block]:
             if is_fold_dir(run.folder):
                 advice = f"'har-train --resume {run.folder}', then har-eval and har-report again."
             texts.append(
-                f"{run.label}: not every video was tested, for want of fold {missing}; {advice}"
+                f"{run.label}: not every video was tested, as fold {missing} is missing; {advice}"
             )
     return [Text(text, strong=True) for text in texts]
 

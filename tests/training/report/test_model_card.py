@@ -49,6 +49,11 @@ def test_a_leak_few_videos_and_another_data_set_are_said_as_limits(tmp_path: Pat
     assert "101 classes, not UCF101's 101" in other
 
 
+def test_a_class_that_is_always_right_is_not_hard(tmp_path: Path):
+    assert "Hardest classes" not in _flat(write_model_card(make(tmp_path / "a", "r3d", right=1.0)))
+    assert "Hardest classes: " in _flat(write_model_card(make(tmp_path / "b", "r3d", right=0.5)))
+
+
 def test_kinetics_weights_bring_their_own_terms(tmp_path: Path):
     assert "Kinetics" not in _flat(write_model_card(make(tmp_path / "a", "r3d")))
     started = make(tmp_path / "b", "r3d", weights="kinetics400")

@@ -210,6 +210,8 @@ def test_the_report_notes_random_weights_and_missing_parts_and_has_video5_from_s
 ):
     run = make(tmp_path / "r", "r3d", weights=weights, classes=[f"C{n}" for n in range(count)])
     text = write_report([run], tmp_path / "out").read_text()
+    assert "fig06-loss-r3d.png" in text
+    assert "fig10" not in text  # of one run it would be the same picture again
     assert ("R3D started here from random weights" in text) == (weights == "none")
     change_json(run / "eval.json", **{"video@5": 1.0})  # an earlier version always wrote it
     write_report([run], tmp_path / "out")

@@ -74,7 +74,7 @@ def test_missing_folds_are_said(tmp_path: Path):
     change_json(tmp_path / "fold-2" / "summary.json", best_epoch=0)
     (tmp_path / "folds.json").write_text('{"folds": 5, "config": {}}')
     text = write_report([tmp_path], tmp_path / "out").read_text()
-    assert "R3D (2 of 5 folds): not every video was tested, for want of fold 2, 3, 4;" in text
+    assert "R3D (2 of 5 folds): not every video was tested, as fold 2, 3, 4 is missing;" in text
     assert f"har-train --resume {tmp_path}" in text
 
 
