@@ -1,7 +1,5 @@
 """Run folders with made-up figures, for the tests of the report."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -6,8 +6,6 @@ concatenate input and state, convolve, split; the same architecture as ours and,
 `naive_state_dict`, the same weights, differentiated by autograd alone.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

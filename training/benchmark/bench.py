@@ -12,8 +12,6 @@ the wait for data is what a step on the loader's batches takes longer than one o
 stays; on the CPU it is the time in which the step waited, which a busy machine does not blur.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -9,8 +9,6 @@ batches it never waited for. `LoaderStep.skip_prefetched` throws these away and 
 is not timed.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 memory that one takes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

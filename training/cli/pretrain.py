@@ -1,7 +1,5 @@
 """The command har-pretrain. Its options are made from the fields of `PretrainConfig`."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ Its options are made from the fields of `har.training.config.Config`, so that no
 twice. torch is imported inside the command's body only: --help answers at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import sys

@@ -209,7 +209,10 @@ def _add_labels(runs: Sequence[Run]) -> list[Run]:
             labels[index] += f", {variant}" * bool(variant)
     rows = list(labels)
     seeds = [f"seed {run.config.get('seed')}" for run in runs]
-    for details in (seeds, [run.folder.name for run in runs]):
+    names = [run.folder.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.folder) for run in runs]
+    for details in (seeds, names):
         counts = Counter(labels)
         labels = [
             label if counts[label] == 1 else f"{label}, {detail}"

@@ -83,11 +83,11 @@ def _describe_curves(curves: Sequence[plots.Curves], quantity: str) -> str:
     """The ends of the curves in words."""
     texts = []
     for curve in curves:
-        sides = {
-            "training": curve.values("train", quantity),
-            "validation": curve.values("val", quantity),
-        }
-        ends = [f"{side} {v[0]:.3f} to {v[-1]:.3f}" for side, v in sides.items() if v]
+        ends = [
+            f"{name} {values[0]:.3f} to {values[-1]:.3f}"
+            for name, subset in (("training", "train"), ("validation", "val"))
+            if (values := curve.values(subset, quantity))
+        ]
         texts.append(f"{curve.label}: {', '.join(ends)} in {len(curve.metrics)} epochs")
     return f"{_QUANTITIES[quantity].capitalize()} of {'; '.join(texts)}."
 
@@ -108,15 +108,7 @@ def draw_costs(out: Path, runs: Sequence[Run]) -> Picture:
     }
     styles = _choose_styles(runs)
     path = plots.plot_costs(out / "costs.png", {label: styles[label] for label in groups}, bars)
-    alt = ". ".join(
-        f"{title}: " + "; ".join(map(_describe_cost, groups, values))
-        for title, values in bars.items()
-    )
-    return Picture(path, "What training took.", alt)
-
-
-def _describe_cost(name: str, value: float | None) -> str:
-    return f"{name} not measured" if value is None else f"{name} {value:,.4g}"
+    return Picture(path, "What training took.", "Bars of the figures in the table above.")
 
 
 def draw_class_results(out: Path, runs: Sequence[Run]) -> list[Picture]:
@@ -194,7 +186,7 @@ def draw_precision_recall(out: Path, runs: Sequence[Run]) -> list[Picture]:
         f"under the steps (average precision); the hardest class first. Their mean (mAP): {means}. "
         f"Split: {'; '.join(dict.fromkeys(run.split_text for run in drawn))}."
     )
-    alt = f"A small panel for each of {len(classes)} classes, the hardest first; mAP {means}."
+    alt = f"A small panel for each of {len(classes)} classes, the hardest first."
     return [Picture(path, caption, alt, wide=_is_wide(path))]
 
 

@@ -262,7 +262,7 @@ def _make_runs(runs: Sequence[Run], missing: Sequence[str]) -> list[Block]:
     rows = [
         {
             "Model": run.label,
-            "Run": f"`{part.folder.name}`",
+            "Run": f"`{part.folder}`",
             "Evaluation": f"`{part.evaluation_path.relative_to(part.folder)}`",
             "Seed": str(part.config.get("seed", "unknown")),
             "Device": str(part.environment.get("device", "unknown")),

@@ -1,7 +1,5 @@
 """har-bench-train: what it prints, and that its baselines are what they say."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -63,7 +63,7 @@ def test_folds_are_one_row_with_the_figures_of_all_their_videos(tmp_path: Path):
     assert cost["Epochs"] == "12 + 12 + 12"
     assert cost["Time"] == "12.0 min"  # three times four
     for run in runs:  # where each figure comes from
-        assert f"`{run.name}` | `eval.json`" in text
+        assert f"`{run}` | `eval.json`" in text
     assert "not every video" not in text
 
 

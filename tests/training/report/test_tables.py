@@ -117,6 +117,9 @@ def test_seeds_of_one_model_are_given_as_mean_and_sample_deviation(tmp_path: Pat
 def test_two_runs_of_one_model_and_seed_are_named_by_folder(tmp_path: Path):
     runs = load_runs([make(tmp_path / name, "r3d") for name in ("a", "b")])
     assert [run.label for run in runs] == ["R3D, seed 0, a", "R3D, seed 0, b"]
+    folders = [tmp_path / "x" / "run", tmp_path / "y" / "run"]
+    runs = load_runs([make(folder, "r3d") for folder in folders])
+    assert [run.label for run in runs] == [f"R3D, seed 0, {folder}" for folder in folders]
 
 
 def test_columns_of_numbers_are_set_flush_right():
