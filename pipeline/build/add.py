@@ -16,7 +16,6 @@ import numpy as np
 from ...errors import printable
 from ...shards.edit import (
     EditError,
-    are_ucf101,
     commit_edit,
     common_grouping,
     common_versions,
@@ -281,9 +280,7 @@ def _commit(
     paths = {video.path for video in dataset.videos}
     rejects = [reject for reject in _rejects_of(old) if reject["path"] not in paths] + rejects
     folder.write(REJECTS, encode_rows(rejects))
-    grouping = common_grouping(old.grouping, dataset.grouping)
-    if grouping == "ucf101" and not are_ucf101(new.groups):
-        grouping = "mixed"
+    grouping = common_grouping(new.groups, old.grouping, dataset.grouping)
     versions = common_versions(old.versions, package_versions())
     new = replace(new, grouping=grouping, rejects=len(rejects), versions=versions)
     return commit_edit(folder, old, new, "add", added=len(new.index) - len(old.index))

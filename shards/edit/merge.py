@@ -9,7 +9,7 @@ import numpy as np
 
 from ..format import NO_GROUP, Edit, Manifest
 from ..storage import normalize
-from .names import are_ucf101, common_grouping, number_classes, number_names
+from .names import common_grouping, number_classes, number_names
 from .new_set import new_set, read_rejects, write_set
 from .rewrite import Part
 from .transaction import EditError, locked_set
@@ -119,7 +119,5 @@ def _merge_groups(
             while names[number] in a.groups or (suffix > 2 and names[number] in taken):
                 names[number], suffix = f"{name}+{suffix}", suffix + 1
     united, numbers = number_names(a.groups, names)
-    grouping = common_grouping(a.grouping, b.grouping)
-    if grouping == "ucf101" and not are_ucf101(united):
-        grouping = "mixed"
+    grouping = common_grouping(united, a.grouping, b.grouping)
     return united, grouping, np.array([*numbers, NO_GROUP], np.int32)

@@ -1,11 +1,9 @@
 """Classes and groups of two sets under common numbers: the old ones keep theirs."""
 
-import re
 from collections.abc import Iterable
 
+from ..format import are_ucf101
 from .transaction import EditError
-
-_UCF_GROUP = re.compile(r".*/g\d{1,9}")
 
 
 def number_names(old: tuple[str, ...], new: Iterable[str]) -> tuple[tuple[str, ...], list[int]]:
@@ -36,12 +34,10 @@ def number_classes(
     return number_names(old, spelled)
 
 
-def common_grouping(*groupings: str | None) -> str | None:
-    """Where the groups of several origins come from: "mixed" unless all come from the same."""
+def common_grouping(groups: Iterable[str], *groupings: str | None) -> str | None:
+    """Where groups of several origins come from: "mixed" unless all come from the same, and where
+    those of UCF101 are not all named like that."""
     kinds = set(groupings) - {None}
-    return "mixed" if len(kinds) > 1 else next(iter(kinds), None)
-
-
-def are_ucf101(groups: Iterable[str]) -> bool:
-    """Whether all are named like UCF101's: "YoYo/g01"."""
-    return all(map(_UCF_GROUP.fullmatch, groups))
+    if len(kinds) > 1 or (kinds == {"ucf101"} and not are_ucf101(groups)):
+        return "mixed"
+    return next(iter(kinds), None)

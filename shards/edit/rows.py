@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..format import SUBSETS, Manifest, remove_leftovers
-from .names import are_ucf101, common_grouping, number_classes, number_names
+from ..format import SUBSETS, Manifest, are_ucf101, remove_leftovers
+from .names import common_grouping, number_classes, number_names
 from .transaction import EditError, commit_edit, locked_set
 
 
@@ -120,7 +120,7 @@ def _relabelled(
     )
     grouping = manifest.grouping
     if (index["group"] != old["group"]).any():
-        grouping = common_grouping(grouping, "ucf101" if are_ucf101(groups) else "csv")
+        grouping = common_grouping(groups, grouping, "ucf101" if are_ucf101(groups) else "csv")
     new = replace(
         manifest, index=index, classes=classes, groups=groups, grouping=grouping, shards=shards
     )

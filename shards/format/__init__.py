@@ -26,6 +26,7 @@ from .schema import (
     Manifest,
     ShardInfo,
     ShardSetError,
+    are_ucf101,
     index_dtype,
     make_index,
     valid_key,
@@ -36,7 +37,7 @@ from .writer import ShardWriter, sample_bytes, write_shard
 __all__ = [
     "BUILD", "CLASSES", "INDEX", "MANIFEST", "MAX_CLIP_BYTES", "NOTES", "NO_GROUP", "REJECTS",
     "SCHEMA", "SUBSETS", "WARNINGS", "ClipReader", "Edit", "Fault", "Journal", "Manifest",
-    "ShardInfo", "ShardSetError", "ShardWriter", "encode_classes", "index_dtype",
+    "ShardInfo", "ShardSetError", "ShardWriter", "are_ucf101", "encode_classes", "index_dtype",
     "load_manifest", "make_index", "next_shard_number", "open_shard", "read_journal",
     "remove_leftovers", "remove_temporary_files", "sample_bytes", "save_manifest", "valid_key",
     "verify_full", "verify_quick", "write_journal", "write_shard",

@@ -10,12 +10,11 @@ import re
 from dataclasses import asdict, dataclass
 
 from ..storage import Folder
+from . import schema
 from .schema import CLASSES, INDEX, MANIFEST, NOTES, REJECTS, WARNINGS, Manifest
 
 BUILD = ".build"  # folder for what only an unfinished build or edit needs
 _JOURNAL = f"{BUILD}/edit.json"
-_SHARD_NUMBER = re.compile(r"shard-(\d{6,})\.tar")
-_INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
 _SIDECARS = (CLASSES, NOTES, REJECTS, WARNINGS)  # files that no reader needs
 _FILES = "|".join(map(re.escape, (INDEX, MANIFEST, *_SIDECARS)))
 _TEMPORARY = re.compile(rf"\.(shard-\d+\.tar|index-[0-9a-f]+\.npy|{_FILES})\..*tmp")
@@ -35,7 +34,7 @@ class Journal:
 
     def names(self, shard: str) -> bool:
         """Whether the edit writes or replaces this shard."""
-        match = _SHARD_NUMBER.fullmatch(shard)
+        match = schema.SHARD_NAME.fullmatch(shard)
         return shard in self.obsolete or (match is not None and int(match[1]) >= self.first_new)
 
 
@@ -66,7 +65,7 @@ def remove_leftovers(folder: Folder, manifest: Manifest | None) -> None:
         kept |= {manifest.index_file, *(shard.name for shard in manifest.shards)}
     for name in names:
         is_shard = journal is not None and journal.names(name)
-        is_other = name in _SIDECARS or _INDEX_NAME.fullmatch(name)
+        is_other = name in _SIDECARS or schema.INDEX_NAME.fullmatch(name)
         if name not in kept and (is_shard or (is_other and (journal or manifest))):
             folder.remove(name)
     remove_temporary_files(folder)

@@ -13,7 +13,7 @@ docs/format.md describes every field and byte. No input or output here: see `man
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ _COLUMNS = [  # behind the key
     ("shard", "<u4"), ("offset", "<u8"), ("label", "<u4"), ("group", "<i4"), ("video", "<u4"),
     ("view", "<u2"), ("side", "u1"), ("decoded", "<u4"), ("padded", "<u2"), ("xxh3", "<u8"),
 ]  # fmt: skip
+SHARD_NAME = re.compile(r"shard-(\d{6,})\.tar")
+INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
+_UCF_GROUP = re.compile(r".*/g\d{1,9}")
 _KEY = re.compile(r"[A-Za-z0-9_\-+@=]{1,90}")
 
 
@@ -149,6 +152,11 @@ class Manifest:
 def valid_key(key: str) -> bool:
     """A key is 1-90 letters, digits or _-+@= : a dot would make WebDataset merge samples."""
     return _KEY.fullmatch(key) is not None
+
+
+def are_ucf101(groups: Iterable[str]) -> bool:
+    """Whether all are named like UCF101's: "YoYo/g01"."""
+    return all(map(_UCF_GROUP.fullmatch, groups))
 
 
 def index_dtype(key_width: int) -> np.dtype:

@@ -10,13 +10,11 @@ from itertools import chain
 
 import numpy as np
 
+from . import schema
 from .schema import MANIFEST, MAX_CLIP_BYTES, NO_GROUP, SUBSETS, Manifest, ShardSetError
 
-_SHARD_NAME = re.compile(r"shard-\d{6,}\.tar")
 _CHECKSUM = re.compile(r"[0-9a-f]{32}")  # it names a file of the cache
-_INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.npy")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_UCF_GROUP = re.compile(r"/g\d{1,9}$")
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -26,30 +24,33 @@ def check_manifest(manifest: Manifest) -> None:
     if len(shape) != 4 or min(shape) < 1 or math.prod(shape) > MAX_CLIP_BYTES:
         raise ShardSetError(f"{where}: clip shape {shape} is not a sensible [T, H, W, C].")
     names = [shard.name for shard in manifest.shards]
-    bad = [name for name in names if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name)]
-    if bad or len(set(names)) != len(names):
+    if not all(_is_like(schema.SHARD_NAME, name) for name in names) or len(set(names)) < len(names):
         raise ShardSetError(f"{where}: shard names must be distinct and like shard-000000.tar.")
     sizes = ((shard.samples, shard.bytes, shard.removed) for shard in manifest.shards)
     if not all(map(_is_size, chain.from_iterable(sizes))):
         raise ShardSetError(f"{where}: a shard has a negative or absurd size.")
-    if not all(_CHECKSUM.fullmatch(str(shard.xxh3)) for shard in manifest.shards):
+    if not all(_is_like(_CHECKSUM, shard.xxh3) for shard in manifest.shards):
         raise ShardSetError(f"{where}: a shard's xxh3 is not 32 hex digits.")
     if any(type(shard.relabelled) is not bool for shard in manifest.shards):
         raise ShardSetError(f"{where}: a shard's relabelled is not true or false.")
-    if not isinstance(manifest.index_file, str) or not _INDEX_NAME.fullmatch(manifest.index_file):
+    if not _is_like(schema.INDEX_NAME, manifest.index_file):
         raise ShardSetError(f"{where}: {manifest.index_file!r} is no name of an index.")
     for edit in manifest.edits:
         counts = (edit.added, edit.removed, edit.relabelled)
-        if not _DIGEST.fullmatch(str(edit.digest)) or not all(map(_is_size, counts)):
+        if not _is_like(_DIGEST, edit.digest) or not all(map(_is_size, counts)):
             raise ShardSetError(f"{where}: {edit} is no edit of a shard set.")
     if not manifest.classes or any(not isinstance(name, str) for name in manifest.classes):
         raise ShardSetError(f"{where}: it names no classes.")
     if any(not isinstance(name, str) for name in manifest.groups):
         raise ShardSetError(f"{where}: a group's name is not text.")
-    if manifest.grouping == "ucf101" and not all(map(_UCF_GROUP.search, manifest.groups)):
+    if manifest.grouping == "ucf101" and not schema.are_ucf101(manifest.groups):
         raise ShardSetError(f"{where}: its groups are not UCF101's, as it says they are.")
     if not isinstance(manifest.sampling, dict) or not isinstance(manifest.resize, dict):
         raise ShardSetError(f"{where}: its sampling and resize rules are not JSON objects.")
+
+
+def _is_like(pattern: re.Pattern[str], text: object) -> bool:
+    return isinstance(text, str) and pattern.fullmatch(text) is not None
 
 
 def _is_size(value: object) -> bool:

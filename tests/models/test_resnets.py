@@ -8,15 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from har import models
-from har.models.r3d import BACKBONES
 from har.models.video_resnet import BasicBlock, VideoResNet
-
-# our model, its options, torchvision's builder
-TWINS: list[tuple[str, dict[str, Any], str]] = [
-    ("resnet3d", {}, "r3d_18"),
-    ("r2plus1d", {"midplanes": "torchvision"}, "r2plus1d_18"),
-    *(("r3d", {"weights": "none", "backbone": name}, name) for name in BACKBONES),
-]
 
 
 def network(name: str, classes: int = 5, **options: Any) -> VideoResNet:
@@ -56,7 +48,19 @@ def torchvision_model(builder: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(("name", "options", "builder"), TWINS)
+def r3d(backbone: str, **marks: Any) -> Any:
+    return pytest.param("r3d", {"weights": "none", "backbone": backbone}, backbone, **marks)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "builder"),
+    [
+        ("resnet3d", {}, "r3d_18"),
+        ("r2plus1d", {"midplanes": "torchvision"}, "r2plus1d_18"),
+        r3d("mc3_18"),
+        *(r3d(name, marks=pytest.mark.slow) for name in ("r3d_18", "r2plus1d_18")),  # as the above
+    ],
+)
 @pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_outputs_and_gradients_equal_torchvisions(
     name: str, options: dict[str, Any], builder: str, training: bool
