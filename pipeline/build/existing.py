@@ -8,7 +8,6 @@ one video is decoded and compared, since nothing else says how the clips were ma
 """
 
 import contextlib
-import hashlib
 import io
 import json
 from concurrent.futures import Executor
@@ -16,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from ...progress import ProgressBar
 from ...shards.format import (
@@ -33,7 +31,7 @@ from ...shards.format import (
     verify_full,
     verify_quick,
 )
-from ...shards.storage import FileFetcher, Folder, LocalFolder
+from ...shards.storage import FileFetcher, Folder, LocalFolder, shard_checksum
 from ..dataset import load_notes
 from .executor import BuildError, RunOptions, run_calls
 from .plan import BuildOptions, BuildPlan, describe_differences, make_plan
@@ -273,6 +271,4 @@ def _shard_info(out: Folder, name: str, num_samples: int) -> ShardInfo:
         path = files.path(name)
         if not path.is_file():
             return ShardInfo(name, num_samples, 1 << 62, "")
-        with path.open("rb") as file:
-            checksum = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
-        return ShardInfo(name, num_samples, path.stat().st_size, checksum)
+        return ShardInfo(name, num_samples, path.stat().st_size, shard_checksum(path))

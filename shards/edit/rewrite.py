@@ -7,13 +7,13 @@ decoded.
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from ...atomic import replacing
 from ..format import (
@@ -26,10 +26,8 @@ from ..format import (
     write_shard,
 )
 from ..format.writer import BLOCK, END
-from ..storage import Folder, LocalFolder, RemoteFolder, open_folder
+from ..storage import Folder, LocalFolder, RemoteFolder, open_folder, shard_checksum
 from .transaction import EditError
-
-_COPIED_AT_ONCE = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -153,12 +151,8 @@ class ShardRewriter:
 
 
 def _copy(source: Path, target: Path, shard: ShardInfo) -> None:
-    checksum = xxhash.xxh3_128()
-    with open(source, "rb") as read, open(target, "wb") as written:
-        while block := read.read(_COPIED_AT_ONCE):
-            checksum.update(block)
-            written.write(block)
-    if checksum.hexdigest() != shard.xxh3:
+    shutil.copyfile(source, target)
+    if shard_checksum(target) != shard.xxh3:
         raise EditError(
             f"{source} does not have the checksum of its manifest: run 'har-shards verify "
             f"{source.parent}'."

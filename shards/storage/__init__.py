@@ -13,6 +13,7 @@ from .place import (
     normalize,
     open_binary,
     parse_bytes,
+    shard_checksum,
     try_lock,
     url_of,
     writer_id,
@@ -25,5 +26,5 @@ __all__ = [
     "LocalFolder", "MissingFileError", "RemoteFolder", "ShardCache", "ShardInfo",
     "ShardPrefetcher", "StorageError", "TransferStopped", "clear_errors", "fetch_file",
     "is_archive", "join", "local_path", "normalize", "open_archive", "open_binary", "open_folder",
-    "parse_bytes", "read_bytes", "try_lock", "url_of", "writer_id",
+    "parse_bytes", "read_bytes", "shard_checksum", "try_lock", "url_of", "writer_id",
 ]  # fmt: skip

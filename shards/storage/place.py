@@ -1,6 +1,7 @@
 """Paths and URLs, what is known of a file, and the errors of storage."""
 
 import contextlib
+import hashlib
 import os
 import re
 import socket
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import xxhash
 
 from ...errors import HarError
 
@@ -46,6 +49,12 @@ class ShardInfo:
     xxh3: str
     removed: int = 0
     relabelled: bool = False
+
+
+def shard_checksum(path: Path) -> str:
+    """What `ShardInfo.xxh3` is of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def url_of(place: Path | str) -> str | None:

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from .place import MissingFileError, ShardInfo, StorageError, TransferStopped
+from .place import MissingFileError, ShardInfo, StorageError, TransferStopped, shard_checksum
 
 TRIES = 5
 PAUSE = 0.5  # seconds before the second try, doubled before each further one: 7.5 s in all
@@ -111,7 +109,7 @@ class RemoteFolder:
             size = path.stat().st_size
             if verify and size < file.bytes:  # cut off by a server without Content-Length
                 raise ConnectionError(f"{size:,} of {file.bytes:,} bytes arrived")
-            return not verify or (size == file.bytes and _checksum(path, heartbeat) == file.xxh3)
+            return not verify or (size == file.bytes and shard_checksum(path) == file.xxh3)
 
         for _ in range(2):
             try:
@@ -201,15 +199,6 @@ def _download(
     from fsspec.callbacks import Callback
 
     files.get_file(source, str(path), callback=Callback(hooks={"on_piece": on_piece}))
-
-
-def _checksum(path: Path, heartbeat: Heartbeat) -> str:
-    state = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(8 << 20):
-            state.update(block)
-            heartbeat()
-    return state.hexdigest()
 
 
 def _is_transient(error: Exception) -> bool:

@@ -108,19 +108,6 @@ def test_threads_and_files_are_given_back(shard_set):
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (files, threads)
 
 
-def test_the_folds_of_a_set_test_each_clip_once(shard_set):
-    tested = []
-    for fold in (1, 2, 3):
-        with shard_set.loader("test", 4, split=f"fold-{fold}/3", split_seed=1) as loader:
-            tested += [
-                key
-                for batch in loader
-                for key, is_valid in zip(batch.keys, batch.valid, strict=True)
-                if is_valid
-            ]
-    assert sorted(tested) == sorted(shard_set.manifest.keys())
-
-
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "text"),
     [

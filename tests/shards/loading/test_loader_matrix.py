@@ -69,16 +69,6 @@ def test_global_batches_are_the_same_for_any_workers_ranks_and_shards(
         assert global_batches(ranks) == expected[shuffle]
 
 
-def test_an_evaluation_sees_each_clip_exactly_once(sets, expected):
-    seen = [
-        key
-        for _, keys, valid, _, _ in expected[False]
-        for key, is_valid in zip(keys, valid, strict=True)
-        if is_valid
-    ]
-    assert sorted(seen) == sorted(sets[1].keys())
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("transform", [None, PROCESSOR])
 def test_a_resume_from_any_step_is_bit_identical(sets, workers, transform):
