@@ -7,7 +7,6 @@ short under a mapping kills the process.
 """
 
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import xxhash
 
 from ..storage import RemoteFolder, ShardPrefetcher, open_binary, open_folder
 from .schema import Manifest, ShardSetError
-from .writer import BLOCK, encode_metadata
+from .writer import BLOCK, decode_metadata
 
 
 class ClipReader:
@@ -74,12 +73,10 @@ class ClipReader:
             header = -(-end // BLOCK) * BLOCK + 2 * BLOCK  # behind those of pixels and KEY.cls
             try:
                 size = int(os.pread(descriptor, BLOCK, header)[124:135], 8)
-                body = os.pread(descriptor, size, header + BLOCK)
-                metadata: dict[str, Any] = json.loads(body)
-                is_right = encode_metadata(metadata) == body
-            except (OSError, ValueError, AttributeError):
-                is_right = False
-        if not is_right:
+                metadata = decode_metadata(os.pread(descriptor, size, header + BLOCK))
+            except (OSError, ValueError):
+                metadata = None
+        if metadata is None:
             raise self._error(sample, "has a KEY.json that does not match its checksum")
         return metadata
 

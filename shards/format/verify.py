@@ -11,7 +11,6 @@ Of a set behind a URL, `verify_quick` asks the store for sizes, and `verify_full
 into scratch space, past the cache: what is checked is what the store has now.
 """
 
-import json
 import mmap
 import os
 import tempfile
@@ -19,7 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -27,7 +25,7 @@ import xxhash
 from ..storage import LocalFolder, MissingFileError, RemoteFolder, StorageError, open_folder
 from .journal import read_journal
 from .schema import Manifest
-from .writer import BLOCK, END, encode_metadata, npy_header, padding, tar_header, tar_member
+from .writer import BLOCK, END, decode_metadata, npy_header, padding, tar_header, tar_member
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class _SampleCheck:
             self._add("a wrong byte in the header of the JSON")
             return False
         self._offset += BLOCK
-        if _parse_json(self._data[self._offset : self._offset + length]) is None:
+        if decode_metadata(self._data[self._offset : self._offset + length]) is None:
             self._add("the JSON does not match its checksum")
         self._offset += length
         self._compare(padding(length), "behind the JSON")
@@ -173,7 +171,7 @@ class _SampleCheck:
         if self._shard.relabelled:
             start = position + 3 * BLOCK  # header and text of the label, header of the JSON
             length = _member_length(self._data, start - BLOCK, f"{self._key}.json") or 0
-            metadata = _parse_json(self._data[start : start + length]) or {}
+            metadata = decode_metadata(self._data[start : start + length]) or {}
             classes = self._manifest.classes
             if metadata.get("class") in classes:
                 stored = tar_member(name, str(classes.index(metadata["class"])).encode())
@@ -217,13 +215,3 @@ def _member_length(data: memoryview, position: int, name: str) -> int | None:
         return length if header == tar_header(name, length) else None
     except ValueError:
         return None
-
-
-def _parse_json(body: memoryview) -> dict[str, Any] | None:
-    """KEY.json, if it is what its checksum was made of."""
-    try:
-        metadata = json.loads(bytes(body))
-        is_right = isinstance(metadata, dict) and encode_metadata(metadata) == body
-    except ValueError:
-        return None
-    return metadata if is_right else None

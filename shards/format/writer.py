@@ -115,6 +115,15 @@ def encode_metadata(metadata: dict[str, Any]) -> bytes:
     return _SORTED.encode({**rest, "xxh3": checksum}).encode()
 
 
+def decode_metadata(body: bytes | memoryview) -> dict[str, Any] | None:
+    """What a KEY.json holds; None where it is not what its checksum was made of."""
+    try:
+        metadata: dict[str, Any] = json.loads(bytes(body))
+        return metadata if encode_metadata(metadata) == body else None
+    except (ValueError, AttributeError):
+        return None
+
+
 def padding(size: int) -> bytes:
     """Up to the next whole block."""
     return bytes(-size % BLOCK)
