@@ -38,8 +38,7 @@ BACKBONES = tuple(_ARCHITECTURES)
 class R3D(VideoResNet):
     """torchvision's video ResNet-18, fine-tuned end to end or frozen up to a layer.
 
-    backbone: "r3d_18", "r2plus1d_18" or "mc3_18".
-    The others are those of `VideoResNet`.
+    backbone: "r3d_18", "r2plus1d_18" or "mc3_18". The other options are those of `VideoResNet`.
     """
 
     model_name = "r3d"
