@@ -31,6 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Shards of URLs are cached here, not in the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _kept_decoders() -> Iterator[None]:
     """Decoder processes go from one build to the next: starting one takes two seconds."""
     if importlib.util.find_spec("av") is None:  # the GPU tests run where there is no PyAV

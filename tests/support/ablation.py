@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MODERN = "--preset modern --hflip 0"  # left and right are classes of the hard set
+MODERN = "--preset modern --hflip 0 --epochs {twice}"  # left and right are classes of the hard set
+COLOR = "--brightness 0.2 --contrast 0.2 --saturation 0.2"
 # name -> options of har-train; the recipes that begin with "pretrained" start from har-pretrain
 RECIPES = {
     "plain": "",
@@ -38,22 +39,26 @@ RECIPES = {
     "mixup": "--mixup-alpha 0.2",
     "cutmix": "--cutmix-alpha 1.0",
     "rand-augment": "--rand-augment 9",
-    "color": "--brightness 0.2 --contrast 0.2 --saturation 0.2",
+    "color": COLOR,
     "ema": "--ema-decay 0.99",
     "cosine": "--lr-scheduler cosine --warmup-epochs 3",
     "adamw": "--optimizer adamw --weight-decay 0.05",
+    "zero-init": "--zero-init",
     "pretrained": "",
+    "plain, twice the epochs": "--epochs {twice}",
     "modern": MODERN,
     "modern - adamw": f"{MODERN} --optimizer adam --weight-decay 0",
     "modern - cosine": f"{MODERN} --lr-scheduler plateau --warmup-epochs 0",
     "modern - label smoothing": f"{MODERN} --label-smoothing 0",
     "modern - dropout": f"{MODERN} --dropout 0",
-    "modern - zero-init": f"{MODERN} --no-zero-init",
     "modern - ema": f"{MODERN} --ema-decay 0",
     "modern - clip-grad": f"{MODERN} --clip-grad 0",
     "modern - temporal jitter": f"{MODERN} --no-temporal-jitter",
-    "modern - color": f"{MODERN} --brightness 0 --contrast 0 --saturation 0",
-    "modern - mixup": f"{MODERN} --mixup-alpha 0",
+    "modern + zero-init": f"{MODERN} --zero-init",
+    "modern + color": f"{MODERN} {COLOR}",
+    "modern + mixup": f"{MODERN} --mixup-alpha 0.2",
+    "modern + cutmix": f"{MODERN} --cutmix-alpha 1.0",
+    "modern + zero-init, color, mixup": f"{MODERN} --zero-init {COLOR} --mixup-alpha 0.2",
     "modern + dropout 0.5": f"{MODERN} --dropout 0.5",
     "modern + dropout 0.8": f"{MODERN} --dropout 0.8",
     "modern + drop-path 0.2": f"{MODERN} --drop-path 0.2",
@@ -61,7 +66,6 @@ RECIPES = {
     "modern + rgb+diff": f"{MODERN} --input rgb+diff",
     "modern + windows": f"{MODERN} --frame-stride {{strides}}",
     "modern + rand-augment": f"{MODERN} --rand-augment 9",
-    "modern, cutmix": f"{MODERN} --mixup-alpha 0 --cutmix-alpha 1.0",
     "pretrained, modern": MODERN,
 }
 _PRETRAIN_SIZES = "--epochs {epochs} --hflip 0 --windows 2"
@@ -193,13 +197,14 @@ def train(run: Run, args: argparse.Namespace) -> None:
                 call("pretrain", *shared, "--weights", "none", *given, *epochs_there,
                      *args.options.split(), "--out", weights, log=log, threads=1)  # fmt: skip
     started_from = weights if run.recipe.startswith("pretrained") else "none"
-    recipe = RECIPES[run.recipe].format(strides=strides).split()
+    epochs = args.epochs or epochs
+    recipe = RECIPES[run.recipe].format(strides=strides, twice=2 * epochs).split()
     if (run.folder / "last.pt").is_file():
         call("train", "--resume", run.folder, log=log, threads=1)
     else:
         shutil.rmtree(run.folder, ignore_errors=True)
         call(
-            "train", *shared, *words, "--epochs", args.epochs or epochs, "--weights", started_from,
+            "train", *shared, *words, "--epochs", epochs, "--weights", started_from,
             *recipe, *args.options.split(), "--out", run.folder, log=log, threads=1,
         )  # fmt: skip
     for views in args.views:
@@ -269,8 +274,10 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, metavar="NAME"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--views", nargs="+", type=int, default=[1, 4], help="a table for each")
-    parser.add_argument("--epochs", type=int, help="[40; r3d: 12]")
+    parser.add_argument("--views", nargs="+", type=int, default=[4], help="a table for each")
+    parser.add_argument(
+        "--epochs", type=int, help="[40; r3d: 12; recipes with `modern` take twice as many]"
+    )
     parser.add_argument("--pretrain-epochs", type=int, default=60)
     parser.add_argument("--weights", nargs="*", default=[], metavar="MODEL=PATH",
                         help="what 'pretrained' starts from, instead of har-pretrain")  # fmt: skip

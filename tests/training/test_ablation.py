@@ -22,7 +22,7 @@ def test_recipes_are_settings_of_har_train(model):
     settings = []
     for run in ablation.make_runs(args):
         words = [*ablation.MODELS[model][0].split(), "--model", model]
-        words += ablation.RECIPES[run.recipe].format(strides="1-4").split()
+        words += ablation.RECIPES[run.recipe].format(strides="1-4", twice=80).split()
         given = train_main.make_context("har-train", words).params
         given.pop("file", None)
         made = config.make({k: v for k, v in given.items() if k in config.Config.__annotations__})

@@ -25,6 +25,7 @@ OPTIONS = [
     "--model", "resnet3d", "--model-options", "width=4,dropout=0.3", "--frames", "2",
     "--size", "16", "--batch-size", "4", "--epochs", "3", "--device", "cpu", "--precision",
     "fp32", "--deterministic", "--frame-stride", "1-2", "--preset", "modern",
+    "--mixup-alpha", "0.2", "--brightness", "0.2", "--contrast", "0.2", "--saturation", "0.2",
     "--save-every-minutes", "0.0001",
 ]  # fmt: skip
 
@@ -47,7 +48,10 @@ def assert_same_run(one, two):
         assert a["early_stopping"] == b["early_stopping"]
 
 
-@pytest.mark.parametrize("steps", [1, 5, 8])  # first step, end of an epoch, amid the second
+@pytest.mark.parametrize(
+    "steps",  # first step, end of an epoch, amid the second; then others
+    [1, 5, 8, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (3, 6, 11))],
+)
 def test_sigterm_saves_and_resume_is_bit_equal(shards, undisturbed, tmp_path, monkeypatch, steps):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -61,6 +61,13 @@ def test_a_run_writes_all_its_files_and_its_checkpoint_gives_back_the_model(
     assert torch.equal(one, two)
 
 
+@pytest.mark.slow
+def test_r3d_trains_from_random_weights_only_when_told(shards, tmp_path):
+    result = train(shards, tmp_path / "a", "--weights", "none", "--epochs", 1, model="r3d")
+    assert result.exit_code == 0, result.output
+    assert "augment = false" in (tmp_path / "a" / "config.toml").read_text()
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "more"),
     [("resnet3d", "diff", ["--drop-path", 0.2]), ("convlstm", "rgb+diff", ["--dropout", 0.9])],
@@ -472,7 +479,7 @@ def test_accumulation_trains_as_the_whole_batch_does(
 
 def test_modern_preset_trains_and_evaluates_the_average(shards, tmp_path):
     out = tmp_path / "run"
-    result = train(shards, out, "--preset", "modern")
+    result = train(shards, out, "--preset", "modern", "--zero-init")
     assert result.exit_code == 0, result.output
     state, last = checkpoint.load(out / "best.pt"), checkpoint.load(out / "last.pt")
     assert state["config"]["ema_decay"] == 0.99

@@ -17,6 +17,7 @@ import made_videos
 import pytest
 from edited_sets import check_set, stock_clips
 from made_builds import SIZE, build, build_command, hook_decoder, tree_bytes
+from semaphores import needs_semaphores
 
 from har.pipeline.build import BuildError, BuildOptions, RunOptions, TaskError, load_rejects
 from har.pipeline.decode import decode_clip
@@ -56,9 +57,13 @@ def test_a_set_holds_what_the_decoder_gives_and_stock_webdataset_reads_it(
     assert [metadata[field] for field in ("fps", "frames_decoded", "padded")] == [25.0, 12, 0]
 
 
-def test_workers_and_executors_change_no_byte(videos: Path, built: Path, tmp_path: Path) -> None:
+def test_workers_change_no_byte(videos: Path, built: Path, tmp_path: Path) -> None:
     build(videos, tmp_path / "two", run_options=RunOptions(2, quiet=True))
     assert tree_bytes(tmp_path / "two") == tree_bytes(built)
+
+
+@needs_semaphores
+def test_executors_change_no_byte(videos: Path, built: Path, tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         build(videos, tmp_path / "processes", executor=executor)
     assert tree_bytes(tmp_path / "processes") == tree_bytes(built)

@@ -122,7 +122,8 @@ def test_fp16_trains_as_fp32_does_and_its_loss_scale_is_in_the_checkpoint(shards
     losses = {}
     for name in ("fp32", "fp16"):
         out = tmp_path / name
-        more = ["--precision", name, "--preset", "modern", "--grad-accum-steps", 2]
+        more = ["--precision", name, "--preset", "modern", "--grad-accum-steps", 2, "--zero-init"]
+        more += ["--mixup-alpha", 0.2, "--brightness", 0.2, "--contrast", 0.2, "--saturation", 0.2]
         result = train(shards, out, *more)
         assert result.exit_code == 0, result.output
         losses[name] = [line["train_loss"] for line in metrics_of(out)]
