@@ -134,8 +134,9 @@ class Config:
     cutmix_alpha: float = _opt(0.0, "Paste a box of another clip, by Beta(alpha, alpha); 0 = off.")
     temporal_jitter: bool = _opt(False, "Random temporal phase where the shards hold more frames.")
     frame_stride: str | None = _opt(
-        None, "Windows of every N-th stored frame, at random in training; N, or A-B: random too. "
-        "[evenly over all]", metavar="N|A-B",
+        None, "Windows of every N-th stored frame, at random in training; A-B: N at random; auto: "
+        "1 to what fits, at most 4; even: frames evenly over all. [even]",
+        metavar="N|A-B|auto|even",
     )  # fmt: skip
     precision: str = _opt(
         "auto", "auto: what is right and fastest on this device; the run keeps it."
@@ -194,7 +195,7 @@ class Config:
             )
         strides = self.frame_strides
         valid = strides is None or strides[0] <= strides[1]
-        self._check("frame_stride", valid, "1 or more, or a range such as 1-3")
+        self._check("frame_stride", valid, "1 or more, a range such as 1-3, auto, or even")
         self.options  # noqa: B018  (parses, so that a malformed string fails here)
         self._check_unused()
 
@@ -242,8 +243,9 @@ class Config:
 
     @property
     def frame_strides(self) -> tuple[int, int] | None:
-        """`frame_stride` as its least and most; (1, 0) where it does not read."""
-        if self.frame_stride is None:
+        """`frame_stride` as its least and most; None for even, and for auto before `setup` has seen
+        the shards; (1, 0) where it does not read."""
+        if self.frame_stride in (None, "even", "auto"):
             return None
         match = _STRIDES.fullmatch(self.frame_stride)
         return (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
@@ -288,7 +290,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dropout": 0.2,  # a little, before the classifier: 9,500 clips for 33 M parameters
         "ema_decay": 0.99,  # evaluates the average of the last hundred steps: often better
         "clip_grad": 5.0,  # one bad batch does not undo an epoch
-        "temporal_jitter": True,  # random phase, where the shards hold more frames than are used
+        "frame_stride": "auto",  # another window in each epoch, where the shards hold longer clips
+        "temporal_jitter": True,  # else a random phase, where they hold a few frames more
         "hflip": 0.5,  # actions look the same in a mirror; switch off where left and right matter
         "eval_train": True,  # the running means of augmented clips say little of what is known
         "crop_scale": 0.25,  # of the area: 0.08 often cuts the action out of the frame

@@ -20,7 +20,7 @@ from ..shards.format import Manifest, load_manifest
 from ..shards.loading import BatchSampler, LoaderOptions
 from ..shards.transforms.affine import Augmentation
 from ..shards.transforms.clip_transform import ClipTransform
-from ..shards.transforms.temporal_sampling import eval_stride
+from ..shards.transforms.temporal_sampling import auto_strides, eval_stride
 from .config import AUTO, Config, ConfigError
 from .input import DeviceLoader, gpu_cache
 from .machine import check_device, choose_recompute, resolve_machine
@@ -63,6 +63,7 @@ def prepare(
     precision = DTYPES[config.precision]
     manifest = load_manifest(config.shards)
     split = make_split(config, manifest, task.num_classes)
+    config = fit_frame_stride(config, manifest)
     # Weights have a seed of their own, order, augmentation and dropout one for each step.
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
@@ -143,6 +144,15 @@ def make_split(config: Config, manifest: Manifest, num_classes: int = 2) -> spli
             "another --split, or build a set with clips of two classes or more to train on."
         )
     return split
+
+
+def fit_frame_stride(config: Config, manifest: Manifest) -> Config:
+    """The config with --frame-stride auto replaced by what the stored clips allow."""
+    if config.frame_stride != "auto":
+        return config
+    strides = auto_strides(manifest.clip_shape[0], config.frames)
+    text = "even" if strides is None else f"{strides[0]}-{strides[1]}"
+    return replace(config, frame_stride=text)
 
 
 def gpu_cache_bytes(
@@ -294,7 +304,7 @@ def describe(state: TrainState) -> str:
         leak = "nothing to test on"
     weights = getattr(state.model, "weights_info", None)
     transform, (T, H, W, _) = state.transform, state.manifest.clip_shape
-    windows = f" at stride {config.frame_stride} of {T}" if config.frame_stride else ""
+    windows = f" at stride {config.frame_stride} of {T}" if config.frame_strides else ""
     lines = [
         f"{config.model}: {sum(p.numel() for p in state.model.parameters()):,} parameters, "
         f"{transform.frames} frames of {'x'.join(map(str, transform.crop_size))}{windows}, "

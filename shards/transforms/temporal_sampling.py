@@ -54,6 +54,13 @@ def eval_stride(strides: Strides | None) -> int | None:
     return None if strides is None else sum(strides) // 2
 
 
+def auto_strides(stored: int, frames: int) -> Strides | None:
+    """1 to the largest stride whose windows fit into the stored frames, at most 4; None (frames
+    evenly over all) where no stride above 1 fits."""
+    largest = min(4, (stored - 1) // (frames - 1)) if frames > 1 else 1
+    return (1, largest) if largest > 1 else None
+
+
 def max_views(stored: int, frames: int, stride: int | None = None) -> int:
     """Most views of a clip: even ones share no frame, windows differ in their start."""
     return stored // frames if stride is None else num_starts(stored, frames, stride)

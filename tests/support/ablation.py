@@ -53,7 +53,8 @@ RECIPES = {
     "modern - dropout": f"{MODERN} --dropout 0",
     "modern - ema": f"{MODERN} --ema-decay 0",
     "modern - clip-grad": f"{MODERN} --clip-grad 0",
-    "modern - temporal jitter": f"{MODERN} --no-temporal-jitter",
+    "modern - windows": f"{MODERN} --frame-stride even",
+    "modern - windows, temporal jitter": f"{MODERN} --frame-stride even --no-temporal-jitter",
     "modern + zero-init": f"{MODERN} --zero-init",
     "modern + color": f"{MODERN} {COLOR}",
     "modern + mixup": f"{MODERN} --mixup-alpha 0.2",
@@ -64,7 +65,6 @@ RECIPES = {
     "modern + drop-path 0.2": f"{MODERN} --drop-path 0.2",
     "modern + diff": f"{MODERN} --input diff",
     "modern + rgb+diff": f"{MODERN} --input rgb+diff",
-    "modern + windows": f"{MODERN} --frame-stride {{strides}}",
     "modern + rand-augment": f"{MODERN} --rand-augment 9",
     "pretrained, modern": MODERN,
 }

@@ -39,6 +39,7 @@ def test_toml_round_trip(tmp_path, model):
         ("epsilon_increment", -0.1), ("max_minutes", -1.0), ("model_options", "width"),
         ("mixup_alpha", -0.2), ("clip_grad", -1.0), ("grad_accum_steps", 3), ("ema_decay", 1.0),
         ("frame_stride", "0"), ("frame_stride", "3-2"), ("frame_stride", "2-"),
+        ("frame_stride", "all"),
         ("rand_augment", 31), ("lr_head", 0.0), ("momentum", 0.5), ("momentum", 1.0),
         ("step_size", 5), ("gamma", 0.5), ("model", "mynet:"), ("model", "a b:C"),
     ],

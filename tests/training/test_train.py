@@ -21,7 +21,7 @@ from har.shards import splits
 from har.shards.format import load_manifest
 from har.shards.loading import BatchSampler
 from har.shards.transforms.clip_transform import ClipTransform
-from har.training import loop, setup, status, step
+from har.training import config, loop, setup, status, step
 from har.training.config import Config, ConfigError
 from har.training.evaluation import evaluate_run
 from har.training.inference import export_run
@@ -92,6 +92,21 @@ def test_a_run_on_differences_is_evaluated_predicted_and_exported_as_it_was_trai
     )
     export_run(out, tmp_path / "x.pt2")  # it compares with the network itself
     assert plot_filters(tmp_path / "f.png", model, state["model"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("frames", "preset", "stride"),  # of 4 stored frames
+    [(2, "modern", "1-3"), (3, "modern", "even"), (4, "modern", "even"), (1, "modern", "even"),
+     (2, "paper", None)],
+)  # fmt: skip
+def test_modern_takes_windows_where_the_stored_clips_are_long_enough(
+    shards, frames, preset, stride
+):
+    given = {"shards": shards, "frames": frames, "size": 16, "preset": preset, "device": "cpu"}
+    more = {"model_options": OPTIONS["resnet3d"], "precision": "fp32", "batch_size": 6}
+    state = prepared(shards, config=config.make({**given, **more}))
+    state.close()
+    assert state.config.frame_stride == stride
 
 
 def test_windows_are_random_in_training_and_in_the_middle_after_it(shards):

@@ -58,4 +58,7 @@ def test_what_views_are_possible_is_said_in_a_few_words():
     assert sampling.describe_views(2, 8, 4, None) == "1 or 2 or 4"
     assert sampling.describe_views(1, 64, 16, 2) == "1 to 34"
     assert sampling.describe_views(3, 64, 16, 2) == "1 to 102, a multiple of 3"
+    sizes = [(32, 16), (31, 16), (32, 8), (64, 8), (16, 16), (8, 1), (5, 2)]
+    fitting = [(1, 2), (1, 2), (1, 4), (1, 4), None, None, (1, 4)]
+    assert [sampling.auto_strides(*size) for size in sizes] == fitting
     assert [sampling.eval_stride(s) for s in (None, (2, 2), (1, 4))] == [None, 2, 2]
