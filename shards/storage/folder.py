@@ -103,7 +103,9 @@ def clear_errors(folder: Folder, error_type: type[HarError], kept: str) -> Itera
         place = str(folder)
         if isinstance(folder, RemoteFolder):  # a URL gives no OSError
             place = f"the scratch space {tempfile.gettempdir()}"
-        fault = f"{place} cannot be written ({error.strerror or error}): mend that"
+        fault = f"{place} cannot be written ({error.strerror}): mend that"
+        if error.errno is None:  # not of a file: the connection to a cluster was lost, for one
+            fault = f"the work on {folder} broke off ({error}): mend that"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             fault = f"the disk of {place} is full: make room"
         raise error_type(f"{fault} and run the same command again; {kept}.") from error

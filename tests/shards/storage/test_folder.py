@@ -1,12 +1,14 @@
 """Places are paths or URLs; folders of both kinds read what they wrote, whole or not there."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from har.errors import HarError
 from har.shards.format import ShardWriter, write_shard
-from har.shards.storage import LocalFolder, join, normalize, open_folder
+from har.shards.storage import LocalFolder, clear_errors, join, normalize, open_folder
 
 
 def test_places_are_paths_or_urls(tmp_path: Path) -> None:
@@ -38,6 +40,23 @@ def test_a_folder_reads_what_it_wrote(tmp_path: Path, kind: str) -> None:
     for name in (".build", "b.bin", "c.bin"):
         folder.remove(name)
     assert folder.names() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk of {} is full: make room"),
+        (OSError(errno.EROFS, "Read-only"), "{} cannot be written (Read-only): mend that"),
+        (OSError("Timed out"), "the work on {} broke off (Timed out): mend that"),
+    ],
+)
+def test_errors_of_writing_are_one_sentence_with_what_is_kept(
+    tmp_path: Path, error: OSError, sentence: str
+) -> None:
+    with pytest.raises(HarError) as caught, clear_errors(LocalFolder(tmp_path), HarError, "kept"):
+        raise error
+    said = sentence.format(tmp_path) + " and run the same command again; kept."
+    assert str(caught.value) == said
 
 
 def test_two_writers_of_one_shard_do_no_harm(tmp_path: Path) -> None:
