@@ -52,7 +52,7 @@ def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, capsys):
     words = [
         "-o", tmp_path / "out", "--sets", tmp_path / "shards", "--seeds", "0", "--epochs", "1",
         "--pretrain-epochs", "1", "--options", tiny, "--recipes", "plain", "windows", "pretrained",
-        "--jobs", "1",  # CliRunner takes the process's streams
+        "--views", "1", "4", "--jobs", "1",  # CliRunner takes the process's streams
     ]  # fmt: skip
     words = [str(word) for word in words]
     calls.clear()
