@@ -94,6 +94,10 @@ def open_folder(place: Path | str) -> Folder:
     return RemoteFolder(url)
 
 
+# None: a connection to a cluster was lost; the others: no process or file can be opened
+_NOT_OF_A_FILE = (None, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
 @contextlib.contextmanager
 def clear_errors(folder: Folder, error_type: type[HarError], kept: str) -> Iterator[None]:
     """An OSError of the block becomes one sentence, which ends with what is kept."""
@@ -104,7 +108,8 @@ def clear_errors(folder: Folder, error_type: type[HarError], kept: str) -> Itera
         if isinstance(folder, RemoteFolder):  # a URL gives no OSError
             place = f"the scratch space {tempfile.gettempdir()}"
         fault = f"{place} cannot be written ({error.strerror}): mend that"
-        if error.errno is None:  # not of a file: the connection to a cluster was lost, for one
+        elsewhere = error.filename and not str(error.filename).startswith(str(folder))
+        if elsewhere or error.errno in _NOT_OF_A_FILE:
             fault = f"the work on {folder} broke off ({error}): mend that"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             fault = f"the disk of {place} is full: make room"

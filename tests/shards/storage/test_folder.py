@@ -48,6 +48,14 @@ def test_a_folder_reads_what_it_wrote(tmp_path: Path, kind: str) -> None:
         (OSError(errno.ENOSPC, "No space left on device"), "the disk of {} is full: make room"),
         (OSError(errno.EROFS, "Read-only"), "{} cannot be written (Read-only): mend that"),
         (OSError("Timed out"), "the work on {} broke off (Timed out): mend that"),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "the work on {} broke off ([Errno 24] Too many open files): mend that",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/else/a.avi"),
+            "the work on {} broke off ([Errno 2] No such file: '/else/a.avi'): mend that",
+        ),
     ],
 )
 def test_errors_of_writing_are_one_sentence_with_what_is_kept(
