@@ -29,7 +29,8 @@ from ..inference import grad_cam
 from ..inference.predictor import Predictor
 from ..inference.uploaded_video import UploadError, UploadLimits, decode_upload
 
-_PREFIX, _UPLOADS = "har-serve-", "uploads"  # TMPDIR/har-serve-*/uploads
+# TMPDIR/har-serve-*/har-serve-uploads: a name that no folder of a user's own has by chance
+_PREFIX, _UPLOADS = "har-serve-", "har-serve-uploads"
 _MAX_IDLE_SECONDS = 600  # an uploaded file that nobody asks about is removed after these
 _NUM_STRIP_FRAMES = 8
 _MEMORY_LIMIT = 5 << 30  # bytes that the decoder may take for a video

@@ -172,11 +172,15 @@ def test_an_upload_that_nobody_asks_about_is_removed_later(server: Server, clip:
 
 
 def test_the_folder_that_a_killed_server_left_is_removed_by_the_next(server: Server):
-    left = server.folder / "har-serve-killed" / "uploads"
+    left = server.folder / "har-serve-killed" / "har-serve-uploads"
     left.mkdir(parents=True)
     (left / "a.avi").touch()
+    of_user = server.folder / "har-serve-results" / "uploads"
+    of_user.mkdir(parents=True)
     VideoService(server.service.predictor).close()
     assert not left.parent.exists()
+    of_user.rmdir()  # it is there, and the folder has to be empty at the end
+    of_user.parent.rmdir()
     assert server.service.upload_dir.is_dir()  # of one that runs
 
 
