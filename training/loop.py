@@ -53,13 +53,16 @@ def fit(
         try:
             if resume is not None:
                 state.load_state_dict(resume)
-                state.log(f"going on from epoch {state.progress.epoch}, step {state.progress.step}")
-                if change := state.lr_scheduler.describe_change(resume["config"]["epochs"]):
-                    state.log(f"{change}: {config.command} --weights {folder}")
-            if ctx.is_main_process:
-                start_folder(state, resume)
-            with watch_signals() as watch:
-                return train(state, watch, on_epoch)
+            is_new = resume is None or not any(folder.glob("*.pt"))
+            with run_dir.claimed(folder, ctx, is_new=is_new):
+                if resume is not None:
+                    log(f"going on from epoch {state.progress.epoch}, step {state.progress.step}")
+                    if change := state.lr_scheduler.describe_change(resume["config"]["epochs"]):
+                        log(f"{change}: {config.command} --weights {folder}")
+                if ctx.is_main_process:
+                    start_folder(state, resume)
+                with watch_signals() as watch:
+                    return train(state, watch, on_epoch)
         except (RuntimeError, MemoryError) as error:
             message = explain_error(state, error)
             if message is None:

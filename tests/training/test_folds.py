@@ -11,6 +11,7 @@ from tiny_train import har_eval, har_train, message, run_command, stop_after, tr
 
 from har.shards import splits
 from har.shards.format import load_manifest
+from har.training import loop
 from har.training.cli.results import predict_main, report_main
 from har.training.evaluation import join_probabilities, load_probabilities
 from har.training.evaluation.metrics import class_average_precision
@@ -73,6 +74,20 @@ def test_a_stopped_training_goes_on_in_its_fold_and_ends_alike(
         for key, value in theirs["model"].items():
             np.testing.assert_allclose(ours["model"][key], value, rtol=1e-4, atol=1e-6)
         assert (ours["config"]["workers"], theirs["config"]["workers"]) == (1, 2)
+
+
+def test_folds_that_a_process_trains_are_left_alone_by_another(shards, tmp_path, monkeypatch):
+    out, train_step, refusals = tmp_path / "run", loop.train_step, []
+
+    def step(*arguments):
+        refusals.append(har_train("--resume", out, "--epochs", 9))
+        return train_step(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    assert train(shards, out, "--folds", 2, "--epochs", 1).exit_code == 0
+    assert {result.exit_code for result in refusals} == {2}
+    assert f"another process trains in the run folder {out}" in message(refusals[0])
+    assert json.loads((out / "folds.json").read_text())["config"]["epochs"] == 1
 
 
 def test_finished_folds_have_nothing_to_go_on_with(folded):

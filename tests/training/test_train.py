@@ -27,7 +27,7 @@ from har.training.evaluation import evaluate_run
 from har.training.inference import export_run
 from har.training.input import DeviceBatch, DeviceLoader
 from har.training.plots import plot_filters
-from har.training.runtime import checkpoint
+from har.training.runtime import checkpoint, run_dir
 from har.training.runtime.signals import Interrupted, SignalWatch
 from har.training.status import EpochStatus
 
@@ -186,6 +186,38 @@ def test_a_run_that_fails_before_it_trains_leaves_no_folder(shards, tmp_path, mo
     monkeypatch.setattr(loop, "train_step", fail)
     assert har_train("--resume", out, "--epochs", 3).exit_code == 2
     assert (out / "last.pt").exists()  # a resumed run's folder stays
+
+
+def test_a_folder_that_another_run_took_meanwhile_is_left_alone(shards, tmp_path, monkeypatch):
+    out, prepare = tmp_path / "run", loop.prepare
+
+    def prepare_slowly(*arguments, **more):
+        monkeypatch.setattr(loop, "prepare", prepare)
+        state = prepare(*arguments, **more)
+        assert train(shards, out).exit_code == 0
+        return state
+
+    monkeypatch.setattr(loop, "prepare", prepare_slowly)
+    result = train(shards, out, "--seed", 1)
+    assert result.exit_code == 2
+    assert "already exists" in message(result)
+    assert checkpoint.load(out / "last.pt")["config"]["seed"] == 0
+
+
+def test_a_folder_in_which_a_process_trains_takes_no_other_one(shards, tmp_path, monkeypatch):
+    out, train_step, refusals = tmp_path / "run", loop.train_step, []
+
+    def step(state, batch, update):
+        run_dir.remove_untrained(out)  # as another process does that fails
+        if state.progress.epoch == 2:
+            refusals.append(har_train("--resume", out, "--epochs", 9))
+        return train_step(state, batch, update)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    assert train(shards, out).exit_code == 0
+    assert {result.exit_code for result in refusals} == {2}
+    assert f"another process trains in the run folder {out}" in message(refusals[0])
+    assert checkpoint.load(out / "last.pt")["config"]["epochs"] == 2
 
 
 def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeypatch):

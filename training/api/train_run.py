@@ -132,18 +132,19 @@ def _train_folds(
     is_changed = any(settings.get(name) is not None for name in LIMITS)
     with init_distributed(plan.config.device, plan.config.rank_timeout) as ctx:
         ctx.broadcast(None)  # every rank has found the folder free
-        if (is_new or is_changed) and ctx.is_main_process:
-            plan.save()
-        try:
-            for job in list_jobs(plan, settings):
-                log(f"fold {job.fold} of {plan.num_folds}, {job.folder}")
-                if ctx.is_main_process and job.state is None:
-                    run_dir.remove_untrained(job.folder)
-                if not _train(job.config, job.folder, job.state, on_epoch, plan.folder).finite:
-                    diverged.append(str(job.fold))
-        finally:
-            if ctx.is_main_process:
-                plan.remove_untrained()
+        with run_dir.claimed(plan.folder, ctx, is_new=is_new):
+            if (is_new or is_changed) and ctx.is_main_process:
+                plan.save()
+            try:
+                for job in list_jobs(plan, settings):
+                    log(f"fold {job.fold} of {plan.num_folds}, {job.folder}")
+                    if ctx.is_main_process and job.state is None:
+                        run_dir.remove_untrained(job.folder)
+                    if not _train(job.config, job.folder, job.state, on_epoch, plan.folder).finite:
+                        diverged.append(str(job.fold))
+            finally:
+                if ctx.is_main_process:
+                    plan.remove_untrained()
     log(f"all {plan.num_folds} folds are trained; next: har-eval {plan.folder}")
     if diverged:
         log(f"the loss of fold {', '.join(diverged)} became nan or infinite.")

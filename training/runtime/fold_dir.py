@@ -43,7 +43,6 @@ class FoldDir:
 
     def save(self) -> None:
         with run_dir.writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             content = {
                 "folds": self.num_folds,
                 "config": asdict(self.config),

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -24,11 +24,12 @@ from ...atomic import write_atomically
 from ...errors import HarError
 from ...progress import write
 from ...shards.format import MANIFEST
-from ...shards.storage import local_path, url_of
+from ...shards.storage import LocalFolder, local_path, url_of
 from .. import config as configs
 from ..config import Config, ConfigError
 from . import checkpoint
 from .device import device_name
+from .distributed import DistributedContext
 from .precision import NAMES
 
 PACKAGES = ("har-ucf101", "torch", "torchvision", "av", "webdataset", "numpy", "pillow")
@@ -62,11 +63,38 @@ def describe_use(folder: Path) -> str:
     )
 
 
+@contextmanager
+def claimed(folder: Path, ctx: DistributedContext, *, is_new: bool) -> Iterator[None]:
+    """Make the folder; while the block runs no other process trains in it, where the file system
+    can tell. is_new: of a run that begins.
+
+    Raises ConfigError where another process does, or has begun a run there meanwhile, and RunError.
+    """
+    with ExitStack() as stack:
+        refusal = ""
+        if ctx.is_main_process:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                is_ours = stack.enter_context(LocalFolder(folder).locked())
+            if not is_ours:
+                refusal = (
+                    f"another process trains in the run folder {folder}: wait for its end, or "
+                    "choose another --out."
+                )
+            elif is_new and any(path.name != "log.txt" for path in folder.iterdir()):
+                refusal = describe_use(folder)
+        if refusal := ctx.broadcast(refusal):
+            raise ConfigError(refusal)
+        yield
+
+
 def remove_untrained(folder: Path) -> None:
     """Remove what a run wrote that failed before it had trained anything, so that the same command
-    works again; a folder that holds more stays."""
+    works again; a folder that holds more stays, and that of a run that trains its first epoch."""
     if folder.is_dir() and all(path.name in _BEFORE_TRAINING for path in folder.iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
+        with LocalFolder(folder).locked() as is_ours:
+            if is_ours:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_resumed(
@@ -224,7 +252,7 @@ def no_log(_: str) -> None:
 def start(
     folder: Path, config: Config, device: torch.device, precision: torch.dtype, *, resumed: bool
 ) -> None:
-    """Make the folder and write config.toml and environment.json (a resumed run: once more).
+    """Write config.toml and environment.json (a resumed run: once more) into the folder.
 
     Raises RunError where the folder takes no more.
     """
@@ -239,7 +267,6 @@ def start(
         "resumed": resumed,
     }
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.toml", config.to_toml().encode())
         write_json(folder / "environment.json", environment)
         (folder / "summary.json").unlink(missing_ok=True)  # a finished run that is trained longer
