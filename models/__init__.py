@@ -6,6 +6,7 @@ residual networks that of `VideoResNet`), which `options_of` reads. Models of th
 `module:Class`, see `custom`.
 """
 
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from .weights import WeightsError, WeightsInfo, default_options, load_weights
 __all__ = [
     "DEFAULT_HEAD", "NAMES", "R3D", "ConvLSTM", "ConvLSTMLayer", "CustomModelError", "R2Plus1D",
     "ResNet3D", "UnknownModelError", "WeightsError", "WeightsInfo", "allow", "build",
-    "check_forward", "freeze_parts", "head_name", "is_custom", "load_weights", "options_of",
-    "transform_of", "upgrade_state_dict",
+    "check_forward", "check_options", "freeze_parts", "head_name", "is_custom", "load_weights",
+    "options_of", "transform_of", "upgrade_state_dict",
 ]  # fmt: skip
 
 _CLASSES: dict[str, type[nn.Module]] = {
@@ -74,6 +75,27 @@ def options_of(name: str) -> dict[str, Any]:
     if is_custom(name):
         return custom.list_options(name, constructor)
     return default_options(constructor)
+
+
+_KINDS = {bool: (Integral, "true or false"), int: (Integral, "a whole number"),
+          float: (Real, "a number")}  # fmt: skip
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for a value of another type than the option's default; of a model of the
+    user only for text where true or false belongs, for "False" would be true."""
+    for option, default in options_of(name).items():
+        value = options.get(option, default)
+        if is_custom(name) and type(default) is not bool:
+            continue
+        if isinstance(default, tuple):
+            default = default[0]
+            if not isinstance(value, (list, tuple)):
+                raise ValueError(f"{option} must be a list such as [32;64], got {value!r}")
+        kind, text = _KINDS.get(type(default), (object, ""))
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if not isinstance(item, kind):
+                raise ValueError(f"{option} must be {text}, got {item!r}")
 
 
 def is_custom(name: str) -> bool:

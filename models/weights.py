@@ -47,7 +47,8 @@ class WeightsInfo:
     a checkpoint of har-train what it is of, else "". loaded, not_loaded: names of the network's
     parameters and buffers; unused: those of the file that it did not take. pretrained_on: of one of
     har-pretrain, {"split", "keys", "groups"} of the clips that it saw. trained_on: of one of
-    har-train, its {"split", "config", "manifest_digest"}.
+    har-train, its {"split", "config", "manifest_digest"}. model_options: of a run, those of its
+    network.
     """
 
     source: str
@@ -59,6 +60,7 @@ class WeightsInfo:
     unused: tuple[str, ...] = ()
     pretrained_on: Mapping[str, Any] = field(default_factory=dict)
     trained_on: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
         """For the log: the file, what was loaded and what was not."""
@@ -115,6 +117,7 @@ def load_weights(
         unused=tuple(name for name in state_dict if name not in loaded),
         pretrained_on=run.get("pretrained_on", {}),
         trained_on=run.get("trained_on", {}),
+        model_options=run.get("model_options", {}),
     )
 
 
@@ -129,8 +132,10 @@ def default_options(constructor: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _other_options(model: nn.Module, options: Mapping[str, Any]) -> str:
-    """The options of a run that are not the network's defaults, as --model-options takes them."""
+    """The options of a run that are not the network's defaults, as --model-options takes them, and
+    its `input` where this network has another."""
     defaults = default_options(type(model))
+    defaults |= {"input": getattr(model, "input", defaults.get("input"))}
     texts = {
         name: f"[{';'.join(map(str, value))}]" if isinstance(value, (tuple, list)) else str(value)
         for name, value in options.items()

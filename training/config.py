@@ -308,10 +308,25 @@ def make(
 
     settings: as Python has them, too: paths, numbers of numpy, a dict for `model_options`.
     """
-    merged = upgrade(_read_toml(file)) if file else {}
-    merged.update(given_settings(settings, kind))
+    merged, given = upgrade(_read_toml(file)) if file else {}, given_settings(settings, kind)
+    if given.get("preset", merged.get("preset")) != merged.get("preset"):
+        _check_preset_applies(str(given["preset"]), merged, file)
+    merged.update(given)
     preset = str(merged.get("preset", "paper"))  # whatever it is, `from_mapping` looks at it
     return from_mapping({**PRESETS.get(preset, {}), **merged}, kind)
+
+
+def _check_preset_applies(preset: str, values: Mapping[str, Any], file: Path | None) -> None:
+    """Raise ConfigError where `file`, the config of a run of another preset, sets all that presets
+    set: the run would have the preset's name and nothing of it."""
+    names = {**PRESETS.get(preset, {}), **PRESETS.get(str(values.get("preset")), {})}
+    needed = [name for name in names if getattr(Config, name) is not None]
+    if needed and all(name in values for name in needed):
+        raise ConfigError(
+            f"--preset {preset} changes nothing: {file} sets all of its options itself, and a file "
+            "wins over a preset; give the options that you mean by name, or leave them out of the "
+            "file."
+        )
 
 
 def given_settings(settings: Mapping[str, Any], kind: type[Config] = Config) -> dict[str, Any]:

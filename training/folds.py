@@ -11,6 +11,7 @@ from typing import Any
 
 from ..shards.format import load_manifest
 from .config import AUTO, Config, ConfigError, load, make
+from .network import build_model, check_pretraining, model_options
 from .runtime import run_dir
 from .runtime.fold_dir import FoldDir
 from .setup import make_split
@@ -29,7 +30,8 @@ class FoldJob:
 
 
 def plan_folds(config: Config, folder: Path, num_folds: int) -> FoldDir:
-    """The folds of a new training, every split of them made once, before anything is written.
+    """The folds of a new training, every split of them made once and compared with what
+    `--weights` were pretrained on, before anything is written.
 
     Raises ConfigError and SplitError where a fold cannot be trained.
     """
@@ -39,9 +41,11 @@ def plan_folds(config: Config, folder: Path, num_folds: int) -> FoldDir:
             f"fold-{num_folds}/{num_folds}: leave out --split {config.split}."
         )
     fold_dir = FoldDir(folder, num_folds, config)
-    manifest = load_manifest(config.shards)
+    manifest, config = load_manifest(config.shards), config.resolve()
+    model = build_model(config, model_options(config), len(manifest.classes), config.weights)
     for fold in range(1, num_folds + 1):
-        make_split(_fold_config(fold_dir, fold), manifest)
+        split = make_split(_fold_config(fold_dir, fold), manifest)
+        check_pretraining(config, model, manifest, split)
     return fold_dir
 
 

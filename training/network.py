@@ -68,21 +68,22 @@ def build_model(
     config: Config, options: dict[str, Any], num_classes: int, weights: str | None
 ) -> nn.Module:
     """The model, starting from `weights` (`--weights`). A wrong option is a ConfigError."""
-    if models.is_custom(config.model):
-        model = models.build(config.model, num_classes, seed=config.seed, **options)
-        info = models.load_weights(model, weights, builder=None, model_name=config.model)
-        if info is not None:
-            model.weights_info = info  # type: ignore[assignment]
-        if config.freeze not in (None, "none") and "freeze" not in options:
-            models.freeze_parts(model, config.model, str(config.freeze))
-        return model
     try:
-        options = {**options, "weights": weights}
-        return models.build(config.model, num_classes, seed=config.seed, **options)
+        models.check_options(config.model, options)
+        if not models.is_custom(config.model):
+            options = {**options, "weights": weights}
+            return models.build(config.model, num_classes, seed=config.seed, **options)
     except models.WeightsError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
+    model = models.build(config.model, num_classes, seed=config.seed, **options)
+    info = models.load_weights(model, weights, builder=None, model_name=config.model)
+    if info is not None:
+        model.weights_info = info  # type: ignore[assignment]
+    if config.freeze not in (None, "none") and "freeze" not in options:
+        models.freeze_parts(model, config.model, str(config.freeze))
+    return model
 
 
 def classifier_name(model: nn.Module) -> str:
@@ -121,6 +122,28 @@ def check_pretraining(config: Config, model: nn.Module, manifest: Manifest, spli
             f"{split.name} (e.g. {seen[0]}): pretrain on --split {split.name} too, or add "
             "--allow-other-split."
         )
+
+
+# Options that change what a network computes, and no tensor's shape.
+_SHAPELESS = ("temporal_stride", "stem_pool", "stem_stride", "pooling", "return_sequences", "input")
+
+
+def describe_other_options(model: nn.Module, options: dict[str, Any]) -> list[str]:
+    """A warning where the weights are of a run that had other `options` of the model, with which
+    they load and mean something else."""
+    info: models.WeightsInfo | None = getattr(model, "weights_info", None)
+    theirs = {} if info is None else info.model_options
+    differences = [
+        f"{name}={theirs[name]} (here {options[name]})"
+        for name in _SHAPELESS
+        if name in theirs and name in options and theirs[name] != options[name]
+    ]
+    if info is None or not differences:
+        return []
+    return [
+        f"the weights {info.path} were trained with {', '.join(differences)}: they fit and compute "
+        "something else here, unless --model-options has the same"
+    ]
 
 
 def describe_seen_clips(model: nn.Module, manifest: Manifest, split: Split) -> list[str]:

@@ -27,6 +27,7 @@ from .machine import check_device, choose_recompute, resolve_machine
 from .network import (
     build_model,
     check_pretraining,
+    describe_other_options,
     describe_seen_clips,
     known_options,
     left_out,
@@ -315,7 +316,8 @@ def describe(state: TrainState) -> str:
     lines += [f"note: {note}" for note in split.notes]
     gaps = splits.list_gaps(state.manifest, split)
     seen = describe_seen_clips(state.model, state.manifest, split)
-    lines += [f"warning: {text}" for text in (*gaps, *seen)]
+    others = describe_other_options(state.model, state.model_options)
+    lines += [f"warning: {text}" for text in (*gaps, *seen, *others)]
     lines += state.task.describe(state)
     if state.val_loader is None and state.task.has_val:
         lines.append(
@@ -334,6 +336,11 @@ def describe(state: TrainState) -> str:
         )
     if not config.augment and (unused := unused_augmentations(config)):
         lines.append(f"note: without --augment these do nothing: {', '.join(unused)}")
+    is_frozen = config.freeze not in (None, "none")
+    if is_frozen and config.weights == "none" and not models.is_custom(config.model):
+        lines.append(
+            f"note: --freeze {config.freeze} keeps random weights as they are: give --weights, too"
+        )
     lines += [
         f"note: {config.model} has no option {name}, so that of --preset {config.preset} is left "
         "out" for name in left_out(config)

@@ -19,8 +19,8 @@ def view_frames(
     stride None: evenly over all stored frames, from an offset of view/views of a step. Else windows
     from the first frame to the last; a single one lies in the middle.
     """
-    if stride is None:
-        return _even_frames(stored, frames, view / views)
+    if stride is None:  # in whole numbers: rounded, two views could share a frame
+        return (np.arange(frames) * views + view) * stored // (frames * views)
     last_start = num_starts(stored, frames, stride) - 1
     start = last_start // 2 if views == 1 else view * last_start // (views - 1)
     return start + stride * np.arange(frames)
@@ -32,7 +32,7 @@ def random_frames(
     """The same, int64 [frames], at random: the offset of even frames, or stride and start of a
     window."""
     if strides is None:
-        return _even_frames(stored, frames, random.random())
+        return ((np.arange(frames) + random.random()) * stored / frames).astype(np.int64)
     stride = int(random.integers(strides[0], strides[1] + 1))
     return random.integers(num_starts(stored, frames, stride)) + stride * np.arange(frames)
 
@@ -93,7 +93,3 @@ def describe_views(num_clips: int, stored: int, frames: int, stride: int | None)
 def num_starts(stored: int, frames: int, stride: int) -> int:
     """How many windows of that stride the stored frames hold."""
     return stored - (frames - 1) * stride
-
-
-def _even_frames(stored: int, frames: int, offset: float) -> np.ndarray:
-    return ((np.arange(frames) + offset) * stored / frames).astype(np.int64)

@@ -54,6 +54,29 @@ def test_a_value_that_does_not_work_is_refused(
             small_model(name, **{option: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("convlstm", {"peephole": "False"}, "peephole must be true or false, got 'False'"),
+        ("resnet3d", {"stem_pool": "no"}, "stem_pool must be true or false, got 'no'"),
+        ("resnet3d", {"width": 2.5}, "width must be a whole number, got 2.5"),
+        ("r2plus1d", {"temporal_stride": 2.0}, "temporal_stride must be a whole number, got 2.0"),
+        ("r3d", {"dropout": "high"}, "dropout must be a number, got 'high'"),
+        ("convlstm", {"hidden": 4}, r"hidden must be a list such as \[32;64\], got 4"),
+        ("convlstm", {"hidden": (4, "x")}, "hidden must be a whole number, got 'x'"),
+    ],
+)
+def test_options_of_another_type_are_refused(name: str, options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        models.check_options(name, options)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_options_of_the_right_type_are_taken(name: str) -> None:
+    models.check_options(name, models.options_of(name))
+    models.check_options("convlstm", {"kernel": (3, 5, 5), "hidden": [4], "dropout": 0})
+
+
 @pytest.mark.parametrize("name", models.NAMES)
 def test_seed_decides_the_weights_and_spares_the_global_generator(name: str) -> None:
     torch.manual_seed(1)

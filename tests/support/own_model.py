@@ -20,7 +20,7 @@ def make_tiny(num_classes, width=4):
 
 class Wrong(Tiny):
     """Returns something else than logits, or fails."""
-    def __init__(self, num_classes, what="raise"):
+    def __init__(self, num_classes, what="raise", early=True):
         super().__init__(num_classes)
         self.what = what
     def forward(self, clips):

@@ -94,6 +94,16 @@ def test_options_beat_the_file_beats_the_preset_beats_the_defaults(tmp_path):
     assert config.make({}) == Config()
 
 
+@pytest.mark.parametrize(("theirs", "preset"), [("paper", "modern"), ("modern", "paper")])
+def test_a_preset_beside_the_config_of_a_run_of_another_is_refused(tmp_path, theirs, preset):
+    file = tmp_path / "config.toml"
+    made = config.make({"preset": theirs, "hflip": 0.25})
+    file.write_text(made.to_toml())
+    assert config.make({"preset": theirs}, file) == made
+    with pytest.raises(ConfigError, match=f"--preset {preset} changes nothing: .*config.toml sets"):
+        config.make({"preset": preset}, file)
+
+
 def test_every_preset_is_valid_and_paper_is_the_default():
     assert config.PRESETS["paper"] == {}
     for name in config.PRESETS:

@@ -135,6 +135,7 @@ def test_an_own_model_is_summed_up_and_timed(project):
         ("mynet:make_tiny", ["--dropout", 0.1], "has no option dropout"),
         (NAME, ["--freeze", "layer1"], "choose one of none, features, dropout"),
         (NAME, ["--weights", "kinetics400"], "no kinetics400 weights for mynet:Tiny"),
+        ("mynet:Wrong", ["--model-options", "early=False"], "early must be true or false, got 'Fa"),
         ("mynet:Headless", ["--lr-head", 0.1], "has no part 'fc' that learns"),
         ("mynet:Wrong", [], "fails on clips [2, 3, 4, 16, 16] (RuntimeError: "),
         ("mynet:Wrong", ["--model-options", "what=frames"], "returns [2, 1, 3] for clips"),

@@ -441,6 +441,39 @@ def test_weights_of_a_run_that_trained_on_groups_of_val_or_test_are_warned_of(
     assert (text in messages[0]) == is_warned
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, ""),
+        ({"input": "diff"}, "were trained with input=rgb (here diff): they fit and compute"),
+        (
+            {"model_options": "width=4,temporal_stride=1,stem_pool=true"},
+            "were trained with temporal_stride=2 (here 1), stem_pool=False (here True): they fit",
+        ),
+    ],
+)
+def test_weights_that_fit_a_network_and_mean_something_else_in_it_are_warned_of(
+    shards, trained, options, text
+):
+    messages = []
+    prepared(shards, messages.append, weights=str(trained), **options).close()
+    assert text in messages[0]
+    assert ("they fit and compute" in messages[0]) == bool(text)
+
+
+def test_weights_of_rgb_name_the_input_where_they_do_not_fit(shards, trained):
+    with pytest.raises(models.WeightsError, match=r"with --model-options 'input=rgb,width=4'$"):
+        prepared(shards, weights=str(trained), input="rgb+diff")
+
+
+@pytest.mark.parametrize(("weights", "is_said"), [(False, True), (True, False)])
+def test_a_frozen_part_of_random_weights_is_said(shards, trained, weights, is_said):
+    messages = []
+    more = {"weights": str(trained)} if weights else {}
+    prepared(shards, messages.append, freeze="layer1", **more).close()
+    assert ("note: --freeze layer1 keeps random weights" in messages[0]) == is_said
+
+
 @pytest.mark.parametrize(("size", "is_said"), [(16, False), (64, True)])
 def test_stored_frames_that_are_scaled_up_are_said(shards, size, is_said):
     messages = []

@@ -96,6 +96,7 @@ def examine(
     rows: list[Row] = []
     with FakeTensorMode():
         try:
+            models.check_options(name, options)
             network = _build(name, **options)
         except (ValueError, TypeError) as error:
             raise ConfigError(str(error)) from error

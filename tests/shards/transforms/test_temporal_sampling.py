@@ -28,6 +28,12 @@ def test_frames_of_each_view(stored, frames, stride, views, expected):
     assert sampling.max_views(stored, frames, stride) >= views
 
 
+@pytest.mark.parametrize(("stored", "frames", "views"), [(9, 3, 3), (18, 3, 6), (22, 1, 22)])
+def test_even_views_share_no_frame(stored, frames, views):
+    numbers = [sampling.view_frames(stored, frames, None, k, views) for k in range(views)]
+    assert len(np.unique(numbers)) == frames * views
+
+
 @pytest.mark.parametrize(
     ("strides", "expected"),
     [

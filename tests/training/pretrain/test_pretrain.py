@@ -175,6 +175,15 @@ def test_pretraining_on_clips_that_are_tested_on_is_refused(pretrained, shards, 
     assert result.exit_code == 0, result.output
 
 
+def test_all_folds_are_compared_with_it_before_the_first_is_trained(shards, tmp_path):
+    pretrain(shards, tmp_path / "first", "--epochs", 1, "--split", "fold-1/3")
+    options = ("--weights", tmp_path / "first", "--epochs", 1, "--folds", 3)
+    result = train(shards, tmp_path / "run", *options)
+    assert result.exit_code == 2
+    assert "val and test clips of split fold-2/3" in message(result)
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_split_that_holds_out_the_same_groups_is_taken(pretrained, shards, tmp_path):
     """Those pretrained on are a part of what this set trains on."""
     copy = make_shards(tmp_path / "set", groups=5, clips=3).root  # the same groups, longer
