@@ -91,6 +91,7 @@ def make_split(manifest: Manifest, name: str, seed: int = 0, val_from_train: flo
     if val_from_train:
         subsets = _hold_out_val(manifest, subsets, name, val_from_train)
     notes = _describe_ungrouped(manifest) if is_fold or val_from_train else ()
+    notes += _describe_own_subsets(manifest, name)
     order = np.argsort(manifest.index["key"], kind="stable")
     train, val, test = (order[subsets[order] == subset] for subset in (_TRAIN, _VAL, _TEST))
     if len(train) == 0:
@@ -282,6 +283,18 @@ def _describe_ungrouped(manifest: Manifest) -> tuple[str, ...]:
         f"{which} without a group is a group of its own: videos cut from one source may lie in two "
         "subsets.",
     )
+
+
+def _describe_own_subsets(manifest: Manifest, name: str) -> tuple[str, ...]:
+    """The sentence that a rule other than "csv" deals clips out anew, where lists or folders gave
+    subsets; for "csv" how many clips they leave out."""
+    num_given = int(np.count_nonzero(manifest.index["side"]))
+    num_others = len(manifest.index) - num_given
+    if name != "csv" and num_given:
+        return (f"split {name!r} does not keep the set's own subsets, as --split csv does.",)
+    if name == "csv" and num_others:
+        return (f"{num_others} of {len(manifest.index)} clips are in no subset.",)
+    return ()
 
 
 def _official_subsets(manifest: Manifest, name: str) -> np.ndarray:

@@ -184,7 +184,8 @@ def check_free_space(plan: BuildPlan, out: Folder, share: float, run_options: Ru
             "free: make room, or take a folder with more."
         )
     if needed:
-        run_options.say(describe_space(round(len(plan.dataset.videos) * share), needed, free))
+        num_videos, num_classes = round(len(plan.dataset.videos) * share), len(plan.dataset.classes)
+        run_options.say(describe_space(num_videos, num_classes, needed, free))
 
 
 def _finish(

@@ -16,11 +16,15 @@ def describe_bytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e3:.1f} kB"
 
 
-def describe_space(num_videos: int, num_bytes: int, free_bytes: int | None) -> str:
-    """ "83 videos: about 87.5 MB, 60.2 GB free". free_bytes: None where that is unknown."""
+def describe_space(
+    num_videos: int, num_classes: int, num_bytes: int, free_bytes: int | None
+) -> str:
+    """ "83 videos of 12 classes: about 87.5 MB, 60.2 GB free": a user sees before the decoding
+    whether labels were read as they are meant. free_bytes: None where that is unknown."""
     videos = "1 video" if num_videos == 1 else f"{num_videos:,} videos"
+    classes = "1 class" if num_classes == 1 else f"{num_classes:,} classes"
     free = "" if free_bytes is None else f", {describe_bytes(free_bytes)} free"
-    return f"{videos}: about {describe_bytes(num_bytes)}{free}"
+    return f"{videos} of {classes}: about {describe_bytes(num_bytes)}{free}"
 
 
 class TimeEstimate:

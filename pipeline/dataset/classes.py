@@ -24,7 +24,8 @@ _NUMBERED = re.compile(r"(\d+)\s+(\S.*)")
 
 
 def clean_name(name: str) -> str:
-    return unicodedata.normalize("NFC", printable(name)).strip()
+    """One line: a line end, which a folder or a cell in quotes may hold, counts as a blank."""
+    return unicodedata.normalize("NFC", " ".join(printable(name).splitlines())).strip()
 
 
 @dataclass(frozen=True)

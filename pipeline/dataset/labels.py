@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from ...errors import printable
-from .classes import ClassList
+from .classes import ClassList, clean_name
 from .layout import subset_number
 from .list_formats import ListRow
 from .records import DatasetError, Entry, Remarks
@@ -23,7 +23,8 @@ def name_classes(
 
     Labels that are numbers are named by the class list, else by the folders of their videos where
     each has one of its own (not with keep_numbers), else they are names themselves. A row without a
-    label takes the folder. by_folder: what the folders say, by path. Raises DatasetError.
+    label takes the folder, where the labels of the others show that folders are classes. by_folder:
+    what the folders say, by path. Raises DatasetError.
     """
     labels = {row.label for row in rows if row.label is not None}
     names: dict[str, str] = {}
@@ -32,11 +33,12 @@ def name_classes(
             names = _names_in_list(rows, labels, by_folder, class_list, remarks)
         elif not keep_numbers:
             names = _names_of_folders(rows, by_folder, remarks)
+    class_folders = _class_folders(rows, by_folder, names)
     entries, unlabelled = [], []
     for row in rows:
         folder = by_folder.get(row.path)
         group = row.group if row.group is not None else folder.group if folder else None
-        class_name = folder.class_name if folder else None
+        class_name = folder.class_name if folder and folder.class_name in class_folders else None
         if row.label is not None:
             class_name = names.get(row.label, row.label)
         if class_name is not None:
@@ -52,6 +54,26 @@ def name_classes(
         entries = [replace(entry, group=entry.group or "") for entry in entries]
     order = [names[label] for label in sorted(names, key=int)] if names else None
     return sorted(entries, key=lambda entry: entry.path), None if class_list else order
+
+
+def _class_folders(
+    rows: list[ListRow], by_folder: dict[str, Entry], names: dict[str, str]
+) -> set[str]:
+    """The names of folders that are classes: all, unless videos with a label lie in folders that
+    are not called like it (`videos/x.mp4`); then those that are called as a label."""
+
+    def fold(name: str) -> str:
+        return clean_name(name).casefold()
+
+    folders = {path: entry.class_name for path, entry in by_folder.items()}
+    pairs = {
+        (fold(names.get(row.label, row.label)), fold(folders.get(row.path, "")))
+        for row in rows
+        if row.label is not None
+    }
+    labels = {label for label, _ in pairs}
+    are_classes = all(label == folder for label, folder in pairs)
+    return {name for name in folders.values() if are_classes or fold(name) in labels}
 
 
 def _names_in_list(

@@ -169,7 +169,8 @@ def _guess_groups(places: list[_Place], known: Collection[str] | None, remarks: 
     raise DatasetError(
         f"the folders of {example.example} can be read in two ways: as class '{outer}' and group "
         f"'{inner}' (--layout {prefix}class/group/clip), or as class '{inner}' (--layout "
-        f"{prefix}class/clip): give one of the two."
+        f"{prefix}class/clip): give one of the two"
+        + ("." if prefix else "; top folders that are subsets are called train, val and test.")
     )
 
 

@@ -29,6 +29,8 @@ from .tables import (
 )
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".list")
+_PATH_COLUMNS = ("path", "label", "group", "split")
+_KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 _HMDB51 = re.compile(r"(?P<class_name>.+)_test_split\d+\.txt", re.IGNORECASE)
 _HMDB51_SUBSETS = {"0": 0, "1": 1, "2": 3}
 _SUFFIX = "|".join(map(re.escape, VIDEO_SUFFIXES))
@@ -100,6 +102,7 @@ def parse_list(place: str, data: bytes, remarks: Remarks) -> VideoList:
             f"{place} has the columns {sorted(columns)}: it needs path,label and may have group "
             "and split."
         )
+    _check_fields(place, rows, remarks)
     return VideoList(place, parsed)
 
 
@@ -118,11 +121,30 @@ def _is_name(text: str) -> bool:
     return "/" in text or text.isdigit() or text.lower().endswith(VIDEO_SUFFIXES)
 
 
+def _check_fields(place: str, rows: list[TableRow], remarks: Remarks) -> None:
+    """A CSV without a header is read as path and label. Raises DatasetError where it has more
+    columns and the second may be something else: a number of frames, a time."""
+    count = max((len(row.fields) for row in rows if any(map(str.strip, row.fields[2:]))), default=2)
+    if count == 2:
+        return
+    if all(re.fullmatch(r"[\d.:]+", row.fields[1].strip()) for row in rows):
+        raise DatasetError(
+            f"{place} has {count} columns and no header, and the second holds numbers: say which "
+            "column is the label by a first line of names, as in path,frames,label."
+        )
+    name = PurePosixPath(place).name
+    remarks.notes.append(f"list {name}: no header, so read as path and label, of {count} columns")
+
+
 def _parse_table(place: str, rows: list[TableRow], remarks: Remarks) -> VideoList:
     header = column_names(rows[0].fields)
     has_paths = "path" in header
     if "label" not in header:
         remarks.notes.append(f"{PurePosixPath(place).name} has no column label: folders give it")
+    known = _PATH_COLUMNS if has_paths else _KINETICS_COLUMNS
+    if unread := [column for column in header if column and column not in known]:
+        name = PurePosixPath(place).name
+        remarks.notes.append(f"list {name}: columns that are not read: {', '.join(unread)}")
     parsed = []
     for row, fields in zip(rows[1:], name_fields(header, rows[1:], place), strict=True):
         where = _where(place, row.line)

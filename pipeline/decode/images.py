@@ -27,10 +27,15 @@ _FAULTS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBo
 def order_images(names: Iterable[str]) -> list[str]:
     """The image files among `names` (of one folder) by their numbers: the frames of a video.
 
-    [] where they are not one sequence: one image, a name without a number, two beginnings
-    (`img_00001.jpg`, `flow_x_00001.jpg`), a number twice.
+    Hidden ones are none: macOS leaves `._00001.jpg` beside each file. [] where they are not one
+    sequence: one image, a name without a number, two beginnings (`img_00001.jpg`,
+    `flow_x_00001.jpg`), a number twice.
     """
-    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    images = [
+        name
+        for name in names
+        if name.lower().endswith(IMAGE_SUFFIXES) and not PurePosixPath(name).name.startswith(".")
+    ]
     matches = {name: _NUMBERED.fullmatch(PurePosixPath(name).stem) for name in images}
     numbers = {name: int(match[2]) for name, match in matches.items() if match}
     beginnings = {match[1] for match in matches.values() if match}
@@ -40,8 +45,7 @@ def order_images(names: Iterable[str]) -> list[str]:
 
 def find_images(folder: Path) -> list[Path]:
     """The frames of an image folder, in order; [] for any other folder. Raises OSError."""
-    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    return [folder / name for name in order_images(names)]
+    return [folder / name for name in order_images(path.name for path in folder.iterdir())]
 
 
 def read_image(path: Path) -> av.VideoFrame:

@@ -247,7 +247,11 @@ def test_csv_split_is_the_csv_column():
     assert manifest.keys(split.train) == ["a0", "a3"]
     assert manifest.keys(split.val) == ["a1"]
     assert manifest.keys(split.test) == ["a2"]
-    assert split.leak is None
+    assert (split.leak, split.notes) == (None, ())
+    manifest.index["side"][3] = 0
+    assert splits.make_split(manifest, "csv").notes == ("1 of 4 clips are in no subset.",)
+    for name in ("paper", "fold-1/2"):
+        assert "does not keep the set's own subsets" in splits.make_split(manifest, name).notes[-1]
     with pytest.raises(splits.SplitError, match=r"use '--split csv' \(the subsets it was built"):
         splits.make_split(manifest, "grouped")
 

@@ -26,7 +26,7 @@ def test_the_set_of_an_archive_is_that_of_the_folder(
     path = pack_tree(few_videos, tmp_path / f"UCF101{kind}", top="UCF-101/")
     result = CliRunner().invoke(shards_main, build_command(path, tmp_path / "set")[3:])
     assert result.exit_code == 0, result.output
-    assert "7 videos: about 96.8 kB" in result.output
+    assert "7 videos of 2 classes: about 96.8 kB" in result.output
     assert "6 clips of 6 videos" in result.output
     assert tree_bytes(tmp_path / "set") == tree_bytes(few_built)
 

@@ -12,15 +12,18 @@ from har.pipeline.build.estimate import TimeEstimate, describe_space
 
 
 @pytest.mark.parametrize(
-    ("videos", "num_bytes", "free", "text"),
+    ("videos", "classes", "num_bytes", "free", "text"),
     [
-        (13_320, 14_040_000_000, 60_200_000_000, "13,320 videos: about 14.0 GB, 60.2 GB free"),
-        (1, 1_054_000, None, "1 video: about 1.1 MB"),
-        (2, 25_600, 61_440, "2 videos: about 25.6 kB, 61.4 kB free"),
+        (
+            13_320, 101, 14_040_000_000, 60_200_000_000,
+            "13,320 videos of 101 classes: about 14.0 GB, 60.2 GB free",
+        ),
+        (1, 1, 1_054_000, None, "1 video of 1 class: about 1.1 MB"),
+        (2, 1, 25_600, 61_440, "2 videos of 1 class: about 25.6 kB, 61.4 kB free"),
     ],
-)
-def test_space(videos: int, num_bytes: int, free: int | None, text: str) -> None:
-    assert describe_space(videos, num_bytes, free) == text
+)  # fmt: skip
+def test_space(videos: int, classes: int, num_bytes: int, free: int | None, text: str) -> None:
+    assert describe_space(videos, classes, num_bytes, free) == text
 
 
 @pytest.mark.parametrize(
@@ -56,5 +59,5 @@ def test_a_build_says_both(
     videos = made_videos.tree(tmp_path / "videos", groups=4, clips=1)
     build(videos, tmp_path / "set", run_options=RunOptions(workers=1))
     lines = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"8 videos: about 110\.6 kB, [\d.]+ [GM]B free", lines[0])
+    assert re.fullmatch(r"8 videos of 2 classes: about 110\.6 kB, [\d.]+ [GM]B free", lines[0])
     assert re.fullmatch(r"about \d+ s on 1 core, from the first 4 videos", lines[1])

@@ -21,6 +21,7 @@ def _csv(folder: Path, *labels: str) -> Path:
     ("labels", "merge_case", "classes", "note"),
     [
         (["run", "run ", " run"], False, ("run",), ""),
+        (["run\nfast", "run fast\r\n"], False, ("run fast",), "class 'run fast': also written"),
         ([NFC, NFD], False, (NFC,), "class 'Läufer': also written"),
         (["run", "RUN", "run"], True, ("run",), "class 'run': also written 'RUN'"),
         (["Run", "run"], True, ("Run",), "class 'Run': also written 'run'"),

@@ -77,6 +77,10 @@ def test_folders_are_read_as_they_are_named(
             r"class/group/clip\), or as class 'p1' \(--layout class/clip\)",
         ),
         (
+            ["train_256/run/1.avi", "val_256/run/2.avi"], {},
+            r"give one of the two; top folders that are subsets are called train, val and test\.",
+        ),
+        (
             ["train/a/p1/1.avi", "val/b/p2/2.avi"], {},
             r"class 'a' and group 'p1' \(--layout split/class/group/clip\)",
         ),

@@ -167,6 +167,51 @@ def test_lists_of_other_tools(
         assert find_videos(root / "x.csv").videos == data.videos
 
 
+def test_a_folder_around_all_videos_is_no_class_of_those_without_a_label(tmp_path: Path) -> None:
+    root = touch(tmp_path / "set", "clips/1.webm", "clips/2.webm", "clips/3.webm", "run/4.webm")
+    (tmp_path / "train.json").write_text(
+        '[{"id": 1, "template": "Hold [it]"}, {"id": 2, "label": "run"}]'
+    )
+    (tmp_path / "test.json").write_text('[{"id": 3}, {"id": 4}]')
+    lists = [str(tmp_path / "train.json"), str(tmp_path / "test.json")]
+    data = find_videos(root, lists=lists)
+    assert rows(data) == {
+        "clips/1.webm": "train Hold it ", "clips/2.webm": "train run ", "run/4.webm": "test run ",
+    }  # fmt: skip
+    assert left_out(data) == {"test videos without a label": (1, ("clips/3.webm",))}
+    (tmp_path / "val.json").write_text('[{"id": 3}]')
+    with pytest.raises(DatasetError, match=r"entry 1 gives no label, and clips/3\.webm lies"):
+        find_videos(root, lists=[lists[0], str(tmp_path / "val.json")])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("path,label,start,,end\nrun/1.avi,a,0,,3\n", "columns that are not read: start, end"),
+        ("run/1.avi,a,4,0\nrun/2.avi,b,3,\n", "x.csv: no header, so read as path and label, of 4 "),
+        ("run/1.avi,a,\nrun/2.avi,b,\n", ""),
+    ],
+)
+def test_columns_that_are_not_read_are_said(tmp_path: Path, text: str, says: str) -> None:
+    (touch(tmp_path, *TREE) / "x.csv").write_text(text)
+    assert says in " ".join(find_videos(tmp_path / "x.csv").notes)
+    assert bool(says) == bool(find_videos(tmp_path / "x.csv").notes)
+
+
+@pytest.mark.parametrize("rest", ["120,3", "0:01.5,0:03,run", " 7 ,run"])
+def test_a_csv_whose_label_cannot_be_told_is_not_guessed(tmp_path: Path, rest: str) -> None:
+    (touch(tmp_path, *TREE) / "x.csv").write_text(f"run/1.avi,{rest}\nrun/2.avi,{rest}\n")
+    with pytest.raises(DatasetError, match="columns and no header, and the second holds numbers"):
+        find_videos(tmp_path / "x.csv")
+
+
+def test_a_folder_of_images_from_a_mac_has_its_hidden_files(tmp_path: Path) -> None:
+    root = touch(tmp_path, *images("7"), *images("7", name="._{:05d}.jpg"), "7/.DS_Store")
+    (root / "x.csv").write_text("path,label\n7,nod\n")
+    (video,) = find_videos(root / "x.csv").videos
+    assert (video.path, video.size) == ("7/", 3)
+
+
 def test_lists_and_tree_that_differ_are_counted(tmp_path: Path) -> None:
     root = touch(tmp_path / "set", *TREE)
     (tmp_path / "train.txt").write_text("run/1.avi run\nrun/9.avi run\n")

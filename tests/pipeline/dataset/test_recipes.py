@@ -21,6 +21,7 @@ from har.shards.format import SUBSETS, load_manifest
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
 RECIPES = PAGE.partition("## Recipes")[2].partition("\n## ")[0]
+CODE = re.findall(r"^```python\n(.*?)^```", RECIPES, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^har-shards build (.*)$", RECIPES, re.MULTILINE)
 KINETICS = "label,youtube_id,time_start,time_end,split,is_cc\n"
 KEPT, PUSHED = "Holding something", "Pushing it away"  # classes of Something-Something
@@ -72,7 +73,7 @@ SHAPES: dict[str, tuple[dict[str, str], dict[str, str], str | None, tuple[str, .
         {
             "brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi": "train brush_hair April_09",
             "brush_hair/My_;_(2)!_brush_hair_u_nm_np1_fr_med_1.avi": "test brush_hair My_;_(2)!",
-            "wave/April_09_wave_u_nm_np1_ba_goo_0.avi": "- wave April_09",
+            "wave/wave/April_09_wave_u_nm_np1_ba_goo_0.avi": "- wave April_09",
         },
         {
             "splits/brush_hair_test_split1.txt": "April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1 \n"
@@ -127,6 +128,24 @@ SHAPES: dict[str, tuple[dict[str, str], dict[str, str], str | None, tuple[str, .
         },
         None,
         ("Swiping Left", "Swiping Right", "No gesture"),
+    ),
+    "data/nturgb+d_rgb": (
+        {
+            "S001C002P001R001A001_rgb.avi": "train A001 P001",
+            "S017C003P003R002A060_rgb.avi": "test A060 P003",
+        },
+        {},
+        "csv",
+        ("A001", "A060"),
+    ),
+    "data/epic": (
+        {
+            "open/P01_01_0.mp4": "- open P01_01",
+            "wash/P01_01_1.mp4": "- wash P01_01",
+        },
+        {},
+        "regex",
+        ("open", "wash"),
     ),
     "data/KTH": (
         {
@@ -190,6 +209,9 @@ def test_recipe(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode("cp1252"))
     monkeypatch.chdir(tmp_path)
+    for code in CODE:
+        if words[0] in code:
+            exec(code, {})
     data = _find(command)
     kept = {name: row for name, row in videos.items() if row}
     assert rows(data) == kept

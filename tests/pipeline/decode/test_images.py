@@ -68,6 +68,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     [
         (["2.jpg", "10.jpg", "1.JPG", "notes.txt"], ["1.JPG", "2.jpg", "10.jpg"]),
         (["a/b/f_2.png", "a/b/f_1.png"], ["a/b/f_1.png", "a/b/f_2.png"]),
+        (["f/1.jpg", "f/2.jpg", "f/._1.jpg", "f/._2.jpg"], ["f/1.jpg", "f/2.jpg"]),
         (["1.jpg"], []),
         (["img_1.jpg", "flow_x_1.jpg"], []),
         (["1.jpg", "cover.jpg"], []),
