@@ -152,7 +152,7 @@ class Config:
         0, "Shuffle in blocks of clips, for sets beyond memory; 0 = off."
     )
     cache: str = _opt("none", "ram, gpu: keep the clips there, read and checked once.")
-    max_corrupt: int = _opt(0, "Replace and report so many corrupt clips before the run stops.")
+    max_corrupt: int = _opt(0, "Replace and report so many corrupt train clips before it stops.")
     workers: int = _opt(2, "Reading threads; 0 reads in the training thread.")
     rank_timeout: float = _opt(300.0, "Seconds that ranks wait for one another.")
     tensorboard: bool = _opt(False, "TensorBoard's events in the run folder too.")
@@ -231,8 +231,10 @@ class Config:
         """`model_options` as a dict: numbers, true/false and lists become what they look like."""
         return parse_options(self.model_options)
 
-    def check_preset(self) -> None:
-        """Raise ConfigError where nothing of the preset is in effect: `make` is what applies it."""
+    def check_new(self) -> None:
+        """Raise ConfigError for what a new run must not have, and a resumed one goes on with:
+        nothing of the preset in effect (`make` is what applies it), an option of the model given
+        twice, differences of one frame."""
         values = PRESETS[self.preset]
         if values and all(getattr(self, name) == getattr(Config, name) for name in values):
             raise ConfigError(
@@ -240,6 +242,12 @@ class Config:
                 f"har.train(preset={self.preset!r}, ...), or make it with "
                 f"har.training.config.make({{'preset': {self.preset!r}, ...}})."
             )
+        for name in ("dropout", "drop_path", "input"):
+            value, other = getattr(self, name), self.options.get(name)
+            agree = other in (None, value) or value in (getattr(Config, name), values.get(name))
+            self._check(name, agree, f"it or --model-options {name}={other}, not both")
+        has_input = self.frames > 1 or "diff" not in (self.input, self.options.get("input"))
+        self._check("frames", has_input, "2 or more with --input diff")
 
     @property
     def frame_strides(self) -> tuple[int, int] | None:

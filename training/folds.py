@@ -42,7 +42,7 @@ def plan_folds(config: Config, folder: Path, num_folds: int) -> FoldDir:
         )
     fold_dir = FoldDir(folder, num_folds, config)
     manifest, config = load_manifest(config.shards), config.resolve()
-    model = build_model(config, model_options(config), len(manifest.classes), config.weights)
+    model = build_model(config, model_options(config), len(manifest.classes))
     for fold in range(1, num_folds + 1):
         split = make_split(_fold_config(fold_dir, fold), manifest)
         check_pretraining(config, model, manifest, split)

@@ -63,7 +63,7 @@ def fit(
                     start_folder(state, resume)
                 with watch_signals() as watch:
                     return train(state, watch, on_epoch)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, ValueError) as error:
             message = explain_error(state, error)
             if message is None:
                 raise

@@ -65,11 +65,14 @@ def left_out(config: Config) -> list[str]:
 
 
 def build_model(
-    config: Config, options: dict[str, Any], num_classes: int, weights: str | None
+    config: Config, options: dict[str, Any], num_classes: int, *, resumed: bool = False
 ) -> nn.Module:
-    """The model, starting from `weights` (`--weights`). A wrong option is a ConfigError."""
+    """The model, starting from `--weights` unless it is resumed. A wrong option is a ConfigError;
+    a resumed run goes on with those it has."""
+    weights = "none" if resumed else config.weights
     try:
-        models.check_options(config.model, options)
+        if not resumed:
+            models.check_options(config.model, options)
         if not models.is_custom(config.model):
             options = {**options, "weights": weights}
             return models.build(config.model, num_classes, seed=config.seed, **options)

@@ -56,7 +56,7 @@ def prepare(
     resumed: weights of a checkpoint will follow, so `--weights` is not read again.
     """
     if not resumed:
-        config.check_preset()
+        config.check_new()
     config, ctx = config.resolve(), ctx or DistributedContext()
     if config.tensorboard:
         tensorboard.check_installed()
@@ -70,6 +70,9 @@ def prepare(
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change here
     options = model_options(config)
     model, transform = make_model(config, options, manifest, split, resumed=resumed)
+    if not models.is_custom(config.model):  # the config says what the network has
+        names = {"dropout", "drop_path", "input"} & config.options.keys()
+        config = replace(config, **{name: options[name] for name in names})
     task.adapt_model(model)
     device = check_device(config, model, device, functools.partial(make_optimizer, config), log)
     model = place_model(model, device, precision)
@@ -81,7 +84,7 @@ def prepare(
     elif isinstance(model, ConvLSTM) and config.recompute == "auto" and "recompute" not in options:
         options["recompute"] = choose_recompute(config, model, transform, device, ctx)
     if config.sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = convert_norms(model, device, ctx)
     optimizer = make_optimizer(config, model)
     train_loader, val_loader = make_loaders(config, task, manifest, split, transform, device, ctx)
     state = TrainState(
@@ -114,13 +117,23 @@ def make_model(
     Raises CustomModelError where a user's model fails on 2 clips of the run's size.
     """
     num_classes = len(manifest.classes)
-    model = build_model(config, options, num_classes, "none" if resumed else config.weights)
+    model = build_model(config, options, num_classes, resumed=resumed)
     check_pretraining(config, model, manifest, split)
     transform = make_transform(config, models.transform_of(model))
     if models.is_custom(config.model):
         clips = random_clips(2, transform.frames, transform.crop_size, torch.device("cpu"))
         models.check_forward(model, config.model, num_classes, clips)
     return model, transform
+
+
+def convert_norms(model: nn.Module, device: torch.device, ctx: DistributedContext) -> nn.Module:
+    """The model with batch norm over all ranks. Raises ConfigError on CPUs, which torch has not."""
+    if device.type == "cpu" and ctx.world_size > 1:
+        raise ConfigError(
+            f"--sync-bn works on GPUs, and these {ctx.world_size} ranks are on the CPU: leave it "
+            "out, or start one process."
+        )
+    return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
 
 def wrap_model(

@@ -62,8 +62,14 @@ def diverged_reason(state: TrainState, line: dict[str, Any]) -> str:
 
 
 def explain_error(state: TrainState, error: BaseException) -> str | None:
-    """The sentence for a full memory or a compiler that fails; None for any other error."""
+    """The sentence for a full memory, a batch norm of one value or a compiler that fails; None for
+    any other error."""
     config = state.config
+    if "Expected more than 1 value per channel when training" in str(error):
+        return (
+            "batch norm has nothing to average in a forward pass of one clip whose maps are 1x1: "
+            "use a larger --batch-size or --size, or fewer --grad-accum-steps or ranks."
+        )
     if memory.is_out_of_memory(error):
         batch_size = config.batch_size // config.grad_accum_steps // state.ctx.world_size
         return memory.out_of_memory_message(

@@ -28,6 +28,7 @@ from har.training.inference import export_run
 from har.training.input import DeviceBatch, DeviceLoader
 from har.training.plots import plot_filters
 from har.training.runtime import checkpoint, run_dir
+from har.training.runtime.distributed import DistributedContext
 from har.training.runtime.signals import Interrupted, SignalWatch
 from har.training.status import EpochStatus
 
@@ -248,6 +249,9 @@ def test_without_out_each_run_gets_a_folder_of_its_own(shards, tmp_path, monkeyp
         (["--lr", -1], "--lr -1.0"),
         (["--batch-size", "auto", "--grad-accum-steps", 2], "do not go together"),
         (["--batch-size", "many"], "neither a whole number nor 'auto'"),
+        (["--batch-size", 2, "--grad-accum-steps", 2], "a forward pass of one clip whose maps are"),
+        (["--model-options", "dropout=0.3", "--dropout", 0.7], "options dropout=0.3, not both"),
+        (["--frames", 1, "--input", "diff"], "--frames 1 does not work: give 2 or more with"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(shards, tmp_path, more, text):
@@ -504,6 +508,16 @@ def test_sync_bn_replaces_the_batch_norms(shards):
     kinds = {type(module).__name__ for module in state.model.modules()}
     assert "SyncBatchNorm" in kinds
     assert "BatchNorm3d" not in kinds
+    ranks = DistributedContext(rank=0, world_size=2)
+    with pytest.raises(ConfigError, match="--sync-bn works on GPUs, and these 2 ranks are on the"):
+        setup.convert_norms(state.model, torch.device("cpu"), ranks)
+
+
+def test_the_config_of_a_run_has_what_its_model_options_say(shards):
+    options = "width=4,input=diff,dropout=0.5"
+    state = prepared(shards, preset="modern", dropout=0.2, hflip=0.5, model_options=options)
+    state.close()
+    assert (state.config.input, state.config.dropout) == ("diff", 0.5)
 
 
 def test_class_weights_are_inverse_to_the_train_counts(shards):
