@@ -235,10 +235,12 @@ def save_if_due(
 ) -> bool:
     """Save last.pt where a signal came or `save_every_minutes` are over; -> whether it was due.
 
-    Several ranks look only every tenth step, since agreeing waits for the device.
+    Several ranks look only every tenth step and at the end of an epoch, since agreeing waits for
+    the device.
     """
     ctx, interval = state.ctx, state.config.save_every_minutes * 60
-    if ctx.world_size > 1 and state.progress.step % 10:
+    step, is_last = state.progress.step, state.progress.step == state.train_loader.num_batches
+    if ctx.world_size > 1 and step % 10 and not is_last:
         return False
     due = watch.number or int(bool(interval) and since_save > interval)
     due = ctx.all_reduce_max(due, state.device)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -378,6 +379,21 @@ def test_a_signal_ends_the_pass_over_the_train_clips(shards):
     with pytest.raises(Interrupted):
         next(loop.stop_on_signal(state.val_loader.epoch(), state, watch))
     state.close()
+
+
+@pytest.mark.parametrize(("steps", "is_seen"), [(2, False), (3, True)])
+def test_ranks_see_a_signal_at_the_end_of_an_epoch_of_few_steps(
+    shards, tmp_path, monkeypatch, steps, is_seen
+):
+    monkeypatch.setattr(DistributedContext, "all_reduce_max", lambda *values: values[1])
+    monkeypatch.setattr(DistributedContext, "all_reduce_sum", lambda _, values: values)
+    state, watch = prepared(shards), SignalWatch()
+    state.close()
+    state.ctx, state.folder = DistributedContext(world_size=2), tmp_path
+    state.progress.step, watch.number = steps, 15  # of the epoch's three
+    with pytest.raises(Interrupted) if is_seen else nullcontext():
+        assert not loop.save_if_due(state, watch, 0.0, torch.tensor(-1))
+    assert (tmp_path / "last.pt").exists() == is_seen
 
 
 def test_without_a_terminal_lines_tell_loss_rate_speed_and_what_is_left(shards, tmp_path):
