@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ..atomic import write_atomically
 from ..errors import HarError
 from ..shards.format import NO_GROUP, SUBSETS, Manifest
 from ..shards.splits import Split
+from .dataset.classes import clean_name
 from .dataset.layout import subset_number
 from .dataset.tables import (
     TableRow,
@@ -133,11 +133,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [
         (
             row.line,
-            {
-                name: unicodedata.normalize("NFC", field.strip())
-                for name, field in fields.items()
-                if name in _COLUMNS
-            },
+            {name: clean_name(field) for name, field in fields.items() if name in _COLUMNS},
         )
         for row, fields in zip(rows, named, strict=True)
     ]

@@ -20,7 +20,8 @@ from .records import DatasetError, Entry, Remarks
 from .tables import decode_text
 
 CLASS_LIST = "classInd.txt"
-_NUMBERED = re.compile(r"(\d+)\s+(\S.*)")
+_NUMBERED = re.compile(r"(\d+)(?:\s+|\s*[,;]\s*)(\S.*)")
+_HEADER = re.compile(r"[A-Za-z_]+\s*[,;]\s*[A-Za-z_]+")
 
 
 def clean_name(name: str) -> str:
@@ -43,8 +44,9 @@ def read_class_list(
 ) -> ClassList | None:
     """The list given, else the classInd.txt in the top folder, else None.
 
-    A line is a name, or a number and a name (`1 ApplyEyeMakeup`); a JSON object gives each name's
-    number. found: names of folders or labels, which decide what `1 person`, `2 persons` means.
+    A line is a name, or a number and a name (`1 ApplyEyeMakeup`, or `1,ApplyEyeMakeup` below a line
+    of two names of columns); a JSON object gives each name's number. found: names of folders or
+    labels, which decide what `1 person`, `2 persons` means.
     Raises DatasetError.
     """
     if classes is None and files.size(CLASS_LIST) < 0:
@@ -83,6 +85,8 @@ def _parse_lines(lines: list[str], found: Collection[str]) -> list[tuple[int, st
     """The lines have numbers if all of them begin with one, and these count from 0 or 1 or what
     stands behind them is a class; and if the whole line is not what the classes are called."""
     lines = [line for line in lines if line]
+    if lines[1:] and _HEADER.fullmatch(lines[0]) and all(map(_NUMBERED.fullmatch, lines[1:])):
+        del lines[0]
     matches = [_NUMBERED.fullmatch(line) for line in lines]
     numbered = sorted((int(match[1]), clean_name(match[2])) for match in matches if match)
     counted = [number for number, _ in numbered]

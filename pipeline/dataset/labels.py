@@ -41,19 +41,32 @@ def name_classes(
         class_name = folder.class_name if folder and folder.class_name in class_folders else None
         if row.label is not None:
             class_name = names.get(row.label, row.label)
+        subset = row.subset if row.subset is not None else folder.subset if folder else 0
         if class_name is not None:
-            entries.append(Entry(row.path, class_name, group, row.subset or 0))
-        elif row.subset == _TEST:
+            entries.append(Entry(row.path, class_name, group, subset))
+        elif subset == _TEST:
             unlabelled.append(row.path)
         else:
             raise DatasetError(
                 f"{row.where} gives no label, and {printable(row.path)} lies in no class folder."
             )
     remarks.leave_out("test videos without a label", unlabelled)
+    if all(row.subset is None for row in rows) and not any(entry.subset for entry in entries):
+        _note_subset_folders(rows, remarks)
     if any(entry.group is not None for entry in entries):
         entries = [replace(entry, group=entry.group or "") for entry in entries]
     order = [names[label] for label in sorted(names, key=int)] if names else None
     return sorted(entries, key=lambda entry: entry.path), None if class_list else order
+
+
+def _note_subset_folders(rows: list[ListRow], remarks: Remarks) -> None:
+    """Say which folders are called as subsets and are not read as such."""
+    folders = {part for row in rows for part in row.path.split("/")[:-1]}
+    if called := sorted(filter(subset_number, folders)):
+        remarks.notes.append(
+            f"the folders {', '.join(map(printable, called))} give no subset, as the videos are "
+            "those of a list: give it a column split, or --layout split/class/clip"
+        )
 
 
 def _class_folders(
@@ -66,14 +79,11 @@ def _class_folders(
         return clean_name(name).casefold()
 
     folders = {path: entry.class_name for path, entry in by_folder.items()}
-    pairs = {
-        (fold(names.get(row.label, row.label)), fold(folders.get(row.path, "")))
-        for row in rows
-        if row.label is not None
-    }
-    labels = {label for label, _ in pairs}
-    are_classes = all(label == folder for label, folder in pairs)
-    return {name for name in folders.values() if are_classes or fold(name) in labels}
+    pairs = {(row.label, folders.get(row.path, "")) for row in rows if row.label is not None}
+    folded = [(fold(names.get(label, label)), fold(folder)) for label, folder in pairs]
+    labels = {label for label, _ in folded}
+    are_classes = all(label == folder for label, folder in folded)
+    return {name for name in set(folders.values()) if are_classes or fold(name) in labels}
 
 
 def _names_in_list(

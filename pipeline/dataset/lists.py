@@ -46,7 +46,7 @@ def expand_places(places: Sequence[str]) -> list[str]:
 
 
 def read_lists(places: Sequence[str], is_source: bool, remarks: Remarks) -> list[VideoList]:
-    """The lists; each row has a subset: its own, else the one that the list's name says, else 0.
+    """The lists; each row has a subset: its own, else that which the list's name says, else None.
 
     is_source: the list is the whole data set; what its name says does not count for a CSV of paths.
     Raises DatasetError, StorageError.
@@ -69,7 +69,7 @@ def read_lists(places: Sequence[str], is_source: bool, remarks: Remarks) -> list
             name = PurePosixPath(place).name
             remarks.notes.append(f"list {name}: taken for the subset {SUBSETS[subset]}")
         rows = [
-            replace(row, subset=(subset or 0) if row.subset is None else row.subset)
+            replace(row, subset=subset if row.subset is None else row.subset)
             for row in video_list.rows
         ]
         lists.append(replace(video_list, rows=rows))

@@ -69,6 +69,8 @@ def test_folders_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
         (b"0\n1\n2\n", ["2"], ("0", "1", "2")),
         (b"2 walk\n1 run\n", ["run"], ("run", "walk")),
         (b"7 walk\n3 run\n", ["run"], ("run", "walk")),
+        (b"id,name\r\n0,run, fast\r\n1,walk\r\n", ["walk"], ("run, fast", "walk")),
+        (b"drink,eat\nrun,walk\n", ["run,walk"], ("drink,eat", "run,walk")),
         (b'{"walk": "1", "run": "0"}', ["run"], ("run", "walk")),
     ],
 )

@@ -167,6 +167,21 @@ def test_lists_of_other_tools(
         assert find_videos(root / "x.csv").videos == data.videos
 
 
+def test_subsets_of_folders_count_beside_a_list_where_the_layout_says_so(tmp_path: Path) -> None:
+    root = touch(tmp_path / "set", "train/a/1.avi", "test/b/2.avi")
+    path = tmp_path / "labels.csv"
+    path.write_text("path,label\ntrain/a/1.avi,run\ntest/b/2.avi,walk\n")
+    data = find_videos(root, lists=[str(path)])
+    assert rows(data) == {"train/a/1.avi": "- run ", "test/b/2.avi": "- walk "}
+    assert "the folders test, train give no subset" in data.notes[0]
+    data = find_videos(root, lists=[str(path)], layout="split/class/clip")
+    assert rows(data) == {"train/a/1.avi": "train run ", "test/b/2.avi": "test walk "}
+    assert data.notes == ()
+    path.write_text("path,label,split\ntrain/a/1.avi,run,val\ntest/b/2.avi,walk,\n")
+    data = find_videos(root, lists=[str(path)], layout="split/class/clip")
+    assert rows(data) == {"train/a/1.avi": "val run ", "test/b/2.avi": "- walk "}
+
+
 def test_a_folder_around_all_videos_is_no_class_of_those_without_a_label(tmp_path: Path) -> None:
     root = touch(tmp_path / "set", "clips/1.webm", "clips/2.webm", "clips/3.webm", "run/4.webm")
     (tmp_path / "train.json").write_text(
