@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -25,9 +25,12 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
         yield temporary
         commit(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            error.filename = str(path)  # a full disk names no file
-        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            with suppress(AttributeError):  # PyAV's errors keep theirs
+                if error.filename in (None, str(temporary)):  # None: of a full disk
+                    error.filename = str(path)
+        with suppress(OSError):  # of a folder that is read-only
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,8 +1,8 @@
 """The base of every error that a user can mend, and the one place that turns it into a sentence.
 
 A `HarError` says in one sentence what is wrong, the value, what is allowed and what to do next. On
-the command line it ends with exit code 2 and no traceback, and so does a full disk; any other
-exception is a fault of ours and keeps its traceback.
+the command line it ends with exit code 2 and no traceback, and so does a place that the disk or the
+system refuses (`_REMEDIES`); any other exception is a fault of ours and keeps its traceback.
 
 A file name on Linux may hold bytes that are no UTF-8. Commands print them as `\\xNN`, and so do the
 files that they write (`printable`), instead of ending in a UnicodeEncodeError.
@@ -24,6 +24,17 @@ import click
 
 Command = Callable[..., Any]
 _FORMAT_WARNING = warnings.formatwarning
+_MAKE_ROOM = "free some space, or write to another disk"
+_REMEDIES = {  # what the disk or the system may say of a file, none of it a fault of ours
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: "write to a disk that takes files of this size, or raise the limit 'ulimit -f'",
+    **dict.fromkeys(
+        (errno.EROFS, errno.EACCES, errno.EPERM), "give another place, or mend its permissions"
+    ),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR), "give another name"),
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 class HarError(ValueError):
@@ -65,12 +76,13 @@ def one_sentence(command: Command) -> Command:
             raise
         except OSError as error:
             _flush_stdout("\n")  # where that fails as well, the fault is standard output's
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"{error.filename or 'a file'} cannot be written ({error.strerror}): free some "
-                    "space, or write to another disk."
-                ) from error
-            raise
+            remedy = _REMEDIES.get(error.errno or 0)
+            if remedy is None or not (error.filename or remedy is _MAKE_ROOM):
+                raise
+            use = "written" if remedy is _MAKE_ROOM else "used"
+            raise UserError(
+                f"{error.filename or 'a file'} cannot be {use} ({error.strerror}): {remedy}."
+            ) from error
 
     return wrapped
 

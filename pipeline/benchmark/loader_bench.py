@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...atomic import replacing
 from ...shards.format import MANIFEST, Manifest, load_manifest
 from ...shards.loading import BatchSampler, Loader, LoaderOptions
 from .. import synthetic
@@ -60,6 +61,7 @@ _RATIOS = {  # name: (candidate, baseline)
 }
 DEFAULT_SET = Path("data/shards")  # where 'make shards' puts it
 MIN_SECONDS = 0.5  # of a measurement: one pass of a fast candidate is over in 30 ms
+_PLOTS = (".png", ".svg", ".pdf")
 _MAX_VIDEOS = 32  # of a pass of those that decode
 
 
@@ -72,8 +74,14 @@ def run(
 
     Without `shards` it measures what 'make shards' made (data/shards), and where there is none a
     small synthetic set; without `videos` the paper's way reads synthetic ones. plot: where a bar
-    chart goes. Raises the errors of `shards` for a set that cannot be read.
+    chart goes. Raises BenchError where that is no picture's place, and the errors of `shards` for a
+    set that cannot be read.
     """
+    if plot is not None and not (plot.suffix in _PLOTS and plot.parent.is_dir()):
+        raise BenchError(
+            f"--plot {plot} cannot be drawn: give a name that ends in {', '.join(_PLOTS)}, in a "
+            "folder that is there."
+        )
     worker_counts = [workers] if isinstance(workers, int) else list(workers)
     if shards is None and (DEFAULT_SET / MANIFEST).exists():
         shards = DEFAULT_SET
@@ -291,7 +299,8 @@ def _plot(results: list[dict[str, Any]], path: Path) -> None:
     axes.set(xscale="log", xlabel="clips a second")
     axes.margins(x=0.15)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=120)
 
 
 def _synthetic_videos(scratch: Path) -> Path:

@@ -67,9 +67,17 @@ def find_existing(
     if manifest is not None:
         return _check_finished(plan, tasks, manifest, out, run_options)
     if out.size(PLAN) is not None:
-        there = json.loads(out.read(PLAN))
-        if plan.hash != there["hash"] and plan.layout != there.get("layout"):
-            raise _other_plan(out, there["facts"], plan.facts)
+        try:
+            there = json.loads(out.read(PLAN))
+            is_same = plan.hash == there["hash"] or plan.layout == there.get("layout")
+            facts = there["facts"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise BuildError(
+                f"{out}/{PLAN} is damaged ({error!r}), and nothing else says what {out} is being "
+                "built of: remove the folder, or give another --out."
+            ) from error
+        if not is_same:
+            raise _other_plan(out, facts, plan.facts)
         reports = ((task.number, load_report(task, out)) for task in tasks)
         return Existing({number: report for number, report in reports if report is not None})
     if MANIFEST in names or INDEX in names:

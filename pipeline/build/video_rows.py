@@ -20,7 +20,7 @@ import xxhash
 from ...errors import printable
 from ...shards import storage
 from ...shards.format import REJECTS, WARNINGS
-from ..dataset import Video
+from ..dataset import DatasetError, Video
 
 VideoRow = dict[str, Any]
 _PASSING_ERRORS = (
@@ -47,9 +47,17 @@ def load_warnings(out: Path | str) -> list[VideoRow]:
 def _load(out: Path | str, name: str) -> list[VideoRow]:
     try:
         lines = storage.open_folder(out).read(name).decode().splitlines()
+        rows = [json.loads(line) for line in lines if line]
+        if not all(isinstance(row, dict) and "key" in row for row in rows):
+            raise ValueError("a line is no JSON object with a key")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines if line]
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{out}/{name} is damaged ({error}): remove it; it only names videos, and the same "
+            "'har-shards build' looks again at those that are not in the set."
+        ) from error
+    return rows
 
 
 def encode_rows(rows: Iterable[VideoRow]) -> bytes:

@@ -110,9 +110,11 @@ def load_notes(root: Path | str) -> Notes:
     """Those of a set (folder or URL); {} where it has none. Raises DatasetError."""
     try:
         notes: Notes = json.loads(open_folder(root).read(NOTES))
+        if not isinstance(notes, dict):
+            raise ValueError("no JSON object")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(
             f"{root}/{NOTES} is damaged ({error}): remove it; it only says what was left out or "
             "guessed when the set was built."

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ...atomic import replacing
 from ...errors import HarError
 from ...fonts import load_font
 from ...shards.format import ClipReader, Manifest, load_manifest
@@ -71,11 +72,15 @@ def choose_clips(
 
 
 def save_picture(picture: Image.Image, out: Path) -> None:
-    """Write the picture as its suffix says. Raises PreviewError."""
+    """Write the picture as its suffix says. Raises PreviewError, and OSError where the disk
+    refuses."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(out)
-    except (OSError, ValueError) as error:
+        with replacing(out) as temporary:
+            picture.save(temporary, Image.registered_extensions()[out.suffix.lower()])
+    except (OSError, KeyError, ValueError) as error:  # Pillow's own OSError has no number
+        if getattr(error, "errno", None):
+            raise
         raise PreviewError(
             f"{out} cannot be written as a picture ({error}): try a .png."
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from ..storage import Folder
 from . import schema
-from .schema import CLASSES, INDEX, MANIFEST, NOTES, REJECTS, WARNINGS, Manifest
+from .schema import CLASSES, INDEX, MANIFEST, NOTES, REJECTS, WARNINGS, Manifest, ShardSetError
 
 BUILD = ".build"  # folder for what only an unfinished build or edit needs
 _JOURNAL = f"{BUILD}/edit.json"
@@ -49,12 +49,20 @@ def write_journal(folder: Folder, journal: Journal) -> None:
 
 
 def read_journal(folder: Folder) -> Journal | None:
-    """That of an edit that runs or was killed; None without one. Raises StorageError."""
+    """That of an edit that runs or was killed; None without one.
+
+    Raises StorageError, and ShardSetError where it is damaged.
+    """
     try:
         body = json.loads(folder.read(_JOURNAL))
+        return Journal(**{**body, "obsolete": tuple(body["obsolete"])})
     except FileNotFoundError:
         return None
-    return Journal(**{**body, "obsolete": tuple(body["obsolete"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ShardSetError(
+            f"{folder}/{_JOURNAL} is damaged ({error!r}): remove it; what a killed edit left stays "
+            "then beside the set, which does not need it."
+        ) from error
 
 
 def remove_leftovers(folder: Folder, manifest: Manifest | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -27,7 +26,7 @@ from ..optim import BestEpoch
 from ..plots import Curves, Figure, plot_run
 from ..prediction import Prediction, iterate_predictions
 from ..pretrain.config import PretrainConfig
-from ..runtime import checkpoint, fold_dir
+from ..runtime import checkpoint, fold_dir, run_dir
 from .arguments import check_options, check_path
 
 
@@ -91,7 +90,8 @@ class Run:
         """summary.json: why the run stopped, its best epoch, its split ...; {} while it is not
         finished, and of folds."""
         path = self.path / "summary.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        resume = f"har-train --resume {self.path}"
+        return run_dir.read_file(path, resume) if path.is_file() else {}
 
     @property
     def finite(self) -> bool:
@@ -117,7 +117,8 @@ class Run:
     @property
     def evaluations(self) -> list[Evaluation]:
         """What `evaluate` and har-eval have written of this run so far."""
-        return [Evaluation(json.loads(path.read_text())) for path in list_evaluations(self.path)]
+        paths, command = list_evaluations(self.path), f"har-eval {self.path}"
+        return [Evaluation(run_dir.read_file(path, command)) for path in paths]
 
     def evaluate(self, *, quiet: bool = False, **options: Any) -> Evaluation:
         """Evaluate the best checkpoint, or that of each fold, as `har-eval` does; -> eval.json.
@@ -193,8 +194,8 @@ class Run:
             numbered = [(int(run.path.name.removeprefix("fold-")), run) for run in folds]
             return [{"fold": n, **row} for n, run in numbered for row in run._read_metrics()]
         path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        resume = f"har-train --resume {self.path}"
+        return run_dir.read_file(path, resume, "epoch") if path.is_file() else []
 
     def _describe(self) -> dict[str, str]:
         """What a run is, in a few words each; {} where its folder is gone or damaged."""

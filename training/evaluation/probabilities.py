@@ -8,6 +8,7 @@ mean; `classes` str [K]. Compressed it takes about 4 K bytes a clip.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def load_probabilities(path: Path) -> Probabilities:
         raise ProbabilitiesError(
             f"{path} is missing, the evaluation is of an earlier version: run har-eval again."
         ) from error
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ProbabilitiesError(f"{path} cannot be read ({error}): run har-eval again.") from error
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from ... import models
+from ...atomic import replacing
 from ..config import ConfigError
 from .model_summary import Row, Sheet
 
@@ -55,7 +56,8 @@ def save(sheet: Sheet, path: Path) -> None:
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)
     figure.set_size_inches(width, height)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
 
 
 def _residual(axes: Axes, sheet: Sheet) -> tuple[float, float]:

@@ -197,6 +197,13 @@ def copy_examples(out: Path, runs: Sequence[Run]) -> list[Picture]:
         part = _choose_part(run)
         if part.examples_path.is_file():
             path = out / f"examples-{_file_name(run.model)}.png"
+            try:
+                png_size(part.examples_path)
+            except OSError as error:
+                raise ReportError(
+                    f"{part.examples_path} cannot be read as a PNG ({error}): run 'har-eval "
+                    f"{part.folder}' again, which draws it anew."
+                ) from error
             write_atomically(path, part.examples_path.read_bytes())
             examples = plots.choose_examples(part.evaluation["predictions"])
             alt = "; ".join(f"{row['true']} predicted as {row['predicted']}" for row in examples)
@@ -236,12 +243,13 @@ def copy_contact_sheet(out: Path, source: Path | None) -> list[Picture]:
     if source is not None:
         try:
             png_size(source)
-            write_atomically(path, source.read_bytes())
+            picture = source.read_bytes()
         except OSError as error:
             raise ReportError(
                 f"--contact-sheet {source} is not a PNG that can be used ({error}): give one as "
                 "'har-shards preview' draws it."
             ) from error
+        write_atomically(path, picture)
     if not path.is_file():
         return []
     caption = "Clips as they lie in the shards."

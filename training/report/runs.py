@@ -3,10 +3,8 @@
 An evaluation that is not of the run's best checkpoint is refused.
 """
 
-import json
 import statistics
-import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from ..evaluation import (
     probabilities_path,
 )
 from ..plots import DISPLAY_NAMES
+from ..runtime.run_dir import read_file
 
 MODEL_ORDER = tuple(DISPLAY_NAMES)  # of the paper's Table 1
 _MISSING_FILES = {
@@ -184,15 +183,18 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
     """Read one run folder with its evaluation on `subset` of `views` views.
 
     None: on test (on val where the run's split has no test clips), of one view, or the fewest that
-    there are. Raises ReportError, saying what to run where a file is missing.
+    there are. Raises ReportError or RunError, saying what to run where a file is missing.
     """
     for name, message in _MISSING_FILES.items():
         if not (folder / name).is_file():
+            if name == "metrics.jsonl" and (folder / "config.toml").is_file():
+                message = "{} has no metrics.jsonl, so no epoch of it has ended well: leave it out."
             inside = sorted(str(path.parent) for path in folder.glob("*/metrics.jsonl"))
             raise ReportError(message.format(folder, f", as {' '.join(inside[:2])}" * bool(inside)))
     resume = f"har-train --resume {folder}"
-    summary = _read(folder / "summary.json", json.loads, resume)
-    config = _read(folder / "config.toml", tomllib.loads, resume)
+    summary_names = ("model", "split", "classes", "best_epoch")
+    summary = read_file(folder / "summary.json", resume, *summary_names)
+    config = read_file(folder / "config.toml", resume)
     if "temporal_weight" in config:
         raise ReportError(
             f"{folder} is a run of har-pretrain, which has no accuracy to report: leave it out."
@@ -200,11 +202,11 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
     evaluation, path = _choose_evaluation(folder, summary, subset, views)
     run = Run(
         folder,
-        _read(folder / "metrics.jsonl", _parse_lines, resume),
+        read_file(folder / "metrics.jsonl", resume, "epoch"),
         summary,
         evaluation,
         config,
-        _read(folder / "environment.json", json.loads, resume),
+        read_file(folder / "environment.json", resume),
         path,
     )
     best, tested = run.summary["best_epoch"], run.evaluation["epoch"]
@@ -236,20 +238,6 @@ def read_probabilities(parts: Sequence[Run]) -> Probabilities:
     return join_probabilities([load_probabilities(path) for path in paths])
 
 
-def _parse_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def _read(path: Path, parse: Callable[[str], Any], command: str) -> Any:
-    """command: that writes the file anew."""
-    try:
-        return parse(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{path} cannot be read ({error}): run '{command}', which writes it anew."
-        ) from error
-
-
 def _choose_evaluation(
     folder: Path, summary: dict[str, Any], subset: str | None, views: int | None
 ) -> tuple[dict[str, Any], Path]:
@@ -260,9 +248,15 @@ def _choose_evaluation(
     """
     trained, digest = summary["split"], summary.get("manifest_digest")
     clips = trained.get("clips", {"test": 1})  # runs of earlier versions all had test clips
-    subset = subset or ("test" if clips["test"] else "val")
+    subset = subset or next((name for name in ("test", "val") if clips.get(name)), None)
+    if subset is None:
+        raise ReportError(
+            f"the split of {folder} has neither test nor val clips to report on: leave it out, or "
+            "give --subset train."
+        )
     paths = list_evaluations(folder)
-    found = [(_read(path, json.loads, f"har-eval {folder}"), path) for path in paths]
+    names = ("on", "views", "checkpoint", "epoch", "split")
+    found = [(read_file(path, f"har-eval {folder}", *names), path) for path in paths]
     fitting = [
         (result, path)
         for result, path in reversed(found)  # those of earlier versions last
@@ -274,10 +268,10 @@ def _choose_evaluation(
         options = (f" --subset {subset}" if subset != "test" else "") + (
             f" --views {views}" if views else ""
         )
-        names = ", ".join(str(path.relative_to(folder)) for path in paths)
+        there = ", ".join(str(path.relative_to(folder)) for path in paths)
         raise ReportError(
             f"{folder} has no evaluation on {subset}{f' of {views} views' if views else ''}"
-            f"{f' (it has {names})' if names else ''}: run 'har-eval {folder}{options}' first."
+            f"{f' (it has {there})' if there else ''}: run 'har-eval {folder}{options}' first."
         )
     return min(
         fitting,

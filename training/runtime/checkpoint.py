@@ -36,6 +36,11 @@ def save(state: dict[str, Any], path: Path) -> None:
         with replacing(path) as temporary:
             torch.save({"schema": SCHEMA, **state}, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        if not path.parent.is_dir():
+            raise CheckpointError(
+                f"{path} could not be written, as {path.parent} was moved or removed meanwhile: "
+                "where it is now, '--resume' goes on from its last checkpoint."
+            ) from error
         raise CheckpointError(
             f"{path} could not be written ({error}): free some space; "
             "the checkpoint before it is untouched."
@@ -96,6 +101,11 @@ def load(path: Path | str) -> dict[str, Any]:
             f"{path.parent / 'fold-1'}."
         )
     if not path.is_file():
+        if path.name == "best.pt" and (path.parent / "config.toml").is_file():
+            raise CheckpointError(
+                f"there is no checkpoint at {path}, as no epoch of that run has ended well: let it "
+                "train, or train anew."
+            )
         raise CheckpointError(
             f"there is no checkpoint at {path}: give a run folder of har-train, or a .pt file in "
             "one."
@@ -105,8 +115,12 @@ def load(path: Path | str) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about unknown pickles; they are refused just below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
-        reason = "it is empty" if path.stat().st_size == 0 else str(error).split("\n", 1)[0][:120]
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}).") from error
+        reason = str(error).split(". ", 1)[0][:120]
+        if path.stat().st_size == 0:
+            reason = "it is empty"
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint ({reason}): take another .pt file of the run."
+        ) from error
     if not isinstance(state, dict) or "model_name" not in state:
         raise CheckpointError(f"{path} is not a checkpoint of har-train.")
     if state.get("schema") not in (1, SCHEMA):

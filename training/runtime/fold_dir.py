@@ -88,10 +88,11 @@ def list_run_folders(folder: Path) -> list[Path]:
     """
     if not is_fold_dir(folder):
         return [folder]
+    command = f"har-train --resume {folder}"
     folders = [
         run
         for run in load_fold_dir(folder).finished_folders
-        if json.loads((run / "summary.json").read_text())["best_epoch"]
+        if run_dir.read_file(run / "summary.json", command, "best_epoch")["best_epoch"]
     ]
     if not folders:
         raise FoldError(

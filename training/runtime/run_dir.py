@@ -4,6 +4,7 @@ config.toml (resolved), environment.json, metrics.jsonl (one line an epoch), bes
 log.txt, the curves as PNG, summary.json at the end; with --tensorboard its events.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -196,8 +198,8 @@ def find_shards(
 def find_shards_of(state: dict[str, Any], folder: Path) -> str:
     """`find_shards` of the checkpoint `state` in the run folder `folder`."""
     paths: dict[str, str] = {}
-    with suppress(OSError, ValueError, KeyError):  # of an earlier version, or alone in a folder
-        paths = json.loads((folder / "environment.json").read_text())["shards"]
+    with suppress(RunError):  # of an earlier version, or alone in a folder
+        paths = read_file(folder / "environment.json", "", "shards")["shards"]
     shards = str(state["config"]["shards"])
     return find_shards(shards, folder, paths, state.get("manifest_digest"))
 
@@ -223,8 +225,8 @@ def check_resumable(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _precision_of(folder: Path) -> str:
     """What "auto" gave in an old run, as its environment.json says; "auto" where there is none."""
-    with suppress(OSError, ValueError, KeyError):
-        dtype = json.loads((folder / "environment.json").read_text())["precision"]
+    with suppress(RunError):
+        dtype = read_file(folder / "environment.json", "", "precision")["precision"]
         return NAMES[getattr(torch, dtype)]
     return "auto"
 
@@ -282,10 +284,34 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space" if is_full else "mend that"
+        way_out = "or give another --out"
+        if (folder / "last.pt").is_file():
+            way_out = f"then '--resume {folder}' goes on from its last checkpoint"
         raise RunError(
-            f"the run folder {folder} cannot be written to ({error.strerror or error}): free some "
-            f"space, then '--resume {folder}' goes on from its last checkpoint."
+            f"the run folder {folder} cannot be written to ({error.strerror or error}): {remedy}, "
+            f"{way_out}."
         ) from error
+
+
+def read_file(path: Path, command: str, *names: str) -> Any:
+    """A .json or .toml file of a run as a dict that has the entries `names`, a .jsonl file as a
+    list of such dicts. command: that writes it anew. Raises RunError."""
+    try:
+        text = path.read_text()
+        if path.suffix == ".toml":
+            return tomllib.loads(text)
+        is_lines = path.suffix == ".jsonl"
+        objects = [json.loads(line) for line in (text.splitlines() if is_lines else [text])]
+        for content in objects:
+            if not isinstance(content, dict) or not content.keys() >= set(names):
+                raise ValueError(f"no JSON object with {', '.join(names) or 'names'}")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({error}): run '{command}', which writes it anew."
+        ) from error
+    return objects if is_lines else objects[0]
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:

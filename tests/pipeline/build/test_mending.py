@@ -45,6 +45,34 @@ def finished(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "set"))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "command"),
+    [
+        ("rejects.jsonl", "[]", "info"), ("rejects.jsonl", "\n{}\n", "build"),
+        ("rejects.jsonl", None, "info"), (".build/plan.json", "", "build"),
+        (".build/plan.json", "[]", "build"), (".build/edit.json", "", "verify"),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_beside_the_shards_is_named(
+    videos: Path, finished: Path, name: str, text: str | None, command: str
+) -> None:
+    path = finished / name
+    path.parent.mkdir(exist_ok=True)
+    if text is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_text(text)
+    if "plan" in name:
+        (finished / MANIFEST).unlink()
+    words = [command, str(finished)]
+    if command == "build":
+        words = ["build", str(videos), "--out", str(finished), "--frames", "4", "--size", "24x32"]
+    done = CliRunner().invoke(shards_main, words)
+    assert done.exit_code == 2
+    assert f"{name} is damaged" in " ".join(done.output.split())
+
+
 def _times(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
 

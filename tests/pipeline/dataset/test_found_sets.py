@@ -68,9 +68,10 @@ def test_a_set_that_leaves_nothing_out_has_no_notes(tmp_path: Path) -> None:
     build(tmp_path / "videos", tmp_path / "set")
     names = {"index.npy", "manifest.json", "rejects.jsonl", "shard-000000.tar", "shard-000001.tar"}
     assert set(tree_bytes(tmp_path / "set")) - {"classes.txt"} == names
-    (tmp_path / "set" / "notes.json").write_text("[")
-    done = CliRunner().invoke(shards_main, ["info", str(tmp_path / "set")])
-    assert (done.exit_code, "notes.json is damaged" in done.output) == (2, True)
+    for text in ("[", "[]"):
+        (tmp_path / "set" / "notes.json").write_text(text)
+        done = CliRunner().invoke(shards_main, ["info", str(tmp_path / "set")])
+        assert (done.exit_code, "notes.json is damaged" in done.output) == (2, True)
 
 
 def test_folders_of_images_are_built_alike_from_a_folder_a_url_and_an_archive(

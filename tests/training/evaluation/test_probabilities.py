@@ -56,7 +56,10 @@ def test_pictures_and_the_probabilities_of_every_clip_for_numpy_alone_are_kept(r
     assert result["clip@1"] == pytest.approx(clips_right.mean())
 
 
-@pytest.mark.parametrize(("content", "text"), [(None, "is missing"), (b"PK", "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(None, "is missing"), (b"PK", "cannot be read"), (b"", "cannot be read")],
+)
 def test_probabilities_that_cannot_be_read_are_named(tmp_path: Path, content, text: str):
     if content is not None:
         (tmp_path / "p.npz").write_bytes(content)

@@ -15,6 +15,7 @@ from har import models
 from har.training.report import ReportError, write_model_card, write_report
 from har.training.report.render import png_size
 from har.training.runtime import checkpoint
+from har.training.runtime.run_dir import RunError
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -26,7 +27,11 @@ OTHER_SPLIT = {"name": "paper", "digest": "ffff0000ffff0000", "seed": 0, "leak":
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [("metrics.jsonl", None, "is not a run"), ("summary.json", None, "has not ended"),
+    [("metrics.jsonl", None, "no epoch of it has ended"), ("summary.json", None, "has not ended"),
+     ("metrics.jsonl", "[]", r"metrics\.jsonl cannot be read .*: run 'har-train --resume "),
+     ("summary.json", "{}", r"summary\.json cannot be read .*: run 'har-train --resume "),
+     ("environment.json", "null", r"environment\.json cannot be read .*: run 'har-train --resume "),
+     ("eval.json", "{}", r"eval\.json cannot be read .*: run 'har-eval .*/run', which writes"),
      ("config.toml", None, r"cannot be read .*: run 'har-train --resume .*/run', which writes it"),
      ("eval.json", '{"a": ', r"eval\.json cannot be read .*: run 'har-eval .*/run', which writes"),
      ("eval.json", None, r"run 'har-eval .*run' first\.$")],
@@ -39,9 +44,25 @@ def test_a_folder_that_is_no_finished_evaluated_run_is_named(
         (run / name).unlink()
     else:
         (run / name).write_text(text)
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises((ReportError, RunError), match=message):
         write_report([run], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_examples_that_are_no_picture_are_named(tmp_path: Path):
+    run = make(tmp_path / "run", "r3d")
+    (run / "examples.png").write_bytes(b"")
+    with pytest.raises(
+        ReportError, match=r"examples\.png cannot be read .*: run 'har-eval .*/run'"
+    ):
+        write_report([run], tmp_path / "out")
+
+
+def test_a_run_without_test_and_val_clips_has_nothing_to_report_on(tmp_path: Path):
+    split = {**SPLIT, "clips": {"train": 60, "val": 0, "test": 0}}
+    run = make(tmp_path / "run", "r3d", split=split)
+    with pytest.raises(ReportError, match="neither test nor val clips to report on: leave it out"):
+        write_report([run], tmp_path / "out")
 
 
 def test_a_folder_of_runs_is_refused_with_their_names(tmp_path: Path):

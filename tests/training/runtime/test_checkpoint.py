@@ -60,6 +60,14 @@ def test_what_is_no_checkpoint_of_ours_is_one_sentence_and_runs_no_code(
     assert "ran code" not in capsys.readouterr().out
 
 
+def test_a_folder_that_is_moved_meanwhile_is_told(tmp_path):
+    (tmp_path / "run").mkdir()
+    checkpoint.save_last({"model_name": "first"}, tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"run was moved or removed meanwhile: where it is"):
+        checkpoint.save_last({"model_name": "second"}, tmp_path / "run")
+
+
 def test_a_failed_write_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     path = tmp_path / "a.pt"
     checkpoint.save({"model_name": "first"}, path)
