@@ -1,6 +1,7 @@
 """Runs and shard sets that were moved or copied; which checkpoint `RUN` and `RUN/NAME.pt` mean."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from made_predictor import make_video_run
 from made_shards import make_shards
 from tiny_train import har_eval, har_train, message, metrics_of, run_command, train
 
-from har.training.cli.results import export_main, predict_main
+from har.training import config as configs
+from har.training.cli.results import export_main, predict_main, report_main
 from har.training.runtime import checkpoint, run_dir
 
 
@@ -41,6 +43,19 @@ def test_a_tree_that_was_moved_evaluates_and_goes_on_from_any_folder(
     assert environment["shards"] == {
         "absolute": str(moved / "data/shards"), "relative": "../../data/shards",
     }  # fmt: skip
+
+
+def test_set_and_run_may_lie_in_a_folder_whose_name_is_no_utf8(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    make_shards(folder / "set")
+    assert train(folder / "set", folder / "run", "--epochs", 1).exit_code == 0
+    assert configs.load(folder / "run" / "config.toml").shards == str(folder / "set")
+    assert har_train("--resume", folder / "run", "--epochs", 2).exit_code == 0
+    assert har_eval(folder / "run").exit_code == 0
+    told = run_command(report_main, folder / "run", "-o", folder / "report", "--cards")
+    assert told.exit_code == 0, told.output
+    assert "caf\\xe9/run" in (folder / "report" / "report.md").read_text()
 
 
 def test_a_run_that_was_moved_alone_finds_its_shards_where_they_were(

@@ -26,7 +26,7 @@ def render(template: str, **context: Any) -> bytes:
     )
     environment.filters |= {"base64": _base64, "code": _mark_code, "png_size": png_size}
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|")  # of Markdown
-    return environment.get_template(template).render(context).encode()
+    return environment.get_template(template).render(context).encode("utf-8", "har-printable")
 
 
 def png_size(path: Path) -> tuple[int, int]:

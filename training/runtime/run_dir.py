@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from ...atomic import write_atomically
-from ...errors import HarError
+from ...errors import HarError, printable
 from ...progress import write
 from ...shards.format import MANIFEST
 from ...shards.storage import LocalFolder, local_path, url_of
@@ -242,8 +242,8 @@ class Log:
         write(text)
         self._unwritten.append(text)
         if self._path.parent.is_dir():
-            with writing(self._path.parent), open(self._path, "a") as file:
-                file.writelines(line + "\n" for line in self._unwritten)
+            with writing(self._path.parent), open(self._path, "ab") as file:
+                file.writelines(printable(line + "\n").encode() for line in self._unwritten)
             self._unwritten.clear()
 
 
@@ -269,7 +269,8 @@ def start(
         "resumed": resumed,
     }
     with writing(folder):
-        write_atomically(folder / "config.toml", config.to_toml().encode())
+        toml = config.to_toml().encode(errors="surrogateescape")  # paths may be no UTF-8
+        write_atomically(folder / "config.toml", toml)
         write_json(folder / "environment.json", environment)
         (folder / "summary.json").unlink(missing_ok=True)  # a finished run that is trained longer
 
@@ -299,7 +300,7 @@ def read_file(path: Path, command: str, *names: str) -> Any:
     """A .json or .toml file of a run as a dict that has the entries `names`, a .jsonl file as a
     list of such dicts. command: that writes it anew. Raises RunError."""
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode(errors="surrogateescape")
         if path.suffix == ".toml":
             return tomllib.loads(text)
         is_lines = path.suffix == ".jsonl"
