@@ -14,19 +14,25 @@ from har.atomic import replacing, write_atomically
 from har.errors import HarWarning, one_sentence
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_any_command_is_one_sentence_that_names_the_file(tmp_path: Path):
-    out = tmp_path / "report.md"
-    (tmp_path / ".report.md.tmp").symlink_to("/dev/full")
+def told_of_writing(out: Path) -> str:
+    """What a command says on stderr that fails to write `out`."""
 
     @click.command()
     @one_sentence
     def write() -> None:
         write_atomically(out, b"text")
 
-    told = CliRunner().invoke(write)
-    assert told.exit_code == 2
-    assert told.stderr.strip() == (
+    result = CliRunner().invoke(write)
+    assert result.exit_code == 2
+    return result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_any_command_is_one_sentence_that_names_the_file(tmp_path: Path):
+    out = tmp_path / "report.md"
+    (tmp_path / ".report.md.tmp").symlink_to("/dev/full")
+
+    assert told_of_writing(out).strip() == (
         f"Error: {out} cannot be written (No space left on device): free some space, or write to "
         "another disk."
     )
@@ -48,15 +54,9 @@ def test_a_place_that_the_system_refuses_is_one_sentence(
     monkeypatch.setattr(Path, "write_bytes", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
 
-    @click.command()
-    @one_sentence
-    def write() -> None:
-        write_atomically(out, b"text")
-
-    told = CliRunner().invoke(write)
-    assert told.exit_code == 2
-    assert told.stderr.startswith(f"Error: {out} cannot be used ({reason}): ")
-    assert text in told.stderr
+    told = told_of_writing(out)
+    assert told.startswith(f"Error: {out} cannot be used ({reason}): ")
+    assert text in told
 
 
 def test_an_error_whose_file_cannot_be_named_passes_as_it_is(tmp_path: Path):

@@ -286,7 +286,7 @@ def is_custom_model(name: str) -> bool:
 
 
 # The reason beside each: why later practice departs from the paper. Zero-init, mixup and color
-# jitter are not in it: each cost accuracy in short runs on few clips (docs/benchmarks.md).
+# jitter are not in it: there each cost accuracy, in short runs on few clips (docs/benchmarks.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "modern": {
@@ -331,9 +331,8 @@ def _check_preset_applies(preset: str, values: Mapping[str, Any], file: Path | N
     needed = [name for name in names if getattr(Config, name) is not None]
     if needed and all(name in values for name in needed):
         raise ConfigError(
-            f"--preset {preset} changes nothing: {file} sets all of its options itself, and a file "
-            "wins over a preset; give the options that you mean by name, or leave them out of the "
-            "file."
+            f"--preset {preset} changes nothing: {file} sets all of its options, and wins over it; "
+            "give the options that you mean by name, or leave them out of the file."
         )
 
 
