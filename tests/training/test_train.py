@@ -10,6 +10,7 @@ import sys
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
+from shlex import quote
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,7 +40,7 @@ from har.training.status import EpochStatus
 def test_a_run_writes_all_its_files_and_its_checkpoint_gives_back_the_model(
     shards, tmp_path, model
 ):
-    out = tmp_path / "run"
+    out = tmp_path / "a run"
     result = train(shards, out, model=model)
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {
@@ -47,7 +48,7 @@ def test_a_run_writes_all_its_files_and_its_checkpoint_gives_back_the_model(
         "log.txt", "summary.json", "loss.png", "acc.png",
     }  # fmt: skip
     assert [line["epoch"] for line in metrics_of(out)] == [1, 2]
-    assert f"next: har-eval {out}" in result.output
+    assert f"next: har-eval {quote(str(out))}\n" in result.output
     assert result.output.splitlines()[-1] in (out / "log.txt").read_text()
     environment = json.loads((out / "environment.json").read_text())
     assert environment["versions"]["torch"] == metadata.version("torch")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from inspect import Parameter, signature
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ... import models
@@ -145,7 +146,7 @@ def _train_folds(
             finally:
                 if ctx.is_main_process:
                     plan.remove_untrained()
-    log(f"all {plan.num_folds} folds are trained; next: har-eval {plan.folder}")
+    log(f"all {plan.num_folds} folds are trained; next: har-eval {quote(str(plan.folder))}")
     if diverged:
         log(f"the loss of fold {', '.join(diverged)} became nan or infinite.")
     return Run(plan.folder, finite=not diverged)
@@ -164,7 +165,7 @@ def _train(
     callback = None if on_epoch is None else lambda: on_epoch(Run(folder))
     summary = fit_or_stop(run_config, folder, log, state, resume_folder or folder, callback)
     if not summary["finite"]:
-        hint = f"; har-eval {folder} looks at epoch {summary['best_epoch']}"
+        hint = f"; har-eval {quote(str(folder))} looks at epoch {summary['best_epoch']}"
         log(f"next: train anew with that changed{hint if summary['best_epoch'] else ''}")
         return Run(folder, finite=False)
     accuracy = summary["best_val_acc"]
@@ -192,7 +193,7 @@ def fit_or_stop(
         summary = loop.fit(run_config, folder, log, state, task, on_epoch)
     except Interrupted as interrupt:
         log(f"stopped: {interrupt}, saved in {folder / 'last.pt'}")
-        log(f"next: {run_config.command} --resume {resume_folder}")
+        log(f"next: {run_config.command} --resume {quote(str(resume_folder))}")
         interrupt.add_note(f"saved: har.resume({str(resume_folder)!r}) goes on")
         raise
     except (ValueError, KeyboardInterrupt):
@@ -205,8 +206,9 @@ def fit_or_stop(
 
 def _next_step(folder: Path, clips: dict[str, int]) -> str:
     """clips: how many each subset of the run's split has."""
+    run = quote(str(folder))
     if clips["test"]:
-        return f"next: har-eval {folder}"
+        return f"next: har-eval {run}"
     if clips["val"]:
-        return f"next: har-eval {folder} --subset val"
-    return f"next: har-predict {folder} VIDEO, as the split leaves no clip to evaluate on"
+        return f"next: har-eval {run} --subset val"
+    return f"next: har-predict {run} VIDEO, as the split leaves no clip to evaluate on"

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ def describe_evaluation(result: dict[str, Any]) -> str:
         folder = Path(result["run"], result["folder"])
         lines.append(f"written: {folder}, with the probabilities of every clip")
     if result["checkpoint"] == "best.pt":
-        lines.append(f"next: har-report {result['run']}{_report_options(result)}")
+        lines.append(f"next: har-report {quote(result['run'])}{_report_options(result)}")
     return "\n".join(lines)
 
 
