@@ -31,9 +31,10 @@ LINES = sorted({(page, line) for page, text in PAGES.items() for line in command
 
 @pytest.fixture
 def small_defaults(monkeypatch, quick_pictures):
-    """What a page leaves to the defaults of a training is tiny."""
+    """What a page leaves to the defaults of a training is tiny, but for the frames: the shards must
+    have them."""
     small = {
-        "frames": 4, "size": 16, "batch_size": 6, "device": "cpu", "precision": "fp32",
+        "size": 16, "batch_size": 6, "device": "cpu", "precision": "fp32",
         "model_options": "hidden=[4],stem_channels=4",
     }  # fmt: skip
     for name, preset in config.PRESETS.items():
@@ -42,7 +43,7 @@ def small_defaults(monkeypatch, quick_pictures):
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_the_python_of_the_readme_runs(number, tmp_path, monkeypatch, capsys, small_defaults):
-    make_shards(tmp_path / "shards")
+    make_shards(tmp_path / "shards", shape=(8, 36, 48, 3))  # the frames of `make demo`
     (tmp_path / "data" / "demo").mkdir(parents=True)
     (tmp_path / "shards").rename(tmp_path / "data" / "demo" / "shards")
     monkeypatch.chdir(tmp_path)
@@ -54,7 +55,7 @@ def test_the_python_of_its_page_runs_from_top_to_bottom(
     tmp_path, monkeypatch, synthetic_videos, capsys, small_defaults
 ):
     (tmp_path / "data" / "videos").mkdir(parents=True)
-    make_shards(tmp_path / "data" / "shards", shape=(6, 36, 48, 3))
+    make_shards(tmp_path / "data" / "shards", shape=(18, 36, 48, 3))
     monkeypatch.chdir(tmp_path)
     videos = sorted(synthetic_videos.rglob("*.avi"))[:2]
     for video in videos:

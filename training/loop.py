@@ -42,7 +42,8 @@ def fit(
 
     resume: the state of `last.pt` to go on from; without, the folder must be new. on_epoch: called
     after each epoch, when it is saved (on rank 0). Raises the one-sentence errors of config,
-    shards, splits and models before anything is written, and `Interrupted` after saving.
+    shards, splits and models before anything is written, those of a full disk or memory at any
+    time, and `Interrupted` after saving.
     """
     folder = Path(folder)  # a str comes, too
     with init_distributed(config.device, config.rank_timeout) as ctx:

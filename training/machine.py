@@ -12,7 +12,7 @@ from ..models.convlstm import ConvLSTM
 from ..shards.transforms.clip_transform import ClipTransform
 from .config import Config, ConfigError
 from .runtime import memory, unusable_gpu
-from .runtime.device import TESTED, place_model, select_device
+from .runtime.device import TRUSTED, place_model, select_device
 from .runtime.distributed import DistributedContext
 from .runtime.precision import DTYPES, NAMES, select_precision
 from .state import Log
@@ -43,11 +43,11 @@ def check_device(
     config: Config, model: nn.Module, device: torch.device, make_optimizer: MakeOptimizer, log: Log
 ) -> torch.device:
     """`device`, where a step of `model` gives there what it gives on the CPU; that is tried on the
-    types of devices that no test has run on. Else the CPU for "auto", and ConfigError.
+    types of devices that are not trusted. Else the CPU for "auto", and ConfigError.
 
     make_optimizer: for a copy of the model, which is left as it is.
     """
-    if device.type in TESTED:
+    if device.type in TRUSTED:
         return device
     fault = find_device_fault(model, device, config.precision, make_optimizer)
     if fault is None:
@@ -64,8 +64,8 @@ def find_device_fault(
     """Why `model` cannot train on `device`; None where a step there, in float32 and in
     `precision`, has the gradients of the CPU in float32 and moves the weights.
 
-    In less than float32 with batch norm as in evaluation: over so few clips it makes of a rounding
-    error a gradient that has half of the right one's direction, on a sound device too.
+    In less than float32 batch norm is in evaluation mode: with the statistics of two clips rounding
+    alone turns the gradients so far (a cosine of about 0.5) that a sound device would fail.
     """
     for name in dict.fromkeys(("fp32", precision)):
         copied = copy.deepcopy(model).train()

@@ -127,7 +127,8 @@ def make_model(
 
 
 def convert_norms(model: nn.Module, device: torch.device, ctx: DistributedContext) -> nn.Module:
-    """The model with batch norm over all ranks. Raises ConfigError on CPUs, which torch has not."""
+    """The model with batch norm over all ranks. Raises ConfigError for several ranks on the CPU,
+    where torch has none."""
     if device.type == "cpu" and ctx.world_size > 1:
         raise ConfigError(
             f"--sync-bn works on GPUs, and these {ctx.world_size} ranks are on the CPU: leave it "
@@ -265,7 +266,7 @@ def make_loaders(
     if len(split.val) == 0 or not task.has_val:
         return train_loader, None
     val_sampler = BatchSampler(split.val, batch_size, rank=ctx.rank, world_size=ctx.world_size)
-    val_options = LoaderOptions(workers=config.workers)
+    val_options = LoaderOptions(workers=config.workers, cache=train_options.cache)
     val_loader = DeviceLoader(
         manifest, val_sampler, transform, device, val_options, gpu_cache=on_gpu
     )
@@ -349,6 +350,8 @@ def describe(state: TrainState) -> str:
         )
     if not config.augment and (unused := unused_augmentations(config)):
         lines.append(f"note: without --augment these do nothing: {', '.join(unused)}")
+    if config.zero_init and "zero_init_residual" not in state.model_options:
+        lines.append(f"note: --zero-init does nothing: {config.model} has no such option")
     is_frozen = config.freeze not in (None, "none")
     if is_frozen and config.weights == "none" and not models.is_custom(config.model):
         lines.append(

@@ -79,7 +79,7 @@ def test_a_device_that_computes_wrong_or_not_at_all_is_told(fault, text):
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_a_run_never_trains_on_a_device_that_is_wrong(shards, tmp_path, monkeypatch, device):
     """The CPU stands for one; "auto" goes on on the real CPU, a device asked for is refused."""
-    monkeypatch.setattr(machine, "TESTED", ("cuda",))
+    monkeypatch.setattr(machine, "TRUSTED", ("cuda",))
     assert train(shards, tmp_path / "sound", "--device", device, "--epochs", 1).exit_code == 0
     monkeypatch.setattr(machine, "find_device_fault", lambda *_: "a step is wrong on mps")
     result = train(shards, tmp_path / "run", "--device", device, "--epochs", 1)

@@ -20,7 +20,7 @@ from tiny_train import OPTIONS, har_train, message, metrics_of, prepared, train
 
 from har import models
 from har.shards import splits
-from har.shards.format import load_manifest
+from har.shards.format import load_manifest, reader
 from har.shards.loading import BatchSampler
 from har.shards.transforms.clip_transform import ClipTransform
 from har.training import config, loop, setup, status, step
@@ -655,3 +655,27 @@ def test_options_of_an_augmentation_that_is_off_are_named(shards, augment, said)
     start = "note: without --augment these do nothing: "
     named = [line.removeprefix(start) for line in lines[-1].splitlines() if line.startswith(start)]
     assert named == said
+
+
+@pytest.mark.parametrize(("model", "is_said"), [("resnet3d", False), ("convlstm", True)])
+def test_zero_init_of_a_model_that_has_none_is_named(shards, model, is_said):
+    lines = []
+    options = OPTIONS[model]
+    prepared(shards, lines.append, model=model, model_options=options, zero_init=True).close()
+    text = f"note: --zero-init does nothing: {model} has no such option"
+    assert (text in lines[-1].splitlines()) is is_said
+
+
+def test_cache_ram_keeps_the_val_clips_too(shards, monkeypatch):
+    state = prepared(shards, cache="ram", workers=0)
+    read, offsets = reader._read_at, []
+    monkeypatch.setattr(reader, "_read_at", lambda *a: offsets.append(a[2]) or read(*a))
+    try:
+        first, again = (
+            [batch.labels.tolist() for batch in state.val_loader.epoch()] for _ in range(2)
+        )
+        assert first == again
+        assert sorted(offsets) == sorted(set(offsets))
+        assert len(offsets) == len(state.split.val)
+    finally:
+        state.close()

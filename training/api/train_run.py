@@ -61,7 +61,8 @@ def train(
 
     A run whose loss became nan or infinite comes back as others do: `run.finite` is False. Ctrl-C
     (a notebook's stop button) saves after the step under way and raises `Interrupted`, which is a
-    KeyboardInterrupt. Raises HarError, one sentence, before anything is written.
+    KeyboardInterrupt. Raises HarError, one sentence: for wrong settings before anything is
+    written; for a full disk or memory later, too.
     """
     options = {"config": config, "out": out, "folds": folds, "on_epoch": on_epoch, "quiet": quiet}
     _check_call(train, options, settings)

@@ -42,9 +42,10 @@ def write_report(
     """Write the report of the run `folders` into the folder `out`; -> report.md.
 
     A folder of folds (`har-train --folds`) is one row. subset, views: which evaluation of each run;
-    None for test, or val where a run has no test clips, and for one view. contact_sheet: a PNG to
-    show; else `out`/contact_sheet.png where it is there. ensemble: a row for the mean probabilities
-    of all runs, whose views may then differ. Files of an earlier report in `out` are replaced.
+    None for test, or val where a run has no test clips, and for the fewest views there are.
+    contact_sheet: a PNG to show; else `out`/contact_sheet.png where it is there. ensemble: a row
+    for the mean probabilities of all runs, whose views may then differ. Files of an earlier report
+    in `out` are replaced.
     Raises ReportError, one sentence, for a run that is not finished or not evaluated, and
     for runs of different classes, shard sets, splits, subsets or views unless `allow_mixed`;
     nothing is written then.

@@ -13,8 +13,8 @@ from ..config import ConfigError
 from . import unusable_gpu
 
 DEVICES = "auto, cpu, cuda, cuda:N, xpu or mps"
-TESTED = ("cpu", "cuda")  # types that our tests have run on
-_TYPES = (*TESTED, "xpu", "mps")
+TRUSTED = ("cpu", "cuda")  # without a trial; others are tried first
+_TYPES = (*TRUSTED, "xpu", "mps")
 
 
 def select_device(
@@ -23,11 +23,11 @@ def select_device(
     """The device of that name (see `DEVICES`), if it is there and usable; else ConfigError.
 
     local_rank: this process's number on its machine, where there are several; it picks the GPU.
-    untested: "auto" may be of a type that no test has run on; the caller checks what it computes.
+    untested: "auto" may be of a type that is not trusted; the caller checks what it computes.
     """
     if name == "auto":
         name = best_device_type()
-        if name not in TESTED and not untested:
+        if name not in TRUSTED and not untested:
             name = "cpu"
     if name in ("cuda", "xpu") and local_rank is not None:
         name = f"{name}:{local_rank}"

@@ -185,7 +185,7 @@ def test_features_that_are_all_alike_are_warned_of(shards):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"augment": False}, "nothing to contrast"),
+        ({"augment": False}, "har-pretrain has no setting augment"),
         ({"mixup_alpha": 0.2}, "har-pretrain has no setting mixup_alpha"),
         ({"windows": 0}, "--windows 0"),
         ({"temperature": 0.0}, "--temperature 0.0"),

@@ -209,7 +209,7 @@ def test_what_needs_a_classifier_says_that_there_is_none(pretrained, command, op
     ("more", "text"),
     [
         (("--windows", 3), "use --frames 1 or fewer, fewer --windows, or shards with more frames"),
-        (("--no-augment",), "nothing to contrast"),
+        (("--no-augment",), "No such option"),
         (("--weights", "kinetics400"), "kinetics400 weights of resnet3d need"),
         (("--split", "official-1", "--shards", "none"), "none"),
     ],
