@@ -64,7 +64,8 @@ class ProgressBar(tqdm):
     """`with ProgressBar(total, "build") as bar: bar.advance()`, from any thread.
 
     log_every: seconds between lines where there is no terminal; 0 for none. status: gives more text
-    for `n` done, and is called only for what is shown: once a line, on a bar every 2 s.
+    for so many done here, and is called only for what is shown: once a line, on a bar every 2 s.
+    initial: done before, as in a resumed epoch.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class ProgressBar(tqdm):
         quiet: bool = False,
         log_every: float = _SECONDS_BETWEEN_LINES,
         status: Callable[[int], str] | None = None,
+        initial: int = 0,
     ) -> None:
         self._is_bar, quiet = _shows_bars(), quiet or _is_silent.get()
         self._status, self._status_time = status, 0.0
@@ -86,7 +88,13 @@ class ProgressBar(tqdm):
             options["bar_format"] = _STATUS_LINE if status else _LINE
             quiet = quiet or not log_every
         super().__init__(
-            total=total, desc=what, unit=f" {unit}s", leave=False, disable=quiet, **options
+            total=total,
+            desc=what,
+            unit=f" {unit}s",
+            leave=False,
+            disable=quiet,
+            initial=initial,
+            **options,
         )
 
     def advance(self, count: int = 1) -> None:
@@ -98,13 +106,14 @@ class ProgressBar(tqdm):
 
         signals: of the widget, e.g. that it closes.
         """
-        if self._status is not None and self.n and msg is None and not signals:
+        done = self.n - self.initial
+        if self._status is not None and done and msg is None and not signals:
             now = time.monotonic()
             if not self._is_bar or now - self._status_time >= _SECONDS_BETWEEN_STATUS:
-                self.postfix, self._status_time = self._status(self.n), now
+                self.postfix, self._status_time = self._status(done), now
         if self._is_bar:
             return super().display(msg, pos, **signals)
-        if self.n and msg is None:
+        if done and msg is None:
             print(str(self), file=sys.stderr, flush=True)
         return True
 

@@ -47,6 +47,10 @@ def test_a_tracked_loop_gives_every_item_and_lines_only_when_it_is_long(
         f"epoch 1: {n}/3 steps" for n in (1, 2, 3)
     ]
     assert [line.rpartition(", ")[2] for line in lines] == [f"loss of {n}" for n in (1, 2, 3)]
+    assert list(progress.track(range(2, 4), 4, "epoch 1", initial=2, **status)) == [2, 3]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [f"epoch 1: {n}/4 steps" for n in (3, 4)]
+    assert [line.rpartition(", ")[2] for line in lines] == ["loss of 1", "loss of 2"]
 
 
 def test_a_bar_on_a_terminal_asks_for_its_status_every_two_seconds_at_most(

@@ -11,6 +11,7 @@ Notes:
   test holds that the names of models and splits here are those of `har.models` and `har.shards`.
 """
 
+import math
 import os
 import re
 import tomllib
@@ -56,6 +57,7 @@ _MINIMUM = {
     "rotation": 0, "weight_decay": 0, "shuffle_block_size": 0, "max_corrupt": 0,
     "mixup_alpha": 0, "cutmix_alpha": 0, "log_every": 0, "step_size": 1,
 }  # fmt: skip
+_UNLIMITED = ("max_minutes", "save_every_minutes", "log_every", "clip_grad")  # may be inf
 
 
 def option(default: Any, text: str, **more: Any) -> Any:
@@ -222,8 +224,10 @@ class Config:
             )
 
     def _check(self, name: str, valid: bool, allowed: str) -> None:
+        value = getattr(self, name)
+        if value == math.inf and name not in _UNLIMITED:
+            valid, allowed = False, "a finite number"
         if not valid:
-            value = getattr(self, name)
             raise ConfigError(f"--{name.replace('_', '-')} {value} does not work: give {allowed}.")
 
     @property

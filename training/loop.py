@@ -112,10 +112,10 @@ def train_epoch(state: TrainState, watch: SignalWatch) -> dict[str, Any]:
     state.group_weight.zero_()
     now = last_save = time.perf_counter()
     bad_step = torch.full((), -1, device=state.device)  # the first whose loss is not finite
-    steps, num_steps = loader.epoch(epoch, first_step), loader.num_batches - first_step
-    progress = {"quiet": not state.ctx.is_main_process, "log_every": state.config.log_every}
-    status = EpochStatus(state)
-    for batch in track(steps, num_steps, f"epoch {epoch}", status=status, **progress):
+    steps, progress = loader.epoch(epoch, first_step), {"log_every": state.config.log_every}
+    progress["quiet"] = not state.ctx.is_main_process
+    shown = {"initial": first_step, "status": EpochStatus(state), **progress}
+    for batch in track(steps, loader.num_batches, f"epoch {epoch}", **shown):
         update = (batch.step + 1) % accum == 0 or batch.step + 1 == loader.num_batches
         loss = train_step(state, batch, update)
         bad_step = torch.where((bad_step < 0) & ~loss.isfinite(), batch.step, bad_step)
@@ -236,12 +236,12 @@ def save_if_due(
 ) -> bool:
     """Save last.pt where a signal came or `save_every_minutes` are over; -> whether it was due.
 
-    Several ranks look only every tenth step and at the end of an epoch, since agreeing waits for
-    the device.
+    Several ranks look only at every tenth update and at the end of an epoch, since agreeing waits
+    for the device.
     """
     ctx, interval = state.ctx, state.config.save_every_minutes * 60
     step, is_last = state.progress.step, state.progress.step == state.train_loader.num_batches
-    if ctx.world_size > 1 and step % 10 and not is_last:
+    if ctx.world_size > 1 and step // state.config.grad_accum_steps % 10 and not is_last:
         return False
     due = watch.number or int(bool(interval) and since_save > interval)
     due = ctx.all_reduce_max(due, state.device)

@@ -83,6 +83,7 @@ def prepare(
         log(f"--batch-size auto: {config.batch_size}")
     elif isinstance(model, ConvLSTM) and config.recompute == "auto" and "recompute" not in options:
         options["recompute"] = choose_recompute(config, model, transform, device, ctx)
+    check_batch(config, ctx, resumed=resumed)
     if config.sync_bn:
         model = convert_norms(model, device, ctx)
     optimizer = make_optimizer(config, model)
@@ -124,6 +125,26 @@ def make_model(
         clips = random_clips(2, transform.frames, transform.crop_size, torch.device("cpu"))
         models.check_forward(model, config.model, num_classes, clips)
     return model, transform
+
+
+def check_batch(config: Config, ctx: DistributedContext, *, resumed: bool) -> None:
+    """Raise ConfigError where the clips of a forward pass do not divide among the ranks, or are too
+    few to be mixed; an old run in which nothing was mixed may be resumed."""
+    assert config.batch_size != AUTO
+    clips, ranks = config.batch_size // config.grad_accum_steps, ctx.world_size
+    part = f"--batch-size {config.batch_size}"
+    if config.grad_accum_steps > 1:
+        part += f" in --grad-accum-steps {config.grad_accum_steps} parts"
+    if clips % ranks:
+        raise ConfigError(
+            f"{part} makes {clips} clips a forward pass, which do not divide among {ranks} ranks: "
+            f"give a --batch-size that is a multiple of {ranks * config.grad_accum_steps}."
+        )
+    if clips == ranks and (config.mixup_alpha or config.cutmix_alpha) and not resumed:
+        raise ConfigError(
+            f"{part} makes one clip a forward pass{' and rank' if ranks > 1 else ''}, and mixup "
+            "and CutMix need two: give a larger --batch-size, or leave them out."
+        )
 
 
 def convert_norms(model: nn.Module, device: torch.device, ctx: DistributedContext) -> nn.Module:

@@ -1,6 +1,7 @@
 """The config checks itself, survives TOML, and is the only home of the command line's defaults."""
 
 import dataclasses
+import math
 import re
 
 import pytest
@@ -41,7 +42,8 @@ def test_toml_round_trip(tmp_path, model):
         ("frame_stride", "0"), ("frame_stride", "3-2"), ("frame_stride", "2-"),
         ("frame_stride", "all"),
         ("rand_augment", 31), ("lr_head", 0.0), ("momentum", 0.5), ("momentum", 1.0),
-        ("step_size", 5), ("gamma", 0.5), ("model", "mynet:"), ("model", "a b:C"),
+        ("step_size", 5), ("gamma", 0.5), ("lr", math.inf), ("warmup_epochs", math.inf),
+        ("rank_timeout", math.inf), ("model", "mynet:"), ("model", "a b:C"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_names_option_value_and_what_is_allowed(field, value):

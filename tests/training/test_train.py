@@ -363,6 +363,35 @@ def test_a_mixed_clip_counts_by_the_share_of_the_predicted_class(shards):
     )
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_mixed_clip_is_weighed_by_the_classes_of_both_its_clips(shards, smoothing):
+    state = prepared(shards, mixup_alpha=0.4, label_smoothing=smoothing)
+    state.model.eval()
+    state.class_weights = torch.tensor([0.25, 1.0, 4.0])
+    batch = next(state.train_loader.epoch(1))
+    clips, targets = step.mix_batch(state, batch)
+    log_shares = state.model(clips).log_softmax(1)
+    per_class = -(1 - smoothing) * log_shares - smoothing * log_shares.mean(1, keepdim=True)
+    weights = targets * state.class_weights
+    expected = (weights * per_class).sum() / weights.sum()
+    loss = step.weighted_mean(state, step.classification_losses(state, batch))
+    state.close()
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("name", ["mixup_alpha", "cutmix_alpha"])
+def test_a_forward_pass_of_one_clip_has_nothing_to_mix(shards, name):
+    with pytest.raises(ConfigError, match="parts makes one clip a forward pass, and mixup and Cut"):
+        prepared(shards, batch_size=4, grad_accum_steps=4, **{name: 0.4})
+    ranks = DistributedContext(world_size=2)
+    with pytest.raises(ConfigError, match=r"-size 2 makes one clip a forward pass and rank, and"):
+        setup.check_batch(Config(batch_size=2, **{name: 0.4}), ranks, resumed=False)
+    setup.check_batch(Config(batch_size=2, **{name: 0.4}), ranks, resumed=True)
+    setup.check_batch(Config(batch_size=2), ranks, resumed=False)
+    with pytest.raises(ConfigError, match=r"makes 1 clips .* multiple of 16"):
+        setup.check_batch(Config(batch_size=8, grad_accum_steps=8), ranks, resumed=False)
+
+
 def test_the_best_checkpoint_is_measured_on_the_train_clips_as_they_are(shards, trained, tmp_path):
     result = train(shards, tmp_path / "run", "--mixup-alpha", 0.4, "--eval-train")
     assert result.exit_code == 0, result.output
@@ -382,16 +411,18 @@ def test_a_signal_ends_the_pass_over_the_train_clips(shards):
     state.close()
 
 
-@pytest.mark.parametrize(("steps", "is_seen"), [(2, False), (3, True)])
-def test_ranks_see_a_signal_at_the_end_of_an_epoch_of_few_steps(
-    shards, tmp_path, monkeypatch, steps, is_seen
+@pytest.mark.parametrize(
+    ("steps", "parts", "is_seen"), [(2, 1, False), (3, 1, True), (33, 3, False), (30, 3, True)]
+)
+def test_ranks_see_a_signal_after_ten_updates_and_at_the_end_of_an_epoch(
+    shards, tmp_path, monkeypatch, steps, parts, is_seen
 ):
     monkeypatch.setattr(DistributedContext, "all_reduce_max", lambda *values: values[1])
     monkeypatch.setattr(DistributedContext, "all_reduce_sum", lambda _, values: values)
-    state, watch = prepared(shards), SignalWatch()
+    state, watch = prepared(shards, grad_accum_steps=parts), SignalWatch()
     state.close()
     state.ctx, state.folder = DistributedContext(world_size=2), tmp_path
-    state.progress.step, watch.number = steps, 15  # of the epoch's three
+    state.progress.step, watch.number = steps, 15  # without parts an epoch has three
     with pytest.raises(Interrupted) if is_seen else nullcontext():
         assert not loop.save_if_due(state, watch, 0.0, torch.tensor(-1))
     assert (tmp_path / "last.pt").exists() == is_seen
