@@ -88,15 +88,14 @@ def classification_losses(state: TrainState, batch: DeviceBatch) -> ClipLosses:
     logits = forward(state.ddp_model, clips, state.precision)  # [b,K] float32
     reported = score(logits, targets, batch.valid)
     weights, smoothing = reported.weights, state.config.label_smoothing
-    is_reweighted = state.class_weights is not None and targets.dim() == 2
-    if is_reweighted:  # each share of a mixed clip by the weight of its own class
+    losses, is_mixed = reported.losses, targets.dim() == 2
+    if state.class_weights is not None and is_mixed:  # each share by the weight of its own class
         targets = targets * state.class_weights
         shares = targets.sum(1)
         weights, targets = weights * shares, targets / shares[:, None]
     elif state.class_weights is not None:
         weights = weights * state.class_weights[batch.labels]
-    losses = reported.losses
-    if smoothing or is_reweighted:
+    if smoothing or is_mixed:
         losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
     return reported._replace(losses=losses, weights=weights)
 
