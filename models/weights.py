@@ -1,4 +1,4 @@
-"""Weight files: find them, read them without running anything in them, refuse what does not fit.
+"""Weights to start from: find them, load them, refuse what does not fit.
 
 Taken are state dicts, checkpoints that hold one, and run folders of har-train; the classifier never
 is. Nothing ever falls back to random weights: every failure is one sentence that says what to do
@@ -7,7 +7,6 @@ next (`WeightsError`).
 
 import hashlib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import HarError
 from .custom import head_name
-from .upgrade import upgrade_state_dict
+from .state_dicts import WeightsError, read_weights, rename_like
 
 KINETICS = "kinetics400"
 NONE = "none"
@@ -35,20 +33,16 @@ KINETICS_URLS = {
 KINETICS_OPTIONS = {"width": 64, "temporal_stride": 2, "stem_pool": False}
 
 
-class WeightsError(HarError):
-    """Pretrained weights that cannot be found, read or fitted; the message says what to do."""
-
-
 @dataclass(frozen=True)
 class WeightsInfo:
     """Where the weights of a network came from, and what of it they are.
 
     source: "kinetics400" or "file"; path: the file read; sha256: of the whole file, in hex. run: of
     a checkpoint of har-train what it is of, else "". loaded, not_loaded: names of the network's
-    parameters and buffers; unused: those of the file that it did not take. pretrained_on: of one of
-    har-pretrain, {"split", "keys", "groups"} of the clips that it saw. trained_on: of one of
-    har-train, its {"split", "config", "manifest_digest"}. model_options: of a run, those of its
-    network.
+    parameters and buffers; unused: those of the file that it did not take. data: of a run what it
+    saw, then what each run saw that it started from: of har-pretrain {"split", "keys", "groups"}
+    (of clips), of har-train {"split", "config", "manifest_digest"}. model_options: of a run, those
+    of its network.
     """
 
     source: str
@@ -58,8 +52,7 @@ class WeightsInfo:
     loaded: tuple[str, ...] = ()
     not_loaded: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-    pretrained_on: Mapping[str, Any] = field(default_factory=dict)
-    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    data: tuple[Mapping[str, Any], ...] = ()
     model_options: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
@@ -96,17 +89,18 @@ def load_weights(
         )
     path = _kinetics_file(str(builder)) if weights == KINETICS else _weights_file(Path(weights))
     state_dict, run = read_weights(path)
-    state_dict, text = upgrade_state_dict(run.get("model_name", model_name), state_dict), ""
+    own, text = model.state_dict(), ""
+    state_dict = rename_like(state_dict, own, run.get("model_name", model_name), path)
     if run:
         kind = f"{len(run['classes'])} classes"
-        if run["pretrained_on"]:
-            kind = f"pretrained on split {run['pretrained_on']['split']['name']}"
+        if run["data"] and "keys" in run["data"][0]:
+            kind = f"pretrained on split {run['data'][0]['split']['name']}"
         text = f"a run of {run['model_name']}, {kind}, epoch {run['epoch']}"
         hint = f"the file is of --model {run['model_name']}"
-        if run["model_name"] == model_name:
-            hint += f" with --model-options '{_other_options(model, run['model_options'])}'"
+        others = _other_options(model, run["model_options"])
+        if run["model_name"] == model_name and others:
+            hint += f" with --model-options '{others}'"
     loaded = load_into(model, state_dict, f"the weights in {path}", hint)
-    own = model.state_dict()
     return WeightsInfo(
         KINETICS if weights == KINETICS else "file",
         str(path),
@@ -115,8 +109,7 @@ def load_weights(
         loaded=tuple(name for name in own if name in loaded),
         not_loaded=tuple(name for name in own if name not in loaded),
         unused=tuple(name for name in state_dict if name not in loaded),
-        pretrained_on=run.get("pretrained_on", {}),
-        trained_on=run.get("trained_on", {}),
+        data=run.get("data", ()),
         model_options=run.get("model_options", {}),
     )
 
@@ -194,44 +187,6 @@ def _weights_file(path: Path) -> Path:
     return path
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """-> a state dict (or what a checkpoint holds as "model" or "state_dict") on the CPU, and of a
-    checkpoint of har-train its model_name, model_options, classes and epoch, and what it saw:
-    trained_on, or of har-pretrain pretrained_on.
-
-    Only plain tensors are read (`weights_only=True`): a pickle with anything else in it is
-    refused, not run. Prefixes of DDP and torch.compile are taken off the names. Raises
-    WeightsError.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a dozen types for damaged or foreign files
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"the weights file {path} cannot be read as a state dict of plain tensors "
-            f"({type(error).__name__}: {first_line[:120]}); nothing in it was run; "
-            f"save one with torch.save(model.state_dict(), path) or fetch it again"
-        ) from error
-    run: dict[str, Any] = {}
-    if isinstance(content, Mapping):
-        entries = ("model_name", "model_options", "classes", "epoch")
-        if all(name in content for name in entries):
-            run = {name: content[name] for name in entries}
-            run["pretrained_on"] = content.get("pretrained_on", {})
-            seen = ("split", "config", "manifest_digest")
-            if not run["pretrained_on"] and all(name in content for name in seen):
-                run["trained_on"] = {name: content[name] for name in seen}
-        for key in ("state_dict", "model"):
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-    state_dict = _check_tensors(content, path)
-    return {_WRAPPERS.sub("", name): tensor for name, tensor in state_dict.items()}, run
-
-
-_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # DDP's (and AveragedModel's), torch.compile's
-
-
 def load_into(
     model: nn.Module, state_dict: Mapping[str, Tensor], origin: str, hint: str = ""
 ) -> set[str]:
@@ -239,7 +194,8 @@ def load_into(
     all of them fit; -> their names.
 
     origin: what the error calls the weights. Raises WeightsError that names the first keys that
-    are missing, unexpected or of another shape; the model is then unchanged. A file may lack
+    are missing, unexpected or of another shape, and a tensor whose values cannot be taken; the
+    model is then unchanged. A file may lack
     `num_batches_tracked`: files older than that counter do, and nothing here reads it. It may have
     an AveragedModel's `n_averaged`.
     """
@@ -264,8 +220,26 @@ def load_into(
     if problems:
         advice = hint or "pass the weights of the same network"
         raise WeightsError(f"{origin} do not fit this network: {'; '.join(problems)}; {advice}")
+    for name, value in new.items():
+        _check_values(name, value, own[name], origin)
     model.load_state_dict(new, strict=False)
     return set(new)
+
+
+def _check_values(name: str, value: Tensor, own: Tensor, origin: str) -> None:
+    """Raise WeightsError for integers or complex numbers where the network has floating-point ones
+    (or the other way), and for nan and infinity where it has none itself, as masks do."""
+    kinds = [(tensor.is_floating_point(), tensor.is_complex()) for tensor in (value, own)]
+    if kinds[0] != kinds[1] and not name.endswith("num_batches_tracked"):
+        raise WeightsError(
+            f"{origin} cannot be loaded: {name} is {value.dtype} there and {own.dtype} in this "
+            "network; pass weights of its kind, saved before they were quantized or changed"
+        )
+    if not value.to(own.dtype).isfinite().all() and own.isfinite().all():
+        raise WeightsError(
+            f"{origin} cannot be loaded: {name} holds nan or infinity, so that training had gone "
+            "wrong before they were saved; pass those of an earlier epoch"
+        )
 
 
 def _kinetics_file(builder: str) -> Path:
@@ -290,21 +264,6 @@ def _kinetics_file(builder: str) -> Path:
             f"delete the file and try again"
         )
     return path
-
-
-def _check_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The content of a weights file, if it is a dictionary of tensors by name."""
-    if isinstance(content, Mapping):
-        items = content.items()
-        if items and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in items):
-            return dict(content)
-        description = f"a dictionary with {', '.join(map(repr, [*content][:3])) or 'nothing'}"
-    else:
-        description = f"a {type(content).__name__}"
-    raise WeightsError(
-        f"the weights file {path} holds {description}, not a state dict of named tensors; "
-        f"save one with torch.save(model.state_dict(), path)"
-    )
 
 
 def _sha256(path: Path) -> str:

@@ -181,6 +181,11 @@ class Config:
             self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         self._check("rand_augment", 0 <= self.rand_augment <= 30, "0 to 30; 9 is usual")
         self._check("val_from_train", 0 <= self.val_from_train <= 0.5, "a share from 0 to 0.5")
+        if self.weights == "":
+            raise ConfigError(
+                "--weights '' names nothing: give kinetics400, none, a file or a run folder, or "
+                "leave it out."
+            )
         self._check("size", self.size is None or self.size >= 16, "16 or more")
         for name in ("lr", "lr_head"):
             value = getattr(self, name)
@@ -264,7 +269,8 @@ class Config:
 
     def resolve(self) -> Self:
         """Fill in what depends on the model (paper, section 3.2: r3d trains unaugmented)."""
-        weights = self.weights or ("kinetics400" if self.model == "r3d" else "none")
+        default = "kinetics400" if self.model == "r3d" else "none"
+        weights = default if self.weights is None else self.weights
         lr = self.lr or (1e-3 if weights == "none" else 1e-4)
         augment = self.model != "r3d" if self.augment is None else self.augment
         return replace(self, weights=weights, lr=lr, augment=augment)

@@ -100,31 +100,45 @@ def classifier_name(model: nn.Module) -> str:
     return name
 
 
+def list_parent_data(model: nn.Module) -> list[dict[str, Any]]:
+    """What the runs saw that the model's weights come from (`WeightsInfo.data`)."""
+    info: models.WeightsInfo | None = getattr(model, "weights_info", None)
+    return [] if info is None else [dict(data) for data in info.data]
+
+
 def check_pretraining(config: Config, model: nn.Module, manifest: Manifest, split: Split) -> None:
     """Refuse weights of a har-pretrain that saw val or test clips of this split, or clips of their
-    groups: ConfigError, unless `allow_other_split`. Clips are compared by key and group name."""
-    info: models.WeightsInfo | None = getattr(model, "weights_info", None)
-    if info is None or not info.pretrained_on or config.allow_other_split:
-        return
-    if info.pretrained_on["split"]["digest"] == split.digest:
-        return
-    keys, groups = set(info.pretrained_on["keys"]), set(info.pretrained_on["groups"])
-    held_out = np.concatenate([split.val, split.test])
-    seen = [
-        key
-        for key, group in zip(
-            manifest.keys(held_out), manifest.index["group"][held_out].tolist(), strict=True
-        )
-        if key in keys or (group >= 0 and manifest.groups[group] in groups)
-    ]
-    if seen:
-        trained = info.pretrained_on["split"]["name"]
-        raise ConfigError(
-            f"the weights {info.path} were pretrained on split {trained}, whose train clips are of "
-            f"the same groups as {len(seen)} of the {len(held_out)} val and test clips of split "
-            f"{split.name} (e.g. {seen[0]}): pretrain on --split {split.name} too, or add "
-            "--allow-other-split."
-        )
+    groups, or that began with such weights: ConfigError, unless `allow_other_split`. Clips are
+    compared by key and group name."""
+    for number, data in enumerate(list_parent_data(model)):
+        is_other = "keys" in data and data["split"]["digest"] != split.digest
+        if config.allow_other_split or not is_other:
+            continue
+        keys, groups = set(data["keys"]), set(data["groups"])
+        held_out = np.concatenate([split.val, split.test])
+        seen = [
+            key
+            for key, group in zip(
+                manifest.keys(held_out), manifest.index["group"][held_out].tolist(), strict=True
+            )
+            if key in keys or (group >= 0 and manifest.groups[group] in groups)
+        ]
+        if seen:
+            name, advice = data["split"]["name"], "add --allow-other-split"
+            if config.command == "har-pretrain":
+                advice = "start from other --weights"
+            raise ConfigError(
+                f"{_name_weights(model, number)} pretrained on split {name}, whose train clips are "
+                f"of the same groups as {len(seen)} of the {len(held_out)} val and test clips of "
+                f"split {split.name} (e.g. {seen[0]}): pretrain on --split {split.name} too, or "
+                f"{advice}."
+            )
+
+
+def _name_weights(model: nn.Module, number: int) -> str:
+    """The weights as the subject of a sentence on entry `number` of their data."""
+    info: models.WeightsInfo = model.weights_info  # type: ignore[assignment]
+    return f"the weights {info.path} " + ("go back to a run that was" if number else "were")
 
 
 # Options that change what a network computes, and no tensor's shape.
@@ -151,23 +165,23 @@ def describe_other_options(model: nn.Module, options: dict[str, Any]) -> list[st
 
 def describe_seen_clips(model: nn.Module, manifest: Manifest, split: Split) -> list[str]:
     """A warning where the weights are of a run that trained on val or test clips of this split, or
-    on clips of their groups. Runs on another shard set, or whose split is cut otherwise today, are
-    not compared."""
-    info: models.WeightsInfo | None = getattr(model, "weights_info", None)
-    trained = {} if info is None else info.trained_on
-    if info is None or trained.get("manifest_digest") != manifest.digest:
-        return []
-    name, seed = trained["split"]["name"], trained["split"]["seed"]
-    theirs = make_split(manifest, name, seed, trained["config"].get("val_from_train", 0.0))
-    if theirs.digest != trained["split"]["digest"]:
-        return []
+    on clips of their groups, or that began with such weights. Runs on another shard set, or whose
+    split is cut otherwise today, are not compared."""
+    lines = []
     held_out, groups = np.concatenate([split.val, split.test]), manifest.index["group"]
-    has_mate = np.isin(groups[held_out], groups[theirs.train]) & (groups[held_out] != NO_GROUP)
-    num_seen = (np.isin(held_out, theirs.train) | has_mate).sum()
-    if not num_seen:
-        return []
-    return [
-        f"the weights {info.path} were trained on split {name}, whose train clips are of the same "
-        f"groups as {num_seen} of the {len(held_out)} val and test clips of split {split.name}: "
-        "accuracy on them is no test of this run"
-    ]
+    for number, data in enumerate(list_parent_data(model)):
+        if data.get("manifest_digest") != manifest.digest:
+            continue
+        name, seed = data["split"]["name"], data["split"]["seed"]
+        theirs = make_split(manifest, name, seed, data["config"].get("val_from_train", 0.0))
+        if theirs.digest != data["split"]["digest"]:
+            continue
+        has_mate = np.isin(groups[held_out], groups[theirs.train]) & (groups[held_out] != NO_GROUP)
+        num_seen = (np.isin(held_out, theirs.train) | has_mate).sum()
+        if num_seen:
+            lines.append(
+                f"{_name_weights(model, number)} trained on split {name}, whose train clips are of "
+                f"the same groups as {num_seen} of the {len(held_out)} val and test clips of split "
+                f"{split.name}: accuracy on them is no test of this run"
+            )
+    return lines

@@ -31,6 +31,7 @@ from .network import (
     describe_seen_clips,
     known_options,
     left_out,
+    list_parent_data,
     model_options,
 )
 from .optim import EarlyStopping, LossScaler, LrScheduler, ModelEma, make_optimizer
@@ -99,7 +100,7 @@ def prepare(
         class_weights=class_weights(config, manifest, split, device),
         ema=ModelEma(model, config.ema_decay) if config.ema_decay else None,
         train_loader=train_loader, val_loader=val_loader, device=device, precision=precision,
-        log=log,
+        log=log, parent_data=list_parent_data(model),
     )  # fmt: skip
     log(describe(state))
     return state

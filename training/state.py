@@ -69,7 +69,7 @@ class Task:
     has_val: whether the val subset is evaluated. num_classes: the least that the train clips have.
     metrics: names of `ClipLosses.further`. adapt_model: change the model before it is placed.
     measure: more entries of an epoch's line, after its training. extra_state: more entries of
-    checkpoints. describe: lines of the log.
+    checkpoints. describe: lines of the log; ConfigError where nothing can be learned.
     """
 
     losses: "Callable[[TrainState, DeviceBatch], ClipLosses]"
@@ -92,7 +92,8 @@ class TrainState:
     with --compile. model_options: all of the model's, as it was built. class_weights: float32 [K],
     None for an unweighted loss. val_loader: None where the split has no val clips. train_metrics:
     of the epoch under way. group_weight: with gradient accumulation that of the clips whose
-    gradients are added up so far. history: a line an epoch.
+    gradients are added up so far. history: a line an epoch. parent_data: what the runs saw that
+    `--weights` come from.
     """
 
     task: Task
@@ -121,6 +122,7 @@ class TrainState:
     best: BestEpoch = field(default_factory=BestEpoch)
     progress: TrainProgress = field(default_factory=TrainProgress)
     history: list[dict[str, Any]] = field(default_factory=list)
+    parent_data: list[dict[str, Any]] = field(default_factory=list)
     draws_curves: bool = True  # until that fails
     step_timer: StepTimer = field(default_factory=StepTimer)
     tb_writer: TensorBoardWriter | None = None
@@ -190,6 +192,8 @@ class TrainState:
             },
         }
         state |= self.task.extra_state(self)
+        if self.parent_data:
+            state["parent_data"] = self.parent_data
         if scaler_state := self.loss_scaler.state_dict():
             state["loss_scaler"] = scaler_state
         if self.ema is not None:
@@ -226,6 +230,7 @@ class TrainState:
         self.best = BestEpoch(**state["best"])
         self.progress = TrainProgress(**state["progress"])
         self.history = list(state["history"])
+        self.parent_data = state.get("parent_data", [])
         if self.ctx.is_main_process:  # the others start from zero: these are the sums of all
             self.train_metrics.sums.copy_(state["train_metrics"])
 

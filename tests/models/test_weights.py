@@ -99,6 +99,126 @@ def test_an_averaged_models_state_dict_is_taken(tmp_path: Path) -> None:
     assert new.weights_info.unused == ("n_averaged", "fc.weight", "fc.bias")
 
 
+class Wrapped(nn.Module):
+    """Has a part whose name is that of DDP's wrapper."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        self.fc = nn.Linear(2, num_classes)
+
+
+class AllWrapped(nn.Module):
+    """All of its parts are in it."""
+
+    head_name = "module.fc"
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.module = Wrapped(num_classes)
+
+
+@pytest.mark.parametrize("kind", [Wrapped, AllWrapped])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("averaged", [{}, {"n_averaged": torch.tensor(3)}])
+def test_a_part_named_module_is_no_wrapper(
+    tmp_path: Path, kind: type[nn.Module], prefix: str, averaged: dict[str, Tensor]
+) -> None:
+    old, new = kind(3), kind(5)
+    state = {prefix + name: value for name, value in old.state_dict().items()}
+    torch.save({**averaged, **state}, tmp_path / "x.pt")
+    info = models.load_weights(new, tmp_path / "x.pt", builder=None, model_name="mynet:Kind")
+    assert info is not None
+    assert len(info.not_loaded) == 2
+    for name, value in new.state_dict().items():
+        assert torch.equal(value, old.state_dict()[name]) == ("fc." not in name), name
+
+
+def test_two_tensors_for_one_name_are_refused(tmp_path: Path) -> None:
+    state = small_model("resnet3d").state_dict()
+    state["group1.0.conv1.weight"] = state["layer1.0.conv1.0.weight"] + 1  # of older versions
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(models.WeightsError, match=r"holds \d+ tensors for \d+ names: some are"):
+        small_model("resnet3d", weights=tmp_path / "x.pt")
+
+
+def change(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state.__setitem__(name, value(state[name]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (change("stem.0.weight", lambda t: t.to(torch.int8)), "stem.0.weight is torch.int8 there"),
+        (change("stem.0.weight", lambda t: t + 1j), "stem.0.weight is torch.complex64 there and t"),
+        (change("layer1.0.conv1.0.weight", lambda t: t * torch.nan), "conv1.0.weight holds nan or"),
+        (change("stem.1.running_var", lambda t: t / 0), "stem.1.running_var holds nan or infinity"),
+        (change("stem.0.weight", lambda t: t.to_sparse()), "stem.0.weight as a sparse_coo tensor"),
+        (change("stem.0.weight", lambda t: t.to("meta")), "stem.0.weight as a meta tensor, not"),
+    ],
+)
+def test_tensors_that_would_load_as_something_else_are_refused_by_name(
+    tmp_path: Path, edit: Callable[[dict[str, Any]], object], text: str
+) -> None:
+    state = small_model("resnet3d").state_dict()
+    edit(state)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(models.WeightsError, match=text) as caught:
+        small_model("resnet3d", weights=tmp_path / "x.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_with_infinity_and_counters_of_another_type_are_taken(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    state = model.state_dict()
+    state["0.num_batches_tracked"] = torch.tensor(7.0)
+    torch.save(state, tmp_path / "x.pt")
+    assert models.load_weights(model, tmp_path / "x.pt", builder=None, model_name="mynet:Masked")
+
+
+SPLIT = {"name": "grouped", "seed": 0, "digest": "0" * 16}
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"classes": 3}, "its entry classes is 3"),
+        ({"model_name": ["x"]}, r"its entry model_name is \['x'\]"),
+        ({"model_options": None}, "its entry model_options is None"),
+        ({"pretrained_on": {"keys": [], "groups": []}}, "its entry pretrained_on.split is missing"),
+        ({"pretrained_on": {"split": SPLIT, "keys": [["a"]], "groups": []}}, "pretrained_on.keys"),
+        ({"split": {}}, "its entry split.name is missing"),
+        ({"split": 3}, "its entry split is 3"),
+        ({"config": {"val_from_train": "x"}}, "its entry config.val_from_train is 'x'"),
+        ({"parent_data": 3}, "its entry parent_data is 3"),
+        ({"parent_data": [3]}, "its entry parent_data.split is missing"),
+    ],
+)
+def test_entries_of_a_run_of_another_type_are_refused_by_name(
+    tmp_path: Path, entries: dict[str, Any], text: str
+) -> None:
+    run = {
+        "model_name": "resnet3d", "model_options": {}, "classes": ["a"], "epoch": 1,
+        "split": SPLIT, "config": {}, "manifest_digest": "0", **entries,
+        "model": small_model("resnet3d").state_dict(),
+    }  # fmt: skip
+    torch.save(run, tmp_path / "best.pt")
+    with pytest.raises(models.WeightsError, match=text) as caught:
+        small_model("resnet3d", weights=tmp_path)
+    assert "is no checkpoint that har wrote" in str(caught.value)
+
+
+def test_a_run_of_the_same_options_that_does_not_fit_names_no_options(tmp_path: Path) -> None:
+    old = models.build("resnet3d", 5, width=4)
+    torch.save(
+        {"model_name": "resnet3d", "model_options": {}, "classes": ["a"], "epoch": 3,
+         "model": old.state_dict()}, tmp_path / "best.pt",
+    )  # fmt: skip
+    with pytest.raises(models.WeightsError, match=r"; the file is of --model resnet3d$"):
+        models.build("resnet3d", 5, weights=tmp_path)
+
+
 def test_a_run_that_does_not_fit_says_what_it_was_trained_with(tmp_path: Path) -> None:
     options = {**models.options_of("convlstm"), "hidden": (4, 8), "peephole": True}
     del options["weights"]

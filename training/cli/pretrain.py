@@ -58,7 +58,10 @@ def pretrain_main(
     if not summary["finite"]:
         log("next: pretrain anew with that changed")
         sys.exit(1)
-    log(f"next: {_train_command(run_config, folder)}")
+    next_command = _train_command(run_config, folder)
+    if len(summary["classes"]) < 2:
+        next_command += ", with the --shards of a set of two classes or more"
+    log(f"next: {next_command}")
 
 
 def _train_command(run_config: PretrainConfig, folder: Path) -> str:

@@ -105,7 +105,7 @@ def plan_stages(options: ReproduceOptions) -> list[Stage]:
 
 def _plan_run(options: ReproduceOptions, preset: str, split: str, model: str, seed: int) -> RunPlan:
     settings: dict[str, Any] = {"preset": preset, "model": model, "split": split, "seed": seed}
-    if model == "r3d" and options.weights:
+    if model == "r3d" and options.weights is not None:
         settings["weights"] = options.weights
     settings |= {"shards": str(options.shards), **options.train_settings}
     words = [word for name, value in settings.items() for word in _option(name, value)]

@@ -58,7 +58,8 @@ class PretrainConfig(Config):
 
     def resolve(self) -> Self:
         """Fill in what is None: random weights, the learning rate of TCLR."""
-        return replace(self, weights=self.weights or "none", lr=self.lr or 1e-3)
+        weights = "none" if self.weights is None else self.weights
+        return replace(self, weights=weights, lr=self.lr or 1e-3)
 
     def settings(self) -> dict[str, Any]:
         """Without those that have no use here."""

@@ -9,10 +9,12 @@ global-local, is left out: it takes a pass over twice as many clips.
 
 Notes:
 - Only the train subset is read: the loop gets no loader of another one.
-- Each rank, and each part of an accumulated batch, contrasts its own clips only.
+- Each rank, and each part of an accumulated batch, contrasts its own clips only. A clip that is
+  alone in one (the last of an epoch) is left out of loss and accuracy.
 - One projection head for both terms, as in the authors' code.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -88,18 +90,22 @@ def contrastive_losses(state: TrainState, batch: DeviceBatch, config: PretrainCo
     embeddings = F.normalize(forward(state.ddp_model, batch.clips, state.precision))  # [n*v,D]
     embeddings = embeddings.unflatten(0, (-1, config.windows, AUGMENTATIONS))  # [n,w,2,D]
     valid, clips = batch.valid[::views], batch.indices[::views]  # [n]
-    losses, correct = instance_contrast(embeddings, clips, valid, config.temperature)
+    losses, correct, is_counted = instance_contrast(embeddings, clips, valid, config.temperature)
     further: list[torch.Tensor] = []
     if config.is_temporal:
         temporal, *further = temporal_contrast(embeddings, config.temperature)
         losses = losses + config.temporal_weight * temporal
-    return ClipLosses(losses, valid.float(), losses.detach(), correct, valid, tuple(further))
+        if len(clips) == 1:  # of every batch of the run: the temporal term is all it has
+            correct, is_counted = further[0], valid
+    weights, reported = valid.float(), losses.detach()
+    return ClipLosses(losses, weights, reported, correct, is_counted, tuple(further))
 
 
 def instance_contrast(
     embeddings: torch.Tensor, clips: torch.Tensor, valid: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings [n,w,a,D] of length 1 -> (loss [n], share of right answers [n]).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Embeddings [n,w,a,D] of length 1 -> (loss [n], share of right answers [n], whether valid and
+    with negatives: bool [n]). Without negatives the loss is 0 and says nothing.
 
     The mean of InfoNCE over all pairs of a clip's w*a views; negatives are the views of other valid
     clips. clips: int [n], alike where padding repeats a clip of the batch. A pair counts as right
@@ -109,11 +115,12 @@ def instance_contrast(
     flat = embeddings.flatten(0, 2)  # [r,D]
     logits = flat @ flat.T / temperature  # [r,r]
     is_negative = (clips[:, None] != clips[None]) & valid[None]  # [n,n]
+    is_counted = valid & is_negative.any(1)  # [n]
     is_negative = is_negative.repeat_interleave(views, 0).repeat_interleave(views, 1)
     negatives = logits.masked_fill(~is_negative, -torch.inf)  # [r,r]
     blocks = logits.unflatten(0, (n, views)).unflatten(2, (n, views))  # [n,v,n,v]
     positives = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # [n,v,v], each view with itself
-    return _contrast(positives, negatives.unflatten(0, (n, views)))
+    return *_contrast(positives, negatives.unflatten(0, (n, views))), is_counted
 
 
 def temporal_contrast(
@@ -158,13 +165,54 @@ def describe_data(state: TrainState) -> dict[str, object]:
 
 
 def describe(state: TrainState, config: PretrainConfig) -> list[str]:
-    """What the log says of the contrast: how often a guess is right."""
-    clips = config.batch_size // config.grad_accum_steps // state.ctx.world_size
+    """What the log says of the contrast: how often a guess is right, and what is missing.
+
+    Raises ConfigError where no clip has another one, or another window, to be told from.
+    """
+    split, ranks = state.split, state.ctx.world_size
+    num_clips, part = len(split.train), config.batch_size // config.grad_accum_steps // ranks
+    more = "a larger --batch-size, or fewer --grad-accum-steps or ranks"
+    problem = ""
+    if num_clips < 2:
+        problem = (
+            f"split {split.name!r} of {config.shards} has 1 train clip, and har-pretrain tells "
+            "clips from each other: choose another --split, or build a set with more clips."
+        )
+    elif part < 2 and not config.is_temporal:
+        problem = (
+            f"a forward pass has 1 clip (--batch-size {config.batch_size} over {ranks} ranks and "
+            f"--grad-accum-steps {config.grad_accum_steps}), so that it has no other clip to be "
+            f"told from, and there is no temporal term: give {more}."
+        )
+    if problem:
+        state.close()
+        raise ConfigError(problem)
     views = AUGMENTATIONS * config.windows
+    temporal = 1 / (1 + views - AUGMENTATIONS)
+    guess = temporal if part < 2 else guess_accuracy(num_clips, part, views)
     line = (
         f"{config.windows} windows of {state.transform.frames} frames a clip, each augmented "
-        f"twice; a guess has train acc {1 / (1 + (clips - 1) * views):.3f}"
+        f"twice; a guess has train acc {guess:.3f}"
     )
-    if config.is_temporal:
-        line += f", temporal {1 / (1 + views - AUGMENTATIONS):.3f}"
-    return [line]
+    lines = [line + f", temporal {temporal:.3f}" * config.is_temporal]
+    if part < 2:
+        lines.append(
+            "warning: a forward pass has 1 clip, which has no other to be told from: without the "
+            f"instance term train acc is the temporal one; give {more}."
+        )
+    labels = np.unique(state.manifest.index["label"][split.train])
+    if len(labels) < 2:
+        lines.append(
+            f"note: all {num_clips} train clips are of class {state.manifest.classes[labels[0]]!r}"
+            ": a training from these weights needs two classes, thus another --shards or --split"
+        )
+    return lines
+
+
+def guess_accuracy(num_clips: int, part: int, views: int) -> float:
+    """The mean share of right guesses in the instance term over an epoch, whose forward passes have
+    `part` clips, the last one what is left. A clip that is left alone is not counted."""
+    num_full, rest = divmod(num_clips, part)
+    counts = {part: num_full * part, rest: rest if rest > 1 else 0}
+    right = sum(count / (1 + (clips - 1) * views) for clips, count in counts.items() if count)
+    return right / sum(counts.values())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made_shards import make_shards
 from tiny_train import OPTIONS, prepared
 
 from har.shards.format import load_manifest
@@ -39,6 +40,7 @@ def mean_of_pairs(pairs):
         (2, [4, 7, 9], [1, 1, 1]),
         (3, [4, 7, 4, 7], [1, 1, 0, 0]),  # padding that repeats the batch's own clips
         (2, [4, 7, 9], [1, 1, 0]),
+        (1, [4, 7, 7, 4], [1, 0, 0, 0]),  # the one valid clip has no negatives
         (2, [4], [1]),  # no negatives: nothing to learn from the other clips
     ],
 )
@@ -48,7 +50,7 @@ def test_losses_are_those_of_plain_loops(windows, clips, valid):
     x = F.normalize(torch.randn(shape, generator=random, dtype=torch.float64), dim=-1)
     x.requires_grad_()
     ids, is_valid = torch.tensor(clips), torch.tensor(valid, dtype=torch.bool)
-    instance = contrast.instance_contrast(x, ids, is_valid, 0.2)
+    *instance, is_counted = contrast.instance_contrast(x, ids, is_valid, 0.2)
     views = x.detach().flatten(1, 2)  # [n,v,D]
     for n, clip in enumerate(clips):
         negatives = [
@@ -61,6 +63,7 @@ def test_losses_are_those_of_plain_loops(windows, clips, valid):
             if i != j
         )
         assert tuple(part[n].item() for part in instance) == pytest.approx(expected)
+        assert is_counted[n] == (valid[n] and len(negatives) > 0)
     total = instance[0].sum()
     if windows > 1:
         temporal = contrast.temporal_contrast(x, 0.2)
@@ -80,6 +83,68 @@ def test_losses_are_those_of_plain_loops(windows, clips, valid):
     (gradient,) = torch.autograd.grad(total, x)
     assert gradient.isfinite().all()
     assert (gradient.abs().sum() > 0) == (len(clips) > 1 or windows > 1)
+
+
+def losses_of_batches(shards, **settings):
+    """The `ClipLosses` of an epoch, untrained."""
+    task, config = task_and_config(shards, **settings)
+    state = prepared(shards, config=config, task=task)
+    try:
+        with torch.no_grad():
+            return [task.losses(state, batch) for batch in state.train_loader.epoch(1)]
+    finally:
+        state.close()
+
+
+def test_a_clip_that_is_left_alone_counts_in_no_figure(shards):
+    full, last = losses_of_batches(shards, windows=1, batch_size=17)  # 18 train clips
+    assert full.valid.all()
+    assert not last.valid.any()
+    assert last.weights.sum() == 1  # its loss is 0: the step's mean stays a number
+    assert last.losses[0] == 0
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 6, "grad_accum_steps": 6}])
+def test_without_an_instance_term_the_accuracy_is_the_temporal_one(shards, settings):
+    lines = []
+    task, config = task_and_config(shards, **settings)
+    prepared(shards, lines.append, config=config, task=task).close()
+    assert "a guess has train acc 0.333, temporal 0.333" in lines[-1]
+    assert "warning: a forward pass has 1 clip, which has no other to be told from" in lines[-1]
+    for clips in losses_of_batches(shards, **settings):
+        assert torch.equal(clips.correct, clips.further[0])
+        assert clips.valid.all()
+
+
+@pytest.mark.parametrize("settings", [{"windows": 1}, {"temporal_weight": 0.0}])
+def test_a_forward_pass_of_one_clip_and_no_temporal_term_is_refused(shards, settings):
+    task, config = task_and_config(shards, batch_size=6, grad_accum_steps=6, **settings)
+    with pytest.raises(ConfigError, match=r"a forward pass has 1 clip .* give a larger --batch"):
+        prepared(shards, config=config, task=task)
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "part", "right"),
+    [
+        (18, 6, 1 / 21),
+        (18, 17, 1 / 65),  # the one that is left is not counted
+        (18, 16, (16 / 61 + 2 / 5) / 18),
+        (3, 16, 1 / 9),
+    ],
+)
+def test_a_guess_is_right_so_often_over_the_batches_of_an_epoch(num_clips, part, right):
+    assert contrast.guess_accuracy(num_clips, part, views=4) == pytest.approx(right)
+
+
+def test_one_train_clip_is_refused_and_one_class_is_said(tmp_path):
+    single = {"classes": ("Punch",), "groups": 1, "clips": 1}
+    task, config = task_and_config(make_shards(tmp_path / "a", **single).root)
+    with pytest.raises(ConfigError, match="has 1 train clip, and har-pretrain tells clips from"):
+        prepared(tmp_path / "a", config=config, task=task)
+    lines = []
+    task, config = task_and_config(make_shards(tmp_path / "b", classes=("Punch",)).root)
+    prepared(tmp_path / "b", lines.append, config=config, task=task).close()
+    assert "note: all 6 train clips are of class 'Punch': a training from these" in lines[-1]
 
 
 @pytest.mark.parametrize("model", list(OPTIONS))
@@ -190,6 +255,7 @@ def test_features_that_are_all_alike_are_warned_of(shards):
         ({"windows": 0}, "--windows 0"),
         ({"temperature": 0.0}, "--temperature 0.0"),
         ({"temporal_weight": -1.0}, "--temporal-weight -1.0"),
+        ({"weights": ""}, "--weights '' names nothing: give kinetics400"),
     ],
 )
 def test_settings_without_sense_are_refused(settings, text):

@@ -191,6 +191,44 @@ def test_another_split_that_holds_out_the_same_groups_is_taken(pretrained, shard
     assert result.exit_code == 0, result.output
 
 
+def test_what_a_run_began_with_is_known_of_those_that_begin_with_it(shards, tmp_path):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert train(shards, first, "--epochs", 1, "--split", "paper").exit_code == 0
+    text = "trained on split paper, whose train clips are of the same groups as"
+    output = message(pretrain(shards, second, "--epochs", 1, "--weights", first))
+    assert f"the weights {first / 'best.pt'} were {text}" in output
+    assert har_pretrain("--resume", second, "--epochs", 2).exit_code == 0
+    output = message(train(shards, third, "--epochs", 1, "--weights", second))
+    assert f"warning: the weights {second / 'best.pt'} go back to a run that was {text}" in output
+    names = [[entry["split"]["name"] for entry in parent_data(run)] for run in (second, third)]
+    assert names == [["paper"], ["grouped", "paper"]]
+    assert parent_data(first) is None
+    result = train(shards, tmp_path / "run", "--weights", third, "--split", "fold-1/3")
+    assert result.exit_code == 2
+    assert "go back to a run that was pretrained on split grouped, whose train" in message(result)
+
+
+def parent_data(run):
+    return checkpoint.load(run / "best.pt").get("parent_data")
+
+
+def test_pretraining_from_a_pretraining_that_saw_other_clips_is_refused(
+    pretrained, shards, tmp_path
+):
+    more = ("--weights", pretrained, "--split", "fold-1/3")
+    result = har_pretrain(*words(shards, tmp_path / "run", *more))
+    assert result.exit_code == 2
+    assert message(result).endswith(
+        "pretrain on --split fold-1/3 too, or start from other --weights."
+    )
+
+
+def test_the_next_command_of_a_set_of_one_class_names_another_set(tmp_path):
+    shards = make_shards(tmp_path / "set", classes=("Punch",)).root
+    result = pretrain(shards, tmp_path / "run", "--epochs", 1)
+    assert message(result).endswith(", with the --shards of a set of two classes or more")
+
+
 @pytest.mark.parametrize(
     ("command", "options", "text"),
     [
