@@ -16,6 +16,7 @@ from made_runs import make
 
 from har.pipeline.dataset import list_folder
 from har.training.cli.results import reproduce_main
+from har.training.config import ConfigError
 from har.training.paper import ReproduceError, ReproduceOptions, estimate, reproduce_paper
 from har.training.paper import reproduce as module
 from har.training.paper.plan import plan_stages
@@ -162,6 +163,11 @@ def test_ctrl_c_says_that_the_same_command_goes_on(options, commands, monkeypatc
     monkeypatch.setattr(module, "call_command", stop)
     assert reproduce_paper(options) == 130
     assert "the same command goes on here" in capsys.readouterr().err
+
+
+def test_empty_weights_are_no_default(options: ReproduceOptions):
+    with pytest.raises(ConfigError, match="--weights '' names nothing"):
+        plan_stages(replace(options, weights=""))
 
 
 def test_two_at_once_are_refused(options: ReproduceOptions, commands: list):
