@@ -15,6 +15,9 @@ from har.training.plots import DISPLAY_NAMES
 
 CLASSES = ["Punch", "Wave", "YoYo"]
 SPLIT = {"name": "grouped", "digest": "abcd1234abcd1234", "seed": 0, "leak": 0.0}
+# A class as no viewer of Markdown or HTML may take it, and its Markdown.
+MARKED_UP = "$x_1^2$ & <b>50%</b>|`a`*c* [d](e)~~f~~ &lt; $"
+MARKED_UP_ESCAPED = r"\$x_1^2\$ & \<b>50%\</b>\|\`a\`\*c\* \[d\](e)\~\~f\~\~ \&lt; \$"
 SPEEDS = {"r3d": 4, "r2plus1d": 7, "resnet3d": 8, "convlstm": 14}
 
 

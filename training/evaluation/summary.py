@@ -85,7 +85,7 @@ def summarize_videos(
         "videos": len(keys),
         "video@1": float(is_right.mean()),
         "mean_class_acc": metrics.mean_class_accuracy(matrix),
-        "interval": list(metrics.bootstrap_interval(is_right)),
+        "interval": list(metrics.wilson_interval(int(is_right.sum()), len(keys))),
         "ece": metrics.calibration_error(probabilities, labels),
         "per_class": _per_class(matrix, areas, classes),
         "confusion": matrix.tolist(),

@@ -2,9 +2,10 @@
 
 A claim is judged by pairs of runs that differ in what it is about and in nothing else: of two
 models those of one recipe (`comparison.recipe_of`), of a setting those that agree in all others. A
-difference in accuracy counts only where the intervals of the two do not overlap, and one in cost
-only where both were measured alike (same device, batch size, frames and size). Otherwise the
-verdict is "inconclusive" or "not tested", which is the honest answer of a small data set.
+difference in accuracy counts only where the intervals of the two do not overlap, which is stricter
+than a test at the 5 % level, and one in cost only where both were measured alike (same device,
+batch size, frames and size). Otherwise the verdict is "inconclusive" or "not tested", which is the
+honest answer of a small data set.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from itertools import pairwise, product
 from typing import NamedTuple
 
 from .comparison import group_by_model, group_seeds, recipe_of, settings_of
+from .document import code
 from .runs import MODEL_ORDER, Run
 from .tables import PAPER_TABLE1, format_duration
 
@@ -231,7 +233,7 @@ def _judge_class_weights(groups: Groups) -> tuple[str, str]:
                 )
                 evidence.append(f"{row['balanced'][0].row_label} {figures}")
     if not verdicts:
-        needed = "Needs runs of one model with and without `--class-weights`."
+        needed = f"Needs runs of one model with and without {code('--class-weights')}."
         return NOT_TESTED, _NO_PAIR if seen else needed
     return _combine(verdicts), "; ".join(evidence) + "."
 

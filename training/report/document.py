@@ -1,13 +1,22 @@
 """A report as data: sections of texts, tables and pictures.
 
 report.md and report.html are made from the same blocks, so that they cannot disagree. Text is
-plain, except that `code` stands in backticks.
+plain, except for what `code` marks.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
+
+# Unicode has these two for internal use, so that no name has them: a class may have a backtick.
+CODE = re.compile("\ufdd0(.*?)\ufdd1", re.DOTALL)
+
+
+def code(text: str) -> str:
+    """`text` marked as code."""
+    return f"\ufdd0{text}\ufdd1"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 from ...atomic import write_atomically
 from ..evaluation import drop_top5
+from .document import code
 from .render import render
 from .runs import Run, load_run
 from .tables import format_duration, format_multiply_adds, is_ucf101
@@ -76,7 +77,8 @@ def _list_limits(run: Run) -> list[str]:
     untested = [row["class"] for row in result["per_class"] if row.get("support") == 0]
     limits = [
         f"It always answers with one of its {len(run.classes)} classes, also where none fits.",
-        "Each test video shows one action: accuracy on long videos (`--window`) was not measured.",
+        f"Each test video shows one action: accuracy on long videos ({code('--window')}) was not "
+        "measured.",
         "These are figures of one seed: those of another may lie outside the interval.",
     ]
     if result["videos"] < _FEW_VIDEOS:

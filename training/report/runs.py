@@ -17,6 +17,7 @@ from ..evaluation import (
     leak_text,
     list_evaluations,
     load_probabilities,
+    metrics,
     parse_fold,
     probabilities_path,
 )
@@ -200,6 +201,8 @@ def load_run(folder: Path, subset: str | None = None, views: int | None = None) 
             f"{folder} is a run of har-pretrain, which has no accuracy to report: leave it out."
         )
     evaluation, path = _choose_evaluation(folder, summary, subset, views)
+    videos = evaluation["videos"]  # evaluations of earlier versions have another interval
+    evaluation["interval"] = metrics.wilson_interval(round(evaluation["video@1"] * videos), videos)
     run = Run(
         folder,
         read_file(folder / "metrics.jsonl", resume, "epoch"),

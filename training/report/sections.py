@@ -15,16 +15,16 @@ from ..runtime.run_dir import write_json
 from . import pictures, tables
 from .claims import judge_claims
 from .comparison import are_mixed, load_runs
-from .document import Block, Section, Table, Text
+from .document import Block, Section, Table, Text, code
 from .ensemble import evaluate_ensemble
 from .render import render
 from .runs import ReportError, Run
 
 TITLE = "Action recognition: training report"
 _TEST_NOTE = (
-    "The best checkpoint on the {subset} subset. Interval: bootstrap over videos. Video@k: the "
-    "right class is among the k most probable, averaged over the views of a video. mAP: mean of "
-    "the classes' average precision. ECE: expected calibration error, 15 bins. "
+    "The best checkpoint on the {subset} subset. Interval: Wilson's score interval over "
+    "videos. Video@k: the right class is among the k most probable, averaged over the views of a "
+    "video. mAP: mean of the classes' average precision. ECE: expected calibration error, 15 bins. "
     "Leak: share of test clips with a clip of the same group in train."
 )
 
@@ -157,7 +157,7 @@ def _make_table1(runs: Sequence[Run], out: Path) -> list[Block]:
         caption = (
             "Folds: each video is tested once, by the network that was not trained on its fold. "
             "Losses and accuracies of train and val above are means over the folds; Test Acc and "
-            f"its interval (bootstrap) are of the videos of all folds together. {split}"
+            f"its interval (Wilson's) are of the videos of all folds together. {split}"
         )
         blocks.append(Table.from_dicts(caption, rows))
         tables.write_csv(out / "folds.csv", list(rows[0]), [list(row.values()) for row in rows])
@@ -249,8 +249,9 @@ def _make_claims(runs: Sequence[Run]) -> list[Block]:
     caption = f"What these runs say about the paper's claims. {_split_caption(runs)}"
     note = (
         "A claim is judged by runs that differ in what it is about and in nothing else. "
-        "A difference in accuracy counts where the intervals do not overlap; a difference in cost "
-        "where both were measured with the same device, batch size, frames and size."
+        "A difference in accuracy counts where the intervals do not overlap, which is stricter "
+        "than a test at the 5 % level, so that small sets are often inconclusive; a difference in "
+        "cost where both were measured with the same device, batch size, frames and size."
     )
     return [
         Table(caption, ("Claim", "Where", "These runs", "Figures"), judge_claims(runs)),
@@ -263,13 +264,13 @@ def _make_runs(runs: Sequence[Run], missing: Sequence[str]) -> list[Block]:
     rows = [
         {
             "Model": run.label,
-            "Run": f"`{part.folder}`",
-            "Evaluation": f"`{part.evaluation_path.relative_to(part.folder)}`",
+            "Run": code(str(part.folder)),
+            "Evaluation": code(str(part.evaluation_path.relative_to(part.folder))),
             "Seed": str(part.config.get("seed", "unknown")),
             "Device": str(part.environment.get("device", "unknown")),
             "torch": str(part.environment.get("versions", {}).get("torch", "unknown")),
             "Commit": str(part.environment.get("commit") or "unknown")[:10],
-            "Command": f"`{_format_command(part)}`",
+            "Command": code(_format_command(part)),
         }
         for run in runs
         for part in run.parts
@@ -291,13 +292,15 @@ def _list_missing(
     """What a full report would show and this one does not."""
     models = {run.model for run in runs}
     old = [run.label for run in pictures.choose_runs(runs) if not run.has_probabilities]
+    again = f"(run {code('har-eval')} again)"
     absent = [name for model, name in DISPLAY_NAMES.items() if model not in models]
     missing = {
         f"runs of {', '.join(absent)}": absent,
         "figure 16 (needs a run of R2Plus1D)": "r2plus1d" not in models,
         "first-layer filters of runs without best.pt": num_filters < len(models),
-        f"precision-recall curves of {', '.join(old)} (run `har-eval` again)": old,
-        "examples of runs without examples.png (run `har-eval` again)": num_examples < len(models),
-        "a contact sheet (`har-shards preview` draws one; pass `--contact-sheet`)": not has_sheet,
+        f"precision-recall curves of {', '.join(old)} {again}": old,
+        f"examples of runs without examples.png {again}": num_examples < len(models),
+        f"a contact sheet ({code('har-shards preview')} draws one; pass "
+        f"{code('--contact-sheet')})": not has_sheet,
     }
     return [text for text, is_missing in missing.items() if is_missing]

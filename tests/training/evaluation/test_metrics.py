@@ -1,5 +1,7 @@
 """Metrics against slow, obvious code (loops and fractions) and against scikit-learn."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
@@ -45,20 +47,17 @@ def test_certain_and_right_is_perfectly_calibrated_and_certain_and_wrong_is_not(
     assert metrics.calibration_error(certain, np.array([1, 2, 0])) == 1.0
 
 
-def test_bootstrap_interval_agrees_with_drawing_rows_with_replacement():
-    random = np.random.default_rng(3)
-    right = random.random(150) < 0.7
-    drawn = right[random.integers(0, 150, (4000, 150))].mean(axis=1)
-    low, high = metrics.bootstrap_interval(right)
-    assert low == pytest.approx(np.quantile(drawn, 0.025), abs=0.015)
-    assert high == pytest.approx(np.quantile(drawn, 0.975), abs=0.015)
-    assert low < right.mean() < high
-
-
-def test_bootstrap_interval_is_the_same_twice_and_a_point_where_all_is_right():
-    right = np.array([True, False, True])
-    assert metrics.bootstrap_interval(right) == metrics.bootstrap_interval(right)
-    assert metrics.bootstrap_interval(np.ones(9, bool)) == (1.0, 1.0)
+@pytest.mark.parametrize("N", [1, 6, 48, 3783])
+def test_wilson_interval_is_as_wilson_defines_it_and_no_point_where_all_or_none_is_right(N: int):
+    z = NormalDist().inv_cdf(0.975)
+    for num_right in {0, N // 3, N - 1, N}:
+        low, high = metrics.wilson_interval(num_right, N)
+        for end in (low, high):  # its distance to the share, in standard errors that `end` has
+            distance = abs(num_right / N - end)
+            assert distance == pytest.approx(z * (end * (1 - end) / N) ** 0.5, abs=1e-7)
+        assert 0 <= low <= num_right / N <= high <= 1
+        assert high - low > 1 / (N + 1)
+    assert np.isnan(metrics.wilson_interval(0, 0)).all()
 
 
 def test_views_of_a_video_are_averaged_whatever_their_order():

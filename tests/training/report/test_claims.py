@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from made_runs import SPEEDS, make
+from made_runs import SPEEDS, change_json, make
 
 from har.training.report import load_runs
 from har.training.report.claims import (
@@ -32,6 +32,16 @@ def test_a_ranking_counts_only_where_intervals_do_not_overlap(tmp_path: Path):
     assert verdicts(*runs)["ranking"] == f"{SUPPORTED}, in part {INCONCLUSIVE}"
     assert verdicts(*runs[:3])["ranking"] == SUPPORTED
     assert verdicts(*runs[2:])["ranking"] == INCONCLUSIVE
+
+
+def test_runs_of_earlier_versions_are_not_judged_by_intervals_of_no_width(tmp_path: Path):
+    runs = [make(tmp_path / "a", "r3d"), make(tmp_path / "b", "r2plus1d")]
+    bootstrap = {48: [1.0, 1.0], 44: [0.8333, 0.9792]}
+    for run, (num_right, interval) in zip(runs, bootstrap.items(), strict=True):
+        change_json(run / "eval.json", interval=interval, videos=48, **{"video@1": num_right / 48})
+    claim = judge_claims(load_runs(runs))[0]
+    assert claim.verdict == INCONCLUSIVE
+    assert "R3D 1.0000 (0.9259 to 1.0000); R2Plus1D 0.9167 (0.8045 to 0.9671)" in claim.evidence
 
 
 def test_a_reversed_ranking_contradicts(tmp_path: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from made_runs import make
+from made_runs import MARKED_UP, MARKED_UP_ESCAPED, make
 
 from har.training.cli.results import report_main
 from har.training.report import write_model_card
@@ -47,6 +47,27 @@ def test_a_leak_few_videos_and_another_data_set_are_said_as_limits(tmp_path: Pat
     assert "All 101 classes of UCF101." in clean
     other = _flat(write_model_card(make(tmp_path / "c", "convlstm", classes=["Run", *NAMES[1:]])))
     assert "101 classes, not UCF101's 101" in other
+
+
+def test_all_right_in_few_videos_is_not_known_to_be_certain(tmp_path: Path):
+    text = _flat(write_model_card(make(tmp_path / "a", "r3d", right=1.0)))
+    assert "the accuracy is known to lie between 0.94 and 1.00, no closer" in text
+    assert "Interval: Wilson's score interval over videos." in text
+
+
+def test_the_card_shows_names_as_they_are(tmp_path: Path):
+    split = {**LEAKY, "name": "`s`"}
+    run = make(
+        tmp_path / "a", "r3d", classes=[MARKED_UP, "hand_stand", "_a_"], right=0, split=split
+    )
+    text = _flat(write_model_card(run))
+    assert f"Classes: {MARKED_UP_ESCAPED}, hand_stand, \\_a\\_." in text
+    for sentence in ("Hardest classes: ", "Most frequent mistakes: "):
+        assert MARKED_UP_ESCAPED in text.partition(sentence)[2].partition(". ")[0]
+    assert "Split `` `s` `` (" in text
+    assert "| class_weights | balanced |" in _flat(
+        write_model_card(make(tmp_path / "b", "r3d", class_weights="balanced"))
+    )
 
 
 def test_a_class_that_is_always_right_is_not_hard(tmp_path: Path):

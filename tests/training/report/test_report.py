@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_runs import SPLIT, change_json, make, read_csv
+from made_runs import MARKED_UP, MARKED_UP_ESCAPED, SPLIT, change_json, make, read_csv
 from PIL import Image
 
 from har import models
@@ -278,6 +278,23 @@ def test_class_names_cannot_break_out_of_the_page(tmp_path: Path):
     assert any("<script>alert(1)</script>" in row for row in page.rows)
     table = next(line for line in text.splitlines() if "a\\|b" in line)
     assert len(re.findall(r"(?<!\\)\|", table)) == 5
+
+
+def test_names_are_shown_as_they_are_in_both_pages(tmp_path: Path):
+    run = make(tmp_path / "a", "r3d", classes=[MARKED_UP, "hand_stand", "прыжок_1"], right=0.0)
+    text = write_report([run], tmp_path / "out").read_text()
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    cells = [cell for row in page.rows for cell in row]
+    assert {MARKED_UP, "hand_stand", "прыжок_1"} <= set(cells)
+    names = f"{re.escape(MARKED_UP_ESCAPED)}|hand_stand|прыжок_1"
+    assert len(re.findall(rf"^\| R3D \| (?:{names}) \| (?:{names}) \| \d+ \|$", text, re.M)) == 5
+    alt = rf"most often (?:(?:{names}) taken for (?:{names}) \(\d+\)(?:, )?){{3}}\]"
+    assert re.search(alt, text)
+    assert MARKED_UP not in text
+    assert "(run `har-eval` again)" in text
+    codes = re.findall("<code>(.+?)</code>", (tmp_path / "out" / "report.html").read_text())
+    assert "har-eval" in codes
+    assert "a" not in codes
 
 
 def test_a_class_without_a_test_video_has_no_accuracy_of_zero(tmp_path: Path):

@@ -51,7 +51,7 @@ def test_folds_are_one_row_with_the_figures_of_all_their_videos(tmp_path: Path):
         mean = statistics.mean(best_line(run)[name] for run in runs)
         assert row[column] == f"{mean:.4f}"
     (folds,) = read_csv(tmp_path / "out" / "folds.csv")
-    low, high = metrics.bootstrap_interval(right)
+    low, high = metrics.wilson_interval(right.sum(), 180)
     assert folds["95 % interval"] == f"{low:.4f} to {high:.4f}"
     single = [result["video@1"] for result in results]
     spread = f"mean {statistics.mean(single):.4f} ± {statistics.stdev(single):.4f}"

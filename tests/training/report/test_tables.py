@@ -1,7 +1,7 @@
 """Every number of the report's tables, recomputed by code that is not ours.
 
-scikit-learn (extra `dev`) counts again from the predictions; the paper's own table is parsed from
-`fixtures/paper_table1.txt`, the passage as it stands in the paper's text.
+scikit-learn (extra `dev`), which brings scipy, counts again from the predictions; the paper's own
+table is parsed from `fixtures/paper_table1.txt`, the passage as it stands in the paper's text.
 """
 
 import json
@@ -19,6 +19,7 @@ from har.training.report.tables import PAPER_TABLE1, TABLE1_COLUMNS
 pytestmark = pytest.mark.usefixtures("unrendered")
 
 metrics = pytest.importorskip("sklearn.metrics")
+binomtest = pytest.importorskip("scipy.stats").binomtest
 FIXTURE = Path(__file__).parent / "fixtures" / "paper_table1.txt"
 
 
@@ -75,10 +76,9 @@ def test_the_test_table_is_recomputed_from_the_predictions(four: tuple[list[Path
         assert row["Video@1"] == f"{test:.4f}"
         assert row["Mean class acc"] == f"{metrics.balanced_accuracy_score(true, predicted):.4f}"
         low, high = (float(end) for end in row["95 % interval"].split(" to "))
-        # the normal approximation, near enough to the bootstrap over 60 videos
-        half = 1.96 * (test * (1 - test) / len(true)) ** 0.5
-        assert low == pytest.approx(test - half, abs=0.03)
-        assert high == pytest.approx(min(1, test + half), abs=0.03)
+        num_right = sum(t == p for t, p in zip(true, predicted, strict=True))
+        interval = binomtest(num_right, len(true)).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((interval.low, interval.high), abs=5e-5)
         assert (row["Split"], row["Leak"]) == ("grouped", "0.0%")
 
 
