@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,11 @@ def pretrain_main(
     if not summary["finite"]:
         log("next: pretrain anew with that changed")
         sys.exit(1)
-    next_command = _train_command(run_config, folder)
     if len(summary["classes"]) < 2:
-        next_command += ", with the --shards of a set of two classes or more"
-    log(f"next: {next_command}")
+        next_command = _train_command(replace(run_config, shards="SET"), folder)
+        log(f"next: {next_command}, with a SET of two classes or more")
+    else:
+        log(f"next: {_train_command(run_config, folder)}")
 
 
 def _train_command(run_config: PretrainConfig, folder: Path) -> str:

@@ -180,9 +180,9 @@ def describe(state: TrainState, config: PretrainConfig) -> list[str]:
         )
     elif part < 2 and not config.is_temporal:
         problem = (
-            f"a forward pass has 1 clip (--batch-size {config.batch_size} over {ranks} ranks and "
-            f"--grad-accum-steps {config.grad_accum_steps}), so that it has no other clip to be "
-            f"told from, and there is no temporal term: give {more}."
+            f"a forward pass has 1 clip (--batch-size {config.batch_size}, --grad-accum-steps "
+            f"{config.grad_accum_steps}, ranks: {ranks}), which has no other clip to be told from, "
+            f"and there is no temporal term: give {more}."
         )
     if problem:
         state.close()
