@@ -121,6 +121,7 @@ def make_runs(args: argparse.Namespace) -> list[Run]:
         for model in args.models
         for recipe in args.recipes
         if not (model == "convlstm" and "drop-path" in recipe)  # it has no residual blocks
+        if not (model in ("convlstm", "r3d") and "zero-init" in recipe)  # these have no such option
     ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def test_recipes_are_settings_of_har_train(model):
         given = train_main.make_context("har-train", words).params
         given.pop("file", None)
         made = config.make({k: v for k, v in given.items() if k in config.Config.__annotations__})
-        model_options(made)
+        assert made.zero_init == ("zero_init_residual" in model_options(made))
         settings.append(made)
     changed = {made for made in settings if made != settings[0]}
     names = {run.recipe for run in ablation.make_runs(args)}
