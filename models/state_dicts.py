@@ -98,13 +98,6 @@ def _check_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         items = content.items()
         if items and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in items):
-            for name, value in items:
-                kind = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
-                if kind != "strided":
-                    raise WeightsError(
-                        f"the weights file {path} holds {name} as a {kind} tensor, not a dense one "
-                        f"with values; {advice}, of a model whose weights are dense"
-                    )
             return dict(content)
         description = f"a dictionary with {', '.join(map(repr, [*content][:3])) or 'nothing'}"
     else:

@@ -227,14 +227,23 @@ def load_into(
 
 
 def _check_values(name: str, value: Tensor, own: Tensor, origin: str) -> None:
-    """Raise WeightsError for integers or complex numbers where the network has floating-point ones
-    (or the other way), and for nan and infinity where it has none itself, as masks do."""
+    """Raise WeightsError for a tensor without values or of another layout; for integers or complex
+    numbers where the network has floating-point ones (or the other way); for nan and infinity where
+    it has none itself, as masks do."""
+    if value.is_meta or value.layout != own.layout:
+        kind = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
+        raise WeightsError(
+            f"{origin} cannot be loaded: {name} is a {kind} tensor there and another kind in this "
+            "network; pass the state dict of the same network, with its values"
+        )
     kinds = [(tensor.is_floating_point(), tensor.is_complex()) for tensor in (value, own)]
     if kinds[0] != kinds[1] and not name.endswith("num_batches_tracked"):
         raise WeightsError(
             f"{origin} cannot be loaded: {name} is {value.dtype} there and {own.dtype} in this "
             "network; pass weights of its kind, saved before they were quantized or changed"
         )
+    if own.layout != torch.strided:
+        return
     if not value.to(own.dtype).isfinite().all() and own.isfinite().all():
         raise WeightsError(
             f"{origin} cannot be loaded: {name} holds nan or infinity, so that training had gone "

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def fit(
                 if resume is not None:
                     log(f"going on from epoch {state.progress.epoch}, step {state.progress.step}")
                     if change := state.lr_scheduler.describe_change(resume["config"]["epochs"]):
-                        log(f"{change}: {config.command} --weights {folder}")
+                        log(f"{change}: {config.command} --weights {quote(str(folder))}")
                 if ctx.is_main_process:
                     start_folder(state, resume)
                 with watch_signals() as watch:
@@ -236,12 +237,13 @@ def save_if_due(
 ) -> bool:
     """Save last.pt where a signal came or `save_every_minutes` are over; -> whether it was due.
 
-    Several ranks look only at every tenth update and at the end of an epoch, since agreeing waits
-    for the device.
+    Several ranks look only every ten steps or so (every update of more parts than that) and at the
+    end of an epoch, since agreeing waits for the device.
     """
+    accum = state.config.grad_accum_steps
     ctx, interval = state.ctx, state.config.save_every_minutes * 60
     step, is_last = state.progress.step, state.progress.step == state.train_loader.num_batches
-    if ctx.world_size > 1 and step // state.config.grad_accum_steps % 10 and not is_last:
+    if ctx.world_size > 1 and step // accum % max(1, 10 // accum) and not is_last:
         return False
     due = watch.number or int(bool(interval) and since_save > interval)
     due = ctx.all_reduce_max(due, state.device)

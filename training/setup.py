@@ -144,7 +144,8 @@ def check_batch(config: Config, ctx: DistributedContext, *, resumed: bool) -> No
     if clips == ranks and (config.mixup_alpha or config.cutmix_alpha) and not resumed:
         raise ConfigError(
             f"{part} makes one clip a forward pass{' and rank' if ranks > 1 else ''}, and mixup "
-            "and CutMix need two: give a larger --batch-size, or leave them out."
+            "and CutMix need two: give a larger --batch-size (where memory is short, with a "
+            "smaller --size or fewer --frames), or leave them out."
         )
 
 

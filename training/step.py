@@ -89,13 +89,14 @@ def classification_losses(state: TrainState, batch: DeviceBatch) -> ClipLosses:
     reported = score(logits, targets, batch.valid)
     weights, smoothing = reported.weights, state.config.label_smoothing
     losses, is_mixed = reported.losses, targets.dim() == 2
-    if state.class_weights is not None and is_mixed:  # each share by the weight of its own class
-        targets = targets * state.class_weights
-        shares = targets.sum(1)
-        weights, targets = weights * shares, targets / shares[:, None]
-    elif state.class_weights is not None:
-        weights = weights * state.class_weights[batch.labels]
-    if smoothing or is_mixed:
+    if state.class_weights is not None:
+        shares = state.class_weights[batch.labels]
+        if is_mixed:  # each share of a mixed clip by the weight of its own class
+            targets = targets * state.class_weights
+            shares = targets.sum(1)
+            targets = targets / shares[:, None]
+        weights = weights * shares
+    if smoothing or (is_mixed and state.class_weights is not None):
         losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
     return reported._replace(losses=losses, weights=weights)
 

@@ -153,8 +153,8 @@ def change(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
         (change("stem.0.weight", lambda t: t + 1j), "stem.0.weight is torch.complex64 there and t"),
         (change("layer1.0.conv1.0.weight", lambda t: t * torch.nan), "conv1.0.weight holds nan or"),
         (change("stem.1.running_var", lambda t: t / 0), "stem.1.running_var holds nan or infinity"),
-        (change("stem.0.weight", lambda t: t.to_sparse()), "stem.0.weight as a sparse_coo tensor"),
-        (change("stem.0.weight", lambda t: t.to("meta")), "stem.0.weight as a meta tensor, not"),
+        (change("stem.0.weight", lambda t: t.to_sparse()), "stem.0.weight is a sparse_coo tensor"),
+        (change("stem.0.weight", lambda t: t.to("meta")), "stem.0.weight is a meta tensor there"),
     ],
 )
 def test_tensors_that_would_load_as_something_else_are_refused_by_name(
@@ -166,6 +166,15 @@ def test_tensors_that_would_load_as_something_else_are_refused_by_name(
     with pytest.raises(models.WeightsError, match=text) as caught:
         small_model("resnet3d", weights=tmp_path / "x.pt")
     assert "\n" not in str(caught.value)
+
+
+def test_a_sparse_buffer_of_a_model_is_taken(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_buffer("graph", torch.zeros(2, 2).to_sparse())
+    state = {**model.state_dict(), "graph": torch.eye(2).to_sparse()}
+    torch.save(state, tmp_path / "x.pt")
+    models.load_weights(model, tmp_path / "x.pt", builder=None, model_name="mynet:Graph")
+    assert torch.equal(model.graph.to_dense(), torch.eye(2))
 
 
 def test_masks_with_infinity_and_counters_of_another_type_are_taken(tmp_path: Path) -> None:

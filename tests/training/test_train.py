@@ -412,9 +412,10 @@ def test_a_signal_ends_the_pass_over_the_train_clips(shards):
 
 
 @pytest.mark.parametrize(
-    ("steps", "parts", "is_seen"), [(2, 1, False), (3, 1, True), (33, 3, False), (30, 3, True)]
+    ("steps", "parts", "is_seen"),
+    [(2, 1, False), (3, 1, True), (9, 3, True), (12, 3, False), (6, 6, True)],
 )
-def test_ranks_see_a_signal_after_ten_updates_and_at_the_end_of_an_epoch(
+def test_ranks_see_a_signal_after_ten_steps_and_at_the_end_of_an_epoch(
     shards, tmp_path, monkeypatch, steps, parts, is_seen
 ):
     monkeypatch.setattr(DistributedContext, "all_reduce_max", lambda *values: values[1])

@@ -36,10 +36,12 @@ def pretrain_main(
     Then: har-train --model resnet3d --weights runs/pretrained
     """
     from ... import models
+    from ...shards.format import load_manifest
     from .. import config
     from ..api import fit_or_stop, is_main_process
     from ..pretrain.contrast import make_task
     from ..runtime import run_dir
+    from ..setup import make_split
 
     state = None
     if resume is not None:
@@ -59,7 +61,9 @@ def pretrain_main(
     if not summary["finite"]:
         log("next: pretrain anew with that changed")
         sys.exit(1)
-    if len(summary["classes"]) < 2:
+    try:
+        make_split(run_config, load_manifest(run_config.shards))
+    except ConfigError:  # its train clips are of one class
         next_command = _train_command(replace(run_config, shards="SET"), folder)
         log(f"next: {next_command}, with a SET of two classes or more")
     else:

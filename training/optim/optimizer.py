@@ -8,7 +8,8 @@ from ..config import Config, ConfigError
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Of the parameters that are trained. Norms and biases have no weight decay; with `lr_head` the
+    """Of the parameters that are trained. Those of one axis, so norms and
+    biases, have no weight decay; with `lr_head` the
     classifier's parameters are in groups of their own, behind the others'.
 
     Raises ConfigError where the model does not say which of its parts classifies.
@@ -19,13 +20,10 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     parts = [([p for name, p in named.items() if name not in head], config.lr)]
     if config.lr_head is not None:
         parts.append(([named[name] for name in head], config.lr_head))
-    norms = [p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()]
-    without_decay = {id(p) for p in norms}  # LayerNorm's parameters may have several axes
-    without_decay |= {id(p) for p in model.parameters() if p.dim() <= 1}
     groups = []
     for parameters, lr in parts:
-        weights = [p for p in parameters if id(p) not in without_decay]
-        others = [p for p in parameters if id(p) in without_decay]
+        weights = [p for p in parameters if p.dim() > 1]
+        others = [p for p in parameters if p.dim() <= 1]
         groups += [
             {"params": weights, "weight_decay": config.weight_decay, "lr": lr},
             {"params": others, "weight_decay": 0.0, "lr": lr},

@@ -39,13 +39,6 @@ def test_without_it_the_groups_are_those_of_before():
     assert "fc.bias" in others
 
 
-def test_a_norm_over_several_axes_has_no_weight_decay():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.LayerNorm((2, 3)))
-    (_, decay, weights), (_, none, others) = groups_of(Config(lr=0.01, weight_decay=0.1), model)
-    assert (decay, weights) == (0.1, {"0.weight"})
-    assert (none, others) == (0.0, {"0.bias", "1.weight", "1.bias"})
-
-
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.5, True), (0.0, False)])
 def test_sgd_has_the_momentum_asked_for(momentum, nesterov):
     config = Config(optimizer="sgd", momentum=momentum).resolve()
