@@ -171,7 +171,7 @@ def test_folds_under_torchrun_are_trained_by_the_same_ranks(under_torchrun):
 
 def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(under_torchrun):
     folder, said = under_torchrun
-    assert "batch size 5 does not divide among 2 ranks" in "".join(said["odd"])
+    assert "5 clips a forward pass, which do not divide among 2 ranks" in "".join(said["odd"])
     assert all(text.endswith("exit code 2\n") for text in said["odd"])
     assert not (folder / "odd").exists()
 
