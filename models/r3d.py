@@ -38,8 +38,8 @@ BACKBONES = tuple(_ARCHITECTURES)
 class R3D(VideoResNet):
     """torchvision's video ResNet-18, fine-tuned end to end or frozen up to a layer.
 
-    backbone: "r3d_18", "r2plus1d_18" or "mc3_18". The other options mean what they
-    mean in `VideoResNet`, whose width, strides and pool are fixed here.
+    backbone: "r3d_18", "r2plus1d_18" or "mc3_18". The other options mean what they mean
+    in `VideoResNet`, whose width, strides and pool are fixed here.
     """
 
     model_name = "r3d"

@@ -27,6 +27,7 @@ from .values import (
     format_options,
     parse_options,
     plain_value,
+    upgrade_settings,
 )
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -326,7 +327,10 @@ def make(
 
     settings: as Python has them, too: paths, numbers of numpy, a dict for `model_options`.
     """
-    merged, given = upgrade(_read_toml(file)) if file else {}, given_settings(settings, kind)
+    merged, given = (
+        upgrade_settings(_read_toml(file)) if file else {},
+        given_settings(settings, kind),
+    )
     if given.get("preset", merged.get("preset")) != merged.get("preset"):
         _check_preset_applies(str(given["preset"]), merged, file)
     merged.update(given)
@@ -362,7 +366,7 @@ def given_settings(settings: Mapping[str, Any], kind: type[Config] = Config) -> 
 def load(file: Path, *kinds: type[Config]) -> Config:
     """The config that a run wrote (config.toml), of earlier versions too: a `Config`, or the first
     of `kinds` that has all its settings. Raises ConfigError."""
-    values = upgrade(_read_toml(file))
+    values = upgrade_settings(_read_toml(file))
     known: list[type[Config]] = [Config, *kinds]
     fitting = [kind for kind in known if set(values) <= {field.name for field in fields(kind)}]
     return from_mapping(values, fitting[0] if fitting else Config)
@@ -380,27 +384,6 @@ def from_mapping(values: Mapping[str, Any], kind: type[Config] = Config) -> Conf
     for name, value in values.items():
         check_type(name, value, hints[name])
     return kind(**values)
-
-
-_RENAMED = {  # since checkpoint schema 1
-    "schedule": "lr_scheduler", "ema": "ema_decay", "clip_norm": "clip_grad",
-    "accumulate": "grad_accum_steps", "flip": "hflip", "degrees": "rotation",
-    "jitter": "temporal_jitter", "max_bad": "max_corrupt", "shuffle_window": "shuffle_block_size",
-}  # fmt: skip
-
-
-def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an old run (checkpoint schema 1) under their names and values of today."""
-    upgraded = {_RENAMED.get(name, name): value for name, value in values.items()}
-    mix, alpha = upgraded.pop("mix", "none"), upgraded.pop("mix_alpha", 0.2)
-    if mix != "none":
-        upgraded[f"{mix}_alpha"] = alpha
-    if "memory" in upgraded:
-        memory = upgraded.pop("memory")
-        upgraded["recompute"] = {"lean": "on", "fast": "off"}.get(memory, "auto")
-    if isinstance(upgraded.get("compile"), str):
-        upgraded["compile"] = upgraded["compile"] == "on"
-    return upgraded
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Values of settings, as text and as Python has them: options of a model, names and types.
+"""Values of settings, as text and as Python has them: options of a model, names and types, and
+names of earlier versions.
 
 Command lines import this module, so it imports nothing heavy.
 """
@@ -91,3 +92,24 @@ def _parse_value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+_RENAMED = {  # since checkpoint schema 1
+    "schedule": "lr_scheduler", "ema": "ema_decay", "clip_norm": "clip_grad",
+    "accumulate": "grad_accum_steps", "flip": "hflip", "degrees": "rotation",
+    "jitter": "temporal_jitter", "max_bad": "max_corrupt", "shuffle_window": "shuffle_block_size",
+}  # fmt: skip
+
+
+def upgrade_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an old run (checkpoint schema 1) under their names and values of today."""
+    upgraded = {_RENAMED.get(name, name): value for name, value in values.items()}
+    mix, alpha = upgraded.pop("mix", "none"), upgraded.pop("mix_alpha", 0.2)
+    if mix != "none":
+        upgraded[f"{mix}_alpha"] = alpha
+    if "memory" in upgraded:
+        memory = upgraded.pop("memory")
+        upgraded["recompute"] = {"lean": "on", "fast": "off"}.get(memory, "auto")
+    if isinstance(upgraded.get("compile"), str):
+        upgraded["compile"] = upgraded["compile"] == "on"
+    return upgraded

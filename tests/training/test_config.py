@@ -12,6 +12,7 @@ from har.shards import splits
 from har.training import config
 from har.training.cli.train import train_main
 from har.training.config import Config, ConfigError
+from har.training.values import upgrade_settings
 
 
 def test_model_dependent_defaults_are_filled_in_once():
@@ -129,4 +130,4 @@ def test_settings_of_an_old_run_are_read_under_their_names_of_today(tmp_path):
         cutmix_alpha=0.3, hflip=0.5, rotation=5.0, temporal_jitter=True, max_corrupt=1,
         shuffle_block_size=8, compile=False, recompute="off",
     )  # fmt: skip
-    assert config.upgrade({"mix": "none", "mix_alpha": 0.2, "compile": "on"}) == {"compile": True}
+    assert upgrade_settings({"mix": "none", "mix_alpha": 0.2, "compile": "on"}) == {"compile": True}

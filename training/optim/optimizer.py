@@ -8,9 +8,8 @@ from ..config import Config, ConfigError
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Of the parameters that are trained. Those of one axis, so norms and
-    biases, have no weight decay; with `lr_head` the
-    classifier's parameters are in groups of their own, behind the others'.
+    """Of the parameters that are trained. Those of one axis (norms, biases) have no weight decay;
+    with `lr_head` the classifier's parameters are in groups of their own, behind the others'.
 
     Raises ConfigError where the model does not say which of its parts classifies.
     """

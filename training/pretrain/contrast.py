@@ -10,8 +10,7 @@ global-local, is left out: it takes a pass over twice as many clips.
 Notes:
 - Only the train subset is read: the loop gets no loader of another one.
 - Each rank, and each part of an accumulated batch, contrasts its own clips only. A clip that is
-  alone in one (the last of an epoch) is left out of the reported loss and
-  accuracy.
+  alone in one (the last of an epoch) is left out of the reported loss and accuracy.
 - One projection head for both terms, as in the authors' code.
 """
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .. import config as configs
 from ..config import PRESETS, Config
 from ..evaluation import parse_fold, pool_folds
 from ..runtime.fold_dir import list_run_folders
+from ..values import upgrade_settings
 from .runs import MODEL_ORDER, ReportError, Run, load_run, read_probabilities
 
 # Settings that say where and how fast a run is computed, not what.
@@ -57,7 +57,7 @@ def load_runs(
 
 def settings_of(run: Run) -> dict[str, Any]:
     """The settings that decide what is computed, but for the seed; old files lack some defaults."""
-    settings = {**asdict(Config()), **configs.upgrade(run.config)}
+    settings = {**asdict(Config()), **upgrade_settings(run.config)}
     return {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from ... import models
 from ...atomic import replacing
 from ...errors import HarError
-from .. import config
+from ..values import upgrade_settings
 
 SCHEMA = 2
 
@@ -150,7 +150,7 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     _rename(state.get("early_stopping", {}), waited="num_bad_epochs")
     _rename(state.get("progress", {}), waited="data_time", transferred="transfer_time")
     _rename(state.get("preprocessing", {}), size="crop_size", resize="resize_size")
-    state["config"] = config.upgrade(state["config"])
+    state["config"] = upgrade_settings(state["config"])
     _upgrade_model_options(state)
     weights = [(state, "model"), (state, "train_model"), (state.get("ema", {}), "model")]
     for owner, name in weights:
